@@ -1,0 +1,1 @@
+"""Self-supervised learning on the global affinity matrix of two sets of embeddings."""
