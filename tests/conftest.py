@@ -8,3 +8,12 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import pytest
+
+
+@pytest.fixture
+def strict_promotion():
+    """Types never mix in silence: for the core, which promises what it computes in."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield

@@ -1,0 +1,28 @@
+"""Rows of unit length."""
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+_SHORTEST = 1e-12
+
+
+def unit_rows(rows: Array) -> Array:
+    r"""Rows divided by their Euclidean norm, :math:`v / \max(\|v\|, 10^{-12})`.
+
+    Each row is first scaled by its largest entry, so that neither huge nor tiny rows overflow or vanish when squared.
+    Rows all of whose entries are below 1e-12 are divided by 1e-12 and receive no gradient.
+
+    Args:
+      rows: [..., D], float32 or float64.
+
+    Returns:
+      [..., D] of the same type.
+    """
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(rows), axis=-1, keepdims=True))
+    short = largest < _SHORTEST
+    scaled = rows / jnp.where(short, jnp.ones_like(largest), largest)
+    squares = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
+    unit = scaled * jax.lax.rsqrt(jnp.where(short, jnp.ones_like(squares), squares))
+    return jnp.where(short, jax.lax.stop_gradient(rows) / _SHORTEST, unit)

@@ -1,0 +1,52 @@
+"""First and second moments of the global batch, and rows whitened by them."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxclr.affinity.collectives import AxisName, batch_size, sum_over
+
+Array = jax.Array
+
+
+def moments(*views: Array, axis_name: AxisName = None) -> tuple[Array, Array]:
+    r"""Mean and unbiased covariance of the rows of all views of the global batch.
+
+    .. math:: \mu = \frac1n \sum_i z_i, \qquad \Sigma = \frac{1}{n - 1} \sum_i (z_i - \mu)(z_i - \mu)^\top
+
+    Args:
+      *views: [b, D] each; n counts the rows of all of them on all devices.
+      axis_name: mapped axis over which the batch is spread; None if these are all of it.
+
+    Returns:
+      mean [1, D] and covariance [D, D], the same on every device.
+    """
+    rows = jnp.concatenate(views)
+    count = batch_size(rows, axis_name)
+    mean = sum_over(jnp.sum(rows, axis=0, keepdims=True), axis_name) / count
+    centred = rows - mean
+    scatter = jnp.matmul(centred.T, centred, precision=jax.lax.Precision.HIGHEST)
+    return mean, sum_over(scatter, axis_name) / max(count - 1, 1)
+
+
+def whiten(
+    *views: Array, mean: Array, covariance: Array, ridge: float | Array
+) -> tuple[Array, ...]:
+    r"""Rows :math:`L^{-1}(z - \mu)`, where :math:`L L^\top = \Sigma + \epsilon I` (Cholesky).
+
+    Inner products of rows whitened alike are :math:`(z - \mu)^\top (\Sigma + \epsilon I)^{-1} (z' - \mu)`,
+    which any other square root of the inverse (ZCA, PCA) gives too. O(BD^2 + D^3).
+
+    Args:
+      *views: [b, D] each.
+      mean: [1, D].
+      covariance: [D, D], symmetric and positive semi-definite.
+      ridge: epsilon, added to its diagonal; positive.
+
+    Returns:
+      A whitened [b, D] for each view.
+    """
+    ridged = covariance + ridge * jnp.eye(covariance.shape[0], dtype=covariance.dtype)
+    factor = jnp.linalg.cholesky(ridged)
+    return tuple(
+        jax.scipy.linalg.solve_triangular(factor, (rows - mean).T, lower=True).T for rows in views
+    )

@@ -1,0 +1,91 @@
+"""Losses of positives alone, where a predictor and a stopped target prevent collapse."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxclr.affinity import AxisName, check_embeddings, positives, unit_rows
+
+Array = jax.Array
+
+
+def negative_cosine(p: Array, z: Array, *, axis_name: AxisName = None) -> Array:
+    r"""Negative mean cosine of predictions and constant targets.
+
+    .. math:: -\frac1B \sum_i \cos(p_i, \operatorname{sg} z_i)
+
+    Args:
+      p: predictions, [b, D], any float dtype; rows are normalised here.
+      z: targets, [b, D]; they receive no gradient.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: p or z is no array of floats.
+      ValueError: p and z differ in shape or are no matrices.
+
+    References:
+      Chen and He, Exploring Simple Siamese Representation Learning, 2020 (arXiv:2011.10566), eq. 1 and 3.
+    """
+    del axis_name  # rows stand alone
+    p, z = check_embeddings(p=p, z=z)
+    return -jnp.mean(positives(unit_rows(p), unit_rows(jax.lax.stop_gradient(z))))
+
+
+def sim_siam(p1: Array, p2: Array, z1: Array, z2: Array, *, axis_name: AxisName = None) -> Array:
+    r"""Negative cosine of each view's prediction and the other view's constant embedding, averaged (SimSiam).
+
+    .. math:: -\frac{1}{2B} \sum_i \left[ \cos(p_{1i}, \operatorname{sg} z_{2i}) + \cos(p_{2i}, \operatorname{sg} z_{1i}) \right]
+
+    Args:
+      p1: predictions of the first view, [b, D], any float dtype; rows are normalised here.
+      p2: predictions of the second view, [b, D].
+      z1: embeddings of the first view, [b, D]; they receive no gradient.
+      z2: embeddings of the second view, [b, D]; they receive no gradient.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: an input is no array of floats.
+      ValueError: inputs differ in shape or are no matrices.
+
+    References:
+      Chen and He, Exploring Simple Siamese Representation Learning, 2020 (arXiv:2011.10566), eq. 4.
+    """
+    p1, p2, z1, z2 = check_embeddings(p1=p1, p2=p2, z1=z1, z2=z2)
+    both = negative_cosine(p1, z2, axis_name=axis_name) + negative_cosine(
+        p2, z1, axis_name=axis_name
+    )
+    return both / 2
+
+
+def byol(p1: Array, p2: Array, t1: Array, t2: Array, *, axis_name: AxisName = None) -> Array:
+    r"""Squared distance of each view's unit prediction and the other view's unit constant target, summed (BYOL).
+
+    .. math:: \frac1B \sum_i \left[ \|\hat p_{1i} - \operatorname{sg} \hat t_{2i}\|^2 + \|\hat p_{2i} - \operatorname{sg} \hat t_{1i}\|^2 \right]
+
+    Args:
+      p1: predictions of the first view, [b, D], any float dtype; rows are normalised here.
+      p2: predictions of the second view, [b, D].
+      t1: momentum embeddings of the first view, [b, D]; they receive no gradient.
+      t2: momentum embeddings of the second view, [b, D]; they receive no gradient.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: an input is no array of floats.
+      ValueError: inputs differ in shape or are no matrices.
+
+    References:
+      Grill et al., Bootstrap Your Own Latent, 2020 (arXiv:2006.07733), eq. 2.
+    """
+    p1, p2, t1, t2 = check_embeddings(p1=p1, p2=p2, t1=t1, t2=t2)
+    cosines = negative_cosine(p1, t2, axis_name=axis_name) + negative_cosine(
+        p2, t1, axis_name=axis_name
+    )
+    return 4 + 2 * cosines

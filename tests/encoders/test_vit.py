@@ -1,0 +1,153 @@
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxclr.encoders import ViT
+from jaxclr.encoders.vit import ViTModule, patches, sincos_positions
+from jaxclr.errors import UserError
+
+_tiny = functools.partial(
+    ViTModule,
+    width=24,
+    depth=2,
+    heads=3,
+    patch=4,
+    frozen_patch_embedding=False,
+    dtype="float32",
+)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _params(module, images):
+    return module.init(jax.random.key(0, impl="unsafe_rbg"), images, True)["params"]
+
+
+@pytest.mark.parametrize(
+    "size, parameters, features", [("small", 21_590_016, 384), ("base", 85_647_360, 768)]
+)
+def test_size_is_moco_v3s(size, parameters, features):
+    module = ViT(size=size).build(None)
+    images = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
+    out, variables = jax.eval_shape(
+        lambda x: module.init_with_output(jax.random.key(0), x, True), images
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == parameters
+    assert set(variables) == {"params"}
+    assert out.shape == (2, features)
+
+
+def test_positions():
+    rows, columns, width = 3, 5, 16
+    want = np.zeros((rows, columns, width))
+    for r in range(rows):
+        for c in range(columns):
+            for i in range(width // 4):
+                omega = 1 / 10000 ** (i / (width // 4))
+                want[r, c, i] = np.sin(r * omega)
+                want[r, c, i + width // 4] = np.cos(r * omega)
+                want[r, c, i + width // 2] = np.sin(c * omega)
+                want[r, c, i + 3 * width // 4] = np.cos(c * omega)
+    got = sincos_positions(rows, columns, width)
+    np.testing.assert_allclose(got, want.reshape(rows * columns, width), rtol=1e-12, atol=1e-12)
+
+
+def test_patches_are_in_reading_order():
+    images = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32)
+    got = patches(jnp.asarray(images), 2)
+    want = [images[:, 2 * r : 2 * r + 2, 2 * c : 2 * c + 2] for r in range(2) for c in range(3)]
+    np.testing.assert_array_equal(got, np.stack(want, 1).reshape(2, 6, 12))
+
+
+def test_module_is_its_definition():
+    """A NumPy float64 transformer, written from the equations, gives the same class token."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, 8, 4, 3))
+    with jax.enable_x64(True):
+        params = _params(_tiny(), jnp.asarray(images, jnp.float32))
+        p = jax.tree.map(lambda p: np.asarray(p) + 0.1 * rng.normal(size=p.shape), params)
+        got = jax.jit(lambda p, x: _tiny().apply({"params": p}, x, False))(p, images)
+        assert got.dtype == jnp.float64
+
+    erf = np.vectorize(math.erf)
+
+    def linear(x, p):
+        return x @ p["kernel"] + p["bias"]
+
+    def norm(x, p):
+        x = x - x.mean(-1, keepdims=True)
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
+
+    cut = np.stack([images[:, :4], images[:, 4:]], 1).reshape(2, 2, 48)
+    x = linear(cut, p["patch_embedding"]) + sincos_positions(2, 1, 24)
+    x = np.concatenate([np.broadcast_to(p["cls"], (2, 1, 24)), x], 1)
+    for b in (p["block_0"], p["block_1"]):
+        q, k, v = np.split(linear(norm(x, b["norm1"]), b["qkv"]), 3, -1)
+        heads = []
+        for h in range(3):
+            cols = slice(8 * h, 8 * h + 8)
+            a = np.exp(q[..., cols] @ k[..., cols].swapaxes(1, 2) / np.sqrt(8))
+            heads.append(a / a.sum(-1, keepdims=True) @ v[..., cols])
+        x = x + linear(np.concatenate(heads, -1), b["proj"])
+        y = linear(norm(x, b["norm2"]), b["fc1"])
+        x = x + linear(y * (1 + erf(y / np.sqrt(2))) / 2, b["fc2"])
+    np.testing.assert_allclose(got, norm(x, p["norm"])[:, 0], rtol=1e-9, atol=1e-9)
+
+
+def test_initial_values():
+    images = jnp.zeros((1, 8, 8, 3))
+    params = _params(_tiny(), images)
+    bounds = {
+        ("patch_embedding",): np.sqrt(6 / (4 * 4 * 3 + 24)),
+        ("block_0", "qkv"): np.sqrt(6 / (24 + 24)),
+        ("block_0", "proj"): np.sqrt(6 / (24 + 24)),
+        ("block_0", "fc1"): np.sqrt(6 / (24 + 96)),
+        ("block_0", "fc2"): np.sqrt(6 / (24 + 96)),
+    }
+    for path, bound in bounds.items():
+        layer = functools.reduce(lambda tree, name: tree[name], path, params)
+        assert 0.97 * bound < np.abs(layer["kernel"]).max() <= bound
+        assert not np.any(layer["bias"])
+    assert 0 < np.abs(params["cls"]).max() < 1e-5
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_patch_embedding_has_no_gradient(frozen):
+    module = _tiny(frozen_patch_embedding=frozen)
+    images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+    params = _params(module, images)
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(module.apply({"params": p}, images, True)[:, :5])))(
+        params
+    )
+    embedding = grads.pop("patch_embedding")
+    assert all(np.any(leaf) != frozen for leaf in jax.tree.leaves(embedding))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(grads))
+
+
+def test_spec_freezes():
+    assert ViT(frozen_patch_embedding=True).build("batch").frozen_patch_embedding
+    assert not ViT().build(None).frozen_patch_embedding
+
+
+def test_images_must_be_cut_by_the_patch():
+    images = jax.ShapeDtypeStruct((2, 32, 40, 3), jnp.float32)
+    with pytest.raises(UserError, match="32 x 40 .* patches of 16; crop .* a divisor of 8"):
+        jax.eval_shape(lambda x: ViT().build(None).init(jax.random.key(0), x, True), images)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"size": "smal"}, "ViT.size is 'smal'; set it to one of 'small', 'base'"),
+        ({"patch": 0}, "ViT.patch is 0"),
+        ({"patch": 16.0}, "ViT.patch is 16.0"),
+        ({"frozen_patch_embedding": 1}, "ViT.frozen_patch_embedding is 1"),
+        ({"dtype": "float64"}, "ViT.dtype is 'float64'"),
+    ],
+)
+def test_bad_fields(fields, message):
+    with pytest.raises(UserError, match=message):
+        ViT(**fields)
