@@ -1,0 +1,19 @@
+"""Encoders and heads: frozen specs that `build(axis_name)` a Linen module called (x, train)."""
+
+from jaxclr.encoders.common import AxisName as AxisName
+from jaxclr.encoders.common import Precision as Precision
+from jaxclr.encoders.conv import SmallConv as SmallConv
+from jaxclr.encoders.heads import Mlp as Mlp
+from jaxclr.encoders.resnet import ResNet as ResNet
+from jaxclr.encoders.vit import ViT as ViT
+
+Encoder = ResNet | ViT | SmallConv
+
+ENCODERS: dict[str, Encoder] = {
+    "resnet18": ResNet(depth=18),
+    "resnet34": ResNet(depth=34),
+    "resnet50": ResNet(depth=50, stem="imagenet"),
+    "vit_small": ViT(size="small"),
+    "vit_base": ViT(size="base"),
+    "small_conv": SmallConv(),
+}

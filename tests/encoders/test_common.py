@@ -1,4 +1,4 @@
-"""What holds for every encoder and head: precision, synchronised norms, and checks of the images."""
+"""What holds for every encoder and head: precision, synchronised norms, checks of images."""
 
 import functools
 
@@ -40,7 +40,7 @@ def _inputs(name: str, rows: int = 16) -> np.ndarray:
 
 
 def _variables(module: nn.Module, x: jax.Array) -> dict:
-    """Random variables; drawn by NumPy, because XLA would compile for seconds what this does at once."""
+    """Random variables, drawn by NumPy because XLA would take seconds to compile it."""
     rng = np.random.default_rng(1)
 
     def draw(path, leaf):
@@ -139,7 +139,7 @@ def _two_devices(how, module, variables, x):
     [("mlp", "shard_map"), ("mlp", "pmap"), ("small_conv", "shard_map"), ("basic_block", "pmap")],
 )
 def test_synchronised_norms(name, how):
-    """Two devices give the values, statistics and gradient of one device with all rows, in float64."""
+    """Two devices give one device's values, statistics and gradient, in float64."""
     with jax.enable_x64(True):
         x = jnp.asarray(_inputs(name))
         variables = _variables(_build(name), x)

@@ -116,7 +116,7 @@ def test_initial_values():
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_frozen_patch_embedding_has_no_gradient(frozen):
-    module = _tiny(frozen_patch_embedding=frozen)
+    module = _tiny(depth=1, frozen_patch_embedding=frozen)
     images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
     params = _params(module, images)
     grads = jax.jit(jax.grad(lambda p: jnp.sum(module.apply({"params": p}, images, True)[:, :5])))(

@@ -1,0 +1,50 @@
+"""Gaussian blur with a width of its own for every image."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxclr.augment.geometry import check_batch, separable
+
+# At this width the nearest neighbour weighs exp(-5000), which is 0 in every float type.
+_SHARP = 0.01
+
+
+def gaussian_blur(images: Array, sigma: Array) -> Array:
+    r"""Gaussian blur with mirrored borders (the edge pixel is not repeated).
+
+    .. math:: Y = G_y X G_x^\top, \qquad G_{ij} \propto \sum_{p \sim j} e^{-(p - i)^2 / 2\sigma^2}
+
+    where p runs over j and its mirror images. The kernel is not truncated. The whole
+    operator is a matrix per image and axis, so that different widths cost nothing extra; a width of
+    0 is the identity.
+
+    Args:
+      images: [b, H, W, C], float.
+      sigma: [b], pixels; at most half the side, beyond which far mirror images are missed.
+
+    Returns:
+      [b, H, W, C].
+
+    References:
+      SciPy's ``gaussian_filter(mode="mirror")``; the padding of torchvision's ``GaussianBlur``.
+    """
+    check_batch(images, "gaussian_blur")
+    matrices = jax.vmap(_smoothing, in_axes=(0, None, None))
+    sigma = jnp.maximum(sigma.astype(images.dtype), _SHARP)
+    rows = matrices(sigma, images.shape[1], images.dtype)
+    columns = matrices(sigma, images.shape[2], images.dtype)
+    return separable(images, rows, columns)
+
+
+def _smoothing(sigma: Array, side: int, dtype) -> Array:
+    """The matrix G of :func:`gaussian_blur` along one axis, [side, side]."""
+    place = jnp.arange(side, dtype=dtype)
+    i, j = place[:, None], place[None, :]
+    inner = (j > 0) & (j < side - 1)  # the edge pixels are their own mirror images
+    weights = jnp.zeros((side, side), dtype)
+    for turn in (-1, 0, 1):
+        centre = 2 * (side - 1) * turn
+        weights += jnp.exp(-(((centre + j - i) / sigma) ** 2) / 2)
+        weights += jnp.where(inner, jnp.exp(-(((centre - j - i) / sigma) ** 2) / 2), 0)
+    return weights / weights.sum(axis=1, keepdims=True)

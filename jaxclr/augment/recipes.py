@@ -1,0 +1,71 @@
+"""Augmentations: the views that are taken of every image, and the recipes known by name."""
+
+import dataclasses
+
+import jax
+from jax import Array
+
+from jaxclr.augment.views import DigitView, PhotoView
+from jaxclr.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Several views of each image.
+
+    Called with keys [b] (typed PRNG keys, one per image) and uint8 images [b, H, W, C], it returns
+    a tuple of views, floats in [0, 1]. View v of an image is drawn from ``fold_in(key, v)``: it
+    depends on the key of that image and on nothing else, neither on its place in the batch nor on
+    the devices.
+
+    Attributes:
+      views: at least one.
+
+    Raises:
+      UserError: there is no view.
+    """
+
+    views: tuple[PhotoView | DigitView, ...]
+
+    def __post_init__(self):
+        if not self.views:
+            raise UserError("An augmentation needs at least one view, got none.")
+
+    def __call__(self, keys: Array, images: Array) -> tuple[Array, ...]:
+        fold_in = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+        return tuple(view(fold_in(keys, v), images) for v, view in enumerate(self.views))
+
+
+def with_size(augmentation: Augmentation, size: int) -> Augmentation:
+    """The same augmentation with photo views of another size (pixels); digit views keep theirs."""
+    return Augmentation(
+        tuple(
+            dataclasses.replace(view, size=size) if isinstance(view, PhotoView) else view
+            for view in augmentation.views
+        )
+    )
+
+
+_SIMCLR = PhotoView(
+    size=224,
+    crop_scale=(0.08, 1.0),
+    brightness=0.8,
+    contrast=0.8,
+    saturation=0.8,
+    hue=0.2,
+    blur=0.5,
+)
+_MOCO = PhotoView(size=224, blur=0.5)
+_BYOL = PhotoView(size=224, crop_scale=(0.08, 1.0), saturation=0.2, blur=1.0)
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    # SimCLR, arXiv:2002.05709, appendix A.
+    "simclr": Augmentation((_SIMCLR, _SIMCLR)),
+    # MoCo v2, arXiv:2003.04297.
+    "moco": Augmentation((_MOCO, _MOCO)),
+    # BYOL, arXiv:2006.07733, appendix B; also MoCo v3's and UniCLR's.
+    "byol": Augmentation((_BYOL, dataclasses.replace(_BYOL, blur=0.1, solarize=0.2))),
+    # SimCLR on CIFAR at half strength, without blur.
+    "cifar": Augmentation((PhotoView(), PhotoView())),
+    "digits": Augmentation((DigitView(), DigitView())),
+}

@@ -1,0 +1,210 @@
+"""Views: random pictures of uint8 images, each drawn from the key of its image alone.
+
+A view draws its parameters from one key per image and then runs every operation on the whole batch.
+Operations whose probability or strength is 0 are not compiled at all.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxclr.augment.blur import gaussian_blur
+from jaxclr.augment.boxes import between, crop_box
+from jaxclr.augment.colour import colour_jitter, grayscale, solarize
+from jaxclr.augment.corrupt import add_noise, erase
+from jaxclr.augment.geometry import affine, crop_resize, flip, to_float, warp
+from jaxclr.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoView:
+    """Crop, colour jitter, grayscale, blur, solarize and flip, in this order: the usual recipe.
+
+    Called with keys [b] (typed PRNG keys, one per image) and uint8 images [b, H, W, C], it returns
+    floats in [0, 1], [b, size, size, C]: float32, or float64 if x64 is on. Saturation, hue and
+    grayscale are for colour: they are left out unless C is 3.
+
+    Attributes:
+      size: side of the view in pixels.
+      crop_scale: least and greatest area of the crop, as a fraction of the image's.
+      crop_ratio: least and greatest width of the crop over its height; its logarithm is uniform.
+      flip: probability of a mirror image.
+      jitter: probability of the colour jitter, whose four parts come in random order.
+      brightness, contrast, saturation: factors are uniform within 1 ± strength, but not below 0.
+      hue: shifts are uniform within ± this many turns, at most 0.5.
+      grayscale: probability of losing the colours.
+      blur: probability of a Gaussian blur.
+      blur_sigma: its least and greatest width, in pixels of the view.
+      solarize: probability of inverting what is brighter than 0.5.
+
+    Raises:
+      UserError: on building, if a value is out of its range.
+      TypeError, ValueError: on calling, if keys or images are not as described.
+
+    References:
+      SimCLR (arXiv:2002.05709), MoCo v2 (arXiv:2003.04297), BYOL (arXiv:2006.07733).
+    """
+
+    size: int = 32
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    grayscale: float = 0.2
+    blur: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise UserError(f"PhotoView's size must be at least 1 pixel, got {self.size}.")
+        for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
+            _check(self, name, 0, 1)
+        for name in ("brightness", "contrast", "saturation"):
+            _check(self, name, 0, math.inf)
+        _check(self, "hue", 0, 0.5)
+        _check_range(self, "crop_scale", 1)
+        _check_range(self, "crop_ratio", math.inf)
+        _check_range(self, "blur_sigma", math.inf)
+
+    def __call__(self, keys: Array, images: Array) -> Array:
+        x = to_float(images)
+        _check_keys(keys, x)
+        has_colour = x.shape[-1] == 3
+        parts = (22, 4, 4, 1, 5)
+        crop, order, strengths, sigma, coins = _uniform(keys, parts, x.dtype)
+        flips, jitters, grays, blurs, solarizes = jnp.unstack(coins, axis=1)
+
+        box = crop_box(crop, *x.shape[1:3], self.crop_scale, self.crop_ratio)
+        x = crop_resize(x, *box, self.size)
+        factors = self._factors(strengths, jitters < self.jitter, has_colour)
+        if any(factor is not None for factor in factors):
+            x = colour_jitter(x, *factors, order=jnp.argsort(order, axis=1))
+        if self.grayscale and has_colour:
+            x = grayscale(x, grays < self.grayscale)
+        if self.blur:
+            sigma = between(*self.blur_sigma, sigma[:, 0])
+            x = gaussian_blur(x, jnp.where(blurs < self.blur, sigma, 0))
+        if self.solarize:
+            x = solarize(x, solarizes < self.solarize)
+        if self.flip:
+            x = flip(x, flips < self.flip)
+        return jnp.clip(x, 0, 1)  # resampling and blur leave it by a rounding error
+
+    def _factors(self, draws: Array, apply: Array, has_colour: bool) -> list[Array | None]:
+        """Brightness, contrast, saturation, hue [b] from draws [b, 4]; None if never applied."""
+        names = ("brightness", "contrast", "saturation", "hue")
+        factors: list[Array | None] = []
+        for name, draw in zip(names, jnp.unstack(draws, axis=1), strict=True):
+            strength = getattr(self, name) if has_colour or name in names[:2] else 0
+            low, nothing = (-strength, 0) if name == "hue" else (max(0, 1 - strength), 1)
+            factor = jnp.where(apply, between(low, nothing + strength, draw), nothing)
+            factors.append(factor if self.jitter and strength else None)
+        return factors
+
+
+@dataclasses.dataclass(frozen=True)
+class DigitView:
+    """One affine warp, an erased rectangle and noise, for small images that have a right way up.
+
+    Called with keys [b] (typed PRNG keys, one per image) and uint8 images [b, H, W, C], it returns
+    floats in [0, 1], [b, H, W, C]: float32, or float64 if x64 is on. There is no mirror image.
+
+    Attributes:
+      rotation: angles are uniform within ± this many degrees.
+      scale: least and greatest enlargement.
+      shift: shifts along either axis are uniform within ± this fraction of the side.
+      erase: probability of erasing a rectangle, anywhere inside the image, to black.
+      erase_size: least and greatest side of that rectangle as a fraction of the image's; height and
+        width are drawn separately and rounded to whole pixels.
+      noise: standard deviation of Gaussian noise, in units of white.
+
+    Raises:
+      UserError: on building, if a value is out of its range.
+      TypeError, ValueError: on calling, if keys or images are not as described.
+    """
+
+    rotation: float = 15.0
+    scale: tuple[float, float] = (0.8, 1.2)
+    shift: float = 0.1
+    erase: float = 0.5
+    erase_size: tuple[float, float] = (0.15, 0.4)
+    noise: float = 0.1
+
+    def __post_init__(self):
+        _check(self, "rotation", 0, 180)
+        _check(self, "shift", 0, 1)
+        _check(self, "erase", 0, 1)
+        _check(self, "noise", 0, math.inf)
+        _check_range(self, "scale", math.inf)
+        _check_range(self, "erase_size", 1)
+
+    def __call__(self, keys: Array, images: Array) -> Array:
+        x = to_float(images)
+        _check_keys(keys, x)
+        height, width = x.shape[1:3]
+        draw_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        pose, rectangle, coin = _uniform(draw_keys, (4, 4, 1), x.dtype)
+        if self.rotation or self.shift or self.scale != (1, 1):
+            turn, zoom, right, down = jnp.unstack(pose, axis=1)
+            shift = jnp.stack(
+                [
+                    width * between(-self.shift, self.shift, right),
+                    height * between(-self.shift, self.shift, down),
+                ],
+                axis=1,
+            )
+            angle = between(-self.rotation, self.rotation, turn)
+            x = warp(x, affine(angle, between(*self.scale, zoom), shift, height, width))
+        if self.erase:
+            x = erase(x, *self._rectangle(rectangle, coin[:, 0] < self.erase, height, width))
+        if self.noise:
+            x = add_noise(noise_keys, x, self.noise)
+        return jnp.clip(x, 0, 1)
+
+    def _rectangle(self, draws: Array, apply: Array, height: int, width: int):
+        """Top, left, height, width in pixels [b] from draws [b, 4]; no height if not applied."""
+        tall, wide, top, left = jnp.unstack(draws, axis=1)
+        tall = jnp.where(apply, jnp.round(height * between(*self.erase_size, tall)), 0)
+        wide = jnp.round(width * between(*self.erase_size, wide))
+        top = jnp.floor(top * (height - tall + 1))
+        left = jnp.floor(left * (width - wide + 1))
+        return top, left, tall, wide
+
+
+def _uniform(keys: Array, parts: tuple[int, ...], dtype) -> list[Array]:
+    """Draws from [0, 1), an array [b, n] for each n in parts: one call, for compilation is slow."""
+    draw = jax.vmap(lambda key: jax.random.uniform(key, (sum(parts),), dtype))
+    return jnp.split(draw(keys), list(itertools.accumulate(parts[:-1])), axis=1)
+
+
+def _check_keys(keys: Array, images: Array) -> None:
+    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        raise TypeError(f"Views want typed keys (jax.random.key), got an array of {keys.dtype}.")
+    if keys.shape != images.shape[:1]:
+        raise ValueError(
+            f"Views want one key per image: got keys {keys.shape} for {images.shape[0]} images."
+        )
+
+
+def _check(view, name: str, low: float, high: float) -> None:
+    value = getattr(view, name)
+    if not low <= value <= high or value == math.inf:
+        wanted = f"between {low} and {high}" if high < math.inf else f"at least {low}"
+        raise UserError(f"{type(view).__name__}'s {name} must be {wanted}, got {value}.")
+
+
+def _check_range(view, name: str, high: float) -> None:
+    value = getattr(view, name)
+    if len(value) != 2 or not 0 < value[0] <= value[1] <= high or value[1] == math.inf:
+        limit = f" <= {high}" if high < math.inf else ""
+        wanted = f"two numbers 0 < least <= greatest{limit}"
+        raise UserError(f"{type(view).__name__}'s {name} must be {wanted}, got {value}.")

@@ -1,0 +1,276 @@
+"""The command `jaxclr`: train, resume, evaluate, list."""
+
+import dataclasses
+import inspect
+import logging
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import rich.console
+import rich.table
+import tyro
+
+from jaxclr import errors, training
+from jaxclr.augment import AUGMENTATIONS
+from jaxclr.data import SOURCES
+from jaxclr.encoders import ENCODERS
+from jaxclr.errors import UserError
+from jaxclr.methods import METHODS
+from jaxclr.training import OPTIMIZERS, Config, Run, Session
+from jaxclr.training.checkpoints import Checkpoints
+from jaxclr.training.config import differences
+from jaxclr.training.evaluate import evaluate, labelled_splits, monitor, table
+from jaxclr.training.experiments import load_experiment
+
+# Parts of a configuration that are chosen by name before their fields are set; the method is the experiment's to make.
+CHOICES: dict[str, Mapping[str, Any]] = {
+    "encoder": ENCODERS,
+    "augmentation": AUGMENTATIONS,
+    "optimizer": OPTIMIZERS,
+}
+FEW_IMAGES = 10_000  # up to here raw pixels and the untrained encoder are probed after training too
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """Options of `jaxclr train`."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+
+    out: pathlib.Path | None = None
+    """Folder of the run; None: runs/EXPERIMENT-METHOD-SEED."""
+
+    resume: bool = False
+    """Continue the run in that folder, if there is one, from its newest checkpoint."""
+
+    overwrite: bool = False
+    """Replace the run in that folder, if there is one."""
+
+
+def train(arguments: Sequence[str], console: rich.console.Console) -> None:
+    """Pre-train: jaxclr train EXPERIMENT.py [--method NAME] [--field value ...]"""
+    files = [a for a in arguments[:1] if not a.startswith("-")]
+    arguments = list(arguments[len(files) :])
+    names = {part: _take(arguments, part) for part in ("method", *CHOICES)}
+    if not files and not {"-h", "--help"} & set(arguments):
+        raise UserError(
+            "Give an experiment: jaxclr train EXPERIMENT.py, for instance experiments/digits.py."
+        )
+    if files:
+        config = load_experiment(pathlib.Path(files[0]), method=names["method"])
+    else:
+        config = Config(method=_named("method", names["method"] or "sim_affinity", METHODS)())
+    for part, choices in CHOICES.items():
+        if names[part] is not None:
+            chosen = _named(part, names[part], choices)
+            chosen = chosen() if isinstance(chosen, type) else chosen
+            config = dataclasses.replace(config, **{part: chosen})
+    options = _parse(
+        TrainOptions,
+        arguments,
+        "train EXPERIMENT.py",
+        default=TrainOptions(config),
+        description="Pre-train an encoder. --method, --encoder, --augmentation and --optimizer NAME choose a part by name "
+        "(`jaxclr list`); its fields below are then those of the choice.",
+    )
+    config = options.config
+    method = next(name for name, kind in METHODS.items() if kind is type(config.method))
+    run = Run(options.out or pathlib.Path(f"runs/{pathlib.Path(files[0]).stem}-{method}-{config.seed}"))
+    session = training.open_session(config)
+    if options.resume and (run.folder / "config.json").is_file():
+        _check_same(run, session.config)
+    else:
+        run.create(session.config, overwrite=options.overwrite)
+    _train(session, run, console)
+
+
+def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
+    """Continue a run from its newest checkpoint: jaxclr resume RUN"""
+    options = _parse(RunOptions, arguments, "resume", description="Continue a run from its newest checkpoint.")
+    run = Run(options.run)
+    _train(training.open_session(run.config()), run, console)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Options of `jaxclr resume`."""
+
+    run: tyro.conf.Positional[pathlib.Path]
+    """Folder of the run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """Options of `jaxclr evaluate`."""
+
+    run: tyro.conf.Positional[pathlib.Path]
+    """Folder of the run."""
+
+    baselines: bool = True
+    """Also probe raw pixels and the same encoder untrained."""
+
+
+def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> None:
+    """Probe the newest checkpoint of a run: jaxclr evaluate RUN"""
+    options = _parse(
+        EvaluateOptions,
+        arguments,
+        "evaluate",
+        description="kNN and linear probes of a run's newest checkpoint; writes evaluation.json.",
+    )
+    run = Run(options.run)
+    config = run.config()
+    if not run.checkpoints.is_dir():
+        raise UserError(f"{run.folder} has no checkpoint yet; continue it with `jaxclr resume {run.folder}`.")
+    session = training.open_session(config)
+    labelled_splits(session.dataset)
+    checkpoints = Checkpoints(run.checkpoints)
+    state = checkpoints.restore(session.init_state())
+    _evaluate(session, run, state, console, baselines=options.baselines)
+
+
+@dataclasses.dataclass(frozen=True)
+class ListOptions:
+    """Options of `jaxclr list`."""
+
+    what: tyro.conf.Positional[str] = "all"
+    """methods, encoders, augmentations, optimizers, data or all."""
+
+
+def list_names(arguments: Sequence[str], console: rich.console.Console) -> None:
+    """Show methods, encoders, augmentations, optimizers and data sources: jaxclr list [WHAT]"""
+    options = _parse(ListOptions, arguments, "list", description="What can be chosen by name.")
+    tables = {
+        "methods": {name: _first_line(kind) for name, kind in METHODS.items()},
+        "encoders": {name: str(spec) for name, spec in ENCODERS.items()},
+        "augmentations": {
+            name: f"{len(recipe.views)} views: "
+            + ", ".join(sorted({type(view).__name__ for view in recipe.views}))
+            for name, recipe in AUGMENTATIONS.items()
+        },
+        "optimizers": {name: _first_line(kind) for name, kind in OPTIMIZERS.items()},
+        "data": {name: _first_line(source) for name, source in SOURCES.items()},
+    }
+    if options.what != "all" and options.what not in tables:
+        raise errors.unknown("list", options.what, ["all", *tables])
+    for title, rows in tables.items():
+        if options.what in ("all", title):
+            shown = rich.table.Table(title=title, title_justify="left", show_header=False)
+            for row in rows.items():
+                shown.add_row(*row)
+            console.print(shown)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str], rich.console.Console], None]] = {
+    "train": train,
+    "resume": resume,
+    "evaluate": evaluate_run,
+    "list": list_names,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command; a user's mistake is one sentence on standard error and exit status 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    console = rich.console.Console()
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            console.print("jaxclr: self-supervised learning on the global affinity matrix\n")
+            for command in COMMANDS.values():
+                console.print(f"  {inspect.getdoc(command)}", highlight=False, markup=False)
+            console.print("\n`jaxclr COMMAND --help` shows every option and its default.")
+            return
+        if arguments[0] not in COMMANDS:
+            raise errors.unknown("command", arguments[0], COMMANDS)
+        COMMANDS[arguments[0]](arguments[1:], console)
+    except UserError as error:
+        rich.console.Console(stderr=True, soft_wrap=True).print(
+            f"error: {error}", highlight=False, markup=False
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        rich.console.Console(stderr=True).print("interrupted")
+        sys.exit(130)
+
+
+def _train(session: Session, run: Run, console: rich.console.Console) -> None:
+    config, images = session.config, session.dataset.train.images
+    console.print(
+        f"{type(config.method).__name__} on {session.dataset.name}: {len(images)} images of "
+        f"{'x'.join(map(str, images.shape[1:]))}, {session.steps} steps of {config.batch_size} "
+        f"on {session.mesh.size} {session.mesh.devices.flat[0].device_kind} device(s)",
+        highlight=False,
+    )
+    if session.dataset.skipped:
+        console.print(f"{len(session.dataset.skipped)} unreadable files were left out.")
+    state = training.train(session, run, console=console, evaluate=monitor)
+    try:
+        labelled_splits(session.dataset)
+    except UserError as error:
+        console.print(f"Not evaluated: {error}")
+    else:
+        _evaluate(session, run, state, console, baselines=len(images) <= FEW_IMAGES)
+    console.print(f"The run is in {run.folder}. Evaluate it again with `jaxclr evaluate {run.folder}`.")
+
+
+def _evaluate(
+    session: Session,
+    run: Run,
+    state: training.State,
+    console: rich.console.Console,
+    *,
+    baselines: bool,
+) -> None:
+    record = evaluate(session, state, baselines=baselines)
+    run.write_evaluation(record)
+    console.print(table(record))
+
+
+def _check_same(run: Run, config: Config) -> None:
+    changed = differences(run.config(), config)
+    if changed:
+        raise UserError(
+            f"{run.folder} is a run of another configuration: {'; '.join(changed)}. "
+            f"Continue it as it is with `jaxclr resume {run.folder}`, or give another folder with --out."
+        )
+
+
+def _parse(kind: type, arguments: Sequence[str], command: str, *, description: str, default: Any = None) -> Any:
+    extra = {} if default is None else {"default": default}
+    return tyro.cli(
+        kind,
+        prog=f"jaxclr {command}",
+        args=list(arguments),
+        description=description,
+        config=(tyro.conf.AvoidSubcommands,),
+        **extra,
+    )
+
+
+def _take(arguments: list[str], part: str) -> str | None:
+    """Removes `--part NAME` or `--part=NAME` from the arguments; the last one counts."""
+    name, index = None, 0
+    while index < len(arguments):
+        if arguments[index] == f"--{part}":
+            if index + 1 == len(arguments):
+                raise UserError(f"--{part} needs a name; see `jaxclr list`.")
+            name = arguments[index + 1]
+            del arguments[index : index + 2]
+        elif arguments[index].startswith(f"--{part}="):
+            name = arguments.pop(index).partition("=")[2]
+        else:
+            index += 1
+    return name
+
+
+def _named(kind: str, name: str, choices: Mapping[str, Any]) -> Any:
+    if name not in choices:
+        raise errors.unknown(kind, name, choices)
+    return choices[name]
+
+
+def _first_line(thing: Any) -> str:
+    return inspect.getdoc(thing).splitlines()[0]

@@ -1,0 +1,74 @@
+"""What to load, and how: the part of a configuration that is about data."""
+
+import dataclasses
+from typing import Literal, get_args
+
+from jaxclr.errors import UserError, unknown
+
+Channels = Literal["as_is", "rgb", "gray"]
+
+# What stands after the colon of a source; None if nothing does.
+ARGUMENTS = {"digits": None, "folder": "PATH", "npz": "PATH", "tfds": "NAME"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Images to learn from, and how they become one uint8 array per split."""
+
+    source: str = "digits"
+    """digits, tfds:NAME (or tfds:NAME/CONFIG:VERSION), folder:PATH or npz:PATH."""
+
+    dir: str | None = None
+    """Where TFDS data sets are prepared; None: TFDS's own default, ~/tensorflow_datasets."""
+
+    image_size: int | None = None
+    """Resize the short side to this many pixels, then crop the centre; None: as they are."""
+
+    channels: Channels = "as_is"
+    """Turn all images into RGB or grayscale; as_is: all must already have one channel count."""
+
+    test_fraction: float = 0.2
+    """Share held out for testing where a source has no test split of its own; 0: no test split."""
+
+    skip_corrupt: bool = False
+    """Leave out files that cannot be read as images, and list them, instead of stopping."""
+
+    mean: tuple[float, ...] | None = None
+    """Mean per channel, pixels scaled to [0, 1], to normalise with; None: measured on train."""
+
+    std: tuple[float, ...] | None = None
+    """Standard deviation per channel in the same units; None: measured on train."""
+
+    memory_limit: float = 8.0
+    """Most GiB that the decoded uint8 images of all splits may take."""
+
+    def __post_init__(self):
+        kind, _, argument = self.source.partition(":")
+        if kind not in ARGUMENTS:
+            raise unknown("data source", kind, ARGUMENTS)
+        wanted = ARGUMENTS[kind]
+        if wanted is None and ":" in self.source:
+            raise UserError(f"Source '{kind}' takes nothing after it, got '{self.source}'.")
+        if wanted is not None and not argument:
+            raise UserError(f"Source '{kind}' needs '{kind}:{wanted}', got '{self.source}'.")
+        if self.image_size is not None and self.image_size < 1:
+            raise UserError(f"data.image_size must be at least 1, got {self.image_size}.")
+        if self.channels not in get_args(Channels):
+            raise unknown("choice of data.channels", str(self.channels), get_args(Channels))
+        if not 0 <= self.test_fraction < 1:
+            raise UserError(f"data.test_fraction must be in [0, 1), got {self.test_fraction}.")
+        if not self.memory_limit > 0:
+            raise UserError(f"data.memory_limit must be positive, got {self.memory_limit} (GiB).")
+        if (self.mean is None) != (self.std is None):
+            given, missing = ("std", "mean") if self.mean is None else ("mean", "std")
+            raise UserError(f"data.{given} is set without data.{missing}; set both or neither.")
+        if self.mean is not None and self.std is not None:
+            if len(self.mean) != len(self.std):
+                raise UserError(
+                    "data.mean and data.std need one number per channel each, got "
+                    f"{len(self.mean)} and {len(self.std)}."
+                )
+            if not all(0 <= value <= 1 for value in self.mean):
+                raise UserError(f"data.mean is in units of [0, 1] pixels, got {self.mean}.")
+            if not all(0 < value <= 1 for value in self.std):
+                raise UserError(f"data.std must be in (0, 1], got {self.std}.")

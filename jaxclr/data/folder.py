@@ -1,0 +1,171 @@
+"""Image files in folders, one folder a class; or in one folder, without labels."""
+
+import functools
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxclr.data.config import Data
+from jaxclr.data.dataset import Dataset, Split, abbreviate, check_memory, split_rows
+from jaxclr.data.images import Encoded, Unreadable, decode_all, first_shape, open_image
+from jaxclr.errors import UserError
+
+TEST_NAMES = ("test", "val", "validation")
+
+
+class Files(NamedTuple):
+    """Paths, the class of each by number (None: no classes), and files that no class holds."""
+
+    paths: list[pathlib.Path]
+    labels: np.ndarray | None
+    loose: tuple[str, ...] = ()
+
+
+def load(argument: str, data: Data) -> Dataset:
+    """Reads PATH/train and PATH/test (or val), or splits the files of PATH by test_fraction.
+
+    Each holds a sub-folder per class, or images only: then there are no labels. Hidden files and
+    folders are ignored.
+    """
+    path = pathlib.Path(argument).expanduser()
+    if not path.is_dir():
+        raise UserError(f"There is no folder '{path}'.")
+    parts = _split_folders(path)
+    if parts is None:
+        files, classes = _list(path, data)
+        rows = split_rows(len(files.paths), files.labels, data.test_fraction)
+        train, test = _take(files, rows)
+    else:
+        train, classes = _list(parts[0], data)
+        test = None
+        if parts[1] is not None:
+            test, test_classes = _list(parts[1], data)
+            test = _relabel(parts, test, test_classes, classes)
+        elif data.test_fraction:
+            rows = split_rows(len(train.paths), train.labels, data.test_fraction)
+            train, test = _take(train, rows)
+    every = train.paths + (test.paths if test else [])
+    like = first_shape(map(_encoded, every), data)
+    check_memory(len(every), like[1], data, resizable=True)
+    train_split, skipped = _decode(train, data, like)
+    skipped += train.loose
+    test_split = None
+    if test is not None:
+        test_split, more = _decode(test, data, like)
+        skipped += more + test.loose
+    return Dataset(path.resolve().name, train_split, test_split, classes, skipped)
+
+
+def _split_folders(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None] | None:
+    """The train and test folders; None if `path` itself holds the images or the classes.
+
+    A folder "train" among others, none of which is a test folder, is a class like them.
+    """
+    names = [entry.name for entry in _entries(path) if entry.is_dir()]
+    tests = [path / name for name in TEST_NAMES if name in names]
+    if "train" not in names or (not tests and len(names) > 1):
+        return None
+    return path / "train", tests[0] if tests else None
+
+
+def _list(path: pathlib.Path, data: Data) -> tuple[Files, tuple[str, ...]]:
+    """The files of one split in sorted order, and its class names."""
+    entries = _entries(path)
+    folders = [entry for entry in entries if entry.is_dir()]
+    loose = [entry for entry in entries if not entry.is_dir()]
+    if not entries:
+        raise UserError(f"Folder '{path}' is empty; it should hold images, or a folder per class.")
+    if not folders:
+        return Files(loose, None), ()
+    if images := [file for file in loose if _is_image(file)]:
+        raise UserError(
+            f"'{path}' holds both images ('{images[0].name}') and folders ('{folders[0].name}'). "
+            "Put every image into the folder of its class, or all of them into one folder."
+        )
+    if loose and not data.skip_corrupt:
+        raise UserError(
+            f"'{loose[0]}' cannot be read as an image. "
+            "Remove it, or set --data.skip-corrupt to leave it out."
+        )
+    paths, labels = [], []
+    for label, folder in enumerate(folders):
+        inside = sorted(
+            file
+            for file in folder.rglob("*")
+            if file.is_file() and not _hidden(file.relative_to(folder))
+        )
+        if not inside:
+            raise UserError(f"Class folder '{folder}' holds no files. Fill or remove it.")
+        paths += inside
+        labels += [label] * len(inside)
+    classes = tuple(folder.name for folder in folders)
+    return Files(paths, np.asarray(labels, np.int32), tuple(map(str, loose))), classes
+
+
+def _relabel(
+    parts: tuple[pathlib.Path, pathlib.Path],
+    test: Files,
+    test_classes: tuple[str, ...],
+    classes: tuple[str, ...],
+) -> Files:
+    """The test files with train's class numbers."""
+    if bool(classes) != bool(test_classes):
+        has, lacks = parts if classes else parts[::-1]
+        raise UserError(
+            f"'{has}' has a folder per class and '{lacks}' has none. "
+            "Sort both into class folders, or neither."
+        )
+    if not classes:
+        return test
+    if strange := [name for name in test_classes if name not in classes]:
+        raise UserError(
+            f"Class '{strange[0]}' is in '{parts[1]}' but not in '{parts[0]}', which has "
+            f"{abbreviate(classes)}. Rename or remove it, or add it to both."
+        )
+    numbers = np.asarray([classes.index(name) for name in test_classes], np.int32)
+    return test._replace(labels=numbers[test.labels])
+
+
+def _decode(
+    files: Files, data: Data, like: tuple[str, tuple, int]
+) -> tuple[Split, tuple[str, ...]]:
+    chunks = [[_encoded(path) for path in files.paths]]
+    images, rows, skipped = decode_all(chunks, len(files.paths), data, like)
+    return Split(images, None if files.labels is None else files.labels[rows]), skipped
+
+
+def _encoded(path: pathlib.Path) -> Encoded:
+    return Encoded(str(path), functools.partial(str, path))
+
+
+def _is_image(path: pathlib.Path) -> bool:
+    try:
+        open_image(_encoded(path)).close()
+    except Unreadable:
+        return False
+    return True
+
+
+def _take(
+    files: Files, splits: tuple[np.ndarray, np.ndarray | None]
+) -> tuple[Files, Files | None]:
+    """The files of the train and of the test rows; loose files stay with train."""
+    train, test = (
+        None
+        if rows is None
+        else Files(
+            [files.paths[row] for row in rows],
+            None if files.labels is None else files.labels[rows],
+        )
+        for rows in splits
+    )
+    return train._replace(loose=files.loose), test
+
+
+def _entries(path: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+
+
+def _hidden(path: pathlib.Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

@@ -1,0 +1,92 @@
+"""The multi-layer perceptron that projectors and predictors are."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+
+from jaxclr.encoders.common import (
+    AxisName,
+    Precision,
+    batch_norm,
+    check_bool,
+    check_count,
+    check_floats,
+    check_precision,
+    compute_dtype,
+)
+
+# PyTorch's default for a linear layer: uniform within +-1 / sqrt(fan_in).
+_torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mlp:
+    """MoCo v3's projector or predictor: [b, any width] to [b, out].
+
+    Linear layers without bias; a hidden layer is linear, BatchNorm and ReLU.
+
+    Args:
+      layers: linear layers in all; 1 is a single linear map and has no use for `hidden`.
+      hidden: width of every layer but the last.
+      out: width of the last layer.
+      last_norm: end with a BatchNorm without scale and bias.
+
+    Raises:
+      UserError: a count is not a positive whole number.
+
+    References:
+      Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers, 2021
+      (arXiv:2104.02057).
+    """
+
+    layers: int = 2
+    hidden: int = 4096
+    out: int = 256
+    last_norm: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("Mlp.layers", self.layers)
+        check_count("Mlp.hidden", self.hidden)
+        check_count("Mlp.out", self.out)
+        check_bool("Mlp.last_norm", self.last_norm)
+
+    def build(self, axis_name: AxisName, dtype: Precision = "float32") -> nn.Module:
+        """The Linen module, called as module(x, train); norms are synchronised over axis_name.
+
+        Raises:
+          UserError: dtype is neither "float32" nor "bfloat16".
+        """
+        check_precision("dtype", dtype)
+        return MlpModule(self, axis_name, dtype)
+
+
+class MlpModule(nn.Module):
+    """The network of an `Mlp` spec."""
+
+    spec: Mlp
+    axis_name: AxisName
+    dtype: Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        check_floats(x, "x", "[batch, features]")
+        for index in range(self.spec.layers - 1):
+            x = _linear(self.spec.hidden, self.dtype, f"linear_{index}")(x)
+            x = nn.relu(batch_norm(self.dtype, self.axis_name, train, name=f"norm_{index}")(x))
+        last = self.spec.layers - 1
+        x = _linear(self.spec.out, self.dtype, f"linear_{last}")(x)
+        if self.spec.last_norm:
+            plain = {"use_scale": False, "use_bias": False}
+            x = batch_norm(self.dtype, self.axis_name, train, name=f"norm_{last}", **plain)(x)
+        return x
+
+
+def _linear(features: int, dtype: Precision, name: str) -> nn.Dense:
+    return nn.Dense(
+        features,
+        use_bias=False,
+        kernel_init=_torch_uniform,
+        dtype=compute_dtype(dtype),
+        name=name,
+    )

@@ -1,0 +1,155 @@
+"""Residual networks whose weights have torchvision's shapes and meaning."""
+
+import dataclasses
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxclr.encoders.common import (
+    AxisName,
+    Precision,
+    batch_norm,
+    check_choice,
+    check_images,
+    check_precision,
+    compute_dtype,
+)
+
+_STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+
+# Normal, not truncated, as torchvision draws it.
+_he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNet:
+    """ResNet-18, 34 or 50 without classifier: images [b, h, w, c] to [b, 512 or 2048].
+
+    The last norm of each residual block starts at scale zero, so that every block starts as its
+    shortcut.
+
+    Args:
+      depth: 18 and 34 are made of basic blocks; 50 of bottlenecks with the stride on their 3x3
+        convolution (torchvision's v1.5).
+      stem: "imagenet" is a 7x7 convolution of stride 2 and a max-pool of stride 2; "cifar" a 3x3
+        convolution of stride 1 and no pool, for images of 32 pixels or so.
+      dtype: precision of the computation; parameters and batch statistics are float32 in both.
+
+    Raises:
+      UserError: a field is none of its valid values.
+
+    References:
+      He et al., Deep Residual Learning for Image Recognition, 2016 (arXiv:1512.03385).
+      Goyal et al., Accurate, Large Minibatch SGD, 2017 (arXiv:1706.02677), for the zero scale.
+    """
+
+    depth: Literal[18, 34, 50] = 18
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    dtype: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        check_choice("ResNet.depth", self.depth, (18, 34, 50))
+        check_choice("ResNet.stem", self.stem, ("cifar", "imagenet"))
+        check_precision("ResNet.dtype", self.dtype)
+
+    def build(self, axis_name: AxisName) -> nn.Module:
+        """The Linen module, called as module(images, train); its norms span axis_name."""
+        return ResNetModule(self, axis_name)
+
+
+class ResNetModule(nn.Module):
+    """The network of a `ResNet` spec; submodules bear torchvision's names, with _ for its dots."""
+
+    spec: ResNet
+    axis_name: AxisName
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        check_images(images)
+        dtype = self.spec.dtype
+        imagenet = self.spec.stem == "imagenet"
+        x = convolution(64, 7 if imagenet else 3, 2 if imagenet else 1, dtype, name="conv1")(images)
+        x = nn.relu(batch_norm(dtype, self.axis_name, train, name="bn1")(x))
+        if imagenet:
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        block = Bottleneck if self.spec.depth == 50 else BasicBlock
+        for stage, count in enumerate(_STAGES[self.spec.depth]):
+            for index in range(count):
+                x = block(
+                    width=64 * 2**stage,
+                    stride=2 if stage > 0 and index == 0 else 1,
+                    dtype=dtype,
+                    axis_name=self.axis_name,
+                    name=f"layer{stage + 1}_{index}",
+                )(x, train)
+        return jnp.mean(x, axis=(1, 2))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: [b, h, w, c] to [b, h/stride, w/stride, width]."""
+
+    width: int
+    stride: int
+    dtype: Precision
+    axis_name: AxisName
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = convolution(self.width, 3, self.stride, self.dtype, name="conv1")(x)
+        y = nn.relu(batch_norm(self.dtype, self.axis_name, train, name="bn1")(y))
+        y = convolution(self.width, 3, 1, self.dtype, name="conv2")(y)
+        y = _last_norm(self, train, "bn2")(y)
+        return nn.relu(y + _shortcut(self, x, self.width, train))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions, a shortcut: [b, h, w, c] to [b, h/stride, w/stride, 4 width]."""
+
+    width: int
+    stride: int
+    dtype: Precision
+    axis_name: AxisName
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = convolution(self.width, 1, 1, self.dtype, name="conv1")(x)
+        y = nn.relu(batch_norm(self.dtype, self.axis_name, train, name="bn1")(y))
+        y = convolution(self.width, 3, self.stride, self.dtype, name="conv2")(y)
+        y = nn.relu(batch_norm(self.dtype, self.axis_name, train, name="bn2")(y))
+        y = convolution(4 * self.width, 1, 1, self.dtype, name="conv3")(y)
+        y = _last_norm(self, train, "bn3")(y)
+        return nn.relu(y + _shortcut(self, x, 4 * self.width, train))
+
+
+def convolution(features: int, size: int, stride: int, dtype: Precision, name: str) -> nn.Conv:
+    """A convolution without bias, padded by size // 2 on every side.
+
+    "SAME" would pad a strided convolution on one side only, and PyTorch's weights would not fit it.
+    """
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=(stride, stride),
+        padding=((size // 2, size // 2),) * 2,
+        use_bias=False,
+        kernel_init=_he_fan_out,
+        dtype=compute_dtype(dtype),
+        name=name,
+    )
+
+
+def _last_norm(block: BasicBlock | Bottleneck, train: bool, name: str) -> nn.BatchNorm:
+    zero = nn.initializers.zeros
+    return batch_norm(block.dtype, block.axis_name, train, scale_init=zero, name=name)
+
+
+def _shortcut(
+    block: BasicBlock | Bottleneck, x: jax.Array, features: int, train: bool
+) -> jax.Array:
+    """x itself, or where the block changes its shape, a strided 1x1 convolution and norm of it."""
+    if block.stride == 1 and x.shape[-1] == features:
+        return x
+    x = convolution(features, 1, block.stride, block.dtype, name="downsample_0")(x)
+    return batch_norm(block.dtype, block.axis_name, train, name="downsample_1")(x)

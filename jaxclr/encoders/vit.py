@@ -1,0 +1,175 @@
+"""Vision transformers as MoCo v3 builds them."""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclr.encoders.common import (
+    AxisName,
+    Precision,
+    check_bool,
+    check_choice,
+    check_count,
+    check_images,
+    check_precision,
+    compute_dtype,
+)
+from jaxclr.errors import UserError
+
+_WIDTHS = {"small": 384, "base": 768}
+
+
+@dataclasses.dataclass(frozen=True)
+class ViT:
+    """ViT-S or ViT-B with fixed positions: images [b, h, w, c] to representations [b, 384 or 768].
+
+    Both have 12 blocks and 12 heads; the representation is the class token after the last norm.
+    Positions are computed from the image, so that one set of parameters serves every image size.
+
+    Args:
+      size: "small" is 384 wide, "base" 768.
+      patch: side of a patch in pixels; must divide the sides of the images.
+      frozen_patch_embedding: leave the patch embedding at its random start by stopping its
+        gradient, which MoCo v3 found to steady the training. Weight decay is the optimiser's, which
+        must skip it.
+      dtype: precision of the computation; parameters are float32, and norms and softmax compute in
+        float32, in both.
+
+    Raises:
+      UserError: a field is none of its valid values, or (when called) the patch does not divide the
+        images.
+
+    References:
+      Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers, 2021
+      (arXiv:2104.02057).
+    """
+
+    size: Literal["small", "base"] = "small"
+    patch: int = 16
+    frozen_patch_embedding: bool = False
+    dtype: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        check_choice("ViT.size", self.size, ("small", "base"))
+        check_count("ViT.patch", self.patch)
+        check_bool("ViT.frozen_patch_embedding", self.frozen_patch_embedding)
+        check_precision("ViT.dtype", self.dtype)
+
+    def build(self, axis_name: AxisName) -> nn.Module:
+        """The Linen module, called as module(images, train); it has no statistics to share."""
+        del axis_name
+        return ViTModule(
+            width=_WIDTHS[self.size],
+            depth=12,
+            heads=12,
+            patch=self.patch,
+            frozen_patch_embedding=self.frozen_patch_embedding,
+            dtype=self.dtype,
+        )
+
+
+class ViTModule(nn.Module):
+    """A pre-norm transformer over a class token and the patches of an image."""
+
+    width: int
+    depth: int
+    heads: int
+    patch: int
+    frozen_patch_embedding: bool
+    dtype: Precision
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        del train  # neither dropout nor batch statistics
+        check_images(images)
+        batch, height, width, _ = images.shape
+        if height % self.patch or width % self.patch:
+            raise UserError(
+                f"Images of {height} x {width} pixels cannot be cut into patches of {self.patch}; "
+                f"crop them to a multiple of {self.patch}, or set ViT.patch to a divisor of "
+                f"{math.gcd(height, width)}."
+            )
+        rows, columns = height // self.patch, width // self.patch
+
+        x = _linear(self.width, self.dtype, "patch_embedding")(patches(images, self.patch))
+        if self.frozen_patch_embedding:
+            x = jax.lax.stop_gradient(x)
+        x = x + jnp.asarray(sincos_positions(rows, columns, self.width), x.dtype)[None]
+        cls = self.param("cls", nn.initializers.normal(1e-6), (1, 1, self.width))
+        cls = jnp.broadcast_to(cls.astype(x.dtype), (batch, 1, self.width))
+        x = jnp.concatenate([cls, x], axis=1)
+        for index in range(self.depth):
+            x = Block(self.heads, self.dtype, name=f"block_{index}")(x)
+        return _layer_norm(self.dtype, "norm")(x[:, 0])
+
+
+class Block(nn.Module):
+    """Self-attention, then an MLP four times as wide, on normed tokens: [b, n, d] to the same."""
+
+    heads: int
+    dtype: Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, tokens, width = x.shape
+        y = _layer_norm(self.dtype, "norm1")(x)
+        y = _linear(3 * width, self.dtype, "qkv", kernel_init=_qkv_init)(y)
+        y = y.reshape(batch, tokens, 3, self.heads, width // self.heads)
+        y = attention(y[:, :, 0], y[:, :, 1], y[:, :, 2])
+        x = x + _linear(width, self.dtype, "proj")(y.reshape(batch, tokens, width))
+        y = _layer_norm(self.dtype, "norm2")(x)
+        y = nn.gelu(_linear(4 * width, self.dtype, "fc1")(y), approximate=False)
+        return x + _linear(width, self.dtype, "fc2")(y)
+
+
+def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Scaled dot-product attention of [b, n, heads, d], with its softmax in float32 or float64.
+
+    `jax.nn.dot_product_attention` takes it in float32 even for float64 inputs.
+    """
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide)
+    weights = jax.nn.softmax(logits * q.shape[-1] ** -0.5, axis=-1).astype(v.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+
+
+def patches(images: jax.Array, patch: int) -> jax.Array:
+    """The patches of images [b, h, w, c], row by row: [b, hw / patch^2, patch * patch * c]."""
+    batch, height, width, channels = images.shape
+    x = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
+    return x.swapaxes(2, 3).reshape(batch, -1, patch * patch * channels)
+
+
+def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
+    r"""Fixed positions of a grid of patches, row by row: [rows * columns, width].
+
+    .. math:: [\sin r\omega, \cos r\omega, \sin c\omega, \cos c\omega]
+
+    for row r and column c, with omega_i = 10000^(-4i / width); width must be a multiple of 4.
+    """
+    quarter = width // 4
+    omega = 10000.0 ** (-np.arange(quarter) / quarter)
+    r, c = np.divmod(np.arange(rows * columns), columns)
+    r, c = np.outer(r, omega), np.outer(c, omega)
+    return np.concatenate([np.sin(r), np.cos(r), np.sin(c), np.cos(c)], axis=1)
+
+
+def _layer_norm(dtype: Precision, name: str) -> nn.LayerNorm:
+    # Flax normalises in float32 at least, and casts the result alone to a narrower dtype.
+    return nn.LayerNorm(epsilon=1e-6, dtype=compute_dtype(dtype), name=name)
+
+
+def _linear(features: int, dtype: Precision, name: str, **options: Any) -> nn.Dense:
+    options = {"kernel_init": nn.initializers.xavier_uniform(), **options}
+    return nn.Dense(features, dtype=compute_dtype(dtype), name=name, **options)
+
+
+def _qkv_init(key: jax.Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> jax.Array:
+    """Xavier's uniform for query, key and value as the three matrices that they are."""
+    bound = math.sqrt(6 / (shape[0] + shape[1] // 3))
+    return jax.random.uniform(key, shape, dtype, -bound, bound)

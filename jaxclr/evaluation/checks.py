@@ -1,0 +1,38 @@
+"""Checks of features and labels that every evaluation starts with."""
+
+import numpy as np
+
+from jaxclr.errors import UserError
+
+
+def check_features(name: str, x) -> None:
+    """Raises unless x is a matrix of at least one row."""
+    if x.ndim != 2 or x.shape[0] == 0:
+        raise ValueError(f"{name} must be [n, D] with n > 0, got shape {x.shape}.")
+
+
+def check_labelled(name: str, x, y, classes: int) -> np.ndarray:
+    """The labels as int32 on the host, once they are seen to be 0..classes-1, one per row of x."""
+    check_features(f"{name}_x", x)
+    y = np.asarray(y)
+    if y.shape != (x.shape[0],):
+        raise ValueError(f"{name}_y must be [{x.shape[0]}], one per row, got shape {y.shape}.")
+    if y.dtype.kind not in "iu":
+        raise ValueError(f"{name}_y must be integers, got {y.dtype}.")
+    if y.min() < 0 or y.max() >= classes:
+        raise UserError(
+            f"{name} labels must be in 0..{classes - 1} ({classes} classes), "
+            f"got {y.min()}..{y.max()}."
+        )
+    return y.astype(np.int32)
+
+
+def check_pair(train_x, train_y, test_x, test_y, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of both splits, checked as above, and the widths of their features compared."""
+    train_y = check_labelled("train", train_x, train_y, classes)
+    test_y = check_labelled("test", test_x, test_y, classes)
+    if train_x.shape[1] != test_x.shape[1]:
+        raise ValueError(
+            f"train_x and test_x differ in width: {train_x.shape[1]} and {test_x.shape[1]}."
+        )
+    return train_y, test_y

@@ -1,0 +1,49 @@
+"""Methods that set positives against negatives of the batch."""
+
+import dataclasses
+
+import jax
+
+from jaxclr import losses
+from jaxclr.affinity import AxisName
+from jaxclr.encoders import Mlp
+from jaxclr.methods.base import Method, Outputs, Shared, Target
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class SimClr(Method):
+    """NT-Xent between two views of a shared encoder (SimCLR, arXiv:2002.05709)."""
+
+    temperature: float = 0.1
+    """Divides the affinities; positive."""
+
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = Shared()
+    """What predictions are compared with."""
+
+    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+        (z1, _), (_, z2) = out.predictions, out.targets
+        return losses.nt_xent(z1, z2, temperature=self.temperature, axis_name=axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class MocoV3(Method):
+    """InfoNCE against the keys of a momentum encoder, in both directions (MoCo v3, arXiv:2104.02057)."""
+
+    temperature: float = 1.0
+    """Divides the affinities; the loss is multiplied by twice of it."""
+
+    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+        (q1, q2), (k1, k2) = out.predictions, out.targets
+        both = sum(
+            losses.info_nce(q, k, temperature=self.temperature, axis_name=axis_name)
+            for q, k in ((q1, k2), (q2, k1))
+        )
+        return 2 * self.temperature * both

@@ -1,0 +1,49 @@
+"""Methods of positives alone."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+
+from jaxclr import losses
+from jaxclr.affinity import AxisName
+from jaxclr.encoders import Mlp
+from jaxclr.methods.base import Method, MomentumEncoder, Outputs, StopGradient, Target
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Byol(Method):
+    """Predictions of a momentum encoder's embeddings of the other view (BYOL, arXiv:2006.07733)."""
+
+    projector: Mlp = Mlp(layers=2, hidden=4096, out=256)
+    """Head from representations to embeddings."""
+
+    target: Target = MomentumEncoder(momentum=0.996, update="after_update")
+    """What predictions are compared with."""
+
+    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+        return losses.byol(*out.predictions, *out.targets, axis_name=axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class SimSiam(Method):
+    """Predictions of the same encoder's constant embeddings of the other view (SimSiam, arXiv:2011.10566).
+
+    The predictor's learning rate does not decay.
+    """
+
+    constant_rate: ClassVar[tuple[str, ...]] = ("predictor",)
+
+    projector: Mlp = Mlp(layers=3, hidden=2048, out=2048, last_norm=True)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = Mlp(layers=2, hidden=512, out=2048)
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = StopGradient()
+    """What predictions are compared with."""
+
+    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+        return losses.sim_siam(*out.predictions, *out.targets, axis_name=axis_name)

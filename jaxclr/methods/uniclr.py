@@ -1,0 +1,109 @@
+"""UniCLR's methods (Li et al., arXiv:2211.14516): as the official code has them, and the abstract's plain SimTrace."""
+
+import dataclasses
+import functools
+
+import jax
+
+from jaxclr import losses
+from jaxclr.affinity import AxisName
+from jaxclr.encoders import Mlp
+from jaxclr.losses.uniclr import SymmetryScale
+from jaxclr.methods.base import Method, Outputs, Shared, Target
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class SimAffinity(Method):
+    """Row cross-entropy of the affinity matrix plus its asymmetry (UniCLR, arXiv:2211.14516)."""
+
+    temperature: float = 1.0
+    """Divides the affinities; positive."""
+
+    symmetry_weight: float = 0.01
+    """Weight of the asymmetry; 0 leaves it out."""
+
+    symmetry_scale: SymmetryScale = "frobenius"
+    """frobenius: the official norm, which grows with the batch; per_sample: divided by the batch."""
+
+    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+        loss = functools.partial(
+            losses.sim_affinity,
+            temperature=self.temperature,
+            symmetry_weight=self.symmetry_weight,
+            symmetry_scale=self.symmetry_scale,
+            axis_name=axis_name,
+        )
+        (q1, q2), (k1, k2) = out.predictions, out.targets
+        return loss(q1, k2) + loss(q2, k1)
+
+
+@dataclasses.dataclass(frozen=True)
+class SimWhitening(Method):
+    """Row cross-entropy of the whitened affinity matrix plus its asymmetry (UniCLR, arXiv:2211.14516)."""
+
+    temperature: float = 1.0
+    """Divides the affinities; positive."""
+
+    symmetry_weight: float = 0.01
+    """Weight of the asymmetry; 0 leaves it out."""
+
+    symmetry_scale: SymmetryScale = "frobenius"
+    """frobenius: the official norm, which grows with the batch; per_sample: divided by the batch."""
+
+    eps: float = 0.01
+    """Ridge added to the covariance; positive."""
+
+    logit_divisor: float | None = None
+    """Divides the affinities too; None: the global batch size, as the official code on one device."""
+
+    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+        loss = functools.partial(
+            losses.sim_whitening,
+            temperature=self.temperature,
+            symmetry_weight=self.symmetry_weight,
+            symmetry_scale=self.symmetry_scale,
+            eps=self.eps,
+            logit_divisor=self.logit_divisor,
+            axis_name=axis_name,
+        )
+        (q1, q2), (k1, k2) = out.predictions, out.targets
+        return loss(q1, k2) + loss(q2, k1)
+
+
+@dataclasses.dataclass(frozen=True)
+class SimTrace(Method):
+    """Trace of the whitened affinity matrix, with predictor and momentum encoder (UniCLR, arXiv:2211.14516)."""
+
+    eps: float = 0.01
+    """Ridge added to the covariance; positive."""
+
+    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+        loss = functools.partial(losses.sim_trace, eps=self.eps, axis_name=axis_name)
+        (q1, q2), (k1, k2) = out.predictions, out.targets
+        return loss(q1, k2) + loss(q2, k1)
+
+
+@dataclasses.dataclass(frozen=True)
+class SimTracePlain(Method):
+    """SimTrace as the paper's abstract has it: one shared encoder, no predictor, no stop-gradient (arXiv:2211.14516).
+
+    The trace is the same in both directions, so it is taken once.
+    """
+
+    eps: float = 0.01
+    """Ridge added to the covariance; positive."""
+
+    projector: Mlp = Mlp(layers=2, hidden=4096, out=256, last_norm=True)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = Shared()
+    """What predictions are compared with."""
+
+    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+        (q1, _), (_, k2) = out.predictions, out.targets
+        return losses.sim_trace(q1, k2, eps=self.eps, stop_statistics=False, axis_name=axis_name)

@@ -1,0 +1,170 @@
+"""The configuration of a run: a tree of frozen dataclasses, its JSON, and what differs between two of them."""
+
+import dataclasses
+import difflib
+import functools
+import json
+from typing import Any
+
+import cattrs
+from cattrs.strategies import configure_tagged_union, include_subclasses
+
+from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, PhotoView
+from jaxclr.data import Data
+from jaxclr.encoders import ENCODERS, Encoder
+from jaxclr.errors import UserError
+from jaxclr.methods import Method, Target
+from jaxclr.training.optimizers import Optimizer, Sgd
+from jaxclr.training.step import Mapper
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What a run is."""
+
+    method: Method
+    """How to learn: objective, heads and target."""
+
+    encoder: Encoder = ENCODERS["resnet18"]
+    """What learns."""
+
+    data: Data = Data()
+    """What it learns from."""
+
+    augmentation: Augmentation = AUGMENTATIONS["cifar"]
+    """The views that it sees of an image."""
+
+    optimizer: Optimizer = Sgd()
+    """How its parameters move."""
+
+    epochs: int = 200
+    """Passes over the training images; the last incomplete batch of each is left out."""
+
+    batch_size: int = 512
+    """Images in a step, over all devices."""
+
+    warmup_epochs: float = 10.0
+    """Epochs of linear warm-up before the cosine."""
+
+    clip_norm: float | None = None
+    """Largest global norm of the gradient; None for no limit."""
+
+    seed: int = 0
+    """Seed of parameters, batches and views."""
+
+    mapper: Mapper = "shard_map"
+    """How the step runs on several devices: jit(shard_map) or pmap, with the same numbers."""
+
+    log_every: int = 10
+    """Steps between lines in metrics.jsonl."""
+
+    evaluate_every: int = 0
+    """Epochs between kNN evaluations during training; 0 for none. The last epoch is always evaluated."""
+
+    checkpoint_every: int = 10
+    """Epochs between checkpoints. The last epoch always has one."""
+
+    keep: int = 2
+    """Checkpoints to keep, the newest ones."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "log_every", "checkpoint_every", "keep"):
+            _require(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("warmup_epochs", "evaluate_every", "seed"):
+            _require(self, name, getattr(self, name) >= 0, "zero or more")
+        _require(self, "seed", self.seed < 2**32, "less than 2**32")
+        _require(
+            self, "warmup_epochs", self.warmup_epochs <= self.epochs, f"at most {self.epochs} epochs"
+        )
+        _require(
+            self,
+            "clip_norm",
+            self.clip_norm is None or self.clip_norm > 0,
+            "more than zero, or None",
+        )
+        _require(self, "mapper", self.mapper in ("shard_map", "pmap"), "'shard_map' or 'pmap'")
+        views = len(self.augmentation.views)
+        if views != self.method.views:
+            raise UserError(
+                f"{type(self.method).__name__} needs {self.method.views} views, the augmentation makes {views}."
+            )
+
+
+def to_json(config: Config) -> str:
+    """The configuration as JSON; classes that stand for a choice carry a "type"."""
+    return json.dumps(_converter().unstructure(config, Config), indent=2) + "\n"
+
+
+def from_json(text: str) -> Config:
+    """The configuration that `to_json` wrote.
+
+    Raises:
+      UserError: it is no JSON, has a field that does not exist, lacks one, or holds a value of another type or range.
+    """
+    try:
+        return _converter().structure(json.loads(text), Config)
+    except json.JSONDecodeError as error:
+        raise UserError(f"The configuration is no JSON: {error}.") from error
+    except cattrs.BaseValidationError as error:
+        raise UserError(f"The configuration cannot be read: {_first_cause(error)}") from error
+
+
+def differences(one: Config, other: Config) -> list[str]:
+    """The fields in which two configurations differ, as "method.temperature: 0.5 is now 0.2"."""
+    first, second = (dict(_leaves(json.loads(to_json(config)))) for config in (one, other))
+    absent = "absent"
+    return [
+        f"{name}: {first.get(name, absent)!r} is now {second.get(name, absent)!r}"
+        for name in sorted(first.keys() | second.keys())
+        if first.get(name, absent) != second.get(name, absent)
+    ]
+
+
+@functools.cache
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    tagged = functools.partial(configure_tagged_union, tag_name="type")
+    for union in (Target, Encoder, Optimizer, PhotoView | DigitView):
+        tagged(union, converter)
+    include_subclasses(Method, converter, union_strategy=tagged)
+    for kind in (int, float, bool, str):
+        converter.register_structure_hook(kind, _exactly)
+    return converter
+
+
+def _exactly(value: Any, kind: type) -> Any:
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return kind(value)
+
+
+def _first_cause(error: BaseException, path: str = "") -> str:
+    """The innermost reason of a failed structuring, after the path of fields to it."""
+    if isinstance(error, cattrs.ForbiddenExtraKeysError):
+        name = sorted(error.extra_fields)[0]
+        valid = [field.name for field in dataclasses.fields(error.cl)]
+        near = difflib.get_close_matches(name, valid, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        return f"{error.cl.__name__} has no field '{name}'.{hint} Fields: {', '.join(valid)}."
+    if isinstance(error, BaseExceptionGroup):
+        cause = error.exceptions[0]
+        names = [note.name for note in getattr(cause, "__notes__", ()) if hasattr(note, "name")]
+        return _first_cause(cause, ".".join([path, *names]).removeprefix("."))
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is missing or names no type that exists."
+    if isinstance(error, UserError):
+        return str(error)
+    return f"{path}: {error}."
+
+
+def _leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if isinstance(tree, dict) and tree:
+        return [leaf for key, value in tree.items() for leaf in _leaves(value, f"{prefix}.{key}")]
+    if isinstance(tree, list) and any(isinstance(value, dict) for value in tree):
+        return [leaf for i, value in enumerate(tree) for leaf in _leaves(value, f"{prefix}.{i}")]
+    return [(prefix.removeprefix("."), tree)]
+
+
+def _require(config: Config, name: str, holds: bool, wanted: str) -> None:
+    if not holds:
+        raise UserError(f"{name} must be {wanted}, got {getattr(config, name)}.")

@@ -1,0 +1,172 @@
+"""What a trained encoder is worth: kNN and linear probes on its frozen representations, and what to compare them with."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.table
+
+from jaxclr.augment import PhotoView, resize
+from jaxclr.data import Dataset, Split
+from jaxclr.errors import UserError
+from jaxclr.evaluation import few_label_probe, knn_accuracy, linear_probe
+from jaxclr.methods import Network
+from jaxclr.training.session import Session
+from jaxclr.training.step import State, normalize
+
+KNN = ((200, 0.1), (20, 0.07))  # (k, temperature): lightly's and solo-learn's settings
+LABELS = (1, 5, 10)
+DRAWS = 10
+SEED = 0  # of label draws and validation splits: the same for every run, so that runs compare
+
+Features = tuple[np.ndarray, np.ndarray]
+
+
+def represent(session: Session, state: State, images: np.ndarray, *, batch: int = 500) -> np.ndarray:
+    """Representations of images without augmentation, norms by their running statistics.
+
+    Args:
+      session: whose network and preprocessing to use.
+      state: whose parameters.
+      images: uint8 [N, H, W, C].
+      batch: images embedded at once.
+
+    Returns:
+      float32 [N, F].
+    """
+    recipe = session.recipe
+    view = recipe.augmentation.views[0]
+    size = view.size if isinstance(view, PhotoView) else images.shape[1]
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+
+    @jax.jit
+    def embed(variables: Any, images: jax.Array) -> jax.Array:
+        pixels = normalize(resize(images, size), recipe.mean, recipe.std)
+        out = recipe.network.apply(variables, pixels, method=Network.represent)
+        return out.astype(jnp.float32)
+
+    # Evaluation runs on one device: it needs no collective, and rows need not divide.
+    variables = jax.device_put(jax.device_get(variables), jax.devices()[0])
+    padded = -(-len(images) // batch) * batch
+    rows = np.arange(padded) % len(images)
+    parts = [
+        np.asarray(embed(variables, images[rows[i : i + batch]])) for i in range(0, padded, batch)
+    ]
+    return np.concatenate(parts)[: len(images)]
+
+
+def labelled_splits(dataset: Dataset) -> tuple[Split, Split]:
+    """Train and test, if both have labels.
+
+    Raises:
+      UserError: there is no test split, or no labels.
+    """
+    if dataset.test is None or dataset.train.labels is None or dataset.test.labels is None:
+        raise UserError(
+            f"'{dataset.name}' has no labelled test split, so there is nothing to evaluate against. "
+            "Give images in class sub-folders, or labels, and a test split or --data.test-fraction."
+        )
+    return dataset.train, dataset.test
+
+
+def monitor(session: Session, state: State) -> dict[str, float]:
+    """kNN accuracy on the test split, for a look during training; {} without labels."""
+    try:
+        train, test = labelled_splits(session.dataset)
+    except UserError:
+        return {}
+    features = (represent(session, state, split.images) for split in (train, test))
+    return _knn(session.dataset, *features)
+
+
+def evaluate(session: Session, state: State, *, baselines: bool = True) -> dict[str, Any]:
+    """Probes of the trained encoder and, to compare with, of raw pixels and of the same encoder untrained.
+
+    Linear probe with a few labels per class (mean and deviation over ten draws), with all labels, and kNN. Every choice
+    is made on training data; the test split is touched once for each figure.
+
+    Args:
+      session: the run's.
+      state: its last state.
+      baselines: whether to include raw pixels and the untrained encoder.
+
+    Returns:
+      A record: settings, and figures by feature.
+
+    Raises:
+      UserError: the data has no labels or no test split.
+    """
+    train, test = labelled_splits(session.dataset)
+    embedded = lambda s: tuple(represent(session, s, split.images) for split in (train, test))
+    features = {}
+    if baselines:
+        features["raw pixels"] = tuple(
+            split.images.reshape(len(split.images), -1).astype(np.float32) / 255
+            for split in (train, test)
+        )
+        features["untrained encoder"] = embedded(session.init_state())
+    features["trained encoder"] = embedded(state)
+    return {
+        "method": type(session.config.method).__name__,
+        "data": session.dataset.name,
+        "seed": session.config.seed,
+        "step": int(state.step),
+        "train_images": len(train.images),
+        "test_images": len(test.images),
+        "features": {name: _probes(session.dataset, *pair) for name, pair in features.items()},
+    }
+
+
+def table(record: dict[str, Any]) -> rich.table.Table:
+    """The record as a table of percentages."""
+    first = next(iter(record["features"].values()))
+    title = f"Accuracy in % on {record['test_images']} test images"
+    result = rich.table.Table("", *first, title=title, title_justify="left")
+    for name, figures in record["features"].items():
+        result.add_row(name, *(_cell(value) for value in figures.values()))
+    return result
+
+
+def _probes(dataset: Dataset, train_x: np.ndarray, test_x: np.ndarray) -> dict[str, Any]:
+    arrays = (train_x, dataset.train.labels, test_x, dataset.test.labels)
+    classes = len(dataset.classes)
+    fewest = int(np.bincount(dataset.train.labels, minlength=classes).min())
+    figures: dict[str, Any] = {}
+    for count in (count for count in LABELS if count < fewest):
+        probe = few_label_probe(
+            *arrays, classes=classes, per_class=count, draws=DRAWS, seed=SEED
+        )
+        figures[f"{count} label{'s' * (count > 1)} a class"] = {
+            "mean": probe.mean,
+            "std": probe.std,
+            "accuracies": probe.accuracies,
+            "l2": probe.l2,
+        }
+    probe = linear_probe(*arrays, classes=classes, seed=SEED)
+    figures["all labels"] = {"mean": probe.accuracy, "l2": probe.l2}
+    knn = _knn(dataset, train_x, test_x)
+    return figures | {name: {"mean": value} for name, value in knn.items()}
+
+
+def _knn(dataset: Dataset, train_x: np.ndarray, test_x: np.ndarray) -> dict[str, float]:
+    record = {}
+    for k, temperature in KNN:
+        k = min(k, len(train_x))
+        accuracy = knn_accuracy(
+            train_x,
+            dataset.train.labels,
+            test_x,
+            dataset.test.labels,
+            classes=len(dataset.classes),
+            k=k,
+            temperature=temperature,
+        )
+        record[f"kNN k={k} T={temperature}"] = round(accuracy, 6)
+    return record
+
+
+def _cell(figure: dict[str, Any]) -> str:
+    mean, std = 100 * figure["mean"], figure.get("std")
+    return f"{mean:.1f}" if std is None or math.isnan(std) else f"{mean:.1f} ± {100 * std:.1f}"

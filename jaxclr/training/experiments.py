@@ -1,0 +1,41 @@
+"""Experiment files: Python that a person can read before running it."""
+
+import importlib.util
+import pathlib
+import sys
+
+from jaxclr import errors
+from jaxclr.errors import UserError
+from jaxclr.methods import METHODS
+from jaxclr.training.config import Config
+
+
+def load_experiment(path: pathlib.Path, *, method: str | None = None) -> Config:
+    """The configuration that an experiment file's `config()` returns.
+
+    Args:
+      path: a Python file that defines `config(method=...) -> Config`; it may import files beside it.
+      method: name of another method than the file's own.
+
+    Raises:
+      UserError: there is no such file, it defines no config, or there is no such method.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no experiment {path}; give a Python file that defines config().")
+    if method is not None and method not in METHODS:
+        raise errors.unknown("method", method, METHODS)
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise UserError(f"{path} is no Python file; an experiment ends in .py.")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    if not callable(getattr(module, "config", None)):
+        raise UserError(f"{path} defines no config(method=...) that returns a Config.")
+    config = module.config() if method is None else module.config(method)
+    if not isinstance(config, Config):
+        raise UserError(f"config() of {path} returned {type(config).__name__}, not a Config.")
+    return config

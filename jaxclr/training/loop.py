@@ -1,0 +1,136 @@
+"""The training loop: from the first or the restored step to the last."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import rich.console
+
+from jaxclr.errors import UserError
+from jaxclr.training.batches import resident_batches
+from jaxclr.training.checkpoints import Checkpoints
+from jaxclr.training.logs import Logs
+from jaxclr.training.run import Run
+from jaxclr.training.session import AXIS, Session
+from jaxclr.training.step import State, map_step, train_step
+
+Evaluate = Callable[[Session, State], Mapping[str, Any]]
+
+
+def compile_step(session: Session) -> Callable[[State, jax.Array], tuple[State, dict[str, Any]]]:
+    """The training step on the session's devices, as its configuration maps it."""
+    step = functools.partial(train_step, recipe=session.recipe, axis_name=AXIS)
+    return map_step(step, session.mesh, session.config.mapper)
+
+
+def train(
+    session: Session,
+    run: Run,
+    *,
+    console: rich.console.Console,
+    evaluate: Evaluate | None = None,
+    stop_after: int | None = None,
+) -> State:
+    """Trains from the newest checkpoint in the run's folder, or from the start if there is none, to the last step.
+
+    The host waits for a step only to log one.
+
+    Args:
+      session: what to train.
+      run: its folder, with its configuration.
+      console: for progress.
+      evaluate: called every `evaluate_every` epochs; what it returns is logged.
+      stop_after: stop, with a checkpoint, when so many steps are taken in all.
+
+    Returns:
+      The last state.
+
+    Raises:
+      UserError: loss or gradient is not finite, or the folder cannot be written. The last good state is kept.
+    """
+    config, last = session.config, min(stop_after or session.steps, session.steps)
+    checkpoints = Checkpoints(run.checkpoints, keep=config.keep)
+    state = session.init_state()
+    if checkpoints.latest is not None:
+        state = checkpoints.restore(state).replace(bad_step=state.bad_step)
+    start = int(state.step)
+    step_fn = compile_step(session)
+    batches = resident_batches(
+        session.dataset.train.images,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        mesh=session.mesh,
+        start=start,
+    )
+    # Virtual CPU devices share one pool of threads: with two collectives in flight they wait for each other for ever.
+    one_at_a_time = session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
+    clock = _Clock()
+    with Logs(run, start=start, steps=session.steps, console=console) as logs:
+        for done in range(start + 1, last + 1):
+            state, metrics = step_fn(state, next(batches))
+            if one_at_a_time or done == start + 1:
+                jax.block_until_ready(state)
+            clock.count(config.batch_size, compiled=done > start + 1)
+            epoch, remainder = divmod(done, session.steps_per_epoch)
+            if done % config.log_every == 0 or done == last:
+                values = {name: value.item() for name, value in jax.device_get(metrics).items()}
+                bad_step = values.pop("bad_step")
+                rate = clock.rate()
+                logs.progress(done, f"loss {values['loss']:.4f}  {rate:.0f} images/s")
+                if bad_step >= 0:
+                    raise _not_finite(checkpoints, state, bad_step, run)
+                logs.write(done, {**values, "images_per_second": rate})
+            save = done == last or (remainder == 0 and epoch % config.checkpoint_every == 0)
+            look = remainder == 0 and config.evaluate_every and epoch % config.evaluate_every == 0
+            if save or look:
+                jax.block_until_ready(state)
+                with clock.paused():
+                    if save:
+                        checkpoints.save(state, done)
+                    if look and evaluate:
+                        record = evaluate(session, state)
+                        logs.write(done, {"epoch": epoch, **record})
+                        logs.say(f"epoch {epoch}  " + "  ".join(f"{k} {v}" for k, v in record.items()))
+        checkpoints.close()
+    return state
+
+
+def _not_finite(checkpoints: Checkpoints, state: State, bad_step: int, run: Run) -> UserError:
+    if checkpoints.latest != bad_step:
+        checkpoints.save(state.replace(bad_step=jnp.full_like(state.bad_step, -1)), bad_step)
+    checkpoints.close()
+    return UserError(
+        f"The loss or its gradient is not finite at step {bad_step}. The state before it is kept in {run.checkpoints}. "
+        "Lower the learning rate, set --clip-norm, or raise the temperature or eps."
+    )
+
+
+class _Clock:
+    """Images per second of the steps alone: compilation, checkpoints and evaluation do not count."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._since = time.perf_counter()
+
+    def count(self, images: int, *, compiled: bool) -> None:
+        if compiled:
+            self._images += images
+        else:
+            self._since = time.perf_counter()
+
+    def rate(self) -> float:
+        """Since the last call."""
+        now = time.perf_counter()
+        rate = self._images / max(now - self._since, 1e-9)
+        self._images, self._since = 0, now
+        return round(rate, 1)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start

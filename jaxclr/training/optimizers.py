@@ -1,0 +1,168 @@
+"""Optimisers as chains of Optax, and the schedules they follow."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxclr.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Sgd:
+    """Stochastic gradient descent with momentum; weight decay is added to the gradient."""
+
+    learning_rate: float = 0.06
+    """Peak learning rate for a batch of 256; multiplied by batch_size / 256."""
+
+    momentum: float = 0.9
+    """Share of the running gradient that a step keeps."""
+
+    nesterov: bool = False
+    """Look ahead by one step of momentum."""
+
+    weight_decay: float = 5e-4
+    """Added to the gradient times the weights; biases and norms are left out."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def direction(self) -> optax.GradientTransformation:
+        """The update before it is multiplied by the negative learning rate."""
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay, mask=matrices),
+            optax.trace(self.momentum, nesterov=self.nesterov),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Lars:
+    """Layer-wise adaptive rates as MoCo v3, BYOL and UniCLR apply them: the learning rate comes after momentum.
+
+    Weight decay and trust ratio leave out biases and norms (You et al., arXiv:1708.03888).
+    """
+
+    learning_rate: float = 0.6
+    """Peak learning rate for a batch of 256; multiplied by batch_size / 256."""
+
+    momentum: float = 0.9
+    """Share of the running gradient that a step keeps."""
+
+    weight_decay: float = 1e-6
+    """Added to the gradient times the weights; biases and norms are left out."""
+
+    trust: float = 0.001
+    """Trust coefficient: a layer's step is this share of its weights' norm."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def direction(self) -> optax.GradientTransformation:
+        """The update before it is multiplied by the negative learning rate."""
+        trusted = optax.scale_by_trust_ratio(trust_coefficient=self.trust)
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay, mask=matrices),
+            optax.masked(trusted, matrices),
+            optax.trace(self.momentum),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay, which leaves out biases and norms (MoCo v3 decays them too)."""
+
+    learning_rate: float = 1.5e-4
+    """Peak learning rate for a batch of 256; multiplied by batch_size / 256."""
+
+    beta1: float = 0.9
+    """Share of the running gradient that a step keeps."""
+
+    beta2: float = 0.999
+    """Share of the running squared gradient that a step keeps."""
+
+    weight_decay: float = 0.1
+    """Multiplied by the weights and the learning rate; biases and norms are left out."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def direction(self) -> optax.GradientTransformation:
+        """The update before it is multiplied by the negative learning rate."""
+        return optax.chain(
+            optax.scale_by_adam(self.beta1, self.beta2),
+            optax.add_decayed_weights(self.weight_decay, mask=matrices),
+        )
+
+
+Optimizer = Sgd | Lars | AdamW
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "lars": Lars, "sgd": Sgd}
+
+
+def matrices(params: Any) -> Any:
+    """Which parameters are decayed and trusted: those of two dimensions or more."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def make_optimizer(
+    optimizer: Optimizer,
+    *,
+    schedule: optax.Schedule,
+    clip_norm: float | None,
+    constant_rate: tuple[str, ...] = (),
+    frozen: tuple[str, ...] = (),
+    peak: float,
+) -> optax.GradientTransformation:
+    """The whole chain: clipping by the global norm, the optimiser's direction, the learning rate.
+
+    Args:
+      optimizer: which direction.
+      schedule: learning rate by step.
+      clip_norm: largest global norm of the gradient; None for no limit.
+      constant_rate: parts or modules of the parameters that keep the peak rate throughout.
+      frozen: parts or modules that never move, not even by weight decay.
+      peak: the peak learning rate.
+    """
+
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        names = {key.key for key in path}
+        return "frozen" if names & set(frozen) else "constant" if names & set(constant_rate) else "scheduled"
+
+    rates = optax.partition(
+        {
+            "scheduled": optax.scale_by_learning_rate(schedule),
+            "constant": optax.scale_by_learning_rate(peak),
+            "frozen": optax.set_to_zero(),
+        },
+        lambda params: jax.tree_util.tree_map_with_path(label, params),
+    )
+    clip = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    return optax.chain(*clip, optimizer.direction(), rates)
+
+
+def warmup_cosine(peak: float, *, warmup_steps: int, steps: int) -> optax.Schedule:
+    """Linear from 0 to peak over warmup_steps, then half a cosine to 0 at steps."""
+    return optax.warmup_cosine_decay_schedule(
+        0.0 if warmup_steps else peak, peak, warmup_steps, max(steps, warmup_steps + 1)
+    )
+
+
+def momentum_ramp(start: float, *, ramp: bool, step: jax.Array, steps: int) -> jax.Array:
+    r"""Momentum of a momentum encoder at a step: :math:`1 - (1 - m)(1 + \cos(\pi t / T)) / 2`, or m without ramp."""
+    progress = step.astype(jax.dtypes.canonicalize_dtype(float)) / steps
+    return 1 - (1 - start) * (1 + jnp.cos(jnp.pi * progress)) / 2 if ramp else jnp.asarray(start)
+
+
+def _check(optimizer: Any) -> None:
+    for field in dataclasses.fields(optimizer):
+        value = getattr(optimizer, field.name)
+        if isinstance(value, bool):
+            continue
+        if field.name in ("momentum", "beta1", "beta2") and not 0 <= value < 1:
+            raise UserError(f"optimizer.{field.name} must be in [0, 1), got {value}.")
+        if field.name in ("learning_rate", "trust") and not value > 0:
+            raise UserError(f"optimizer.{field.name} must be more than zero, got {value}.")
+        if field.name == "weight_decay" and not value >= 0:
+            raise UserError(f"optimizer.weight_decay must be zero or more, got {value}.")

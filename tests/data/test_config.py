@@ -1,0 +1,39 @@
+"""A bad setting is refused when the configuration is built, with the nearest valid name."""
+
+import pytest
+
+from jaxclr.data import SOURCES, Data, load
+from jaxclr.data.config import ARGUMENTS
+from jaxclr.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(source="digitz"), "no data source named 'digitz'. Did you mean 'digits'"),
+        (dict(source="tfds"), "needs 'tfds:NAME', got 'tfds'"),
+        (dict(source="folder:"), "needs 'folder:PATH'"),
+        (dict(source="digits:8"), "takes nothing after it, got 'digits:8'"),
+        (dict(image_size=0), "image_size must be at least 1, got 0"),
+        (dict(channels="grey"), "Did you mean 'gray'"),
+        (dict(test_fraction=1.0), r"must be in \[0, 1\), got 1.0"),
+        (dict(memory_limit=0.0), "must be positive, got 0.0"),
+        (dict(mean=(0.5,)), "data.mean is set without data.std"),
+        (dict(std=(0.5,)), "data.std is set without data.mean"),
+        (dict(mean=(0.5,), std=(0.5, 0.5)), "got 1 and 2"),
+        (dict(mean=(128.0,), std=(0.5,)), r"units of \[0, 1\]"),
+        (dict(mean=(0.5,), std=(0.0,)), r"must be in \(0, 1\]"),
+    ],
+)
+def test_refuses(fields, message):
+    with pytest.raises(UserError, match=message):
+        Data(**fields)
+
+
+def test_every_source_is_named_in_the_configuration():
+    assert set(SOURCES) == set(ARGUMENTS)
+
+
+def test_statistics_must_fit_the_channels():
+    with pytest.raises(UserError, match="have 3 numbers, but .* 'digits' have 1 channels"):
+        load(Data(mean=(0.5,) * 3, std=(0.5,) * 3))

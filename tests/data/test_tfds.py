@@ -1,0 +1,244 @@
+"""TFDS data sets, written here as array_record, and read without TensorFlow."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
+
+from jaxclr.data import Data, load, tfds
+from jaxclr.errors import UserError
+
+FEATURES = "tensorflow_datasets.core.features"
+RNG = np.random.default_rng(0)
+
+
+def _png(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _prepare(
+    root,
+    name="tiny_shapes",
+    splits=(("train", 12), ("test", 4)),
+    shape=(6, 5, 3),
+    labelled=True,
+    image=True,
+    file_format="array_record",
+    dtype="uint8",
+    label=None,
+    encode=_png,
+    version="1.0.0",
+):
+    """Writes a prepared data set; returns the images of each split."""
+    folder = root / name / version
+    folder.mkdir(parents=True)
+    features, images = {}, {}
+    if image:
+        dimensions = [str(side) if side else "-1" for side in shape]
+        features["image"] = {
+            "pythonClassName": f"{FEATURES}.image_feature.Image",
+            "image": {"shape": {"dimensions": dimensions}, "dtype": dtype},
+        }
+    else:
+        features["text"] = {"pythonClassName": f"{FEATURES}.text_feature.Text", "text": {}}
+    if labelled:
+        features["label"] = {
+            "pythonClassName": f"{FEATURES}.class_label_feature.ClassLabel",
+            "classLabel": {"numClasses": "3"},
+        }
+        (folder / "label.labels.txt").write_text("circle\nsquare\nstar\n")
+    infos = []
+    for split, count in splits:
+        path = folder / f"{name}-{split}.{file_format}-00000-of-00001"
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+        images[split] = []
+        for row in range(count):
+            height, width, depth = (side or 5 + row % 2 for side in shape)
+            pixels = RNG.integers(0, 256, (height, width, depth), dtype=np.uint8)
+            pixels = pixels[..., 0] if depth == 1 else pixels
+            images[split].append(pixels)
+            example = tf_example_pb2.Example()
+            feature = example.features.feature
+            feature["image" if image else "text"].bytes_list.value.append(encode(pixels))
+            if labelled:
+                value = row % 3 if label is None or split == "train" else label
+                feature["label"].int64_list.value.append(value)
+            writer.write(example.SerializeToString())
+        writer.close()
+        infos.append(
+            {
+                "name": split,
+                "shardLengths": [str(count)],
+                "numBytes": "1",
+                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+            }
+        )
+    (folder / "features.json").write_text(
+        json.dumps(
+            {
+                "pythonClassName": f"{FEATURES}.features_dict.FeaturesDict",
+                "featuresDict": {"features": features},
+            }
+        )
+    )
+    info = {"name": name, "version": version, "fileFormat": file_format, "splits": infos}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    return images
+
+
+def _load(root, name="tiny_shapes", **fields):
+    return load(Data(f"tfds:{name}", dir=str(root), **fields))
+
+
+@pytest.mark.parametrize("where", [".", "tiny_shapes/1.0.0"])
+@pytest.mark.parametrize("name", ["tiny_shapes", "tiny_shapes:1.0.0"])
+def test_reads_a_folder_without_a_registered_builder(tmp_path, where, name):
+    images = _prepare(tmp_path)
+    dataset = _load(tmp_path / where, name)
+    np.testing.assert_array_equal(dataset.train.images, images["train"])
+    np.testing.assert_array_equal(dataset.test.images, images["test"])
+    assert dataset.train.labels.tolist() == [0, 1, 2] * 4 and dataset.train.labels.dtype == np.int32
+    assert dataset.classes == ("circle", "square", "star") and dataset.name == "tiny_shapes"
+    assert "tensorflow" not in sys.modules
+
+
+def test_reads_another_version_of_a_registered_data_set(tmp_path):
+    _prepare(tmp_path, "mnist", shape=(6, 6, 1))
+    assert _load(tmp_path, "mnist").train.images.shape == (12, 6, 6, 1)
+    assert _load(tmp_path, "mnist", channels="rgb").train.images.shape == (12, 6, 6, 3)
+
+
+def test_validation_instead_of_a_test_split_without_labels(tmp_path):
+    splits = (("train", 6), ("validation", 5))
+    _prepare(tmp_path, "one", splits)
+    assert len(_load(tmp_path, "one").test.images) == 5
+    _prepare(tmp_path, "two", (*splits, ("test", 4)))
+    assert len(_load(tmp_path, "two").test.images) == 4
+    _prepare(tmp_path, "three", (("train", 6), ("test", 4)), label=-1)
+    assert len(_load(tmp_path, "three", test_fraction=0.5).train.images) == 3
+
+
+def test_train_alone_is_split(tmp_path):
+    _prepare(tmp_path, splits=(("train", 12),))
+    dataset = _load(tmp_path, test_fraction=0.25)
+    assert sorted(dataset.test.labels.tolist()) == [0, 1, 2] and len(dataset.train.images) == 9
+    assert _load(tmp_path, test_fraction=0.0).test is None
+
+
+def test_without_labels(tmp_path):
+    _prepare(tmp_path, labelled=False)
+    dataset = _load(tmp_path)
+    assert dataset.train.labels is None and dataset.test.labels is None and dataset.classes == ()
+
+
+def test_images_of_many_sizes(tmp_path):
+    _prepare(tmp_path, shape=(None, None, 3))
+    with pytest.raises(UserError, match="tiny_shapes/1.0.0 train record 1' is 6x6.*image-size"):
+        _load(tmp_path)
+    assert _load(tmp_path, image_size=4).train.images.shape == (12, 4, 4, 3)
+
+
+def test_unknown_name(tmp_path):
+    with pytest.raises(UserError, match="no TFDS data set named 'cifar1O'.* Did you mean 'cifar10"):
+        _load(tmp_path, "cifar1O")
+    with pytest.raises(UserError, match="no TFDS data set named 'CIFAR10'.* Did you mean 'cifar10"):
+        _load(tmp_path, "CIFAR10")
+    with pytest.raises(UserError, match="There is no folder .*nowhere'. Set --data.dir"):
+        _load(tmp_path / "nowhere", "cifar10")
+    with pytest.raises(UserError, match="cannot open 'cifar10:9.9.9': .*9.9.9, only: 3.0.2"):
+        _load(tmp_path, "cifar10:9.9.9")
+
+
+def test_not_prepared(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="'cifar10' is not prepared in") as caught:
+        _load(tmp_path, "cifar10")
+    assert "pip install 'jaxclr[prepare]'" in str(caught.value)
+    command = f"tfds.builder('cifar10', data_dir={str(tmp_path)!r}, file_format='array_record')"
+    assert command in str(caught.value)
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+def test_prepares_where_tensorflow_is_installed(tmp_path, monkeypatch, succeeds):
+    monkeypatch.setattr(tfds.importlib.util, "find_spec", lambda name: object())
+
+    def download_and_prepare(builder):
+        if not succeeds:
+            raise OSError("no network")
+        _prepare(tmp_path, "cifar10", version="3.0.2")
+        builder.info.read_from_directory(tmp_path / "cifar10" / "3.0.2")
+
+    cifar10 = tensorflow_datasets.core.registered.imported_builder_cls("cifar10")
+    monkeypatch.setattr(cifar10, "download_and_prepare", download_and_prepare)
+    if succeeds:
+        assert len(_load(tmp_path, "cifar10").train.images) == 12
+    else:
+        with pytest.raises(UserError, match="'cifar10' cannot be prepared in .*: no network"):
+            _load(tmp_path, "cifar10")
+
+
+def test_another_format(tmp_path):
+    _prepare(tmp_path, file_format="tfrecord")
+    with pytest.raises(UserError, match="is prepared as tfrecord; array_record is needed"):
+        _load(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "zeroed", "missing"])
+def test_damaged_files(tmp_path, damage):
+    _prepare(tmp_path)
+    path = next((tmp_path / "tiny_shapes" / "1.0.0").glob("*train*"))
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        middle = len(content) // 3
+        path.write_bytes(content[:100] + bytes(middle) + content[100 + middle :])
+    with pytest.raises(UserError, match="train cannot be read from .*tiny_shapes-train.*prepare"):
+        _load(tmp_path)
+
+
+def test_damaged_description(tmp_path):
+    _prepare(tmp_path)
+    (tmp_path / "tiny_shapes" / "1.0.0" / "dataset_info.json").write_text("{")
+    with pytest.raises(UserError, match="TFDS cannot open 'tiny_shapes'"):
+        _load(tmp_path)
+
+
+def test_damaged_images(tmp_path):
+    broken = iter([True, *[False] * 99])
+    _prepare(tmp_path, encode=lambda pixels: _png(pixels)[: 60 if next(broken) else None])
+    with pytest.raises(UserError, match="tiny_shapes/1.0.0 train record 0' is damaged"):
+        _load(tmp_path)
+    dataset = _load(tmp_path, skip_corrupt=True)
+    assert dataset.skipped == ("tiny_shapes/1.0.0 train record 0",)
+    assert dataset.train.labels.tolist() == ([0, 1, 2] * 4)[1:]
+
+
+def test_what_holds_no_bytes_of_images(tmp_path):
+    _prepare(tmp_path, "words", image=False)
+    with pytest.raises(UserError, match="'tfds:words' holds no images; its features are"):
+        _load(tmp_path, "words")
+    _prepare(tmp_path, "deep", shape=(4, 4, 1), dtype="uint16")
+    with pytest.raises(UserError, match="images of .*uint16.*; only uint8 is read"):
+        _load(tmp_path, "deep")
+    _prepare(tmp_path, "rest", splits=(("test", 3),))
+    with pytest.raises(UserError, match="has no split 'train'; it has test"):
+        _load(tmp_path, "rest")
+
+
+def test_memory_is_checked(tmp_path):
+    _prepare(tmp_path, shape=(64, 64, 3), splits=(("train", 80), ("test", 10)))
+    with pytest.raises(UserError, match="90 images of 64x64x3") as caught:
+        _load(tmp_path, memory_limit=0.001)
+    size = int(str(caught.value).split("--data.image-size ")[1].split()[0])
+    assert _load(tmp_path, memory_limit=0.001, image_size=size).train.images.shape[1] == size

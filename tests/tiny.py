@@ -1,0 +1,74 @@
+"""A whole training step that compiles in seconds: digits, a small network, narrow heads."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclr.augment import AUGMENTATIONS
+from jaxclr.data import Data
+from jaxclr.encoders import SmallConv
+from jaxclr.methods import METHODS
+from jaxclr.training import Config, Sgd, map_step, train_step
+from jaxclr.training.session import AXIS, open_session
+
+BATCH = 16
+
+
+def tiny_config(method="sim_affinity", **changes):
+    chosen = METHODS[method]() if isinstance(method, str) else method
+    config = Config(
+        method=chosen.with_heads(hidden=12, out=8),
+        encoder=SmallConv(widths=(4, 8)),
+        data=Data("digits", mean=(0.3,), std=(0.4,)),
+        augmentation=AUGMENTATIONS["digits"],
+        optimizer=Sgd(learning_rate=0.5),
+        epochs=2,
+        batch_size=BATCH,
+        warmup_epochs=0.0,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def cast(tree, dtype):
+    """The tree with its floats in another type, in buffers of its own."""
+    is_float = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jax.tree.map(lambda leaf: jnp.array(leaf, dtype if is_float(leaf) else leaf.dtype), tree)
+
+
+@functools.cache
+def opened(config):
+    """The session of a configuration and its first state, on the host in float32."""
+    with jax.enable_x64(False):
+        session = open_session(config)
+        return session, jax.device_get(session.init_state())
+
+
+def run_steps(config, *, devices, how, steps, dtype=jnp.float32):
+    """Parameters before, the state after and the losses of a few steps on so many devices."""
+    session, first = opened(config)
+    kinds = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((devices,), (AXIS,), axis_types=kinds, devices=jax.devices()[:devices])
+    by_rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    one_device = lambda state, images: train_step(
+        state, images, recipe=session.recipe, axis_name=AXIS
+    )
+    step = map_step(one_device, mesh, how)
+    state = jax.device_put(cast(first, dtype), everywhere)
+    before = jax.device_get(state.params)
+    losses = []
+    for index in range(steps):
+        rows = slice(index * config.batch_size, (index + 1) * config.batch_size)
+        images = jax.device_put(session.dataset.train.images[rows], by_rows)
+        state, metrics = jax.block_until_ready(step(state, images))
+        losses.append(metrics["loss"].item())
+    return before, jax.device_get(state), np.array(losses)
+
+
+def distance(one, other):
+    """Euclidean distance of two trees."""
+    squares = jax.tree.map(lambda a, b: np.sum((np.asarray(a, np.float64) - b) ** 2), one, other)
+    return np.sqrt(sum(jax.tree.leaves(squares)))

@@ -1,0 +1,52 @@
+"""A configuration survives JSON, and what is wrong with one is said."""
+
+import json
+
+import pytest
+from tiny import tiny_config
+
+from jaxclr.errors import UserError
+from jaxclr.methods import METHODS
+from jaxclr.training import OPTIMIZERS
+from jaxclr.training.config import differences, from_json, to_json
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_json_gives_the_configuration_back(method):
+    for optimizer in OPTIMIZERS.values():
+        config = tiny_config(method, optimizer=optimizer())
+        assert from_json(to_json(config)) == config
+
+
+WRONG = {
+    "Config has no field 'epoch'. Did you mean 'epochs'": lambda c: c.update(epoch=3),
+    "SimClr has no field 'temprature'. Did you mean 'temperature'": lambda c: c["method"].update(temprature=1),
+    "'SimKlr' is missing or names no type": lambda c: c["method"].update(type="SimKlr"),
+    "temperature must be more than zero": lambda c: c["method"].update(temperature=0),
+    "data.source: 3 is no str": lambda c: c["data"].update(source=3),
+    "epochs must be at least 1": lambda c: c.update(epochs=0),
+    "batch_size: '12' is no int": lambda c: c.update(batch_size="12"),
+    "mapper: vmap not in literal": lambda c: c.update(mapper="vmap"),
+    "'method' is missing": lambda c: c.pop("method"),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_what_is_wrong_is_said(message):
+    tree = json.loads(to_json(tiny_config("simclr")))
+    WRONG[message](tree)
+    with pytest.raises(UserError) as error:
+        from_json(json.dumps(tree))
+    assert message in str(error.value)
+
+
+def test_no_json_is_said():
+    with pytest.raises(UserError, match="no JSON"):
+        from_json("{")
+
+
+def test_differences_are_named():
+    one, other = tiny_config("simclr"), tiny_config("simclr", epochs=3)
+    other = tiny_config(METHODS["simclr"](temperature=0.3), epochs=3)
+    assert differences(one, other) == ["epochs: 2 is now 3", "method.temperature: 0.1 is now 0.3"]
+    assert differences(one, one) == []

@@ -1,0 +1,134 @@
+"""A run from start to end: stopping and resuming, compiling once, stopping at a loss that is not finite."""
+
+import dataclasses
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+import rich.console
+from tiny import tiny_config
+
+from jaxclr import training
+from jaxclr.augment import AUGMENTATIONS
+from jaxclr.errors import UserError
+from jaxclr.training import loop
+from jaxclr.training.checkpoints import Checkpoints
+from jaxclr.training.evaluate import monitor
+
+QUIET = rich.console.Console(file=io.StringIO())
+# 22 steps in two epochs of digits, on 8 devices
+CONFIG = dataclasses.replace(tiny_config("sim_affinity"), batch_size=128, log_every=3, checkpoint_every=1)
+
+
+@pytest.fixture(scope="module")
+def session():
+    return training.open_session(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(session, tmp_path_factory):
+    run = training.Run(tmp_path_factory.mktemp("runs") / "whole")
+    run.create(session.config, overwrite=False)
+    return run, training.train(session, run, console=QUIET)
+
+
+def metrics(run):
+    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def test_a_stopped_run_resumes_to_the_same_bits(session, uninterrupted, tmp_path):
+    whole, state = uninterrupted
+    run = training.Run(tmp_path / "run")
+    run.create(session.config, overwrite=False)
+    training.train(session, run, console=QUIET, stop_after=7)
+    # what a run that went on and died leaves behind: lines past its newest checkpoint, the last one torn
+    with run.metrics.open("a") as file:
+        file.write('{"step": 9, "loss": 0.0}\n{"step": 1')
+    again = training.train(session, run, console=QUIET)
+    for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+    # the interruption itself is logged: its step is a line more
+    assert [line for line in metrics(run) if line["step"] != 7] == metrics(whole)
+
+
+def test_logs_checkpoints_and_events_are_there(session, uninterrupted):
+    run, state = uninterrupted
+    assert [line["step"] for line in metrics(run)] == [3, 6, 9, 12, 15, 18, 21, 22]
+    assert {"loss", "grad_norm", "learning_rate"} < metrics(run)[0].keys()
+    assert int(state.step) == session.steps == 22
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["11", "22"]
+    assert list(run.tensorboard.glob("events*"))
+    assert run.config() == session.config
+
+
+def test_the_step_is_compiled_once(session, tmp_path, monkeypatch):
+    traces = []
+    original = loop.train_step
+    monkeypatch.setattr(
+        loop, "train_step", lambda *args, **kwargs: traces.append(None) or original(*args, **kwargs)
+    )
+    run = training.Run(tmp_path / "run")
+    run.create(session.config, overwrite=False)
+    training.train(session, run, console=QUIET)
+    assert len(traces) == 1
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(session, tmp_path):
+    class Breaks(type(session.config.method)):
+        """Its loss is infinite at the first batch that holds a rare embedding."""
+
+        def objective(self, out, axis_name):
+            rare = jax.lax.stop_gradient(out.embeddings[0][0, 0] > 2.0)
+            found = jax.lax.psum(rare.astype(np.float32), axis_name) > 0
+            return super().objective(out, axis_name) + jax.numpy.where(found, np.inf, 0.0)
+
+    method = session.config.method
+    values = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+    broken = session._replace(recipe=session.recipe._replace(method=Breaks(**values)))
+    run = training.Run(tmp_path / "run")
+    run.create(session.config, overwrite=False)
+    with pytest.raises(UserError, match="not finite at step") as error:
+        training.train(broken, run, console=QUIET)
+    kept = Checkpoints(run.checkpoints)
+    assert f"step {kept.latest}." in str(error.value)
+    state = kept.restore(session.init_state())
+    assert int(state.step) == kept.latest > 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_knn_is_measured_on_the_way(session, tmp_path):
+    watched = session._replace(config=dataclasses.replace(session.config, evaluate_every=2))
+    run = training.Run(tmp_path / "run")
+    run.create(session.config, overwrite=False)
+    training.train(watched, run, console=QUIET, evaluate=monitor)
+    last = metrics(run)[-1]
+    assert last["epoch"] == 2 and 0.1 < last["kNN k=20 T=0.07"] <= 1
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(UserError, match="batch_size 100 cannot be spread evenly over 8 devices"):
+        training.open_session(dataclasses.replace(CONFIG, batch_size=100))
+    with pytest.raises(UserError, match="larger than the 1437 training images"):
+        training.open_session(dataclasses.replace(CONFIG, batch_size=1440))
+    with pytest.raises(UserError, match="needs 2 views, the augmentation makes 1"):
+        one = dataclasses.replace(
+            AUGMENTATIONS["digits"], views=AUGMENTATIONS["digits"].views[:1]
+        )
+        dataclasses.replace(CONFIG, augmentation=one)
+
+
+def test_a_folder_is_not_overwritten_by_accident(session, tmp_path):
+    run = training.Run(tmp_path / "run")
+    run.create(session.config, overwrite=False)
+    with pytest.raises(UserError, match="holds a run already.*jaxclr resume"):
+        run.create(session.config, overwrite=False)
+    run.create(session.config, overwrite=True)
+    other = training.Run(tmp_path)
+    with pytest.raises(UserError, match="no run"):
+        other.create(session.config, overwrite=True)
+    assert run.config() == session.config
+    with pytest.raises(UserError, match="cannot be written"):
+        training.Run(run.folder / "config.json" / "below").create(session.config, overwrite=False)
