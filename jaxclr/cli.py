@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not arguments or arguments[0] in ("-h", "--help"):
             console.print("jaxclr: self-supervised learning on the global affinity matrix\n")
             for command in COMMANDS.values():
-                console.print(f"  {inspect.getdoc(command)}", highlight=False, markup=False)
+                _say(console, f"  {inspect.getdoc(command)}")
             console.print("\n`jaxclr COMMAND --help` shows every option and its default.")
             return
         if arguments[0] not in COMMANDS:
@@ -198,22 +198,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _train(session: Session, run: Run, console: rich.console.Console) -> None:
     config, images = session.config, session.dataset.train.images
-    console.print(
+    _say(
+        console,
         f"{type(config.method).__name__} on {session.dataset.name}: {len(images)} images of "
         f"{'x'.join(map(str, images.shape[1:]))}, {session.steps} steps of {config.batch_size} "
         f"on {session.mesh.size} {session.mesh.devices.flat[0].device_kind} device(s)",
-        highlight=False,
     )
     if session.dataset.skipped:
-        console.print(f"{len(session.dataset.skipped)} unreadable files were left out.")
+        names = session.dataset.skipped
+        _say(console, f"{len(names)} unreadable file(s) left out: {', '.join(names[:5])}{' ...' * (len(names) > 5)}")
     state = training.train(session, run, console=console, evaluate=monitor)
     try:
         labelled_splits(session.dataset)
     except UserError as error:
-        console.print(f"Not evaluated: {error}")
+        _say(console, f"Not evaluated: {error}")
     else:
         _evaluate(session, run, state, console, baselines=len(images) <= FEW_IMAGES)
-    console.print(f"The run is in {run.folder}. Evaluate it again with `jaxclr evaluate {run.folder}`.")
+    others = ", ".join(name for name, kind in METHODS.items() if kind is not type(config.method))
+    _say(
+        console,
+        f"The run is in {run.folder}: configuration, metrics.jsonl, TensorBoard events, checkpoints, evaluation.json.\n"
+        f"Next: another objective with --method ({others}), other settings (`jaxclr train EXPERIMENT.py --help`), "
+        f"or the probes again with `jaxclr evaluate {run.folder}`.",
+    )
 
 
 def _evaluate(
@@ -227,6 +234,11 @@ def _evaluate(
     record = evaluate(session, state, baselines=baselines)
     run.write_evaluation(record)
     console.print(table(record))
+
+
+def _say(console: rich.console.Console, text: str) -> None:
+    """Prints plain text whose lines a terminal wraps, so that paths and commands can be copied."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _check_same(run: Run, config: Config) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import rich.box
 import rich.table
 
 from jaxclr.augment import PhotoView, resize
@@ -78,7 +79,8 @@ def monitor(session: Session, state: State) -> dict[str, float]:
     except UserError:
         return {}
     features = (represent(session, state, split.images) for split in (train, test))
-    return _knn(session.dataset, *features)
+    accuracies = _knn(session.dataset, *features)
+    return {f"knn_{k}": round(accuracy, 6) for (k, _), accuracy in accuracies.items()}
 
 
 def evaluate(session: Session, state: State, *, baselines: bool = True) -> dict[str, Any]:
@@ -122,8 +124,11 @@ def evaluate(session: Session, state: State, *, baselines: bool = True) -> dict[
 def table(record: dict[str, Any]) -> rich.table.Table:
     """The record as a table of percentages."""
     first = next(iter(record["features"].values()))
-    title = f"Accuracy in % on {record['test_images']} test images"
-    result = rich.table.Table("", *first, title=title, title_justify="left")
+    title = f"Accuracy in % on {record['test_images']} test images; linear probes by labels per class"
+    result = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    result.add_column("", no_wrap=True)
+    for column in first:
+        result.add_column(column, no_wrap=True, justify="right")
     for name, figures in record["features"].items():
         result.add_row(name, *(_cell(value) for value in figures.values()))
     return result
@@ -138,7 +143,7 @@ def _probes(dataset: Dataset, train_x: np.ndarray, test_x: np.ndarray) -> dict[s
         probe = few_label_probe(
             *arrays, classes=classes, per_class=count, draws=DRAWS, seed=SEED
         )
-        figures[f"{count} label{'s' * (count > 1)} a class"] = {
+        figures[f"{count} label{'s' * (count > 1)}"] = {
             "mean": probe.mean,
             "std": probe.std,
             "accuracies": probe.accuracies,
@@ -147,24 +152,23 @@ def _probes(dataset: Dataset, train_x: np.ndarray, test_x: np.ndarray) -> dict[s
     probe = linear_probe(*arrays, classes=classes, seed=SEED)
     figures["all labels"] = {"mean": probe.accuracy, "l2": probe.l2}
     knn = _knn(dataset, train_x, test_x)
-    return figures | {name: {"mean": value} for name, value in knn.items()}
+    for (k, temperature), accuracy in knn.items():
+        figures[f"kNN {k}"] = {"mean": accuracy, "k": k, "temperature": temperature}
+    return figures
 
 
-def _knn(dataset: Dataset, train_x: np.ndarray, test_x: np.ndarray) -> dict[str, float]:
-    record = {}
-    for k, temperature in KNN:
-        k = min(k, len(train_x))
-        accuracy = knn_accuracy(
-            train_x,
-            dataset.train.labels,
-            test_x,
-            dataset.test.labels,
-            classes=len(dataset.classes),
-            k=k,
-            temperature=temperature,
+def _knn(
+    dataset: Dataset, train_x: np.ndarray, test_x: np.ndarray
+) -> dict[tuple[int, float], float]:
+    """Accuracy by (k, temperature); k is at most the number of training images."""
+    arrays = (train_x, dataset.train.labels, test_x, dataset.test.labels)
+    settings = [(min(k, len(train_x)), temperature) for k, temperature in KNN]
+    return {
+        (k, temperature): knn_accuracy(
+            *arrays, classes=len(dataset.classes), k=k, temperature=temperature
         )
-        record[f"kNN k={k} T={temperature}"] = round(accuracy, 6)
-    return record
+        for k, temperature in settings
+    }
 
 
 def _cell(figure: dict[str, Any]) -> str:

@@ -105,7 +105,7 @@ def test_knn_is_measured_on_the_way(session, tmp_path):
     run.create(session.config, overwrite=False)
     training.train(watched, run, console=QUIET, evaluate=monitor)
     last = metrics(run)[-1]
-    assert last["epoch"] == 2 and 0.1 < last["kNN k=20 T=0.07"] <= 1
+    assert last["epoch"] == 2 and 0.1 < last["knn_20"] <= 1
 
 
 def test_what_does_not_fit_is_refused():

@@ -1,0 +1,116 @@
+"""The command line: one sentence and status 2 for a user's mistake, and nothing half-written."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxclr import cli
+
+DIGITS = str(pathlib.Path(__file__).parents[1] / "experiments" / "digits.py")
+TINY = [
+    *("--epochs", "1", "--warmup-epochs", "0", "--batch-size", "64", "--encoder.widths", "4", "8"),
+    *("--method.projector.hidden", "12", "--method.projector.out", "8"),
+    *("--method.predictor.hidden", "12", "--method.predictor.out", "8"),
+]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def mistake(capsys, *arguments):
+    """What a failing command says; it must be one sentence, with nothing written."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([str(a) for a in arguments])
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert not pathlib.Path("runs").exists()
+    return " ".join(line.strip("│╭╮╰╯─ ") for line in said.splitlines())
+
+
+MISTAKES = {
+    "no command named 'trian'. Did you mean 'train'": ["trian"],
+    "Give an experiment": ["train"],
+    "There is no experiment nope.py": ["train", "nope.py"],
+    "no method named 'simclrr'. Did you mean 'simclr'": ["train", DIGITS, "--method", "simclrr"],
+    "no encoder named 'resnet19'. Did you mean 'resnet18'": ["train", DIGITS, "--encoder=resnet19"],
+    "no optimizer named 'adam'. Did you mean 'adamw'": ["train", DIGITS, "--optimizer", "adam"],
+    "--method needs a name": ["train", DIGITS, "--method"],
+    "Perhaps you meant: --method.temperature": ["train", DIGITS, "--method.temprature", "1"],
+    "temperature must be more than zero": ["train", DIGITS, "--method.temperature", "0"],
+    "batch_size 100 cannot be spread evenly over 8": ["train", DIGITS, "--batch-size", "100"],
+    "larger than the 1437 training images": ["train", DIGITS, "--batch-size", "1440"],
+    "no data source named 'tfd'. Did you mean 'tfds'": ["train", DIGITS, "--data.source", "tfd:x"],
+    "no run: it has no config.json": ["resume", "nowhere"],
+    "no list named 'method'. Did you mean 'methods'": ["list", "method"],
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_is_one_sentence(words, capsys):
+    assert words in mistake(capsys, *MISTAKES[words])
+
+
+def test_bad_image_folders_are_named(capsys, tmp_path):
+    train = ("train", DIGITS, "--data.source")
+    assert "missing" in mistake(capsys, *train, f"folder:{tmp_path}/missing")
+    (tmp_path / "empty").mkdir()
+    assert "empty" in mistake(capsys, *train, f"folder:{tmp_path}/empty")
+    images = tmp_path / "images"
+    images.mkdir()
+    for index in range(20):
+        pixels = np.full((8, 8, 3), index, np.uint8)
+        Image.fromarray(pixels).save(images / f"{index}.png")
+    whole = (images / "7.png").read_bytes()
+    (images / "7.png").write_bytes(whole[: len(whole) // 2])
+    assert "7.png" in mistake(capsys, *train, f"folder:{images}")
+
+
+def test_train_resume_evaluate(capsys, tmp_path):
+    run = tmp_path / "run"
+    cli.main(["train", DIGITS, "--out", str(run), *TINY])
+    said = capsys.readouterr().out
+    assert "22 steps of 64" in said and "trained encoder" in said and f"{run}" in said
+    before = (run / "metrics.jsonl").read_text()
+    record = json.loads((run / "evaluation.json").read_text())
+    assert set(record["features"]) == {"raw pixels", "untrained encoder", "trained encoder"}
+    assert len(record["features"]["raw pixels"]["5 labels"]["accuracies"]) == 10
+
+    assert "holds a run already" in mistake(capsys, "train", DIGITS, "--out", run, *TINY)
+    other = mistake(capsys, "train", DIGITS, "--out", run, *TINY, "--resume", "--seed", "1")
+    assert "another configuration: seed: 0 is now 1" in other
+    assert (run / "metrics.jsonl").read_text() == before
+
+    (run / "evaluation.json").unlink()
+    cli.main(["evaluate", str(run), "--no-baselines"])
+    assert set(json.loads((run / "evaluation.json").read_text())["features"]) == {"trained encoder"}
+
+    text = (run / "config.json").read_text()
+    (run / "config.json").write_text(text.replace('"epochs"', '"epoch"'))
+    assert "no field 'epoch'. Did you mean 'epochs'" in mistake(capsys, "evaluate", run)
+    (run / "config.json").write_text(text)
+    for checkpoint in (run / "checkpoints").iterdir():
+        checkpoint.rename(run / checkpoint.name)
+    assert "no complete checkpoint" in mistake(capsys, "evaluate", run)
+
+
+def test_help_shows_every_field_and_its_default():
+    program = [sys.executable, "-m", "jaxclr", "train", DIGITS, "--help"]
+    said = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    for field in ("--method.temperature", "--data.dir", "--epochs", "--optimizer.momentum", "--out"):
+        assert field in said
+    assert "(default: 0.5)" in said
+
+
+def test_names_are_listed(capsys):
+    cli.main(["list"])
+    said = capsys.readouterr().out
+    for name in ("sim_trace_plain", "vit_small", "adamw", "byol", "tfds"):
+        assert name in said
