@@ -77,10 +77,10 @@ def test_train_resume_evaluate(capsys, tmp_path):
     run = tmp_path / "run"
     cli.main(["train", DIGITS, "--out", str(run), *TINY])
     said = capsys.readouterr().out
-    assert "22 steps of 64" in said and "trained encoder" in said and f"{run}" in said
+    assert "22 steps of 64" in said and "untrained" in said and f"{run}" in said
     before = (run / "metrics.jsonl").read_text()
     record = json.loads((run / "evaluation.json").read_text())
-    assert set(record["features"]) == {"raw pixels", "untrained encoder", "trained encoder"}
+    assert set(record["features"]) == {"raw pixels", "untrained", "trained"}
     assert len(record["features"]["raw pixels"]["5 labels"]["accuracies"]) == 10
 
     assert "holds a run already" in mistake(capsys, "train", DIGITS, "--out", run, *TINY)
@@ -90,7 +90,7 @@ def test_train_resume_evaluate(capsys, tmp_path):
 
     (run / "evaluation.json").unlink()
     cli.main(["evaluate", str(run), "--no-baselines"])
-    assert set(json.loads((run / "evaluation.json").read_text())["features"]) == {"trained encoder"}
+    assert set(json.loads((run / "evaluation.json").read_text())["features"]) == {"trained"}
 
     text = (run / "config.json").read_text()
     (run / "config.json").write_text(text.replace('"epochs"', '"epoch"'))

@@ -108,8 +108,8 @@ def evaluate(session: Session, state: State, *, baselines: bool = True) -> dict[
             split.images.reshape(len(split.images), -1).astype(np.float32) / 255
             for split in (train, test)
         )
-        features["untrained encoder"] = embedded(session.init_state())
-    features["trained encoder"] = embedded(state)
+        features["untrained"] = embedded(session.init_state())
+    features["trained"] = embedded(state)
     return {
         "method": type(session.config.method).__name__,
         "data": session.dataset.name,
@@ -125,7 +125,7 @@ def table(record: dict[str, Any]) -> rich.table.Table:
     """The record as a table of percentages."""
     first = next(iter(record["features"].values()))
     title = f"Accuracy in % on {record['test_images']} test images; linear probes by labels per class"
-    result = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    result = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
     result.add_column("", no_wrap=True)
     for column in first:
         result.add_column(column, no_wrap=True, justify="right")
@@ -150,7 +150,7 @@ def _probes(dataset: Dataset, train_x: np.ndarray, test_x: np.ndarray) -> dict[s
             "l2": probe.l2,
         }
     probe = linear_probe(*arrays, classes=classes, seed=SEED)
-    figures["all labels"] = {"mean": probe.accuracy, "l2": probe.l2}
+    figures["all"] = {"mean": probe.accuracy, "l2": probe.l2}
     knn = _knn(dataset, train_x, test_x)
     for (k, temperature), accuracy in knn.items():
         figures[f"kNN {k}"] = {"mean": accuracy, "k": k, "temperature": temperature}
