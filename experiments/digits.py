@@ -1,6 +1,10 @@
-"""Any method on the embedded digits: 1,437 training images of 8 x 8, in about a minute on two CPU cores.
+"""Any method on the embedded digits: 1,437 training images of 8 x 8, on two CPU cores.
 
     jaxclr train experiments/digits.py --method sim_affinity
+
+Half a minute of training on two cores of an AMD EPYC (JAX 0.10.2, float32), ten seconds of probes. Linear probe with 5
+and 10 labels a class on the 360 test images, mean of 3 seeds and 10 draws: sim_affinity 93.4 and 95.9, sim_trace_plain
+93.8 and 96.5, raw pixels 83.1 and 89.4, the untrained encoder 76.7 and 84.5.
 """
 
 from jaxclr.augment import AUGMENTATIONS

@@ -1,8 +1,10 @@
 """Experiment files: Python that a person can read before running it."""
 
+import contextlib
 import importlib.util
 import pathlib
 import sys
+from collections.abc import Iterator
 
 from jaxclr import errors
 from jaxclr.errors import UserError
@@ -24,18 +26,30 @@ def load_experiment(path: pathlib.Path, *, method: str | None = None) -> Config:
         raise UserError(f"There is no experiment {path}; give a Python file that defines config().")
     if method is not None and method not in METHODS:
         raise errors.unknown("method", method, METHODS)
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
+    with _importing_from(path.parent.resolve()):
         spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
         if spec is None or spec.loader is None:
             raise UserError(f"{path} is no Python file; an experiment ends in .py.")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    if not callable(getattr(module, "config", None)):
-        raise UserError(f"{path} defines no config(method=...) that returns a Config.")
-    config = module.config() if method is None else module.config(method)
+        if not callable(getattr(module, "config", None)):
+            raise UserError(f"{path} defines no config(method=...) that returns a Config.")
+        config = module.config() if method is None else module.config(method)
     if not isinstance(config, Config):
         raise UserError(f"config() of {path} returned {type(config).__name__}, not a Config.")
     return config
+
+
+@contextlib.contextmanager
+def _importing_from(folder: pathlib.Path) -> Iterator[None]:
+    """Lets a file import those beside it, and forgets them: another folder may have files of the same names."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            source = getattr(sys.modules[name], "__file__", None)
+            if source and pathlib.Path(source).parent == folder:
+                del sys.modules[name]

@@ -1,0 +1,401 @@
+"""Where the time of a training step goes, and what the training loop adds to it.
+
+    python experiments/benchmarks/step.py [EXPERIMENT.py] [--method NAME] [--out FILE.json]
+
+Four measurements, each the median of several repeats with its quartiles:
+
+- The whole step, compiled, on one batch that lies on the devices: images per second.
+- Its parts, each compiled alone: both views of the batch, and the loss with its gradient at embeddings of that
+  shape. The rest of the step is encoder, heads, momentum encoder and update. A part compiled alone may be a little
+  slower than within the step, where XLA merges it with its neighbours.
+- How often the step is traced in the first steps of a real training run. It must be once.
+- What `jaxclr.training.train` adds to a step, with a model so small that the host matters: the loop's epochs take turns
+  with as many calls of the same step in a bare loop on one batch, so that both meet the machine in the same mood.
+"""
+
+import dataclasses
+import functools
+import io
+import json
+import os
+import pathlib
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.table
+import tyro
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxclr import training
+from jaxclr.augment import AUGMENTATIONS
+from jaxclr.data import Data
+from jaxclr.encoders import Mlp, SmallConv
+from jaxclr.methods import MomentumEncoder, Outputs, Shared, SimAffinity
+from jaxclr.training import Config, Session, State
+from jaxclr.training.batches import resident_batches
+from jaxclr.training.experiments import load_experiment
+from jaxclr.training.loop import compile_step
+from jaxclr.training.session import AXIS
+from jaxclr.training.step import take_views
+
+Array = jax.Array
+
+LOOP_BAR_MS = 0.5  # most that the loop may add to a step
+QUIET = rich.console.Console(file=io.StringIO())
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Where the time of a training step goes, and what the training loop adds to it."""
+
+    experiment: tyro.conf.Positional[pathlib.Path] = pathlib.Path(__file__).parents[1] / "digits.py"
+    """Experiment file."""
+
+    method: str | None = None
+    """Another method than the file's own."""
+
+    batch_size: int | None = None
+    """Another batch size than the file's own."""
+
+    random_images: tuple[int, int, int, int] | None = None
+    """N H W C: that many images of noise in place of the file's data, which need not be there then."""
+
+    repeats: int = 9
+    """Repeats of each measurement of the step."""
+
+    steps: int = 20
+    """Steps in a repeat."""
+
+    loop_repeats: int = 30
+    """Repeats of the measurement of the loop, an epoch of the tiny model each."""
+
+    traced_steps: int = 10
+    """Steps of the training run in which traces are counted."""
+
+    out: pathlib.Path | None = None
+    """File for the figures, as JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """A median and its quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        median, low, high = (f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in dataclasses.astuple(self))
+        return f"{median} ({low} to {high})"
+
+
+def main(options: Options) -> None:
+    console = rich.console.Console()
+    with tempfile.TemporaryDirectory() as folder:
+        session = training.open_session(configuration(options, pathlib.Path(folder)))
+        record = {
+            "machine": machine(),
+            "experiment": options.experiment.name,
+            "method": type(session.config.method).__name__,
+            "batch_size": session.config.batch_size,
+            "image_shape": session.dataset.train.images.shape[1:],
+            "repeats": options.repeats,
+            "loop_repeats": options.loop_repeats,
+            "step": measure_step(session, repeats=options.repeats, steps=options.steps),
+            "traces": count_traces(session, pathlib.Path(folder) / "run", options.traced_steps),
+            "loop": measure_loop(pathlib.Path(folder) / "tiny", repeats=options.loop_repeats),
+        }
+    for table in tables(record):
+        console.print(table)
+    if options.out is not None:
+        options.out.write_text(json.dumps(record, indent=2, default=dataclasses.asdict) + "\n")
+
+
+def configuration(options: Options, folder: pathlib.Path) -> Config:
+    """The experiment's configuration with what the options change."""
+    config = load_experiment(options.experiment, method=options.method)
+    if options.batch_size is not None:
+        config = dataclasses.replace(config, batch_size=options.batch_size)
+    if options.random_images is not None:
+        images = np.random.default_rng(0).integers(0, 256, options.random_images, np.uint8)
+        path = folder / "noise.npz"
+        np.savez(path, images=images)
+        data = Data(source=f"npz:{path}", test_fraction=0.0, memory_limit=1e6)
+        config = dataclasses.replace(config, data=data)
+    return dataclasses.replace(config, evaluate_every=0)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    names = [
+        line.partition(":")[2].strip()
+        for line in (cpuinfo.read_text().splitlines() if cpuinfo.exists() else ())
+        if line.startswith("model name")
+    ]
+    return {
+        "processor": names[0] if names else platform.machine(),
+        "cores": os.cpu_count(),
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def measure_step(session: Session, *, repeats: int, steps: int) -> dict[str, Any]:
+    """Milliseconds of the whole step and of its parts; repeats of one take turns with those of the others."""
+    batch = next(batches(session))
+    calls = {
+        "whole": step_call(session, batch),
+        "augmentation": augmentation_call(session, batch),
+        "loss": loss_call(session, batch),
+    }
+    started = time.perf_counter()
+    jax.block_until_ready(calls["whole"]())
+    compile_seconds = time.perf_counter() - started
+    for call in calls.values():
+        jax.block_until_ready(call())
+    wait_for_each = one_at_a_time(session)
+    rounds = [
+        {name: milliseconds(call, steps, wait_for_each) for name, call in calls.items()}
+        for _ in range(repeats)
+    ]
+    for round_ in rounds:
+        round_["rest"] = round_["whole"] - round_["augmentation"] - round_["loss"]
+    parts = ("augmentation", "loss", "rest")
+    return {
+        "images_per_second": spread(1e3 * session.config.batch_size / r["whole"] for r in rounds),
+        **{f"{name}_ms": spread(r[name] for r in rounds) for name in ("whole", *parts)},
+        **{f"{name}_share": spread(r[name] / r["whole"] for r in rounds) for name in parts},
+        "first_call_seconds": round(compile_seconds, 2),
+    }
+
+
+def step_call(session: Session, batch: Array) -> Callable[[], Any]:
+    """Calls the step on one batch, from the state that the call before left."""
+    step, state = compile_step(session), session.init_state()
+
+    def call() -> Any:
+        nonlocal state
+        state, metrics = step(state, batch)
+        return metrics
+
+    return call
+
+
+def augmentation_call(session: Session, batch: Array) -> Callable[[], Any]:
+    """Takes the views of one batch, and nothing else."""
+
+    def views(step: Array, images: Array) -> tuple[Array, ...]:
+        return take_views(step, images, recipe=session.recipe, axis_name=AXIS)
+
+    mapped = jax.jit(
+        jax.shard_map(
+            views, mesh=session.mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False
+        )
+    )
+    step = jax.device_put(jnp.zeros((), jnp.int32), NamedSharding(session.mesh, P()))
+    return lambda: mapped(step, batch)
+
+
+def loss_call(session: Session, batch: Array) -> Callable[[], Any]:
+    """The loss and its gradient at random embeddings shaped like those of the step."""
+    method, like = session.recipe.method, embedding_type(session, batch)
+    names = ["embeddings"]
+    names += ["predictions"] if method.predictor is not None else []
+    names += ["targets"] if isinstance(method.target, MomentumEncoder) else []
+    keys = jax.random.split(jax.random.key(0), len(names) * method.views)
+    draws = [jax.random.normal(key, like.shape, like.dtype) for key in keys]
+    by_rows = NamedSharding(session.mesh, P(AXIS))
+    inputs = {
+        name: jax.device_put(tuple(draws[i :: len(names)]), by_rows) for i, name in enumerate(names)
+    }
+
+    def value_and_gradient(inputs: Mapping[str, tuple[Array, ...]]) -> tuple[Array, Any]:
+        share = lambda inputs: method.objective(outputs_of(method.target, inputs), AXIS)
+        value, gradient = jax.value_and_grad(share)(inputs)
+        return jax.lax.pmean(value, AXIS), gradient
+
+    mapped = jax.jit(
+        jax.shard_map(
+            value_and_gradient,
+            mesh=session.mesh,
+            in_specs=P(AXIS),
+            out_specs=(P(), P(AXIS)),
+            check_vma=False,
+        )
+    )
+    return lambda: mapped(inputs)
+
+
+def outputs_of(target: Any, inputs: Mapping[str, tuple[Array, ...]]) -> Outputs:
+    """What the objective sees; it has gradients with respect to what it has them in the step."""
+    embeddings = inputs["embeddings"]
+    targets = inputs.get("targets", embeddings)
+    if not isinstance(target, Shared):
+        targets = jax.lax.stop_gradient(targets)
+    return Outputs(embeddings, inputs.get("predictions", embeddings), targets)
+
+
+def embedding_type(session: Session, batch: Array) -> jax.ShapeDtypeStruct:
+    """Shape and type of the embeddings of a view of the batch."""
+
+    def embedding(state: State, images: Array) -> Array:
+        view, *_ = take_views(state.step, images, recipe=session.recipe, axis_name=None)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        return session.recipe.network.apply(variables, view, train=False).embedding
+
+    return jax.eval_shape(embedding, jax.eval_shape(session.init_state), batch)
+
+
+def count_traces(session: Session, folder: pathlib.Path, steps: int) -> int:
+    """How often the step is traced in so many steps of training, which include logs and a checkpoint."""
+    traces = 0
+    schedule = session.recipe.schedule
+
+    def counting(step: Array) -> Array:  # the step asks for its learning rate, to report it, once a trace
+        nonlocal traces
+        traces += 1
+        return schedule(step)
+
+    counted = session._replace(recipe=session.recipe._replace(schedule=counting))
+    run = training.Run(folder)
+    run.create(session.config, overwrite=False)
+    training.train(counted, run, console=QUIET, stop_after=steps)
+    return traces
+
+
+def measure_loop(folder: pathlib.Path, *, repeats: int) -> dict[str, Any]:
+    """Milliseconds of a step in `train` and in a bare loop, with a tiny model on digits.
+
+    `train` calls an evaluation after each epoch, once the state is ready. Here it takes the time, and has the bare loop
+    run as many steps as an epoch has. The first epoch, which compiles, does not count, and no checkpoint falls within
+    an epoch; logging the evaluation, once an epoch, does count.
+    """
+    session = training.open_session(tiny_config(epochs=repeats + 1))
+    per_epoch, batch = session.steps_per_epoch, next(batches(session))
+    bare_call = step_call(session, batch)
+    jax.block_until_ready(bare_call())
+    in_loop, bare = [], []
+    resumed = None
+
+    def take_the_time(*_: Any) -> dict[str, Any]:
+        nonlocal resumed
+        ready = time.perf_counter()
+        if resumed is not None:
+            in_loop.append(1e3 * (ready - resumed) / per_epoch)
+            bare.append(milliseconds(bare_call, per_epoch, one_at_a_time(session)))
+        resumed = time.perf_counter()
+        return {}
+
+    run = training.Run(folder)
+    run.create(session.config, overwrite=False)
+    state = training.train(session, run, console=QUIET, evaluate=take_the_time)
+    added = [loop - alone for loop, alone in zip(in_loop, bare, strict=True)]
+    return {
+        "in_train_ms": spread(in_loop),
+        "bare_ms": spread(bare),
+        "added_ms": spread(added),
+        "bar_ms": LOOP_BAR_MS,
+        "arrays_in_state": len(jax.tree.leaves(state)),
+        "steps_per_repeat": per_epoch,
+    }
+
+
+def tiny_config(*, epochs: int) -> Config:
+    """A model of 67 arrays whose step takes a millisecond or so, so that the host's part of it shows."""
+    method = SimAffinity(
+        projector=Mlp(layers=2, hidden=8, out=8, last_norm=True),
+        predictor=Mlp(layers=3, hidden=8, out=8),
+    )
+    return Config(
+        method=method,
+        encoder=SmallConv(widths=(4, 4)),
+        data=Data(source="digits"),
+        augmentation=AUGMENTATIONS["digits"],
+        epochs=epochs,
+        batch_size=8 * jax.device_count(),
+        warmup_epochs=0.0,
+        log_every=10**9,
+        evaluate_every=1,
+        checkpoint_every=10**9,
+    )
+
+
+def batches(session: Session) -> Iterator[Array]:
+    """The batches of a run."""
+    return resident_batches(
+        session.dataset.train.images,
+        batch_size=session.config.batch_size,
+        seed=session.config.seed,
+        mesh=session.mesh,
+    )
+
+
+def one_at_a_time(session: Session) -> bool:
+    """Whether steps must not overlap, as in `train`: several virtual CPU devices would wait for each other for ever."""
+    return session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
+
+
+def milliseconds(call: Callable[[], Any], calls: int, wait_for_each: bool) -> float:
+    """Wall time of a call, over several in a row."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        result = call()
+        if wait_for_each:
+            jax.block_until_ready(result)
+    jax.block_until_ready(result)
+    return 1e3 * (time.perf_counter() - start) / calls
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Median and quartiles of at least one value."""
+    values = list(values)
+    inclusive = functools.partial(statistics.quantiles, n=4, method="inclusive")
+    low, median, high = inclusive(values) if len(values) > 1 else 3 * values
+    return Spread(median, low, high)
+
+
+def tables(record: dict[str, Any]) -> list[rich.table.Table]:
+    """The figures for a person to read."""
+    step, loop = record["step"], record["loop"]
+    on = rich.table.Table("machine", "", title_justify="left")
+    for name, value in record["machine"].items():
+        on.add_row(name, str(value))
+    shape = "x".join(map(str, record["image_shape"]))
+    parts = rich.table.Table(
+        f"{record['method']} ({record['experiment']}), batch {record['batch_size']} of {shape}",
+        "ms a step: median (quartiles)",
+        "share of the step",
+    )
+    parts.add_row("whole step", str(step["whole_ms"]), "")
+    for name, meaning in (
+        ("augmentation", "augmentation, both views"),
+        ("loss", "loss and its gradient"),
+        ("rest", "the rest: encoder, heads, update"),
+    ):
+        parts.add_row(meaning, str(step[f"{name}_ms"]), f"{step[f'{name}_share'].median:.1%}")
+    parts.add_row("images per second", str(step["images_per_second"]), "")
+    parts.add_row("first call, with compilation", f"{step['first_call_seconds']} s", "")
+    parts.add_row("traces of the step in a run", f"{record['traces']} (must be 1)", "")
+    added = rich.table.Table(
+        f"tiny model, {loop['arrays_in_state']} arrays in its state", "ms a step: median (quartiles)"
+    )
+    added.add_row("in train()", str(loop["in_train_ms"]))
+    added.add_row("in a bare loop", str(loop["bare_ms"]))
+    met = "met" if loop["added_ms"].median <= loop["bar_ms"] else "missed"
+    added.add_row("added by train()", f"{loop['added_ms']}; at most {loop['bar_ms']}: {met}")
+    return [on, parts, added]
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

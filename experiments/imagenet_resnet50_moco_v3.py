@@ -1,0 +1,16 @@
+"""MoCo v3 on ImageNet: ResNet-50, 100 epochs at batch 4096.
+
+    jaxclr train experiments/imagenet_resnet50_moco_v3.py --data.dir DIR
+
+The recipe, what DIR is, and why the whole of ImageNet does not fit yet are in imagenet.py.
+
+Time: not run yet. Accuracy: not run yet.
+"""
+
+import imagenet
+
+from jaxclr.training import Config
+
+
+def config(method: str = "moco_v3") -> Config:
+    return imagenet.resnet50(method)

@@ -1,0 +1,16 @@
+"""SimTrace on ImageNet: ViT-Small, 300 epochs at batch 1024.
+
+    jaxclr train experiments/imagenet_vit_small_sim_trace.py --data.dir DIR
+
+The recipe, what DIR is, and why the whole of ImageNet does not fit yet are in imagenet.py.
+
+Time: not run yet. Accuracy: not run yet.
+"""
+
+import imagenet
+
+from jaxclr.training import Config
+
+
+def config(method: str = "sim_trace") -> Config:
+    return imagenet.vit_small(method)
