@@ -9,9 +9,11 @@ from jaxclr.affinity.collectives import batch_size as batch_size
 from jaxclr.affinity.collectives import gather_rows as gather_rows
 from jaxclr.affinity.collectives import row_ids as row_ids
 from jaxclr.affinity.collectives import sum_over as sum_over
+from jaxclr.affinity.pairs import Implementation as Implementation
 from jaxclr.affinity.pairs import pair_sum as pair_sum
 from jaxclr.affinity.pairs import positives as positives
 from jaxclr.affinity.pairs import row_logsumexp as row_logsumexp
+from jaxclr.affinity.pairs import self_logsumexp as self_logsumexp
 from jaxclr.affinity.rows import unit_rows as unit_rows
 from jaxclr.affinity.whitening import moments as moments
 from jaxclr.affinity.whitening import whiten as whiten

@@ -5,6 +5,7 @@ the mean of `jax.grad(share)` over devices is the exact gradient of the mean of 
 transpose of each collective here sums the cotangents of all devices.
 """
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 Array = jax.Array
 AxisName = str | tuple[str, ...] | None
 Tree = TypeVar("Tree")
+Carry = TypeVar("Carry")
 
 
 def axis_size(axis_name: AxisName) -> int:
@@ -39,3 +41,41 @@ def gather_rows(rows: Array, axis_name: AxisName) -> Array:
 def sum_over(tree: Tree, axis_name: AxisName) -> Tree:
     """The sum over devices of every leaf; differentiable."""
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+def scatter_sum(rows: Array, axis_name: AxisName) -> Array:
+    """The transpose of `gather_rows`: the sum over devices of [B, ...], of which each keeps its [b, ...]."""
+    return rows if axis_name is None else jax.lax.psum_scatter(rows, axis_name, tiled=True)
+
+
+def each_shard(
+    visit: Callable[[Carry, Tree], tuple[Carry, Tree]],
+    carry: Carry,
+    shard: Tree,
+    axis_name: AxisName,
+    *,
+    ring: bool,
+) -> tuple[Carry, Tree]:
+    """Shows a carry the shards of all devices: all at once, gathered, or one after the other round a ring.
+
+    Args:
+      visit: takes the carry and a shard, gives the next carry and what travels on in the shard's place.
+      carry: of this device.
+      shard: of this device; arrays [b, ...].
+      axis_name: mapped axis over which shards are spread; None if this is the only one.
+      ring: whether to go round; each shard, with what visits have added to it, comes home in the end.
+
+    Returns:
+      The last carry and, for a ring, this device's shard as it came home.
+    """
+    devices = axis_size(axis_name)
+    if not ring or devices == 1:
+        return visit(carry, jax.tree.map(lambda leaf: gather_rows(leaf, axis_name), shard))
+    onward = [(device, (device + 1) % devices) for device in range(devices)]
+    send = lambda tree: jax.tree.map(lambda leaf: jax.lax.ppermute(leaf, axis_name, onward), tree)
+
+    def hop(_: int, state: tuple[Carry, Tree]) -> tuple[Carry, Tree]:
+        carry, shard = visit(*state)
+        return carry, send(shard)
+
+    return jax.lax.fori_loop(0, devices, hop, (carry, shard))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxclr.affinity import (
     AxisName,
+    Implementation,
     asymmetry,
     batch_size,
     check_choice,
@@ -35,6 +36,7 @@ def sim_affinity(
     temperature: float | Array = 1.0,
     symmetry_weight: float | Array = 0.01,
     symmetry_scale: SymmetryScale = "frobenius",
+    implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
     r"""Row cross-entropy of the affinity matrix plus its asymmetry (UniCLR's SimAffinity).
@@ -48,6 +50,8 @@ def sim_affinity(
       temperature: tau; positive.
       symmetry_weight: gamma; zero or more.
       symmetry_scale: "frobenius" as written, which grows with the batch, or "per_sample", divided by B, which does not.
+      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
+        `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:
@@ -64,7 +68,7 @@ def sim_affinity(
     _check(temperature, symmetry_weight, symmetry_scale)
     q, k = unit_rows(q), unit_rows(k)
     return _cross_entropy_and_asymmetry(
-        q, k, temperature, symmetry_weight, symmetry_scale, axis_name
+        q, k, temperature, symmetry_weight, symmetry_scale, implementation, axis_name
     )
 
 
@@ -78,6 +82,7 @@ def sim_whitening(
     eps: float | Array = 0.01,
     logit_divisor: float | Array | None = None,
     stop_statistics: bool = False,
+    implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
     r"""Row cross-entropy of the whitened affinity matrix plus its asymmetry (UniCLR's SimWhitening).
@@ -97,6 +102,8 @@ def sim_whitening(
       logit_divisor: c; None divides by the B rows of the global batch, as the official code does on one device, so that
         logits flatten as the batch grows; a number, for instance D, does not depend on it.
       stop_statistics: hold mean and covariance constant in the gradient; the official code does not.
+      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
+        `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:
@@ -118,7 +125,7 @@ def sim_whitening(
     q, k = _whitened(q, k, eps, stop_statistics, axis_name)
     temperature = temperature * logit_divisor
     return _cross_entropy_and_asymmetry(
-        q, k, temperature, symmetry_weight, symmetry_scale, axis_name
+        q, k, temperature, symmetry_weight, symmetry_scale, implementation, axis_name
     )
 
 
@@ -216,10 +223,13 @@ def _cross_entropy_and_asymmetry(
     temperature: float | Array,
     weight: float | Array,
     scale: SymmetryScale,
+    implementation: Implementation,
     axis_name: AxisName,
 ) -> Array:
     logit_rows = rows / temperature
-    spread = row_logsumexp(logit_rows, columns, axis_name=axis_name)
+    spread = row_logsumexp(
+        logit_rows, columns, implementation=implementation, axis_name=axis_name
+    )
     loss = jnp.mean(spread - positives(logit_rows, columns))
     if isinstance(weight, (int, float)) and weight == 0:
         return loss

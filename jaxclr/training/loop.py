@@ -50,7 +50,7 @@ def train(
       The last state.
 
     Raises:
-      UserError: loss or gradient is not finite, or the folder cannot be written. The last good state is kept.
+      UserError: loss, gradient or update is not finite, or the folder cannot be written. The last good state is kept.
     """
     config, last = session.config, min(stop_after or session.steps, session.steps)
     checkpoints = Checkpoints(run.checkpoints, keep=config.keep)
@@ -104,7 +104,7 @@ def _not_finite(checkpoints: Checkpoints, state: State, bad_step: int, run: Run)
         checkpoints.save(state.replace(bad_step=jnp.full_like(state.bad_step, -1)), bad_step)
     checkpoints.close()
     return UserError(
-        f"The loss or its gradient is not finite at step {bad_step}. The state before it is kept in {run.checkpoints}. "
+        f"The loss, its gradient or the update is not finite at step {bad_step}. The state before it is kept in {run.checkpoints}. "
         "Lower the learning rate, set --clip-norm, or raise the temperature or eps."
     )
 

@@ -37,7 +37,7 @@ class State:
       target_params: parameters of the momentum encoder and its projector; {} without one.
       target_batch_stats: its running statistics.
       opt_state: state of the optimiser.
-      bad_step: int32 [], the first step whose loss or gradient was not finite, after which nothing changes; -1 if none.
+      bad_step: int32 [], the first step whose loss, gradient or update was not finite, after which nothing changes; -1 if none.
     """
 
     step: Array
@@ -139,7 +139,7 @@ def train_step(
         opt_state=opt_state,
         bad_step=state.bad_step,
     )
-    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.tree.norm(updates))
     good = finite & (state.bad_step < 0)
     kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, state)
     bad_step = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step)

@@ -1,6 +1,8 @@
 """What must hold for every loss."""
 
+import dataclasses
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +69,22 @@ def test_devices_share_one_loss(entry, devices, how):
         arrays = entry.arrays()
         value, gradients = compiled(entry)(*arrays)
         spread_value, spread_gradients = loss_and_gradients(entry, arrays, devices, how)
+        np.testing.assert_allclose(spread_value, value, rtol=1e-10, atol=1e-12)
+        for one, other in zip(gradients, spread_gradients, strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-12)
+
+
+STREAMING = [entry for entry in ENTRIES if "implementation" in inspect.signature(entry.loss).parameters]
+
+
+@pytest.mark.parametrize("implementation", ["streamed", "ring"])
+@pytest.mark.parametrize("entry", STREAMING, ids=lambda entry: entry.name)
+def test_implementations_share_one_loss(entry, implementation):
+    other = dataclasses.replace(entry, settings={**entry.settings, "implementation": implementation})
+    with jax.enable_x64(True):
+        arrays = entry.arrays()
+        value, gradients = compiled(entry)(*arrays)
+        spread_value, spread_gradients = loss_and_gradients(other, arrays, 8, "shard_map")
         np.testing.assert_allclose(spread_value, value, rtol=1e-10, atol=1e-12)
         for one, other in zip(gradients, spread_gradients, strict=True):
             np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-12)

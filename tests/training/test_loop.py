@@ -5,6 +5,7 @@ import io
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import rich.console
@@ -16,6 +17,7 @@ from jaxclr.errors import UserError
 from jaxclr.training import loop
 from jaxclr.training.checkpoints import Checkpoints
 from jaxclr.training.evaluate import monitor
+from jaxclr.training.optimizers import make_optimizer
 
 QUIET = rich.console.Console(file=io.StringIO())
 # 22 steps in two epochs of digits, on 8 devices
@@ -76,26 +78,31 @@ def test_the_step_is_compiled_once(session, tmp_path, monkeypatch):
     assert len(traces) == 1
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(session, tmp_path):
-    class Breaks(type(session.config.method)):
-        """Its loss is infinite at the first batch that holds a rare embedding."""
+def breaking_update(recipe):
+    schedule = lambda step: jnp.where(step == 7, jnp.inf, 0.1)
+    optimizer = make_optimizer(CONFIG.optimizer, schedule=schedule, clip_norm=None, peak=0.1)
+    return recipe._replace(schedule=schedule, optimizer=optimizer)
 
+
+def breaking_loss(recipe):
+    class Breaks(type(recipe.method)):
         def objective(self, out, axis_name):
-            rare = jax.lax.stop_gradient(out.embeddings[0][0, 0] > 2.0)
-            found = jax.lax.psum(rare.astype(np.float32), axis_name) > 0
-            return super().objective(out, axis_name) + jax.numpy.where(found, np.inf, 0.0)
+            return super().objective(out, axis_name) + jnp.inf
 
-    method = session.config.method
-    values = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
-    broken = session._replace(recipe=session.recipe._replace(method=Breaks(**values)))
+    values = {f.name: getattr(recipe.method, f.name) for f in dataclasses.fields(recipe.method)}
+    return recipe._replace(method=Breaks(**values))
+
+
+@pytest.mark.parametrize("breaking, step", [(breaking_update, 7), (breaking_loss, 0)])
+def test_what_is_not_finite_stops_with_the_last_good_state(session, tmp_path, breaking, step):
+    broken = session._replace(recipe=breaking(session.recipe))
     run = training.Run(tmp_path / "run")
     run.create(session.config, overwrite=False)
-    with pytest.raises(UserError, match="not finite at step") as error:
+    with pytest.raises(UserError, match=f"not finite at step {step}. The state before it is kept"):
         training.train(broken, run, console=QUIET)
     kept = Checkpoints(run.checkpoints)
-    assert f"step {kept.latest}." in str(error.value)
     state = kept.restore(session.init_state())
-    assert int(state.step) == kept.latest > 0
+    assert int(state.step) == kept.latest == step and state.bad_step == -1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 

@@ -1,0 +1,100 @@
+"""Log-sum-exps of rows over the columns of all devices, streamed, with gradients of their own."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxclr.affinity.collectives import AxisName, each_shard, gather_rows, scatter_sum
+from jaxclr.affinity.tiles import (
+    Running,
+    Side,
+    begin,
+    finish,
+    meet,
+    pull,
+    pull_symmetric,
+    weigh,
+)
+
+Array = jax.Array
+
+
+class Plan(NamedTuple):
+    """How to stream: rows and columns of a tile, the axis of the batch, and whether columns go round a ring."""
+
+    tile: int
+    axis_name: AxisName
+    ring: bool
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def streamed_logsumexp(rows: Side, columns: Side, plan: Plan) -> Array:
+    """Log-sum-exp [m] of each row of this device over the columns of all devices."""
+    return finish(_meet_all(rows, columns, plan))
+
+
+def _meet_all(rows: Side, columns: Side, plan: Plan) -> Running:
+    visit = lambda running, shard: (meet(running, rows, shard, plan.tile), shard)
+    return each_shard(visit, begin(rows), columns, plan.axis_name, ring=plan.ring)[0]
+
+
+def _forward(rows: Side, columns: Side, plan: Plan):
+    running = _meet_all(rows, columns, plan)
+    return finish(running), (rows, columns, running)
+
+
+def _backward(plan: Plan, saved, gradient: Array):
+    rows, columns, running = saved
+    weighing = weigh(running, gradient)
+    if plan.ring:
+
+        def visit(to_rows, travelling):
+            shard, to_columns, to_bias = travelling
+            parts = pull(rows, shard, weighing, plan.tile)
+            return to_rows + parts[0], (shard, to_columns + parts[1], to_bias + parts[2])
+
+        nothing = jnp.zeros_like(columns.values), jnp.zeros_like(columns.values[:, 0])
+        to_rows, (_, to_columns, to_bias) = each_shard(
+            visit, jnp.zeros_like(rows.values), (columns, *nothing), plan.axis_name, ring=True
+        )
+    else:
+        every = jax.tree.map(lambda leaf: gather_rows(leaf, plan.axis_name), columns)
+        to_rows, *to_every = pull(rows, every, weighing, plan.tile)
+        to_columns, to_bias = (scatter_sum(leaf, plan.axis_name) for leaf in to_every)
+    return Side(to_rows), Side(to_columns, bias=None if columns.bias is None else to_bias)
+
+
+streamed_logsumexp.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def symmetric_logsumexp(rows: Side, plan: Plan) -> Array:
+    """Log-sum-exp [m] of each row of this device over the rows of all devices with another id.
+
+    The matrix of logits is symmetric, so that no device sends gradients to another: each computes its rows' from the
+    weighings of all.
+    """
+    return finish(_meet_all(rows, rows, plan))
+
+
+def _symmetric_forward(rows: Side, plan: Plan):
+    running = _meet_all(rows, rows, plan)
+    return finish(running), (rows, running)
+
+
+def _symmetric_backward(plan: Plan, saved, gradient: Array):
+    rows, running = saved
+    weighing = weigh(running, gradient)
+
+    def visit(to_rows, travelling):
+        shard, by_column = travelling
+        return to_rows + pull_symmetric(rows, shard, weighing, by_column, plan.tile), travelling
+
+    nothing = jnp.zeros_like(rows.values)
+    to_rows, _ = each_shard(visit, nothing, (rows, weighing), plan.axis_name, ring=plan.ring)
+    return (Side(to_rows),)
+
+
+symmetric_logsumexp.defvjp(_symmetric_forward, _symmetric_backward)

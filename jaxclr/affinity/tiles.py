@@ -1,0 +1,191 @@
+"""Log-sum-exps of rows against columns, a tile at a time: what the streamed and the ring form are made of.
+
+No array of rows x columns exists beyond one tile. Forward, a running maximum and sum per row; backward, tiles are
+computed again from these two.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+TILE = 1024  # rows and columns of a tile: 4 MiB in float32, measured fastest on CPUs (experiments/benchmarks/loss.py)
+
+
+class Side(NamedTuple):
+    """Rows or columns [n, D], and what goes with each: an id [n] or None, an additive bias [n] or None."""
+
+    values: Array
+    ids: Array | None = None
+    bias: Array | None = None
+
+
+class Running(NamedTuple):
+    """Of each row [m]: the largest logit so far, and the sum of exponentials less it."""
+
+    largest: Array
+    total: Array
+
+
+def begin(rows: Side) -> Running:
+    """Of rows that have met no column."""
+    like = rows.values[:, 0]
+    return Running(jnp.full_like(like, -jnp.inf), jnp.zeros_like(like))
+
+
+def finish(running: Running) -> Array:
+    """Log-sum-exp [m] of what the rows have met; -inf for rows that met nothing."""
+    met = running.total > 0
+    total = jnp.where(met, running.total, jnp.ones_like(running.total))
+    return jnp.where(met, jnp.log(total) + running.largest, -jnp.inf)
+
+
+class Weighing(NamedTuple):
+    """Of each row [m]: what makes exp(logit - shift) * factor the gradient at that logit."""
+
+    shift: Array
+    factor: Array
+
+
+def weigh(running: Running, gradient: Array) -> Weighing:
+    """How rows weigh their logits, given the gradient at their log-sum-exp.
+
+    The largest logit and the sum are kept apart: at a temperature of 0.01 a log-sum-exp near 100 is rounded by 4e-6,
+    which would be a relative error of every weight. Rows that met nothing weigh exp(... - inf) = 0.
+    """
+    met = running.total > 0
+    total = jnp.where(met, running.total, jnp.ones_like(running.total))
+    return Weighing(jnp.where(met, running.largest, jnp.inf), gradient / total)
+
+
+def meet(running: Running, rows: Side, columns: Side, tile: int) -> Running:
+    """What rows [m] have met after these columns [n] too."""
+    row_tiles, column_tiles = cut(rows, tile), cut(columns, tile, bias=True)
+    count, height = row_tiles.values.shape[:2]
+
+    def rows_of_a_tile(inputs: tuple[Side, Running]) -> Running:
+        row_tile, before = inputs
+
+        def columns_of_a_tile(before: Running, column_tile: Side) -> tuple[Running, None]:
+            logits = scores(row_tile, column_tile)
+            largest = jnp.maximum(before.largest, jnp.max(logits, axis=1))
+            shift = jnp.where(jnp.isneginf(largest), jnp.zeros_like(largest), largest)
+            total = before.total * jnp.exp(before.largest - shift)
+            total = total + jnp.sum(jnp.exp(logits - shift[:, None]), axis=1)
+            return Running(largest, total), None
+
+        return jax.lax.scan(columns_of_a_tile, before, column_tiles)[0]
+
+    split = jax.tree.map(lambda leaf: _pad(leaf, count * height).reshape(count, height), running)
+    after = jax.lax.map(rows_of_a_tile, (row_tiles, split))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1)[: rows.values.shape[0]], after)
+
+
+def pull(rows: Side, columns: Side, weighing: Weighing, tile: int) -> tuple[Array, Array, Array]:
+    """Gradients at rows [m, D], columns [n, D] and bias [n] from the logits of these rows and columns."""
+    (m, width), n = rows.values.shape, columns.values.shape[0]
+    row_tiles, column_tiles = cut(rows, tile), cut(columns, tile, bias=True)
+    weighings = _cut_weighing(weighing, row_tiles)
+
+    def columns_of_a_tile(to_rows: Array, column_tile: Side) -> tuple[Array, tuple[Array, Array]]:
+        def rows_of_a_tile(carry, index):
+            to_rows, to_columns, to_bias = carry
+            row_tile, (shift, factor) = jax.tree.map(lambda leaf: leaf[index], (row_tiles, weighings))
+            weights = jnp.exp(scores(row_tile, column_tile) - shift[:, None]) * factor[:, None]
+            to_rows = to_rows.at[index].add(matmul(weights, column_tile.values))
+            # Transposed: x^T w runs at twice the speed of w^T x on CPUs, whose rows would be strided.
+            to_columns = to_columns + matmul(row_tile.values.T, weights)
+            return (to_rows, to_columns, to_bias + jnp.sum(weights, axis=0)), None
+
+        nothing = jnp.zeros_like(column_tile.values.T), jnp.zeros_like(column_tile.bias)
+        indices = jnp.arange(row_tiles.values.shape[0])
+        carry = jax.lax.scan(rows_of_a_tile, (to_rows, *nothing), indices)[0]
+        to_rows, to_columns, to_bias = carry
+        return to_rows, (to_columns.T, to_bias)
+
+    to_rows, (to_columns, to_bias) = jax.lax.scan(
+        columns_of_a_tile, jnp.zeros_like(row_tiles.values), column_tiles
+    )
+    return (
+        to_rows.reshape(-1, width)[:m],
+        to_columns.reshape(-1, width)[:n],
+        to_bias.reshape(-1)[:n],
+    )
+
+
+def pull_symmetric(
+    rows: Side, columns: Side, of_rows: Weighing, of_columns: Weighing, tile: int
+) -> Array:
+    """What these columns [n] add to the gradient at rows [m, D], where every row is a column too.
+
+    The matrix is symmetric, so one tile of weights holds what a row owes to its own log-sum-exp and to the columns'.
+    """
+    m, width = rows.values.shape
+    row_tiles, column_tiles = cut(rows, tile), cut(columns, tile, bias=True)
+    row_weighings = _cut_weighing(of_rows, row_tiles)
+    column_weighings = _cut_weighing(of_columns, column_tiles)
+
+    def rows_of_a_tile(inputs: tuple[Side, Weighing]) -> Array:
+        row_tile, by_row = inputs
+
+        def columns_of_a_tile(to_rows: Array, inputs: tuple[Side, Weighing]) -> tuple[Array, None]:
+            column_tile, by_column = inputs
+            logits = scores(row_tile, column_tile)
+            weights = jnp.exp(logits - by_row.shift[:, None]) * by_row.factor[:, None]
+            weights += jnp.exp(logits - by_column.shift[None, :]) * by_column.factor[None, :]
+            return to_rows + matmul(weights, column_tile.values), None
+
+        nothing = jnp.zeros_like(row_tile.values)
+        return jax.lax.scan(columns_of_a_tile, nothing, (column_tiles, column_weighings))[0]
+
+    return jax.lax.map(rows_of_a_tile, (row_tiles, row_weighings)).reshape(-1, width)[:m]
+
+
+def scores(rows: Side, columns: Side) -> Array:
+    """Inner products [m, n] plus the columns' bias, -inf where ids are equal."""
+    logits = matmul(rows.values, columns.values.T)
+    if columns.bias is not None:
+        logits = logits + columns.bias[None, :]
+    if rows.ids is not None and columns.ids is not None:
+        logits = jnp.where(rows.ids[:, None] != columns.ids[None, :], logits, -jnp.inf)
+    return logits
+
+
+def matmul(x: Array, y: Array) -> Array:
+    """Product in full float32 on every platform."""
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+def cut(side: Side, tile: int, *, bias: bool = False) -> Side:
+    """The side in equal tiles of at most so many rows: [n, ...] to [count, height, ...].
+
+    Where they do not come out even the last tile is filled with zeros. With bias, every column has one, and the
+    filling's is -inf, so that it weighs nothing.
+    """
+    n = side.values.shape[0]
+    count = -(-n // tile)
+    height = -(-n // count)
+    filled = Side(*(None if leaf is None else _pad(leaf, count * height) for leaf in side))
+    if bias:
+        given = jnp.zeros(n, side.values.dtype) if side.bias is None else side.bias
+        filled = filled._replace(
+            bias=jnp.pad(given, (0, count * height - n), constant_values=-jnp.inf)
+        )
+    return jax.tree.map(lambda leaf: leaf.reshape(count, height, *leaf.shape[1:]), filled)
+
+
+def _cut_weighing(weighing: Weighing, tiles: Side) -> Weighing:
+    """The weighing in the tiles' shape; filling weighs nothing."""
+    count, height = tiles.values.shape[:2]
+    filled = Weighing(
+        _pad(weighing.shift, count * height, jnp.inf), _pad(weighing.factor, count * height)
+    )
+    return jax.tree.map(lambda leaf: leaf.reshape(count, height), filled)
+
+
+def _pad(array: Array, length: int, value: float = 0) -> Array:
+    missing = length - array.shape[0]
+    widths = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
+    return jnp.pad(array, widths, constant_values=value) if missing else array

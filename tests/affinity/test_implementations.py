@@ -1,0 +1,158 @@
+"""Streamed = ring = dense, in value and every gradient, for any shape and any scale."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from distributed import loss_and_gradients
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from jaxclr import affinity
+from jaxclr.affinity import unit_rows
+
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+TILE = 16
+
+
+def draw(kind, rows, columns, width, seed):
+    """Two sets of unit rows: random, nearly collapsed, duplicated, or one row 1e4 times the others before."""
+    generator = np.random.default_rng(seed)
+    x, y = generator.normal(size=(rows, width)), generator.normal(size=(columns, width))
+    if kind == "collapsed":
+        x, y = 1 + 1e-3 * x, 1 + 1e-3 * y
+    if kind == "duplicated":
+        x, y = x[np.arange(rows) % 3 % rows], y[np.arange(columns) % 3 % columns]
+    if kind == "spiked":
+        x[0] *= 1e4
+    return tuple(unit_rows(jnp.asarray(z, jnp.float32)) for z in (x, y))
+
+
+def row_loss(x, y, bias, weights, ids, *, temperature, **options):
+    """A weighted sum of log-sum-exps of unit rows, with a bias on columns and pairs left out."""
+    of_rows, of_columns = ids
+    lse = affinity.row_logsumexp(
+        x / temperature,
+        y,
+        column_bias=bias,
+        exclude=(of_rows, of_columns),
+        **options,
+    )
+    return jnp.sum(weights * jnp.where(jnp.isfinite(lse), lse, 0.0))
+
+
+def self_loss(x, *, temperature, **options):
+    lse = affinity.self_logsumexp(x / temperature**0.5, **options)
+    return jnp.sum(jnp.where(jnp.isfinite(lse), lse, 0.0))
+
+
+def assert_as_exact(ours, dense, exact, what):
+    """Within 2e-6 of the largest entry, or as near to float64 as the dense form is.
+
+    At a temperature of 0.01 float32 rounds logits near 100 by 4e-6, in any form: no two forms agree better than that.
+    """
+    scale = max(np.abs(exact).max(), 1e-30)
+    off = lambda value: np.abs(np.asarray(value, np.float64) - exact).max()
+    assert off(ours) <= 2e-6 * scale + 2 * off(dense) + 1e-12, what
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 53),
+    width=st.integers(1, 9),
+    temperature=st.sampled_from([0.01, 0.1, 1.0]),
+    kind=st.sampled_from(["random", "collapsed", "duplicated", "spiked"]),
+    seed=st.integers(0, 99),
+)
+@example(rows=7, columns=5, width=3, temperature=0.01, kind="spiked", seed=0)
+@example(rows=37, columns=53, width=4, temperature=0.01, kind="duplicated", seed=1)
+@example(rows=16, columns=32, width=4, temperature=0.01, kind="collapsed", seed=2)
+def test_streamed_is_dense(rows, columns, width, temperature, kind, seed):
+    x, y = draw(kind, rows, columns, width, seed)
+    generator = np.random.default_rng(seed)
+    bias = jnp.asarray(generator.normal(size=columns), jnp.float32)
+    weights = jnp.asarray(generator.normal(size=rows), jnp.float32)
+    ids = tuple(jnp.asarray(generator.integers(0, 4, size=n), jnp.int32) for n in (rows, columns))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def both(how, *arrays):
+        options = {"temperature": temperature, "implementation": how, "tile": TILE}
+        of_rows = jax.value_and_grad(functools.partial(row_loss, **options), (0, 1, 2, 3))
+        of_self = jax.value_and_grad(functools.partial(self_loss, **options))
+        return jax.tree.leaves((of_rows(*arrays, ids), of_self(arrays[0])))
+
+    arrays = (x, y, bias, weights)
+    dense, streamed = both("dense", *arrays), both("streamed", *arrays)
+    with jax.enable_x64(True):
+        exact = both("dense", *(jnp.asarray(a, jnp.float64) for a in arrays))
+        exact = [np.asarray(a) for a in exact]
+    for place, leaves in enumerate(zip(streamed, dense, exact, strict=True)):
+        assert_as_exact(*leaves, place)
+
+
+@pytest.mark.parametrize("names", [("batch",), ("slice", "chip")], ids=["one axis", "two axes"])
+@pytest.mark.parametrize("how", ["pmap", "shard_map"])
+@pytest.mark.parametrize("implementation", ["dense", "streamed", "ring"])
+def test_devices_agree(implementation, how, names):
+    if how == "pmap" and len(names) > 1:
+        return  # pmap has one axis
+    with jax.enable_x64(True):
+        generator = np.random.default_rng(0)
+        x, y = generator.normal(size=(2, 40, 3))
+        bias = generator.normal(size=40)
+        ids = generator.integers(0, 5, size=(2, 40)).astype(np.int32)
+
+        def loss(x, y, bias, weights, axis_name=None, implementation="dense"):
+            size = jax.lax.psum(1, axis_name) if axis_name else 1
+            first = jax.lax.axis_index(axis_name) * x.shape[0] if axis_name else 0
+            local = tuple(jax.lax.dynamic_slice_in_dim(jnp.asarray(i), first, x.shape[0]) for i in ids)
+            options = dict(axis_name=axis_name, implementation=implementation, tile=4)
+            both = row_loss(x, y, bias, weights, local, temperature=0.1, **options)
+            return size * (both + self_loss(x, temperature=0.5, **options))
+
+        arrays = (x, y, bias, np.ones(40))
+        value, gradients = jax.value_and_grad(loss, (0, 1, 2, 3))(*arrays)
+        spread = functools.partial(loss, implementation=implementation)
+        spread_value, spread_gradients = loss_and_gradients(spread, arrays, 8, how, names)
+        np.testing.assert_allclose(spread_value, value, rtol=1e-10)
+        for one, other in zip(gradients, spread_gradients, strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-12)
+
+
+def hinge(products, of_row, of_column):
+    return jnp.maximum(products - of_row + of_column, 0.0)
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(rows=st.integers(1, 40), columns=st.integers(1, 53), seed=st.integers(0, 99))
+def test_pair_sum_is_its_definition_at_any_size(rows, columns, seed):
+    generator = np.random.default_rng(seed)
+    with jax.enable_x64(True):
+        x, y = (jnp.asarray(generator.normal(size=(n, 3))) for n in (rows, columns))
+        p, q = (jnp.asarray(generator.normal(size=n)) for n in (rows, columns))
+        u, v = (jnp.asarray(generator.integers(0, 3, size=n)) for n in (rows, columns))
+
+        def dense(x, y, p, q):
+            values = hinge(x @ y.T, p[:, None], q[None, :])
+            return jnp.sum(jnp.where(u[:, None] != v[None, :], values, 0.0))
+
+        def tiled(x, y, p, q):
+            return affinity.pair_sum(
+                hinge, x, y, row_values=(p,), column_values=(q,), exclude=(u, v), tile=TILE
+            )
+
+        one = jax.jit(jax.value_and_grad(dense, (0, 1, 2, 3)))(x, y, p, q)
+        other = jax.jit(jax.value_and_grad(tiled, (0, 1, 2, 3)))(x, y, p, q)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-9), one, other)
+
+
+def test_auto_takes_what_was_measured():
+    rows = jnp.zeros((64, 8))
+    assert affinity.pairs.choose("auto", rows, rows, None) == "dense"
+    many = jax.ShapeDtypeStruct((4096, 8), jnp.float32)
+    assert affinity.pairs.choose("auto", many, many, None) == "streamed"
+    with pytest.raises(ValueError, match="implementation must be one of .* got 'fast'"):
+        affinity.row_logsumexp(rows, rows, implementation="fast")
