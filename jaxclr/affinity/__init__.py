@@ -9,6 +9,7 @@ from jaxclr.affinity.collectives import batch_size as batch_size
 from jaxclr.affinity.collectives import gather_rows as gather_rows
 from jaxclr.affinity.collectives import row_ids as row_ids
 from jaxclr.affinity.collectives import sum_over as sum_over
+from jaxclr.affinity.matrix import matrix as matrix
 from jaxclr.affinity.pairs import Implementation as Implementation
 from jaxclr.affinity.pairs import pair_sum as pair_sum
 from jaxclr.affinity.pairs import positives as positives

@@ -1,8 +1,12 @@
 """What is never formed: read from the compiler, which repeats itself exactly."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
+from distributed import mesh
+from jax.sharding import PartitionSpec as P
 
 from jaxclr import losses
 
@@ -15,3 +19,38 @@ def test_no_matrix_of_the_batch_is_formed(loss):
     compiled = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(views, views).compile()
     temporaries = compiled.memory_analysis().temp_size_in_bytes
     assert temporaries < 16 * views.size * 4 < ROWS * ROWS * 4 / 4
+
+
+def temporaries(loss, rows, width, devices):
+    """Bytes of temporaries on each device for value and gradient of the global batch."""
+    share = jax.value_and_grad(functools.partial(loss, axis_name="batch"), (0, 1))
+
+    def step(q, k):
+        value, gradients = share(q, k)
+        return value[None], gradients
+
+    mapped = jax.shard_map(
+        step, mesh=mesh(devices), in_specs=P("batch"), out_specs=P("batch"), check_vma=False
+    )
+    views = jax.ShapeDtypeStruct((rows, width), jnp.float32)
+    return jax.jit(mapped).lower(views, views).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("implementation, mebibytes", [("streamed", 90), ("ring", 40)])
+def test_memory_of_a_batch_of_32768_on_8_devices(implementation, mebibytes):
+    loss = functools.partial(losses.info_nce, temperature=0.1, implementation=implementation)
+    assert temporaries(loss, 32768, 256, 8) <= mebibytes * 2**20
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.nt_xent, losses.info_nce, losses.sim_affinity, losses.sim_whitening]
+)
+def test_auto_forms_no_logits_of_a_large_batch(loss):
+    assert temporaries(loss, 16384, 16, 1) < 16384 * 16384 * 4 / 16
+
+
+def test_a_batch_of_a_million_compiles_into_a_gibibyte():
+    rows = jax.ShapeDtypeStruct((2**20, 64), jnp.bfloat16)
+    loss = functools.partial(losses.info_nce, temperature=0.1)
+    compiled = jax.jit(loss).lower(rows, rows).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes <= 2**30

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from distributed import map_rows
 
-from jaxclr import affinity
+from jaxclr import affinity, losses
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 GENERATOR = np.random.default_rng(0)
@@ -93,3 +93,17 @@ def test_asymmetry_is_as_exact_as_the_dense_form(difference):
 def test_equal_views_have_no_asymmetry_and_no_gradient():
     value, gradient = jax.value_and_grad(affinity.asymmetry)(ROWS, ROWS)
     assert value == 0 and not np.any(gradient)
+
+
+def test_the_matrix_is_there_to_look_at():
+    q, k = COLUMNS[:8], ROWS
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        affinity.matrix(q, k, temperature=0.5), unit(q) @ unit(k).T / 0.5, rtol=1e-5, atol=1e-6
+    )
+    whole = affinity.matrix(q, k, whitened=True)
+    np.testing.assert_allclose(-np.trace(whole) / 8, losses.sim_trace(q, k), rtol=1e-5)
+    spread = map_rows(
+        lambda q, k: affinity.matrix(q, k, whitened=True, axis_name="batch"), 4, "shard_map"
+    )(q, k)
+    np.testing.assert_allclose(spread[:8], whole, rtol=1e-5, atol=1e-5)
