@@ -8,7 +8,7 @@ images; UniCLR's authors published none. A file per method stands beside this on
 Time: not run yet. Accuracy: not run yet; one measured on pixels that were re-encoded as JPEG will say so.
 """
 
-from jaxclr.augment import AUGMENTATIONS
+from jaxclr.augment import AUGMENTATIONS, with_views
 from jaxclr.data import Data
 from jaxclr.encoders import Mlp, ResNet
 from jaxclr.methods import METHODS, MocoV3, SimAffinity, SimClr, SimSiam, SimWhitening
@@ -40,7 +40,7 @@ def config(method: str = "sim_affinity") -> Config:
         method=chosen,
         encoder=ResNet(depth=18, stem="cifar"),
         data=Data(source="tfds:cifar10"),
-        augmentation=AUGMENTATIONS["cifar"],
+        augmentation=with_views(AUGMENTATIONS["cifar"], chosen.views),
         optimizer=Sgd(learning_rate=LEARNING_RATES.get(method, 0.06), weight_decay=5e-4),
         epochs=200,
         batch_size=512,

@@ -7,7 +7,7 @@ and 10 labels a class on the 360 test images, mean of 3 seeds and 10 draws: sim_
 93.8 and 96.5, raw pixels 83.1 and 89.4, the untrained encoder 76.7 and 84.5.
 """
 
-from jaxclr.augment import AUGMENTATIONS
+from jaxclr.augment import AUGMENTATIONS, with_views
 from jaxclr.data import Data
 from jaxclr.encoders import ENCODERS
 from jaxclr.methods import METHODS
@@ -28,7 +28,7 @@ def config(method: str = "sim_affinity") -> Config:
         method=chosen,
         encoder=ENCODERS["small_conv"],
         data=Data(source="digits"),
-        augmentation=AUGMENTATIONS["digits"],
+        augmentation=with_views(AUGMENTATIONS["digits"], chosen.views),
         optimizer=Sgd(learning_rate=0.1),
         epochs=120,
         batch_size=128,

@@ -18,7 +18,7 @@ Time: not run yet. Accuracy: not run yet.
 
 import dataclasses
 
-from jaxclr.augment import AUGMENTATIONS
+from jaxclr.augment import AUGMENTATIONS, with_views
 from jaxclr.data import Data
 from jaxclr.encoders import Encoder, ResNet, ViT
 from jaxclr.methods import METHODS, Method
@@ -86,7 +86,7 @@ def _config(
         method=method,
         encoder=encoder,
         data=Data(source="tfds:imagenet2012", image_size=256, channels="rgb"),
-        augmentation=AUGMENTATIONS["byol"],
+        augmentation=with_views(AUGMENTATIONS["byol"], method.views),
         optimizer=optimizer,
         epochs=epochs,
         batch_size=batch_size,

@@ -14,15 +14,16 @@ from typing import Annotated, Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import rich.console
+import rich.markup
 import rich.table
 import tyro
 
 from jaxclr import errors, training
-from jaxclr.augment import AUGMENTATIONS
+from jaxclr.augment import AUGMENTATIONS, with_views
 from jaxclr.data import SOURCES
 from jaxclr.encoders import ENCODERS
 from jaxclr.errors import UserError
-from jaxclr.methods import METHODS
+from jaxclr.methods import METHODS, Method
 from jaxclr.training import OPTIMIZERS, Config, Run, Session
 from jaxclr.training.checkpoints import Checkpoints
 from jaxclr.training.config import differences
@@ -58,7 +59,7 @@ def train(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Pre-train: jaxclr train EXPERIMENT.py [--method NAME] [--field value ...]"""
     files = [a for a in arguments[:1] if not a.startswith("-")]
     arguments = list(arguments[len(files) :])
-    names = {part: _take(arguments, part) for part in ("method", *CHOICES)}
+    names = {part: _take(arguments, part) for part in ("method", "views", *CHOICES)}
     if not files and not {"-h", "--help"} & set(arguments):
         raise UserError(
             "Give an experiment: jaxclr train EXPERIMENT.py, for instance experiments/digits.py."
@@ -68,18 +69,24 @@ def train(arguments: Sequence[str], console: rich.console.Console) -> None:
     else:
         # Only --help comes this far without an experiment.
         config = Config(method=_named("method", names["method"] or "sim_affinity", METHODS)())
-    for part, choices in CHOICES.items():
-        if names[part] is not None:
-            chosen = _named(part, names[part], choices)
-            chosen = chosen() if isinstance(chosen, type) else chosen
-            config = dataclasses.replace(config, **{part: chosen})
+    chosen = {
+        part: _named(part, names[part], choices)
+        for part, choices in CHOICES.items()
+        if names[part] is not None
+    }
+    chosen = {part: of() if isinstance(of, type) else of for part, of in chosen.items()}
+    if names["views"] is not None:
+        augmentation = chosen.get("augmentation", config.augmentation)
+        chosen["augmentation"] = with_views(augmentation, _count("views", names["views"]))
+    config = dataclasses.replace(config, **chosen)
     options = _parse(
         TrainOptions,
         arguments,
         "train EXPERIMENT.py",
         default=TrainOptions(config),
         description="Pre-train an encoder. --method, --encoder, --augmentation and --optimizer NAME choose a part by name "
-        "(`jaxclr list`); its fields below are then those of the choice.",
+        "(`jaxclr list`); its fields below are then those of the choice. --views N takes the first N views of the "
+        "augmentation, starting over after its last.",
     )
     config = options.config
     method = next(name for name, kind in METHODS.items() if kind is type(config.method))
@@ -149,7 +156,7 @@ def list_names(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Show methods, encoders, augmentations, optimizers and data sources: jaxclr list [WHAT]"""
     options = _parse(ListOptions, arguments, "list", description="What can be chosen by name.")
     tables = {
-        "methods": {name: _first_line(kind) for name, kind in METHODS.items()},
+        "methods": {name: f"{_first_line(kind)} {_needs(kind)}" for name, kind in METHODS.items()},
         "encoders": {name: str(spec) for name, spec in ENCODERS.items()},
         "augmentations": {
             name: f"{len(recipe.views)} views: "
@@ -165,7 +172,7 @@ def list_names(arguments: Sequence[str], console: rich.console.Console) -> None:
         if options.what in ("all", title):
             shown = rich.table.Table(title=title, title_justify="left", show_header=False)
             for row in rows.items():
-                shown.add_row(*row)
+                shown.add_row(*map(rich.markup.escape, row))
             console.print(shown)
 
 
@@ -288,6 +295,18 @@ def _named(kind: str, name: str, choices: Mapping[str, Any]) -> Any:
     if name not in choices:
         raise errors.unknown(kind, name, choices)
     return choices[name]
+
+
+def _count(name: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--{name} must be a whole number of at least 1, got {text!r}.")
+    return int(text)
+
+
+def _needs(kind: type[Method]) -> str:
+    """What a method asks of the data, in brackets."""
+    views = f"{kind.views}{' or more' * kind.more_views} views"
+    return f"[{views}{', labels' * kind.needs_labels}]"
 
 
 def _first_line(thing: Any) -> str:

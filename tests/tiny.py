@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclr.augment import AUGMENTATIONS
+from jaxclr.augment import AUGMENTATIONS, with_views
 from jaxclr.data import Data
 from jaxclr.encoders import SmallConv
 from jaxclr.methods import METHODS
-from jaxclr.training import Config, Sgd, map_step, train_step
+from jaxclr.training import Batch, Config, Sgd, map_step, train_step
 from jaxclr.training.session import AXIS, open_session
 
 BATCH = 16
@@ -23,7 +23,7 @@ def tiny_config(method="sim_affinity", **changes):
         method=chosen.with_heads(hidden=12, out=8),
         encoder=SmallConv(widths=(4, 8)),
         data=Data("digits", mean=(0.3,), std=(0.4,)),
-        augmentation=AUGMENTATIONS["digits"],
+        augmentation=with_views(AUGMENTATIONS["digits"], chosen.views),
         optimizer=Sgd(learning_rate=0.5),
         epochs=2,
         batch_size=BATCH,
@@ -46,6 +46,13 @@ def opened(config):
         return session, jax.device_get(session.init_state())
 
 
+def rows_of(session, rows):
+    """A batch of these rows of the training split, on the host."""
+    split = session.dataset.train
+    places = np.arange(len(split.images), dtype=np.int32)
+    return Batch(split.images[rows], places[rows], split.labels[rows])
+
+
 def run_steps(config, *, devices, how, steps, dtype=jnp.float32):
     """Parameters before, the state after and the losses of a few steps on so many devices."""
     session, first = opened(config)
@@ -53,8 +60,8 @@ def run_steps(config, *, devices, how, steps, dtype=jnp.float32):
     mesh = jax.make_mesh((devices,), (AXIS,), axis_types=kinds, devices=jax.devices()[:devices])
     by_rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    one_device = lambda state, images: train_step(
-        state, images, recipe=session.recipe, axis_name=AXIS
+    one_device = lambda state, batch: train_step(
+        state, batch, recipe=session.recipe, axis_name=AXIS
     )
     step = map_step(one_device, mesh, how)
     state = jax.device_put(cast(first, dtype), everywhere)
@@ -62,8 +69,8 @@ def run_steps(config, *, devices, how, steps, dtype=jnp.float32):
     losses = []
     for index in range(steps):
         rows = slice(index * config.batch_size, (index + 1) * config.batch_size)
-        images = jax.device_put(session.dataset.train.images[rows], by_rows)
-        state, metrics = jax.block_until_ready(step(state, images))
+        batch = jax.device_put(rows_of(session, rows), by_rows)
+        state, metrics = jax.block_until_ready(step(state, batch))
         losses.append(metrics["loss"].item())
     return before, jax.device_get(state), np.array(losses)
 

@@ -19,5 +19,6 @@ from jaxclr.augment.geometry import warp as warp
 from jaxclr.augment.recipes import AUGMENTATIONS as AUGMENTATIONS
 from jaxclr.augment.recipes import Augmentation as Augmentation
 from jaxclr.augment.recipes import with_size as with_size
+from jaxclr.augment.recipes import with_views as with_views
 from jaxclr.augment.views import DigitView as DigitView
 from jaxclr.augment.views import PhotoView as PhotoView

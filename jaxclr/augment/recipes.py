@@ -1,6 +1,7 @@
 """Augmentations: the views that are taken of every image, and the recipes known by name."""
 
 import dataclasses
+import itertools
 
 import jax
 from jax import Array
@@ -37,13 +38,22 @@ class Augmentation:
 
 
 def with_size(augmentation: Augmentation, size: int) -> Augmentation:
-    """The same augmentation with photo views of another size (pixels); digit views keep theirs."""
+    """The same augmentation with its largest photo views of another size (pixels), smaller ones in proportion.
+
+    Digit views keep theirs.
+    """
+    largest = max((view.size for view in augmentation.views if isinstance(view, PhotoView)), default=1)
+    resize = lambda view: dataclasses.replace(view, size=max(1, round(view.size * size / largest)))
     return Augmentation(
         tuple(
-            dataclasses.replace(view, size=size) if isinstance(view, PhotoView) else view
-            for view in augmentation.views
+            resize(view) if isinstance(view, PhotoView) else view for view in augmentation.views
         )
     )
+
+
+def with_views(augmentation: Augmentation, count: int) -> Augmentation:
+    """The same augmentation with its first so many views, starting over after the last."""
+    return Augmentation(tuple(itertools.islice(itertools.cycle(augmentation.views), count)))
 
 
 _SIMCLR = PhotoView(
@@ -57,6 +67,15 @@ _SIMCLR = PhotoView(
 )
 _MOCO = PhotoView(size=224, blur=0.5)
 _BYOL = PhotoView(size=224, crop_scale=(0.08, 1.0), saturation=0.2, blur=1.0)
+_CIFAR = PhotoView()
+
+
+def _crops(view: PhotoView, small: int, small_scale: tuple[float, float], count: int) -> Augmentation:
+    """Two views, then so many small ones of a smaller area."""
+    return Augmentation(
+        (view,) * 2 + (dataclasses.replace(view, size=small, crop_scale=small_scale),) * count
+    )
+
 
 AUGMENTATIONS: dict[str, Augmentation] = {
     # SimCLR, arXiv:2002.05709, appendix A.
@@ -66,6 +85,12 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     # BYOL, arXiv:2006.07733, appendix B; also MoCo v3's and UniCLR's.
     "byol": Augmentation((_BYOL, dataclasses.replace(_BYOL, blur=0.1, solarize=0.2))),
     # SimCLR on CIFAR at half strength, without blur.
-    "cifar": Augmentation((PhotoView(), PhotoView())),
+    "cifar": Augmentation((_CIFAR, _CIFAR)),
+    # SwAV, arXiv:2006.09882: two large crops and six small ones.
+    "multi_crop": _crops(
+        dataclasses.replace(_SIMCLR, crop_scale=(0.14, 1.0)), 96, (0.05, 0.14), 6
+    ),
+    # The same idea for images of 32 pixels: small crops begin where large ones end.
+    "cifar_multi_crop": _crops(_CIFAR, 16, (0.05, 0.2), 4),
     "digits": Augmentation((DigitView(), DigitView())),
 }

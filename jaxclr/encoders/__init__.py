@@ -4,6 +4,7 @@ from jaxclr.encoders.common import AxisName as AxisName
 from jaxclr.encoders.common import Precision as Precision
 from jaxclr.encoders.conv import SmallConv as SmallConv
 from jaxclr.encoders.heads import Mlp as Mlp
+from jaxclr.encoders.heads import SideBySide as SideBySide
 from jaxclr.encoders.resnet import ResNet as ResNet
 from jaxclr.encoders.vit import ViT as ViT
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from jaxclr.encoders.common import (
     AxisName,
@@ -80,6 +81,15 @@ class MlpModule(nn.Module):
             plain = {"use_scale": False, "use_bias": False}
             x = batch_norm(self.dtype, self.axis_name, train, name=f"norm_{last}", **plain)(x)
         return x
+
+
+class SideBySide(nn.Module):
+    """Several heads of one input, their outputs one after the other: H of [b, D] make [b, H * D]."""
+
+    heads: tuple[nn.Module, ...]
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return jnp.concatenate([head(x, train) for head in self.heads], axis=-1)
 
 
 def _linear(features: int, dtype: Precision, name: str) -> nn.Dense:

@@ -12,6 +12,7 @@ from jaxclr.encoders import Encoder, Mlp
 from jaxclr.errors import UserError
 
 Array = jax.Array
+Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +55,51 @@ Target = Shared | StopGradient | MomentumEncoder
 
 
 class Outputs(NamedTuple):
-    """What an objective sees: one [b, D] per view in each field.
+    """What an objective sees of this device's b rows of the global batch.
 
-    predictions are the embeddings themselves where a method has no predictor.
+    Attributes:
+      embeddings: raw projector outputs, [b, D] for each of `Method.online_views`.
+      predictions: predictor outputs, [b, D] likewise; the embeddings themselves where a method has no predictor.
+      targets: [b, D] for each of `Method.target_views` with a momentum encoder, else for each of the embeddings.
+      representations: encoder outputs, [b, F] for each of `Method.online_views`.
+      labels: int32 [b], -1 where there are none.
+      indices: places of the images in the training split, int32 [b].
+      params: the method's own trained parameters, as `Method.init_params` made them, with gradient.
+      key: typed key [], the same on every device, another one at every step: for draws over the global batch.
+      step: steps taken before this one, int32 [].
+      epoch: epochs completed before this step, int32 [].
+      progress: share of the run's steps that were taken before this one, float [].
     """
 
     embeddings: tuple[Array, ...]
     predictions: tuple[Array, ...]
     targets: tuple[Array, ...]
+    representations: tuple[Array, ...]
+    labels: Array
+    indices: Array
+    params: Tree
+    key: Array
+    step: Array
+    epoch: Array
+    progress: Array
+
+
+class Sizes(NamedTuple):
+    """What is known before the first step, for the shapes of a method's parameters and state.
+
+    Attributes:
+      images: N, images of the training split.
+      classes: number of labels; 0 without labels.
+      batch: B, rows of the global batch.
+      representation: F, width of a representation.
+      embedding: D, width of an embedding.
+    """
+
+    images: int
+    classes: int
+    batch: int
+    representation: int
+    embedding: int
 
 
 class Branch(NamedTuple):
@@ -94,10 +132,17 @@ class Network(nn.Module):
 class Method:
     """A way to learn from views of images. Its fields are its hyper-parameters.
 
-    To add one: a subclass with fields and `objective` in its family's file, and its name in METHODS.
+    To add one: a subclass with fields and `objective` in its family's file, and its name in METHODS. What most methods
+    have no use for has a default: parameters and state of its own, a refresh of the state before an epoch, labels,
+    other numbers of views.
     """
 
-    views: ClassVar[int] = 2
+    views: ClassVar[int] = 2  # how many it takes of an image
+    more_views: ClassVar[bool] = False  # or any number from there on
+    needs_labels: ClassVar[bool] = False
+    online_views: ClassVar[slice] = slice(None)  # those that encoder and heads see, with gradient
+    target_views: ClassVar[slice] = slice(None)  # those that the momentum encoder sees
+    refresh_from: ClassVar[int | None] = None  # `refresh` comes before this epoch and each after it; None: never
     constant_rate: ClassVar[tuple[str, ...]] = ()  # parts whose learning rate does not decay
 
     projector: Mlp = Mlp(layers=2, hidden=4096, out=256, last_norm=True)
@@ -124,9 +169,56 @@ class Method:
                 "predictions and targets need one width; set both alike."
             )
 
-    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
-        """This device's share of the loss."""
-        raise TypeError(f"{type(self).__name__} must define objective(out, axis_name).")
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        """This device's share of the loss: the mean over devices is the loss of the global batch.
+
+        Args:
+          out: what the network makes of this device's rows.
+          state: the method's own, read only.
+          axis_name: mapped axis over which the batch is spread; None if the rows are all of it.
+        """
+        raise TypeError(f"{type(self).__name__} must define objective(out, state, axis_name).")
+
+    def init_params(self, key: Array, sizes: Sizes) -> Tree:
+        """Trained parameters beside those of encoder and heads, which the objective gets as `out.params`.
+
+        The optimiser knows them as the part "readout".
+        """
+        del key, sizes
+        return {}
+
+    def init_state(self, key: Array, sizes: Sizes) -> Tree:
+        """What the method carries from step to step without gradient: arrays, the same on every device."""
+        del key, sizes
+        return {}
+
+    def next_state(self, out: Outputs, state: Tree, axis_name: AxisName) -> Tree:
+        """The state after a step, from what its objective saw; no gradient goes through it.
+
+        It must be the same on every device: whatever depends on rows is gathered or summed over axis_name here.
+        """
+        del out, axis_name
+        return state
+
+    def refresh(self, state: Tree, embeddings: Array, key: Array) -> Tree:
+        """The state at the start of an epoch, from all training images; jitted, on every device alike.
+
+        Args:
+          state: of the end of the epoch before.
+          embeddings: float32 [N, D] by place in the training split: raw outputs of the momentum encoder's projector, or
+            without one of the encoder's own, without augmentation, norms by their running statistics.
+          key: typed key [], another one in every epoch.
+        """
+        raise TypeError(f"{type(self).__name__} must define refresh(state, embeddings, key).")
+
+    def check_views(self, count: int) -> None:
+        """Raises UserError unless the method takes so many views of an image."""
+        if count < self.views or (count > self.views and not self.more_views):
+            least = "at least " if self.more_views else ""
+            raise UserError(
+                f"{type(self).__name__} needs {least}{self.views} views, the augmentation makes {count}; "
+                f"set --views {self.views}, or with_views(augmentation, {self.views}) in an experiment."
+            )
 
     def network(self, encoder: Encoder, axis_name: AxisName) -> Network:
         """The module that is trained, its norms synchronised over axis_name."""

@@ -7,7 +7,7 @@ import jax
 from jaxclr import losses
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp
-from jaxclr.methods.base import Method, Outputs, Shared, Target
+from jaxclr.methods.base import Method, Outputs, Shared, Target, Tree
 
 Array = jax.Array
 
@@ -28,7 +28,7 @@ class SimClr(Method):
     target: Target = Shared()
     """What predictions are compared with."""
 
-    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         (z1, _), (_, z2) = out.predictions, out.targets
         return losses.nt_xent(z1, z2, temperature=self.temperature, axis_name=axis_name)
 
@@ -40,7 +40,7 @@ class MocoV3(Method):
     temperature: float = 1.0
     """Divides the affinities; the loss is multiplied by twice of it."""
 
-    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         (q1, q2), (k1, k2) = out.predictions, out.targets
         both = sum(
             losses.info_nce(q, k, temperature=self.temperature, axis_name=axis_name)

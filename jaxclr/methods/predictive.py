@@ -8,7 +8,7 @@ import jax
 from jaxclr import losses
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp
-from jaxclr.methods.base import Method, MomentumEncoder, Outputs, StopGradient, Target
+from jaxclr.methods.base import Method, MomentumEncoder, Outputs, StopGradient, Target, Tree
 
 Array = jax.Array
 
@@ -23,7 +23,7 @@ class Byol(Method):
     target: Target = MomentumEncoder(momentum=0.996, update="after_update")
     """What predictions are compared with."""
 
-    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         return losses.byol(*out.predictions, *out.targets, axis_name=axis_name)
 
 
@@ -45,5 +45,5 @@ class SimSiam(Method):
     target: Target = StopGradient()
     """What predictions are compared with."""
 
-    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         return losses.sim_siam(*out.predictions, *out.targets, axis_name=axis_name)

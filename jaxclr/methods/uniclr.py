@@ -9,7 +9,7 @@ from jaxclr import losses
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp
 from jaxclr.losses.uniclr import SymmetryScale
-from jaxclr.methods.base import Method, Outputs, Shared, Target
+from jaxclr.methods.base import Method, Outputs, Shared, Target, Tree
 
 Array = jax.Array
 
@@ -27,7 +27,7 @@ class SimAffinity(Method):
     symmetry_scale: SymmetryScale = "frobenius"
     """frobenius: the official norm, which grows with the batch; per_sample: divided by the batch."""
 
-    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         loss = functools.partial(
             losses.sim_affinity,
             temperature=self.temperature,
@@ -58,7 +58,7 @@ class SimWhitening(Method):
     logit_divisor: float | None = None
     """Divides the affinities too; None: the global batch size, as the official code on one device."""
 
-    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         loss = functools.partial(
             losses.sim_whitening,
             temperature=self.temperature,
@@ -79,7 +79,7 @@ class SimTrace(Method):
     eps: float = 0.01
     """Ridge added to the covariance; positive."""
 
-    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         loss = functools.partial(losses.sim_trace, eps=self.eps, axis_name=axis_name)
         (q1, q2), (k1, k2) = out.predictions, out.targets
         return loss(q1, k2) + loss(q2, k1)
@@ -104,6 +104,6 @@ class SimTracePlain(Method):
     target: Target = Shared()
     """What predictions are compared with."""
 
-    def objective(self, out: Outputs, axis_name: AxisName) -> Array:
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         (q1, _), (_, k2) = out.predictions, out.targets
         return losses.sim_trace(q1, k2, eps=self.eps, stop_statistics=False, axis_name=axis_name)

@@ -1,5 +1,6 @@
 """Training: state, step, loop, checkpoints, and the evaluation of a run."""
 
+from jaxclr.training.batches import Batch as Batch
 from jaxclr.training.config import Config as Config
 from jaxclr.training.evaluate import evaluate as evaluate
 from jaxclr.training.loop import train as train
@@ -10,8 +11,8 @@ from jaxclr.training.optimizers import Sgd as Sgd
 from jaxclr.training.run import Run as Run
 from jaxclr.training.session import Session as Session
 from jaxclr.training.session import open_session as open_session
-from jaxclr.training.step import Recipe as Recipe
-from jaxclr.training.step import State as State
-from jaxclr.training.step import init_state as init_state
+from jaxclr.training.state import Recipe as Recipe
+from jaxclr.training.state import State as State
+from jaxclr.training.state import init_state as init_state
 from jaxclr.training.step import map_step as map_step
 from jaxclr.training.step import train_step as train_step

@@ -1,43 +1,69 @@
-"""Batches from images that live on the devices."""
+"""Batches from a split that lives on the devices."""
 
 import functools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxclr.data import epoch_order
+from jaxclr.data import Split, epoch_order
+
+Array = jax.Array
+
+
+class Batch(NamedTuple):
+    """Images and what is known of them, rows of the global batch or of one device's part of it.
+
+    Attributes:
+      images: uint8 [b, H, W, C].
+      indices: their places in the training split, int32 [b].
+      labels: int32 [b], -1 where there are none.
+    """
+
+    images: Array
+    indices: Array
+    labels: Array
+
+
+def resident(split: Split, mesh: Mesh) -> Batch:
+    """A whole split in its own order, with a copy on every device."""
+    count = len(split.images)
+    indices = np.arange(count, dtype=np.int32)
+    labels = np.full(count, -1) if split.labels is None else split.labels
+    whole = Batch(split.images, indices, labels.astype(np.int32))
+    return jax.device_put(whole, NamedSharding(mesh, P()))
 
 
 def resident_batches(
-    images: np.ndarray, *, batch_size: int, seed: int, mesh: Mesh, start: int = 0
-) -> Iterator[jax.Array]:
+    whole: Batch, *, batch_size: int, seed: int, mesh: Mesh, start: int = 0
+) -> Iterator[Batch]:
     """The batches of every epoch in turn, without end; batch t is a function of (seed, t) alone.
 
     Args:
-      images: uint8 [N, H, W, C]; a copy is put on every device.
+      whole: the split, on every device.
       batch_size: rows of the global batch; the last N mod batch_size images of an epoch's order are left out.
       seed: of the orders.
       mesh: the devices.
       start: number of the first batch to yield.
 
     Yields:
-      uint8 [batch_size, H, W, C], spread over the devices by rows.
+      A batch, spread over the devices by rows.
     """
     everywhere, by_rows = NamedSharding(mesh, P()), NamedSharding(mesh, P(mesh.axis_names))
-    resident = jax.device_put(images, everywhere)
-    per_epoch = len(images) // batch_size
+    count = len(whole.images)
+    per_epoch = count // batch_size
 
     @functools.partial(jax.jit, out_shardings=by_rows)
-    def take(images: jax.Array, order: jax.Array, index: int) -> jax.Array:
+    def take(whole: Batch, order: Array, index: int) -> Batch:
         rows = jax.lax.dynamic_slice_in_dim(order, index * batch_size, batch_size)
-        return images[rows]
+        return jax.tree.map(lambda leaf: leaf[rows], whole)
 
     epoch, first = divmod(start, per_epoch)
     while True:
-        order = jax.device_put(epoch_order(seed, epoch, len(images)), everywhere)
+        order = jax.device_put(epoch_order(seed, epoch, count), everywhere)
         for index in range(first, per_epoch):
-            yield take(resident, order, index)
+            yield take(whole, order, index)
         epoch, first = epoch + 1, 0

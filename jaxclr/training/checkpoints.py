@@ -6,7 +6,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxclr.errors import UserError
-from jaxclr.training.step import State
+from jaxclr.training.state import State
 
 
 class Checkpoints:

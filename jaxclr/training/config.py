@@ -83,11 +83,7 @@ class Config:
             "more than zero, or None",
         )
         _require(self, "mapper", self.mapper in ("shard_map", "pmap"), "'shard_map' or 'pmap'")
-        views = len(self.augmentation.views)
-        if views != self.method.views:
-            raise UserError(
-                f"{type(self.method).__name__} needs {self.method.views} views, the augmentation makes {views}."
-            )
+        self.method.check_views(len(self.augmentation.views))
 
 
 def to_json(config: Config) -> str:

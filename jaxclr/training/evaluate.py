@@ -9,13 +9,13 @@ import numpy as np
 import rich.box
 import rich.table
 
-from jaxclr.augment import PhotoView, resize
 from jaxclr.data import Dataset, Split
 from jaxclr.errors import UserError
 from jaxclr.evaluation import few_label_probe, knn_accuracy, linear_probe
 from jaxclr.methods import Network
 from jaxclr.training.session import Session
-from jaxclr.training.step import State, normalize
+from jaxclr.training.state import State
+from jaxclr.training.views import plain_view
 
 KNN = ((200, 0.1), (20, 0.07))  # (k, temperature): lightly's and solo-learn's settings
 LABELS = (1, 5, 10)
@@ -38,13 +38,11 @@ def represent(session: Session, state: State, images: np.ndarray, *, batch: int 
       float32 [N, F].
     """
     recipe = session.recipe
-    view = recipe.augmentation.views[0]
-    size = view.size if isinstance(view, PhotoView) else images.shape[1]
     variables = {"params": state.params, "batch_stats": state.batch_stats}
 
     @jax.jit
     def embed(variables: Any, images: jax.Array) -> jax.Array:
-        pixels = normalize(resize(images, size), recipe.mean, recipe.std)
+        pixels = plain_view(images, recipe)
         out = recipe.network.apply(variables, pixels, method=Network.represent)
         return out.astype(jnp.float32)
 

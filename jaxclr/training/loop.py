@@ -11,17 +11,19 @@ import jax.numpy as jnp
 import rich.console
 
 from jaxclr.errors import UserError
-from jaxclr.training.batches import resident_batches
+from jaxclr.training.batches import Batch, resident, resident_batches
 from jaxclr.training.checkpoints import Checkpoints
 from jaxclr.training.logs import Logs
+from jaxclr.training.refresh import compile_refresh, refresh_is_due
 from jaxclr.training.run import Run
 from jaxclr.training.session import AXIS, Session
-from jaxclr.training.step import State, map_step, train_step
+from jaxclr.training.state import State
+from jaxclr.training.step import map_step, train_step
 
 Evaluate = Callable[[Session, State], Mapping[str, Any]]
 
 
-def compile_step(session: Session) -> Callable[[State, jax.Array], tuple[State, dict[str, Any]]]:
+def compile_step(session: Session) -> Callable[[State, Batch], tuple[State, dict[str, Any]]]:
     """The training step on the session's devices, as its configuration maps it."""
     step = functools.partial(train_step, recipe=session.recipe, axis_name=AXIS)
     return map_step(step, session.mesh, session.config.mapper)
@@ -58,9 +60,10 @@ def train(
     if checkpoints.latest is not None:
         state = checkpoints.restore(state).replace(bad_step=state.bad_step)
     start = int(state.step)
-    step_fn = compile_step(session)
+    step_fn, refreshed = compile_step(session), compile_refresh(session)
+    whole = resident(session.dataset.train, session.mesh)
     batches = resident_batches(
-        session.dataset.train.images,
+        whole,
         batch_size=config.batch_size,
         seed=config.seed,
         mesh=session.mesh,
@@ -71,6 +74,10 @@ def train(
     clock = _Clock()
     with Logs(run, start=start, steps=session.steps, console=console) as logs:
         for done in range(start + 1, last + 1):
+            if refresh_is_due(session, done - 1):
+                jax.block_until_ready(state)
+                with clock.paused():
+                    state = jax.block_until_ready(refreshed(state, whole.images))
             state, metrics = step_fn(state, next(batches))
             if one_at_a_time or done == start + 1:
                 jax.block_until_ready(state)

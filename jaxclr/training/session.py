@@ -11,7 +11,7 @@ from jaxclr.training.config import Config
 from jaxclr.data import Dataset, channel_statistics, load
 from jaxclr.errors import UserError
 from jaxclr.training.optimizers import make_optimizer, warmup_cosine
-from jaxclr.training.step import Recipe, State, init_state
+from jaxclr.training.state import Recipe, State, init_state
 
 AXIS = "batch"
 
@@ -26,11 +26,11 @@ class Session(NamedTuple):
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.dataset.train.images) // self.config.batch_size
+        return self.recipe.steps_per_epoch
 
     @property
     def steps(self) -> int:
-        return self.config.epochs * self.steps_per_epoch
+        return self.recipe.steps
 
     def init_state(self) -> State:
         """The state before the first step, on every device."""
@@ -57,6 +57,11 @@ def open_session(config: Config) -> Session:
             f"batch_size {config.batch_size} is larger than the {len(images)} training images of "
             f"'{config.data.source}'; set --batch-size to {len(images)} or less."
         )
+    if config.method.needs_labels and dataset.train.labels is None:
+        raise UserError(
+            f"{type(config.method).__name__} learns from labels, and '{config.data.source}' has none; "
+            "give images in class sub-folders or labels beside them, or choose another --method."
+        )
     if config.data.mean is None:
         mean, std = channel_statistics(images)
         data = dataclasses.replace(config.data, mean=mean, std=std)
@@ -66,10 +71,18 @@ def open_session(config: Config) -> Session:
             f"data.mean has {len(config.data.mean)} numbers, the images {images.shape[-1]} channels; give one per channel."
         )
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
-    return Session(config, dataset, mesh, _recipe(config, len(images)))
+    recipe = make_recipe(config, images=len(images), classes=len(dataset.classes))
+    return Session(config, dataset, mesh, recipe)
 
 
-def _recipe(config: Config, images: int) -> Recipe:
+def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:
+    """The recipe of a configuration whose data.mean and data.std are known.
+
+    Args:
+      config: what the run is.
+      images: number of training images.
+      classes: number of their labels; 0 without labels.
+    """
     steps_per_epoch = images // config.batch_size
     steps = config.epochs * steps_per_epoch
     peak = config.optimizer.learning_rate * config.batch_size / 256
@@ -89,6 +102,9 @@ def _recipe(config: Config, images: int) -> Recipe:
         augmentation=config.augmentation,
         optimizer=optimizer,
         schedule=schedule,
+        images=images,
+        classes=classes,
+        batch_size=config.batch_size,
         steps=steps,
         seed=config.seed,
         mean=config.data.mean,

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,119 +11,44 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxclr.affinity import AxisName
-from jaxclr.affinity.collectives import row_ids
-from jaxclr.augment import Augmentation
-from jaxclr.methods import Branch, Method, MomentumEncoder, Network, Outputs, StopGradient
+from jaxclr.methods import Branch, MomentumEncoder, Network, Outputs, StopGradient
+from jaxclr.training.batches import Batch
 from jaxclr.training.optimizers import momentum_ramp
+from jaxclr.training.state import Recipe, State, settled, step_key, target_parts
+from jaxclr.training.views import take_views
 
 Array = jax.Array
 Tree = Any
 Mapper = Literal["shard_map", "pmap"]
+Step = Callable[[State, Batch], tuple[State, dict[str, Array]]]
 
-# The stream of the parameters. Images of step t draw from fold_in(key(seed), t), and no run has so many steps.
-_PARAMETERS = 0xA110C000
-_TARGET_PARTS = ("encoder", "projector")
-
-
-@flax.struct.dataclass
-class State:
-    """All that changes while training, the same on every device.
-
-    Attributes:
-      step: int32 [], steps taken.
-      params: parameters of the network, by part: encoder, projector and, if any, predictor.
-      batch_stats: running statistics of its norms, likewise.
-      target_params: parameters of the momentum encoder and its projector; {} without one.
-      target_batch_stats: its running statistics.
-      opt_state: state of the optimiser.
-      bad_step: int32 [], the first step whose loss, gradient or update was not finite, after which nothing changes; -1 if none.
-    """
-
-    step: Array
-    params: Tree
-    batch_stats: Tree
-    target_params: Tree
-    target_batch_stats: Tree
-    opt_state: Tree
-    bad_step: Array
-
-
-class Recipe(NamedTuple):
-    """What a step needs to know and never changes."""
-
-    method: Method
-    network: Network
-    augmentation: Augmentation
-    optimizer: optax.GradientTransformation
-    schedule: optax.Schedule
-    steps: int
-    seed: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-def init_state(recipe: Recipe, image_shape: tuple[int, ...]) -> State:
-    """The state before the first step; the momentum encoder starts as a copy.
-
-    Args:
-      recipe: the recipe of the run.
-      image_shape: (H, W, C) of a source image.
-    """
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    view = jax.eval_shape(recipe.augmentation, keys, images)[0]
-    key = jax.random.fold_in(jax.random.key(recipe.seed), _PARAMETERS)
-
-    @jax.jit
-    def init() -> State:
-        variables = recipe.network.init(key, jnp.zeros(view.shape, view.dtype), train=False)
-        params, stats = variables["params"], variables.get("batch_stats", {})
-        momentum = isinstance(recipe.method.target, MomentumEncoder)
-        return State(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            batch_stats=stats,
-            target_params=_target_parts(params) if momentum else {},
-            target_batch_stats=_target_parts(stats) if momentum else {},
-            opt_state=recipe.optimizer.init(params),
-            bad_step=jnp.full((), -1, jnp.int32),
-        )
-
-    return init()
+# Folded into a step's key for the draws of a method: places in the batch, which images fold in, are below 2**31.
+_METHOD = 0xB1EC7000
 
 
 def train_step(
-    state: State, images: Array, *, recipe: Recipe, axis_name: AxisName
+    state: State, batch: Batch, *, recipe: Recipe, axis_name: AxisName
 ) -> tuple[State, dict[str, Array]]:
-    """One step on this device's images of the global batch.
+    """One step on this device's rows of the global batch.
 
     Args:
       state: replicated.
-      images: uint8 [b, H, W, C]; device d holds images d*b ... (d+1)*b - 1 of the batch.
+      batch: of b rows; device d holds rows d*b ... (d+1)*b - 1 of the global batch.
       recipe: the recipe of the run.
-      axis_name: mapped axis over which the batch is spread; None if images are all of it.
+      axis_name: mapped axis over which the batch is spread; None if its rows are all of it.
 
     Returns:
       The next state, and scalars of the global batch: loss, grad_norm, learning_rate, bad_step.
     """
-    views = take_views(state.step, images, recipe=recipe, axis_name=axis_name)
-    target, target_outputs = _targets_before(state, views, recipe)
+    method = recipe.method
+    views = take_views(state.step, batch.images, recipe=recipe, axis_name=axis_name)
+    target, targets = _targets_before(state, views, recipe)
 
-    def share(params: Tree) -> tuple[Array, Tree]:
-        branches, stats = _forward(recipe.network, params, state.batch_stats, views)
-        embeddings = tuple(branch.embedding for branch in branches)
-        match recipe.method.target:
-            case MomentumEncoder():
-                targets = target_outputs
-            case StopGradient():
-                targets = jax.lax.stop_gradient(embeddings)
-            case _:
-                targets = embeddings
-        predictions = tuple(branch.prediction for branch in branches)
-        outputs = Outputs(embeddings, predictions, targets)
-        return recipe.method.objective(outputs, axis_name), stats
+    def share(params: Tree) -> tuple[Array, tuple[Outputs, Tree]]:
+        out, stats = _outputs(params, state, batch, views, targets, recipe)
+        return method.objective(out, state.method_state, axis_name), (out, stats)
 
-    (loss, batch_stats), gradients = jax.value_and_grad(share, has_aux=True)(state.params)
+    (loss, (out, batch_stats)), gradients = jax.value_and_grad(share, has_aux=True)(state.params)
     # The gradient of a share already holds what other devices' shares owe to this one's rows: the mean is exact.
     if axis_name is not None:
         loss, gradients = jax.lax.pmean((loss, gradients), axis_name)
@@ -137,6 +61,9 @@ def train_step(
         batch_stats=batch_stats,
         **_target_after(target, params, state.step, recipe),
         opt_state=opt_state,
+        method_state=settled(
+            method.next_state(out, state.method_state, axis_name), state.method_state
+        ),
         bad_step=state.bad_step,
     )
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.tree.norm(updates))
@@ -152,47 +79,23 @@ def train_step(
     return kept.replace(bad_step=bad_step), metrics
 
 
-def take_views(
-    step: Array, images: Array, *, recipe: Recipe, axis_name: AxisName
-) -> tuple[Array, ...]:
-    """Normalised random views of this device's images.
-
-    Image i of the global batch draws from fold_in(fold_in(key(seed), step), i), whatever the devices.
-
-    Args:
-      step: int32 [].
-      images: uint8 [b, H, W, C].
-      recipe: the recipe of the run.
-      axis_name: mapped axis over which the batch is spread; None if images are all of it.
-
-    Returns:
-      A [b, h, w, C] of floats for each view.
-    """
-    key = jax.random.fold_in(jax.random.key(recipe.seed), step)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, row_ids(images, axis_name))
-    return tuple(
-        normalize(view, recipe.mean, recipe.std) for view in recipe.augmentation(keys, images)
-    )
+def observe(state: State, batch: Batch, *, recipe: Recipe, axis_name: AxisName) -> Outputs:
+    """What the objective sees in a step on this device's rows; arguments as in `train_step`."""
+    views = take_views(state.step, batch.images, recipe=recipe, axis_name=axis_name)
+    _, targets = _targets_before(state, views, recipe)
+    return _outputs(state.params, state, batch, views, targets, recipe)[0]
 
 
-def normalize(images: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
-    """Images [b, h, w, C] in [0, 1], less the mean and divided by the standard deviation of their channels."""
-    mean, std = (jnp.asarray(value, images.dtype)[None, None, None, :] for value in (mean, std))
-    return (images - mean) / std
-
-
-def map_step(
-    step: Callable[[State, Array], tuple[State, dict[str, Array]]], mesh: Mesh, how: Mapper
-) -> Callable[[State, Array], tuple[State, dict[str, Array]]]:
+def map_step(step: Step, mesh: Mesh, how: Mapper) -> Step:
     """Runs a per-device step on all devices of a mesh; both mappers take and give the same arrays.
 
     Args:
-      step: of a state and this device's images, over the axes of the mesh.
+      step: of a state and this device's rows, over the axes of the mesh.
       mesh: its devices; `jax.pmap` takes a mesh of one axis.
       how: "shard_map" for `jax.jit(jax.shard_map(...))`, "pmap" for `jax.pmap`.
 
     Returns:
-      A function of a replicated state, whose buffers it consumes, and the images of the global batch [B, H, W, C].
+      A function of a replicated state, whose buffers it consumes, and the global batch.
     """
     axes = mesh.axis_names if len(mesh.axis_names) > 1 else mesh.axis_names[0]
     if how == "shard_map":
@@ -208,10 +111,10 @@ def map_step(
     )
 
     @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, P(axes)))
-    def split(images: Array) -> Array:
-        return images.reshape(len(devices), -1, *images.shape[1:])
+    def split(batch: Batch) -> Batch:
+        return jax.tree.map(lambda leaf: leaf.reshape(len(devices), -1, *leaf.shape[1:]), batch)
 
-    return lambda state, images: mapped(state, split(images))
+    return lambda state, batch: mapped(state, split(batch))
 
 
 def _forward(
@@ -228,6 +131,41 @@ def _forward(
     return branches, stats
 
 
+def _outputs(
+    params: Tree,
+    state: State,
+    batch: Batch,
+    views: tuple[Array, ...],
+    targets: tuple[Array, ...],
+    recipe: Recipe,
+) -> tuple[Outputs, Tree]:
+    """What the objective sees at parameters that may differ from the state's, and the network's next statistics."""
+    online = views[recipe.method.online_views]
+    branches, stats = _forward(recipe.network, params, state.batch_stats, online)
+    embeddings = tuple(branch.embedding for branch in branches)
+    match recipe.method.target:
+        case MomentumEncoder():
+            pass
+        case StopGradient():
+            targets = jax.lax.stop_gradient(embeddings)
+        case _:
+            targets = embeddings
+    out = Outputs(
+        embeddings=embeddings,
+        predictions=tuple(branch.prediction for branch in branches),
+        targets=targets,
+        representations=tuple(branch.representation for branch in branches),
+        labels=batch.labels,
+        indices=batch.indices,
+        params=params.get("readout", {}),
+        key=jax.random.fold_in(step_key(recipe.seed, state.step), _METHOD),
+        step=state.step,
+        epoch=state.step // recipe.steps_per_epoch,
+        progress=state.step / recipe.steps,
+    )
+    return out, stats
+
+
 class _Momentum(NamedTuple):
     params: Tree
     stats: Tree
@@ -236,7 +174,7 @@ class _Momentum(NamedTuple):
 def _targets_before(
     state: State, views: tuple[Array, ...], recipe: Recipe
 ) -> tuple[_Momentum, tuple[Array, ...]]:
-    """The momentum encoder as it embeds the targets, and these embeddings."""
+    """The momentum encoder as it embeds the targets, and these embeddings; nothing without one."""
     spec = recipe.method.target
     if not isinstance(spec, MomentumEncoder):
         return _Momentum({}, {}), ()
@@ -244,7 +182,8 @@ def _targets_before(
     if spec.update == "before_keys":
         params = _average(params, state.params, state.step, recipe)
     network = recipe.network.clone(predictor=None)
-    branches, stats = _forward(network, params, state.target_batch_stats, views)
+    seen = views[recipe.method.target_views]
+    branches, stats = _forward(network, params, state.target_batch_stats, seen)
     return _Momentum(params, stats), tuple(
         jax.lax.stop_gradient(branch.embedding) for branch in branches
     )
@@ -262,9 +201,4 @@ def _average(target: Tree, params: Tree, step: Array, recipe: Recipe) -> Tree:
     spec = recipe.method.target
     momentum = momentum_ramp(spec.momentum, ramp=spec.ramp, step=step, steps=recipe.steps)
     mix = lambda old, new: (momentum * old + (1 - momentum) * new).astype(old.dtype)
-    return jax.tree.map(mix, target, _target_parts(params))
-
-
-def _target_parts(tree: Tree) -> Tree:
-    return {part: tree[part] for part in _TARGET_PARTS if part in tree}
-
+    return jax.tree.map(mix, target, target_parts(params))

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, PhotoView, with_size
+from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, PhotoView, with_size, with_views
 from jaxclr.errors import UserError
 
 
@@ -24,7 +24,9 @@ def test_recipes_run(name, photos):
     augmentation = with_size(AUGMENTATIONS[name], 32)
     keys = jax.random.split(jax.random.key(0), 3)
     shapes = [view.shape for view in jax.eval_shape(augmentation, keys, photos)]
-    assert shapes == [(3, 90, 120, 3) if name == "digits" else (3, 32, 32, 3)] * 2
+    small = {"multi_crop": [(3, 14, 14, 3)] * 6, "cifar_multi_crop": [(3, 16, 16, 3)] * 4}
+    first = (3, 90, 120, 3) if name == "digits" else (3, 32, 32, 3)
+    assert shapes == [first] * 2 + small.get(name, [])
 
 
 def test_recipes_are_the_published_ones():
@@ -46,6 +48,20 @@ def test_recipes_are_the_published_ones():
 def test_with_size_leaves_digit_views():
     mixed = Augmentation((PhotoView(size=224), DigitView()))
     assert with_size(mixed, 64) == Augmentation((PhotoView(size=64), DigitView()))
+
+
+def test_multi_crop_is_swavs():
+    views = AUGMENTATIONS["multi_crop"].views
+    assert [view.size for view in views] == [224] * 2 + [96] * 6
+    assert [view.crop_scale for view in views] == [(0.14, 1.0)] * 2 + [(0.05, 0.14)] * 6
+    assert all((view.hue, view.brightness, view.blur) == (0.2, 0.8, 0.5) for view in views)
+
+
+def test_with_views_cuts_or_starts_over():
+    first, second = views = AUGMENTATIONS["byol"].views
+    assert with_views(AUGMENTATIONS["byol"], 5).views == (*views, *views, first)
+    assert with_views(AUGMENTATIONS["byol"], 1).views == (first,)
+    assert with_views(AUGMENTATIONS["byol"], 2) == AUGMENTATIONS["byol"]
 
 
 def test_an_augmentation_has_a_view():

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 import pytest
-from tiny import tiny_config
+from tiny import rows_of, tiny_config
 
 from jaxclr.affinity import positives, unit_rows
 from jaxclr.encoders import Mlp, SmallConv
@@ -15,7 +15,7 @@ from jaxclr.evaluation import effective_rank, total_variance
 from jaxclr.methods import Method, Shared, SimTracePlain
 from jaxclr.training import Sgd, train_step
 from jaxclr.training.session import open_session
-from jaxclr.training.step import take_views
+from jaxclr.training.views import take_views
 
 STEPS, BATCH, WIDTH = 300, 64, 64
 
@@ -27,7 +27,7 @@ class PlainCosine(Method):
     predictor: Mlp | None = None
     target: Shared = Shared()
 
-    def objective(self, out, axis_name):
+    def objective(self, out, state, axis_name):
         one, two = (unit_rows(z) for z in out.embeddings)
         return -jnp.mean(positives(one, two))
 
@@ -45,19 +45,19 @@ def variance_and_rank(method, last_norm):
     )
     session = open_session(config)
     recipe = session.recipe._replace(network=config.method.network(config.encoder, None))
-    images = jnp.asarray(session.dataset.train.images)
+    whole = jax.tree.map(jnp.asarray, rows_of(session, slice(None)))
     step = functools.partial(train_step, recipe=recipe, axis_name=None)
 
     @jax.jit
     def train(state):
         def one(state, index):
-            rows = jax.random.choice(jax.random.fold_in(jax.random.key(1), index), len(images), (BATCH,))
-            return step(state, images[rows])[0], None
+            rows = jax.random.choice(jax.random.fold_in(jax.random.key(1), index), len(whole.images), (BATCH,))
+            return step(state, jax.tree.map(lambda leaf: leaf[rows], whole))[0], None
 
         return jax.lax.scan(one, state, jnp.arange(STEPS))[0]
 
     state = train(jax.device_put(jax.device_get(session.init_state()), jax.devices()[0]))
-    view, _ = take_views(jnp.int32(STEPS + 1), images[:512], recipe=recipe, axis_name=None)
+    view, _ = take_views(jnp.int32(STEPS + 1), whole.images[:512], recipe=recipe, axis_name=None)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     branch, _ = recipe.network.apply(variables, view, train=True, mutable=["batch_stats"])
     assert state.bad_step == -1

@@ -86,8 +86,8 @@ def breaking_update(recipe):
 
 def breaking_loss(recipe):
     class Breaks(type(recipe.method)):
-        def objective(self, out, axis_name):
-            return super().objective(out, axis_name) + jnp.inf
+        def objective(self, out, state, axis_name):
+            return super().objective(out, state, axis_name) + jnp.inf
 
     values = {f.name: getattr(recipe.method, f.name) for f in dataclasses.fields(recipe.method)}
     return recipe._replace(method=Breaks(**values))

@@ -1,0 +1,85 @@
+"""What a method learns from all training images at once, at the start of an epoch."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxclr.methods import MomentumEncoder
+from jaxclr.training.session import AXIS, Session
+from jaxclr.training.state import REFRESH, Recipe, State, settled
+from jaxclr.training.views import plain_view
+
+Array = jax.Array
+
+ROWS = 256  # most images that a device embeds at once
+
+
+def refresh_is_due(session: Session, step: int) -> bool:
+    """Whether the method refreshes its state after so many steps, before the next one."""
+    epoch, offset = divmod(step, session.steps_per_epoch)
+    first = session.config.method.refresh_from
+    return first is not None and offset == 0 and epoch >= first
+
+
+def compile_refresh(session: Session) -> Callable[[State, Array], State]:
+    """The state with the method's own refreshed, as a function of it and of all training images, uint8 [N, H, W, C].
+
+    The key is folded from seed and epoch, so that a run that stops and resumes refreshes as one that went on. After a
+    bad step nothing changes.
+    """
+    recipe, everywhere = session.recipe, NamedSharding(session.mesh, P())
+
+    @jax.jit
+    def refreshed(state: State, images: Array) -> State:
+        embeddings = jax.lax.with_sharding_constraint(embed(state, images), everywhere)
+        epoch = state.step // recipe.steps_per_epoch
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.seed), REFRESH), epoch)
+        old = state.method_state
+        new = settled(recipe.method.refresh(old, embeddings, key), old)
+        kept = jax.tree.map(lambda a, b: jnp.where(state.bad_step < 0, a, b), new, old)
+        return jax.lax.with_sharding_constraint(kept, everywhere)
+
+    def embed(state: State, images: Array) -> Array:
+        devices = session.mesh.size
+        chunks = -(-len(images) // (devices * ROWS))
+        rows = -(-len(images) // (devices * chunks))
+
+        def mine(state: State, images: Array) -> Array:
+            first = jax.lax.axis_index(AXIS) * chunks * rows
+            places = (first + jnp.arange(chunks * rows)) % len(images)
+            one_chunk = lambda places: plain_embeddings(state, images[places], recipe)
+            return jax.lax.map(one_chunk, places.reshape(chunks, rows))
+
+        mapped = jax.shard_map(
+            mine, mesh=session.mesh, in_specs=P(), out_specs=P(AXIS), check_vma=False
+        )
+        found = mapped(state, images)
+        return found.reshape(-1, found.shape[-1])[: len(images)]
+
+    return lambda state, images: state.replace(method_state=refreshed(state, images))
+
+
+def plain_embeddings(state: State, images: Array, recipe: Recipe) -> Array:
+    """Embeddings without augmentation by the momentum encoder, or without one by the encoder; norms by running statistics.
+
+    Args:
+      state: whose parameters.
+      images: uint8 [b, H, W, C].
+      recipe: the recipe of the run.
+
+    Returns:
+      [b, D], float32 at least.
+    """
+    momentum = isinstance(recipe.method.target, MomentumEncoder)
+    params, stats = (
+        (state.target_params, state.target_batch_stats)
+        if momentum
+        else (state.params, state.batch_stats)
+    )
+    network = recipe.network.clone(predictor=None)
+    variables = {"params": params, "batch_stats": stats}
+    embedding = network.apply(variables, plain_view(images, recipe), train=False).embedding
+    return embedding.astype(jnp.promote_types(embedding.dtype, jnp.float32))
