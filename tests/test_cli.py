@@ -45,6 +45,9 @@ MISTAKES = {
     "--method needs a name": ["train", DIGITS, "--method"],
     "Perhaps you meant: --method.temperature": ["train", DIGITS, "--method.temprature", "1"],
     "temperature must be more than zero": ["train", DIGITS, "--method.temperature", "0"],
+    "--views must be a whole number of at least 1, got 'two'": ["train", DIGITS, "--views", "two"],
+    "SimAffinity needs 2 views, the augmentation makes 3": ["train", DIGITS, "--views=3"],
+    "SimAffinity needs 2 views, the augmentation makes 6": ["train", DIGITS, "--augmentation", "cifar_multi_crop"],
     "batch_size 100 cannot be spread evenly over 8": ["train", DIGITS, "--batch-size", "100"],
     "larger than the 1437 training images": ["train", DIGITS, "--batch-size", "1440"],
     "no data source named 'tfd'. Did you mean 'tfds'": ["train", DIGITS, "--data.source", "tfd:x"],
@@ -112,5 +115,5 @@ def test_help_shows_every_field_and_its_default():
 def test_names_are_listed(capsys):
     cli.main(["list"])
     said = capsys.readouterr().out
-    for name in ("sim_trace_plain", "vit_small", "adamw", "byol", "tfds"):
+    for name in ("[2 views]", "sim_trace_plain", "vit_small", "adamw", "byol", "tfds"):
         assert name in said

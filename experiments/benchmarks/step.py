@@ -32,25 +32,40 @@ import numpy as np
 import rich.console
 import rich.table
 import tyro
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxclr import training
 from jaxclr.augment import AUGMENTATIONS
 from jaxclr.data import Data
 from jaxclr.encoders import Mlp, SmallConv
-from jaxclr.methods import MomentumEncoder, Outputs, Shared, SimAffinity
-from jaxclr.training import Config, Session, State
-from jaxclr.training.batches import resident_batches
+from jaxclr.methods import MomentumEncoder, Outputs, SimAffinity, StopGradient
+from jaxclr.training import Batch, Config, Recipe, Session, State
+from jaxclr.training.batches import resident, resident_batches
 from jaxclr.training.experiments import load_experiment
 from jaxclr.training.loop import compile_step
 from jaxclr.training.session import AXIS
-from jaxclr.training.step import take_views
+from jaxclr.training.step import observe
+from jaxclr.training.views import take_views
 
 Array = jax.Array
 
 LOOP_BAR_MS = 0.5  # most that the loop may add to a step
 QUIET = rich.console.Console(file=io.StringIO())
+# Where what the objective sees lies: rows on the devices that have them, the rest on all.
+OUTPUT_SPECS = Outputs(
+    embeddings=P(AXIS),
+    predictions=P(AXIS),
+    targets=P(AXIS),
+    representations=P(AXIS),
+    labels=P(AXIS),
+    indices=P(AXIS),
+    params=P(),
+    key=P(),
+    step=P(),
+    epoch=P(),
+    progress=P(),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +195,7 @@ def measure_step(session: Session, *, repeats: int, steps: int) -> dict[str, Any
     }
 
 
-def step_call(session: Session, batch: Array) -> Callable[[], Any]:
+def step_call(session: Session, batch: Batch) -> Callable[[], Any]:
     """Calls the step on one batch, from the state that the call before left."""
     step, state = compile_step(session), session.init_state()
 
@@ -192,7 +207,7 @@ def step_call(session: Session, batch: Array) -> Callable[[], Any]:
     return call
 
 
-def augmentation_call(session: Session, batch: Array) -> Callable[[], Any]:
+def augmentation_call(session: Session, batch: Batch) -> Callable[[], Any]:
     """Takes the views of one batch, and nothing else."""
 
     def views(step: Array, images: Array) -> tuple[Array, ...]:
@@ -204,57 +219,63 @@ def augmentation_call(session: Session, batch: Array) -> Callable[[], Any]:
         )
     )
     step = jax.device_put(jnp.zeros((), jnp.int32), NamedSharding(session.mesh, P()))
-    return lambda: mapped(step, batch)
+    return lambda: mapped(step, batch.images)
 
 
-def loss_call(session: Session, batch: Array) -> Callable[[], Any]:
-    """The loss and its gradient at random embeddings shaped like those of the step."""
-    method, like = session.recipe.method, embedding_type(session, batch)
-    names = ["embeddings"]
-    names += ["predictions"] if method.predictor is not None else []
-    names += ["targets"] if isinstance(method.target, MomentumEncoder) else []
-    keys = jax.random.split(jax.random.key(0), len(names) * method.views)
-    draws = [jax.random.normal(key, like.shape, like.dtype) for key in keys]
-    by_rows = NamedSharding(session.mesh, P(AXIS))
-    inputs = {
-        name: jax.device_put(tuple(draws[i :: len(names)]), by_rows) for i, name in enumerate(names)
-    }
+def loss_call(session: Session, batch: Batch) -> Callable[[], Any]:
+    """The loss and its gradient at what the objective sees in the first step."""
+    state = session.init_state()
+    out = observation(session.recipe, session.mesh)(state, batch)
+    mapped = loss_and_gradient(session.recipe, session.mesh)
+    return lambda: mapped(out, state.method_state)
 
-    def value_and_gradient(inputs: Mapping[str, tuple[Array, ...]]) -> tuple[Array, Any]:
-        share = lambda inputs: method.objective(outputs_of(method.target, inputs), AXIS)
-        value, gradient = jax.value_and_grad(share)(inputs)
-        return jax.lax.pmean(value, AXIS), gradient
 
-    mapped = jax.jit(
+def observation(recipe: Recipe, mesh: Mesh) -> Callable[[State, Batch], Outputs]:
+    """What the objective sees in a step."""
+    return jax.jit(
         jax.shard_map(
-            value_and_gradient,
-            mesh=session.mesh,
-            in_specs=P(AXIS),
-            out_specs=(P(), P(AXIS)),
+            functools.partial(observe, recipe=recipe, axis_name=AXIS),
+            mesh=mesh,
+            in_specs=(P(), P(AXIS)),
+            out_specs=OUTPUT_SPECS,
             check_vma=False,
         )
     )
-    return lambda: mapped(inputs)
 
 
-def outputs_of(target: Any, inputs: Mapping[str, tuple[Array, ...]]) -> Outputs:
-    """What the objective sees; it has gradients with respect to what it has them in the step."""
-    embeddings = inputs["embeddings"]
-    targets = inputs.get("targets", embeddings)
-    if not isinstance(target, Shared):
-        targets = jax.lax.stop_gradient(targets)
-    return Outputs(embeddings, inputs.get("predictions", embeddings), targets)
+def loss_and_gradient(recipe: Recipe, mesh: Mesh) -> Callable[[Outputs, Any], Any]:
+    """The loss at what the objective sees and a state of the method, with the gradients that it has in the step."""
+    method = recipe.method
 
+    def share(trained: Mapping[str, Any], out: Outputs, state: Any) -> Array:
+        embeddings = trained["embeddings"]
+        match method.target:
+            case MomentumEncoder():
+                targets = out.targets
+            case StopGradient():
+                targets = jax.lax.stop_gradient(embeddings)
+            case _:
+                targets = embeddings
+        seen = {"predictions": embeddings, "targets": targets, **trained}
+        return method.objective(out._replace(**seen), state, AXIS)
 
-def embedding_type(session: Session, batch: Array) -> jax.ShapeDtypeStruct:
-    """Shape and type of the embeddings of a view of the batch."""
+    def one_device(out: Outputs, state: Any) -> tuple[Array, Any, Any]:
+        names = ["embeddings", "params"]
+        names += ["predictions"] if method.predictor is not None else []
+        trained = {name: getattr(out, name) for name in names}
+        value, gradients = jax.value_and_grad(share)(trained, out, state)
+        own = jax.lax.pmean(gradients.pop("params"), AXIS)
+        return jax.lax.pmean(value, AXIS), gradients, own
 
-    def embedding(state: State, images: Array) -> Array:
-        view, *_ = take_views(state.step, images, recipe=session.recipe, axis_name=None)
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        return session.recipe.network.apply(variables, view, train=False).embedding
-
-    return jax.eval_shape(embedding, jax.eval_shape(session.init_state), batch)
+    return jax.jit(
+        jax.shard_map(
+            one_device,
+            mesh=mesh,
+            in_specs=(OUTPUT_SPECS, P()),
+            out_specs=(P(), P(AXIS), P()),
+            check_vma=False,
+        )
+    )
 
 
 def count_traces(session: Session, folder: pathlib.Path, steps: int) -> int:
@@ -331,10 +352,10 @@ def tiny_config(*, epochs: int) -> Config:
     )
 
 
-def batches(session: Session) -> Iterator[Array]:
+def batches(session: Session) -> Iterator[Batch]:
     """The batches of a run."""
     return resident_batches(
-        session.dataset.train.images,
+        resident(session.dataset.train, session.mesh),
         batch_size=session.config.batch_size,
         seed=session.config.seed,
         mesh=session.mesh,
@@ -379,7 +400,7 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     )
     parts.add_row("whole step", str(step["whole_ms"]), "")
     for name, meaning in (
-        ("augmentation", "augmentation, both views"),
+        ("augmentation", "augmentation, all views"),
         ("loss", "loss and its gradient"),
         ("rest", "the rest: encoder, heads, update"),
     ):

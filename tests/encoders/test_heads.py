@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxclr.encoders import Mlp
+from jaxclr.encoders import Mlp, SideBySide
 from jaxclr.errors import UserError
 
 
@@ -89,3 +89,15 @@ def test_bad_inputs():
         Mlp().build(None, "float16")
     with pytest.raises(ValueError, match=r"x must be \[batch, features\], got shape \(2, 3, 4\)"):
         Mlp().build(None).init(jax.random.key(0), jnp.zeros((2, 3, 4)), True)
+
+
+def test_heads_side_by_side_are_independent():
+    heads = tuple(Mlp(layers=2, hidden=7, out=3).build(None) for _ in range(2))
+    x = _batch()
+    out, _, variables = _start(SideBySide(heads), x)
+    assert out.shape == (16, 6)
+    for index, head in enumerate(heads):
+        own = {name: tree[f"heads_{index}"] for name, tree in variables.items()}
+        alone, _ = head.apply(own, x, True, mutable=["batch_stats"])
+        np.testing.assert_allclose(out[:, 3 * index : 3 * index + 3], alone, atol=1e-6)
+    assert not np.allclose(out[:, :3], out[:, 3:])
