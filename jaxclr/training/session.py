@@ -66,10 +66,10 @@ def open_session(config: Config) -> Session:
             f"data.mean has {len(config.data.mean)} numbers, the images {images.shape[-1]} channels; give one per channel."
         )
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
-    return Session(config, dataset, mesh, _recipe(config, len(images)))
+    return Session(config, dataset, mesh, make_recipe(config, len(images)))
 
 
-def _recipe(config: Config, images: int) -> Recipe:
+def make_recipe(config: Config, images: int) -> Recipe:
     steps_per_epoch = images // config.batch_size
     steps = config.epochs * steps_per_epoch
     peak = config.optimizer.learning_rate * config.batch_size / 256
