@@ -1,9 +1,13 @@
 """The affinity matrix of two sets of embeddings: its rows, its diagonal and its asymmetry, never the whole of it."""
 
 from jaxclr.affinity.asymmetry import asymmetry as asymmetry
-from jaxclr.affinity.checks import check_embeddings as check_embeddings
 from jaxclr.affinity.checks import check_choice as check_choice
+from jaxclr.affinity.checks import check_embeddings as check_embeddings
+from jaxclr.affinity.checks import check_floats as check_floats
+from jaxclr.affinity.checks import check_ids as check_ids
+from jaxclr.affinity.checks import check_permutations as check_permutations
 from jaxclr.affinity.checks import check_positive as check_positive
+from jaxclr.affinity.checks import check_views as check_views
 from jaxclr.affinity.collectives import AxisName as AxisName
 from jaxclr.affinity.collectives import batch_size as batch_size
 from jaxclr.affinity.collectives import gather_rows as gather_rows
