@@ -20,40 +20,35 @@ step's are the compiler's with this mended.
 """
 
 import dataclasses
-import functools
 import importlib.metadata
 import importlib.util
-import math
 import os
 import pathlib
 import platform
-import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import rich.console
 import rich.table
 import tyro
-from jax.experimental import topologies
-from jax.extend.mlir import ir
-from jax.extend.mlir.dialects import stablehlo
-from jax.sharding import AxisType, Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
+from lowered import Need, Tally, Traffic, need_of, tally
 from measure import check_plots, figure, machine_table, save, verdict
-from step import outputs_of
+from programs import (
+    info_nce_program,
+    loss_program,
+    mesh_of,
+    pod,
+    prepare_compiler,
+    recipe_of,
+    step_program,
+)
 
-from jaxclr import losses
 from jaxclr.errors import UserError
-from jaxclr.methods import MomentumEncoder
-from jaxclr.training import Config, Recipe, State, init_state, map_step, train_step
+from jaxclr.training import init_state
 from jaxclr.training.experiments import load_experiment
-from jaxclr.training.session import AXIS, make_recipe
-from jaxclr.training.step import take_views
 
 Array = jax.Array
 
@@ -64,23 +59,6 @@ SMALL_POD = "v5e:2x4"
 PODS = (SMALL_POD, "v5e:8x8", "v5e:16x16", "v5p:8x16x16")  # 8, 64, 256 and 2048 chips
 LOSS_ROWS = (128, 4096)  # of a chip
 LOSS_BARS = {"hbm_share": 0.02, "flops_share": 0.02}  # most that the loss may take of the step
-IMAGENET_IMAGES = 1281167  # only the schedule depends on it
-COLLECTIVES = (
-    "all_gather",
-    "all_reduce",
-    "all_to_all",
-    "collective_broadcast",
-    "collective_permute",
-    "reduce_scatter",
-)
-# What libtpu asks for on a machine without a TPU.
-ENVIRONMENT = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_STDERR_LOG_LEVEL": "3",
-    "TPU_MIN_LOG_LEVEL": "3",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,39 +95,6 @@ class Options:
     """Folder for pod.json and pod.png."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Need:
-    """What a program needs of one chip, in bytes; what the compiler did not tell of one that it refused is None."""
-
-    fits: bool
-    hbm: int | None
-    limit: int | None
-    arguments: int | None = None
-    outputs: int | None = None
-    aliased: int | None = None
-    temporaries: int | None = None
-    code: int | None = None
-    flops: float | None = None
-    seconds: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Traffic:
-    """Calls of one collective by one chip, and the bytes that they carry."""
-
-    calls: int = 0
-    bytes: int = 0
-
-
-@dataclasses.dataclass
-class Tally:
-    """What a lowered program asks of one chip, loops counted as often as they run."""
-
-    collectives: dict[str, Traffic]
-    matmul_flops: int = 0
-    unknown_loops: int = 0  # whose trips could not be read: counted once
-
-
 def main(options: Options) -> None:
     console = rich.console.Console()
     check_plots(options.out)
@@ -173,43 +118,6 @@ def main(options: Options) -> None:
         save(record, plot(record), options.out, "pod")
 
 
-def prepare_compiler() -> None:
-    """Keeps JAX on the CPU and libtpu from looking for a TPU.
-
-    Raises:
-      UserError: libtpu is not installed.
-    """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    jax.config.update("jax_platforms", "cpu")
-    if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
-        raise UserError(
-            "libtpu, the TPU's compiler, is not installed: pip install 'jax[tpu]'; no TPU is needed."
-        )
-
-
-def pod(topology: str) -> list[jax.Device]:
-    """The chips of a pod that need not exist.
-
-    Raises:
-      UserError: libtpu knows no such pod.
-    """
-    options = {"chip_config_name": "megacore"} if topology.startswith("v4") else {}
-    try:
-        described = topologies.get_topology_desc(
-            platform="tpu", topology_name=topology, **options
-        )
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"libtpu has no topology '{topology}': {reason}") from error
-    return list(described.devices)
-
-
-def mesh_of(devices: list[jax.Device]) -> Mesh:
-    """All chips along one axis, as `open_session` has them."""
-    return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
-
-
 def machine() -> dict[str, str]:
     """What compiled."""
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib")}
@@ -218,209 +126,6 @@ def machine() -> dict[str, str]:
     except importlib.metadata.PackageNotFoundError:
         versions["libtpu"] = f"from TPU_LIBRARY_PATH={os.environ.get('TPU_LIBRARY_PATH')}"
     return {**versions, "python": platform.python_version(), "cores": str(os.cpu_count())}
-
-
-# --- Programs --------------------------------------------------------------------------------------------------------
-
-
-def spread_over(mesh: Mesh, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-    """An array of the global batch, its rows spread over the mesh."""
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, P(AXIS)))
-
-
-def info_nce_program(
-    mesh: Mesh, rows: int, width: int, implementation: str, *, constant_keys: bool
-) -> jax.stages.Lowered:
-    """Value and gradient of `info_nce` at so many rows a chip."""
-
-    def share(q: Array, k: Array) -> Array:
-        return losses.info_nce(q, k, implementation=implementation, axis_name=AXIS)
-
-    def value_and_gradient(q: Array, k: Array) -> tuple[Array, Any]:
-        value, gradient = jax.value_and_grad(share, 0 if constant_keys else (0, 1))(q, k)
-        return jax.lax.pmean(value, AXIS), gradient
-
-    like = spread_over(mesh, (rows * mesh.size, width), jnp.float32)
-    return _mapped(value_and_gradient, mesh, 2).lower(like, like)
-
-
-def loss_program(recipe: Recipe, mesh: Mesh, rows: int, shape: tuple[int, ...]) -> jax.stages.Lowered:
-    """Value and gradient of the method's objective, at embeddings as the step has them."""
-    method, like = recipe.method, embedding_type(recipe, rows, shape)
-    names = ["embeddings"]
-    names += ["predictions"] if method.predictor is not None else []
-    names += ["targets"] if isinstance(method.target, MomentumEncoder) else []
-    like = spread_over(mesh, (rows * mesh.size, *like.shape[1:]), like.dtype)
-    inputs = {name: (like,) * method.views for name in names}
-
-    def value_and_gradient(inputs: dict[str, tuple[Array, ...]]) -> tuple[Array, Any]:
-        share = lambda inputs: method.objective(outputs_of(method.target, inputs), AXIS)
-        value, gradient = jax.value_and_grad(share)(inputs)
-        return jax.lax.pmean(value, AXIS), gradient
-
-    return _mapped(value_and_gradient, mesh, 1).lower(inputs)
-
-
-def step_program(
-    recipe: Recipe, mesh: Mesh, rows: int, shape: tuple[int, ...]
-) -> jax.stages.Lowered:
-    """The training step itself, from a state and images that are shapes only."""
-    everywhere = NamedSharding(mesh, P())
-    state = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-        jax.eval_shape(lambda: init_state(recipe, shape)),
-    )
-    step = functools.partial(train_step, recipe=recipe, axis_name=AXIS)
-    images = spread_over(mesh, (rows * mesh.size, *shape), jnp.uint8)
-    return map_step(step, mesh, "shard_map").lower(state, images)
-
-
-def recipe_of(config: Config, *, global_batch: int, channels: int) -> Recipe:
-    """The recipe at another batch size, for ImageNet's number of images, without their channels' statistics."""
-    mean, std = (0.5,) * channels, (0.25,) * channels
-    data = dataclasses.replace(config.data, mean=mean, std=std)
-    return make_recipe(
-        dataclasses.replace(config, batch_size=global_batch, data=data), IMAGENET_IMAGES
-    )
-
-
-def embedding_type(recipe: Recipe, rows: int, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    """Shape and type of the embeddings of one view of a chip's images."""
-
-    def embedding(state: State, images: Array) -> Array:
-        view, *_ = take_views(state.step, images, recipe=recipe, axis_name=None)
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        return recipe.network.apply(variables, view, train=False).embedding
-
-    state = jax.eval_shape(lambda: init_state(recipe, shape))
-    return jax.eval_shape(embedding, state, jax.ShapeDtypeStruct((rows, *shape), jnp.uint8))
-
-
-def _mapped(function: Callable[..., Any], mesh: Mesh, inputs: int) -> Any:
-    return jax.jit(
-        jax.shard_map(
-            function,
-            mesh=mesh,
-            in_specs=(P(AXIS),) * inputs,
-            out_specs=(P(), P(AXIS)),
-            check_vma=False,
-        )
-    )
-
-
-# --- Figures ---------------------------------------------------------------------------------------------------------
-
-
-def need_of(lowered: jax.stages.Lowered) -> Need:
-    """Compiles a program and asks the compiler what it needs; a refusal for want of HBM is an answer too."""
-    started = time.perf_counter()
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        used, limit = refusal(str(error))
-        return Need(False, used, limit, seconds=round(time.perf_counter() - started, 1))
-    seconds = round(time.perf_counter() - started, 1)
-    memory = compiled.memory_analysis()
-    parts = {
-        "arguments": memory.argument_size_in_bytes,
-        "outputs": memory.output_size_in_bytes,
-        "aliased": memory.alias_size_in_bytes,
-        "temporaries": memory.temp_size_in_bytes,
-        "code": memory.generated_code_size_in_bytes,
-    }
-    hbm = sum(parts.values()) - 2 * parts["aliased"]
-    return Need(
-        True, hbm, None, **parts, flops=compiled.cost_analysis()["flops"], seconds=seconds
-    )
-
-
-def refusal(message: str) -> tuple[int | None, int | None]:
-    """Bytes of HBM that a refused program would have used, and the limit, as far as the compiler's message tells.
-
-    Raises:
-      UserError: the compiler refused it for another reason.
-    """
-    if "RESOURCE_EXHAUSTED" not in message:
-        raise UserError(f"The TPU's compiler refused the program: {message.strip()[:500]}")
-    amount = r"([\d.]+[KMGT]?)"
-    for pattern in (
-        rf"Used {amount} of {amount} hbm",
-        rf"HLO temporaries \({amount}\) exceeds available HBM \({amount}\)",
-    ):
-        if found := re.search(pattern, message):
-            used, limit = map(_parsed, found.groups())
-            return used, limit
-    return None, None
-
-
-def _parsed(amount: str) -> int:
-    scale = {unit: 1024**power for power, unit in enumerate("KMGT", start=1)}
-    number = float(amount.rstrip("KMGT"))
-    return round(number * scale.get(amount[-1], 1))
-
-
-def tally(lowered: jax.stages.Lowered) -> Tally:
-    """Counts a lowered program's collectives and the FLOPs of its matrix products, of one chip."""
-    module = lowered.compiler_ir("stablehlo")
-    functions = {
-        operation.name.value: operation
-        for operation in module.body.operations
-        if operation.operation.name == "func.func"
-    }
-    counted = Tally({})
-
-    def visit(operation: ir.Operation, times: int) -> None:
-        kind = operation.name.removeprefix("stablehlo.")
-        if kind in COLLECTIVES:
-            before = counted.collectives.get(kind, Traffic())
-            carried = max(_bytes(operation.operands), _bytes(operation.results))
-            counted.collectives[kind] = Traffic(
-                before.calls + times, before.bytes + times * carried
-            )
-        elif kind == "dot_general":
-            counted.matmul_flops += times * _product_flops(operation)
-        elif kind == "func.call":
-            callee = ir.FlatSymbolRefAttr(operation.attributes["callee"]).value
-            visit(functions[callee].operation, times)
-        elif kind == "while":
-            trips = _trips(operation)
-            counted.unknown_loops += trips is None
-            times *= trips or 1
-        for region in operation.regions:
-            for block in region.blocks:
-                for inner in block.operations:
-                    visit(inner.operation, times)
-
-    visit(functions["main"].operation, 1)
-    return counted
-
-
-def _bytes(values: Any) -> int:
-    types = [ir.RankedTensorType(value.type) for value in values]
-    return sum(math.prod(kind.shape) * max(1, _bits(kind) // 8) for kind in types)
-
-
-def _bits(kind: ir.RankedTensorType) -> int:
-    return int(re.sub(r"\D*(\d+).*", r"\1", str(kind.element_type)))
-
-
-def _product_flops(operation: ir.Operation) -> int:
-    rows = ir.RankedTensorType(operation.operands[0].type)
-    out = ir.RankedTensorType(operation.results[0].type)
-    numbers = stablehlo.DotDimensionNumbers(operation.attributes["dot_dimension_numbers"])
-    contracted = math.prod(rows.shape[axis] for axis in numbers.lhs_contracting_dimensions)
-    return 2 * math.prod(out.shape) * contracted
-
-
-def _trips(loop: ir.Operation) -> int | None:
-    """How often a loop that counts from 0 to a constant runs; None for any other."""
-    condition = loop.regions[0].blocks[0]
-    for operation in condition.operations:
-        if operation.operation.name == "stablehlo.compare":
-            bound = operation.operation.operands[1].owner
-            if getattr(bound, "name", None) == "stablehlo.constant":
-                return int(ir.DenseElementsAttr(bound.attributes["value"]).get_splat_value().value)
-    return None
 
 
 def loss_rows(topology: str, width: int, console: rich.console.Console) -> Iterator[dict[str, Any]]:
@@ -555,9 +260,6 @@ def search(
 
     most, refused = largest(fits, start=options.batch, finest=lambda _: options.search_step)
     return {"rows": most, "refused_rows": refused, "needs": dict(sorted(needs.items()))}
-
-
-# --- For a person ----------------------------------------------------------------------------------------------------
 
 
 def tables(record: dict[str, Any]) -> Iterator[rich.table.Table]:

@@ -18,7 +18,13 @@ def pod(monkeypatch):
     return importlib.import_module("pod")
 
 
-def test_tally_multiplies_loops_and_calls(pod):
+@pytest.fixture
+def lowered(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("lowered")
+
+
+def test_tally_multiplies_loops_and_calls(lowered):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
 
     def share(x):
@@ -32,11 +38,11 @@ def test_tally_multiplies_loops_and_calls(pod):
         return jax.lax.psum(jnp.sum(jax.lax.fori_loop(0, 8, hop, x)) + jnp.sum(everyone), "batch")
 
     mapped = jax.shard_map(share, mesh=mesh, in_specs=P("batch"), out_specs=P(), check_vma=False)
-    counted = pod.tally(jax.jit(mapped).lower(jnp.ones((32, 16), jnp.bfloat16)))
+    counted = lowered.tally(jax.jit(mapped).lower(jnp.ones((32, 16), jnp.bfloat16)))
     assert counted.collectives == {
-        "all_gather": pod.Traffic(1, 32 * 16 * 2),
-        "collective_permute": pod.Traffic(8, 8 * 4 * 16 * 2),
-        "all_reduce": pod.Traffic(1, 2),
+        "all_gather": lowered.Traffic(1, 32 * 16 * 2),
+        "collective_permute": lowered.Traffic(8, 8 * 4 * 16 * 2),
+        "all_reduce": lowered.Traffic(1, 2),
     }
     assert counted.matmul_flops == 8 * 3 * 2 * (2 * 4 * 4 * 16)
     assert counted.unknown_loops == 0
@@ -71,19 +77,19 @@ def test_largest_gives_up_where_nothing_fits(pod):
         ("HLO temporaries (19.02G) exceeds available HBM (15.75G).", 19.02 * 2**30),
     ],
 )
-def test_refusal_reads_bytes(pod, reason, used):
-    assert pod.refusal(f"RESOURCE_EXHAUSTED: {reason}") == (round(used), round(15.75 * 2**30))
+def test_refusal_reads_bytes(lowered, reason, used):
+    assert lowered.refusal(f"RESOURCE_EXHAUSTED: {reason}") == (round(used), round(15.75 * 2**30))
 
 
-def test_only_want_of_memory_is_an_answer(pod):
-    assert pod.refusal("RESOURCE_EXHAUSTED: too much of something") == (None, None)
+def test_only_want_of_memory_is_an_answer(lowered):
+    assert lowered.refusal("RESOURCE_EXHAUSTED: too much of something") == (None, None)
     with pytest.raises(ValueError, match="Mosaic"):
-        pod.refusal("INTERNAL: Mosaic failed")
+        lowered.refusal("INTERNAL: Mosaic failed")
 
 
-def test_shares_mend_the_loops_of_the_compilers_count(pod):
-    step = pod.Need(True, hbm=1000, limit=None, flops=900.0)
-    loss = pod.Need(True, hbm=10, limit=None, flops=20.0)
+def test_shares_mend_the_loops_of_the_compilers_count(pod, lowered):
+    step = lowered.Need(True, hbm=1000, limit=None, flops=900.0)
+    loss = lowered.Need(True, hbm=10, limit=None, flops=20.0)
     found = pod.shares(step, loss, 120)
     assert found == {"flops": 1000.0, "hbm_share": 0.01, "flops_share": 0.12}
 

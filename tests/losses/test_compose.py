@@ -9,7 +9,7 @@ import pytest
 
 from jaxclr import losses
 from jaxclr.losses import compose
-from jaxclr.losses.compose import affinity_loss, both_views, of_embeddings, unit, whitened
+from jaxclr.losses.compose import affinity_loss, both_views, unit, whitened
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 GENERATOR = np.random.default_rng(0)
