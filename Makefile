@@ -3,7 +3,7 @@ VENV ?= .venv
 METHOD ?= sim_affinity
 RUN ?= runs/demo-$(METHOD)
 
-.PHONY: setup demo test test-full
+.PHONY: setup demo test test-full bench
 
 setup: $(VENV)/ready
 
@@ -21,3 +21,14 @@ test: setup
 
 test-full: setup
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
+
+# Tables on the terminal, figures and plots in build/bench. The pod benchmark needs the TPU's compiler, not a TPU.
+bench: setup build/libtpu
+	$(VENV)/bin/python experiments/benchmarks/loss.py --short --out build/bench
+	$(VENV)/bin/python experiments/benchmarks/memory.py --short --out build/bench
+	$(VENV)/bin/python experiments/benchmarks/step.py --out build/bench/step.json
+	TPU_LIBRARY_PATH=build/libtpu/libtpu/libtpu.so \
+		$(VENV)/bin/python experiments/benchmarks/pod.py --short --out build/bench
+
+build/libtpu:
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ 'libtpu==0.0.42.*'

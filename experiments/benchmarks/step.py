@@ -14,16 +14,12 @@ Four measurements, each the median of several repeats with its quartiles:
 """
 
 import dataclasses
-import functools
 import io
 import json
-import os
 import pathlib
-import platform
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -34,6 +30,7 @@ import rich.table
 import tyro
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from measure import machine, machine_table, spread, verdict
 
 from jaxclr import training
 from jaxclr.augment import AUGMENTATIONS
@@ -100,19 +97,6 @@ class Options:
     """File for the figures, as JSON."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Spread:
-    """A median and its quartiles."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        median, low, high = (f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in dataclasses.astuple(self))
-        return f"{median} ({low} to {high})"
-
-
 def main(options: Options) -> None:
     console = rich.console.Console()
     with tempfile.TemporaryDirectory() as folder:
@@ -147,23 +131,6 @@ def configuration(options: Options, folder: pathlib.Path) -> Config:
         data = Data(source=f"npz:{path}", test_fraction=0.0, memory_limit=1e6)
         config = dataclasses.replace(config, data=data)
     return dataclasses.replace(config, evaluate_every=0)
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    names = [
-        line.partition(":")[2].strip()
-        for line in (cpuinfo.read_text().splitlines() if cpuinfo.exists() else ())
-        if line.startswith("model name")
-    ]
-    return {
-        "processor": names[0] if names else platform.machine(),
-        "cores": os.cpu_count(),
-        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def measure_step(session: Session, *, repeats: int, steps: int) -> dict[str, Any]:
@@ -234,7 +201,7 @@ def observation(recipe: Recipe, mesh: Mesh) -> Callable[[State, Batch], Outputs]
     """What the objective sees in a step."""
     return jax.jit(
         jax.shard_map(
-            functools.partial(observe, recipe=recipe, axis_name=AXIS),
+            lambda state, batch: observe(state, batch, recipe=recipe, axis_name=AXIS),
             mesh=mesh,
             in_specs=(P(), P(AXIS)),
             out_specs=OUTPUT_SPECS,
@@ -378,20 +345,9 @@ def milliseconds(call: Callable[[], Any], calls: int, wait_for_each: bool) -> fl
     return 1e3 * (time.perf_counter() - start) / calls
 
 
-def spread(values: Iterable[float]) -> Spread:
-    """Median and quartiles of at least one value."""
-    values = list(values)
-    inclusive = functools.partial(statistics.quantiles, n=4, method="inclusive")
-    low, median, high = inclusive(values) if len(values) > 1 else 3 * values
-    return Spread(median, low, high)
-
-
 def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     """The figures for a person to read."""
     step, loop = record["step"], record["loop"]
-    on = rich.table.Table("machine", "", title_justify="left")
-    for name, value in record["machine"].items():
-        on.add_row(name, str(value))
     shape = "x".join(map(str, record["image_shape"]))
     parts = rich.table.Table(
         f"{record['method']} ({record['experiment']}), batch {record['batch_size']} of {shape}",
@@ -413,9 +369,9 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     )
     added.add_row("in train()", str(loop["in_train_ms"]))
     added.add_row("in a bare loop", str(loop["bare_ms"]))
-    met = "met" if loop["added_ms"].median <= loop["bar_ms"] else "missed"
-    added.add_row("added by train()", f"{loop['added_ms']}; at most {loop['bar_ms']}: {met}")
-    return [on, parts, added]
+    met = verdict(loop["added_ms"].median, most=loop["bar_ms"])
+    added.add_row("added by train()", f"{loop['added_ms']}; {met}")
+    return [machine_table(record["machine"]), parts, added]
 
 
 if __name__ == "__main__":

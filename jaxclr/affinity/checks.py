@@ -3,9 +3,11 @@
 import math
 import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 
@@ -23,27 +25,104 @@ def check_embeddings(**named: Array) -> tuple[Array, ...]:
       TypeError: one of them is no array of floats.
       ValueError: one is not a matrix, has no rows or no columns, or shapes differ.
     """
-    for name, value in named.items():
+    return check_floats(**{name: (value, "b D") for name, value in named.items()})
+
+
+def check_floats(**named: tuple[Array, str]) -> tuple[Array, ...]:
+    """The given arrays in one float type of at least float32, their shapes as written.
+
+    Args:
+      **named: (array, shape) by the names that an error should use; a shape is letters like "b D" or "V b D", of which each
+        stands for one size of at least 1, the same in all arrays.
+
+    Returns:
+      The arrays in their order, float32, or float64 if any of them is.
+
+    Raises:
+      TypeError: one of them is no array of floats.
+      ValueError: a shape is not as written.
+    """
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, (value, shape) in named.items():
         if not hasattr(value, "dtype") or not hasattr(value, "shape"):
             raise TypeError(f"{name} must be an array of floats, got {type(value).__name__}.")
         if not jnp.issubdtype(value.dtype, jnp.floating):
             raise TypeError(
                 f"{name} must hold floats, got {value.dtype}: convert it with {name}.astype(jnp.float32)."
             )
-        if value.ndim != 2 or 0 in value.shape:
-            raise ValueError(
-                f"{name} must be embeddings [b, D] with b and D of at least 1, got shape {value.shape}."
-            )
-    (first, *rest) = named.items()
-    for name, value in rest:
-        if value.shape != first[1].shape:
-            raise ValueError(
-                f"{first[0]} and {name} must have one shape, row i of each belonging to image i; "
-                f"got {first[1].shape} and {value.shape}."
-            )
-    double = any(value.dtype == jnp.float64 for value in named.values())
+        _check_shape(name, value.shape, shape.split(), sizes)
+    double = any(value.dtype == jnp.float64 for value, _ in named.values())
     dtype = jnp.float64 if double else jnp.float32
-    return tuple(jnp.asarray(value, dtype) for value in named.values())
+    return tuple(jnp.asarray(value, dtype) for value, _ in named.values())
+
+
+def check_views(views: Array | Sequence[Array], *, least: int = 2) -> Array:
+    """Views of one batch as one array [V, b, D] of at least float32.
+
+    Args:
+      views: [V, b, D], or a sequence of V arrays [b, D].
+      least: how many there must be.
+
+    Raises:
+      TypeError: they are no arrays of floats.
+      ValueError: they are no matrices, differ in shape, or are too few.
+    """
+    if hasattr(views, "shape"):
+        (views,) = check_floats(views=(views, "V b D"))
+    else:
+        named = {f"views[{v}]": view for v, view in enumerate(views)}
+        views = jnp.stack(check_embeddings(**named)) if named else jnp.zeros((0, 1, 1))
+    if views.shape[0] < least:
+        raise ValueError(f"views must be at least {least} of each image, got {views.shape[0]}.")
+    return views
+
+
+def check_ids(name: str, ids: Array, rows: int, *, below: int | None = None) -> Array:
+    """Integers [rows] as int32: labels, assignments, places.
+
+    Args:
+      name: what an error should call them.
+      ids: [rows].
+      rows: how many there must be.
+      below: they must be 0 ... below - 1, which is checked where their values are known; None for any.
+
+    Raises:
+      TypeError: they are no array of integers.
+      ValueError: they are not so many, or one is out of range.
+    """
+    if not hasattr(ids, "dtype") or not jnp.issubdtype(ids.dtype, jnp.integer):
+        kind = getattr(ids, "dtype", type(ids).__name__)
+        raise TypeError(f"{name} must be an array of integers, got {kind}.")
+    if ids.shape != (rows,):
+        raise ValueError(f"{name} must be [{rows}], one for each row, got shape {ids.shape}.")
+    if below is not None and not isinstance(ids, jax.core.Tracer):
+        known = np.asarray(ids)
+        wrong = known[(known < 0) | (known >= below)]
+        if wrong.size:
+            raise ValueError(f"{name} must be 0 to {below - 1}, got {wrong[0]}.")
+    return jnp.asarray(ids, jnp.int32)
+
+
+def check_permutations(name: str, permutations: Array, size: int) -> Array:
+    """Permutations [T, size] of 0 ... size - 1 as int32; that they are some is checked where their values are known.
+
+    Raises:
+      TypeError: it is no array of integers.
+      ValueError: it has another shape, or a row is no permutation.
+    """
+    if not hasattr(permutations, "dtype") or not jnp.issubdtype(permutations.dtype, jnp.integer):
+        kind = getattr(permutations, "dtype", type(permutations).__name__)
+        raise TypeError(f"{name} must be an array of integers, got {kind}.")
+    if permutations.ndim != 2 or permutations.shape[1] != size or not permutations.shape[0]:
+        raise ValueError(
+            f"{name} must be [T, {size}], permutations of the {size} rows of the global batch; got shape {permutations.shape}."
+        )
+    if not isinstance(permutations, jax.core.Tracer):
+        wanted = np.arange(size)
+        for place, row in enumerate(np.sort(np.asarray(permutations), axis=1)):
+            if not np.array_equal(row, wanted):
+                raise ValueError(f"{name}[{place}] is no permutation of 0 to {size - 1}.")
+    return jnp.asarray(permutations, jnp.int32)
 
 
 def check_positive(name: str, value: object, *, zero: bool = False) -> None:
@@ -62,7 +141,25 @@ def check_positive(name: str, value: object, *, zero: bool = False) -> None:
         raise TypeError(f"{name} must be a number, got {value!r}.")
 
 
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Raises ValueError if value is none of the choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}.")
+
+
+def _check_shape(
+    name: str, shape: tuple[int, ...], letters: list[str], sizes: dict[str, tuple[int, str]]
+) -> None:
+    """Raises unless the shape has a size of at least 1 for each letter, that of earlier arrays; notes new letters."""
+    written = f"[{', '.join(letters)}]"
+    if len(shape) != len(letters) or 0 in shape:
+        raise ValueError(
+            f"{name} must be {written}, each of at least 1, got shape {tuple(shape)}."
+        )
+    for letter, size in zip(letters, shape, strict=True):
+        known, whose = sizes.setdefault(letter, (size, name))
+        if size != known:
+            raise ValueError(
+                f"{whose} and {name} must have the same {letter}: {name} must be {written} with {letter} = {known}, "
+                f"got shape {tuple(shape)}."
+            )

@@ -1,106 +1,27 @@
-"""The two sums over pairs that carry every loss of rows against columns, and the diagonal.
+"""Sums and maxima of functions of pairs, a tile at a time: for what is no log-sum-exp of inner products.
 
-Pairs to leave out are told by ids, one per row and one per column, never by a [b, B] array.
+A function of pairs takes a tile of inner products [m, n] of rows and columns, then what goes with the rows, each
+[m, 1, ...], then what goes with the columns, each [1, n, ...], and is elementwise in m and n. It must be finite for every
+pair, also for those left out.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxclr.affinity.checks import check_choice
-from jaxclr.affinity.collectives import AxisName, batch_size, gather_rows, row_ids
-from jaxclr.affinity.streamed import Plan, streamed_logsumexp, symmetric_logsumexp
-from jaxclr.affinity.tiles import TILE, Side, cut, matmul, scores
+from jaxclr.affinity.collectives import AxisName, gather_rows
+from jaxclr.affinity.logsumexp import Ids
+from jaxclr.affinity.tiles import TILE, matmul, pad
 
 Array = jax.Array
-Ids = tuple[Array, Array]
-Implementation = Literal["auto", "dense", "streamed", "ring"]
-
-IMPLEMENTATIONS = ("auto", "dense", "streamed", "ring")
-# Below so many logits on a device one dense tile is the fastest, above so many bytes of gathered columns and their
-# gradients a ring saves what matters; measured by experiments/benchmarks/loss.py and memory.py.
-_DENSE_LOGITS = 2**18
-_RING_BYTES = 2**30
+Tree = Any
+OfPairs = Callable[..., Tree]
 
 
-def positives(rows: Array, columns: Array) -> Array:
-    """The diagonal of the affinity matrix: inner products of row i with column i, [b, D] x2 to [b]."""
-    return jnp.sum(rows * columns, axis=-1)
-
-
-def row_logsumexp(
-    rows: Array,
-    columns: Array,
-    *,
-    exclude: Ids | None = None,
-    column_bias: Array | None = None,
-    axis_name: AxisName = None,
-    implementation: Implementation = "auto",
-    tile: int | None = None,
-) -> Array:
-    r"""Log-sum-exp of every row of the affinity matrix, over the columns of all devices.
-
-    .. math:: r_i = \log \sum_{j \,:\, u_i \ne v_j} \exp(\langle x_i, y_j \rangle + c_j)
-
-    Args:
-      rows: [b, D], already divided by the temperature.
-      columns: [b', D], this device's columns; b' need not equal b.
-      exclude: ids (u [b], v [b']); a pair of equal ids is left out.
-      column_bias: c [b'], added to each column (the logarithm of its weight).
-      axis_name: mapped axis over which the columns are spread; None if these are all of them.
-      implementation: "dense" forms [b, B] logits; "streamed" gathers the columns and forms a tile at a time; "ring" passes
-        the columns from device to device instead of gathering them; "auto" takes dense for few logits, the ring for
-        columns beyond 1 GiB, else streamed. All are exact.
-      tile: rows and columns of a tile; None for what was measured fastest.
-
-    Returns:
-      [b]; -inf for a row whose every column is left out.
-    """
-    how = choose(implementation, rows, columns, axis_name)
-    of_rows, of_columns = (None, None) if exclude is None else exclude
-    row_side, column_side = Side(rows, of_rows), Side(columns, of_columns, column_bias)
-    if how == "dense":
-        every = jax.tree.map(lambda leaf: gather_rows(leaf, axis_name), column_side)
-        return _logsumexp(scores(row_side, every))
-    return streamed_logsumexp(row_side, column_side, _plan(how, tile, axis_name))
-
-
-def self_logsumexp(
-    rows: Array,
-    *,
-    axis_name: AxisName = None,
-    implementation: Implementation = "auto",
-    tile: int | None = None,
-) -> Array:
-    r"""Log-sum-exp of every row over all other rows of all devices.
-
-    .. math:: r_i = \log \sum_{j \ne i} \exp \langle x_i, x_j \rangle
-
-    The same as `row_logsumexp` of rows against themselves without their diagonal, with a cheaper gradient: the matrix is
-    symmetric, so that one tile serves both its sides.
-
-    Args:
-      rows: [b, D], already divided by the square root of the temperature.
-      axis_name: mapped axis over which the rows are spread; None if these are all of them.
-      implementation: as of `row_logsumexp`.
-      tile: rows and columns of a tile; None for what was measured fastest.
-
-    Returns:
-      [b]; -inf for a row that is the only one.
-    """
-    how = choose(implementation, rows, rows, axis_name)
-    ids = row_ids(rows, axis_name)
-    if how == "dense":
-        return row_logsumexp(
-            rows, rows, exclude=(ids, ids), axis_name=axis_name, implementation="dense"
-        )
-    return symmetric_logsumexp(Side(rows, ids), _plan(how, tile, axis_name))
-
-
-def pair_sum(
-    f: Callable[..., Array],
+def row_sum(
+    f: OfPairs,
     rows: Array,
     columns: Array,
     *,
@@ -109,90 +30,187 @@ def pair_sum(
     exclude: Ids | None = None,
     axis_name: AxisName = None,
     tile: int | None = None,
-) -> Array:
-    r"""Sum of a scalar function over this device's rows and the columns of all devices, a tile at a time.
+) -> Tree:
+    r"""Sum of a function of pairs over the columns of all devices, for each row of this one.
 
-    .. math:: \sum_{i,\, j \,:\, u_i \ne v_j} f(\langle x_i, y_j \rangle, p_i, \dots, q_j, \dots)
+    .. math:: s_i = \sum_{j \,:\, u_i \ne v_j} f(\langle x_i, y_j \rangle, p_i, \dots, q_j, \dots)
 
     Tiles are computed again backward, so that neither direction holds more than one.
 
     Args:
-      f: elementwise function of a tile of inner products [m, n], then of each row value [m, 1] and
-        each column value [1, n]; finite for every pair, also those left out.
+      f: function of pairs, see above; one [m, n] or a tree of them.
       rows: [b, D].
       columns: [b', D], this device's columns.
-      row_values: arrays [b] that f takes after the inner products.
-      column_values: arrays [b'] that f takes last.
+      row_values: arrays [b, ...] that f takes after the inner products, as [m, 1, ...].
+      column_values: arrays [b', ...] that f takes last, as [1, n, ...].
       exclude: ids (u [b], v [b']); a pair of equal ids is left out.
       axis_name: mapped axis over which the columns are spread; None if these are all of them.
       tile: rows and columns of a tile; None for the default.
 
     Returns:
-      A scalar; its sum over devices is the sum over all pairs of the global batch.
+      [b], or a tree of them as f gives.
     """
-    tile = tile or TILE
-    of_rows, of_columns = (None, None) if exclude is None else exclude
-    gathered = jax.tree.map(
-        lambda leaf: gather_rows(leaf, axis_name), (columns, of_columns, column_values)
-    )
-    row_tiles = _tiles(rows, of_rows, row_values, tile)
-    column_tiles = _tiles(*gathered, tile)
 
     @jax.checkpoint
-    def of_a_tile(row_tile, column_tile) -> Array:
-        row_side, row_real, row_facts = row_tile
-        column_side, column_real, column_facts = column_tile
-        products = matmul(row_side.values, column_side.values.T)
-        values = f(
-            products,
-            *(fact[:, None] for fact in row_facts),
-            *(fact[None, :] for fact in column_facts),
+    def of_a_tile(row_tile: _Tile, column_tile: _Tile) -> Tree:
+        values, kept = _evaluate(f, row_tile, column_tile)
+        return jax.tree.map(
+            lambda v: jnp.sum(jnp.where(kept, v, jnp.zeros_like(v)), axis=1), values
         )
-        kept = row_real[:, None] & column_real[None, :]
-        if row_side.ids is not None:
-            kept &= row_side.ids[:, None] != column_side.ids[None, :]
-        return jnp.sum(jnp.where(kept, values, jnp.zeros_like(values)))
 
-    def of_a_row(total: Array, row_tile) -> tuple[Array, None]:
-        add = lambda total, column_tile: (total + of_a_tile(row_tile, column_tile), None)
-        return jax.lax.scan(add, total, column_tiles)[0], None
+    def of_rows(row_tile: _Tile, column_tiles: _Tile) -> Tree:
+        shapes = jax.eval_shape(of_a_tile, row_tile, jax.tree.map(lambda leaf: leaf[0], column_tiles))
+        zeros = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
+        add = lambda total, tile: (jax.tree.map(jnp.add, total, of_a_tile(row_tile, tile)), None)
+        return jax.lax.scan(add, zeros, column_tiles)[0]
 
-    return jax.lax.scan(of_a_row, jnp.zeros((), rows.dtype), row_tiles)[0]
+    tiles = _tiles(rows, columns, row_values, column_values, exclude, axis_name, tile or TILE)
+    return _by_rows(of_rows, *tiles, rows.shape[0])
 
 
-def choose(implementation: str, rows: Array, columns: Array, axis_name: AxisName) -> str:
-    """The implementation that "auto" stands for; any other stands for itself.
+def pair_sum(f: OfPairs, rows: Array, columns: Array, **options: Any) -> Tree:
+    r"""Sum of a function of pairs over this device's rows and the columns of all devices.
 
-    Raises:
-      ValueError: there is no such implementation.
+    .. math:: \sum_i s_i, \qquad s = \text{row_sum}(f, \dots)
+
+    Args:
+      f: function of pairs.
+      rows: [b, D].
+      columns: [b', D], this device's columns.
+      **options: those of `row_sum`.
+
+    Returns:
+      A scalar, or a tree of them as f gives; its sum over devices is the sum over all pairs of the global batch.
     """
-    check_choice("implementation", implementation, IMPLEMENTATIONS)
-    if implementation != "auto":
-        return implementation
-    every = batch_size(columns, axis_name)
-    if rows.shape[0] * every <= _DENSE_LOGITS:
-        return "dense"
-    gathered = 2 * every * columns.shape[1] * columns.dtype.itemsize
-    return "ring" if axis_name is not None and gathered > _RING_BYTES else "streamed"
+    return jax.tree.map(jnp.sum, row_sum(f, rows, columns, **options))
 
 
-def _plan(how: str, tile: int | None, axis_name: AxisName) -> Plan:
-    # Who takes a ring takes it for its memory: tiles of a quarter cost it little time.
-    ring = how == "ring"
-    return Plan(tile or (TILE // 2 if ring else TILE), axis_name, ring)
+class Largest(NamedTuple):
+    """Of each row [b]: the largest value, and its column's place among those of all devices; -inf and 0 if none is left."""
+
+    value: Array
+    index: Array
 
 
-def _logsumexp(logits: Array) -> Array:
-    """Of each row; -inf, with zero gradient, where all of it is -inf."""
-    largest = jax.lax.stop_gradient(jnp.max(logits, axis=1))
+def row_max(
+    f: OfPairs,
+    rows: Array,
+    columns: Array,
+    *,
+    row_values: tuple[Array, ...] = (),
+    column_values: tuple[Array, ...] = (),
+    exclude: Ids | None = None,
+    axis_name: AxisName = None,
+    tile: int | None = None,
+) -> Largest:
+    r"""Largest value of a function of pairs in each row, and where it is; constants to the gradient.
+
+    For a largest value with gradient, compute it again from the column of that index.
+
+    Args:
+      f: function of pairs.
+      rows: [b, D].
+      columns: [b', D], this device's columns.
+      row_values, column_values, exclude, axis_name, tile: as of `row_sum`.
+
+    Returns:
+      value [b] and index int32 [b], the first one of several.
+    """
+    tiles = _tiles(rows, columns, row_values, column_values, exclude, axis_name, tile or TILE)
+
+    def of_rows(row_tile: _Tile, column_tiles: _Tile) -> Largest:
+        def step(before: Largest, inputs: tuple[_Tile, Array]) -> tuple[Largest, None]:
+            column_tile, first = inputs
+            values, kept = _evaluate(f, row_tile, column_tile)
+            values = jnp.where(kept, values, -jnp.inf)
+            largest = jnp.max(values, axis=1)
+            index = first + jnp.argmax(values, axis=1).astype(jnp.int32)
+            greater = largest > before.value
+            return Largest(*(jnp.where(greater, *p) for p in zip((largest, index), before))), None
+
+        like = row_tile.rows[:, 0]
+        nothing = Largest(jnp.full_like(like, -jnp.inf), jnp.zeros(like.shape, jnp.int32))
+        count, height = column_tiles.real.shape
+        firsts = jnp.arange(count, dtype=jnp.int32) * height
+        return jax.lax.scan(step, nothing, (column_tiles, firsts))[0]
+
+    return _by_rows(of_rows, *jax.lax.stop_gradient(tiles), rows.shape[0])
+
+
+def row_logsumexp_of(f: OfPairs, rows: Array, columns: Array, **options: Any) -> Array:
+    r"""Log-sum-exp of a function of pairs over the columns of all devices, for each row of this one.
+
+    .. math:: r_i = \log \sum_{j \,:\, u_i \ne v_j} \exp f(\langle x_i, y_j \rangle, p_i, \dots, q_j, \dots)
+
+    For inner products alone `row_logsumexp` is faster: this takes a pass for the largest value and one for the sum.
+
+    Args:
+      f: function of pairs.
+      rows: [b, D].
+      columns: [b', D], this device's columns.
+      **options: those of `row_sum`.
+
+    Returns:
+      [b]; -inf for a row whose every column is left out.
+    """
+    largest = row_max(f, rows, columns, **options).value
     met = ~jnp.isneginf(largest)
     shift = jnp.where(met, largest, jnp.zeros_like(largest))
-    total = jnp.sum(jnp.exp(logits - shift[:, None]), axis=1)
+    row_values = (shift, *options.pop("row_values", ()))
+    shifted = lambda products, shift, *values: jnp.exp(f(products, *values) - shift)
+    total = row_sum(shifted, rows, columns, row_values=row_values, **options)
     return jnp.where(met, jnp.log(jnp.where(met, total, jnp.ones_like(total))) + shift, -jnp.inf)
 
 
-def _tiles(values: Array, ids: Array | None, facts: tuple[Array, ...], tile: int):
-    """A side cut in tiles, which of their rows are real, and the facts beside them."""
-    sides = [cut(Side(values, ids), tile), *(cut(Side(fact), tile) for fact in facts)]
-    real = cut(Side(jnp.ones(values.shape[0], bool)), tile).values
-    return sides[0], real, tuple(side.values for side in sides[1:])
+class _Tile(NamedTuple):
+    """Rows or columns [n, D] of a tile, or of tiles [count, n, D], and what goes with each."""
+
+    rows: Array
+    real: Array
+    ids: Array | None
+    values: tuple[Array, ...]
+
+
+def _evaluate(f: OfPairs, rows: _Tile, columns: _Tile) -> tuple[Tree, Array]:
+    """The function [m, n] of a tile's pairs, and which of them count."""
+    values = f(
+        matmul(rows.rows, columns.rows.T),
+        *(value[:, None] for value in rows.values),
+        *(value[None, :] for value in columns.values),
+    )
+    kept = rows.real[:, None] & columns.real[None, :]
+    if rows.ids is not None:
+        kept &= rows.ids[:, None] != columns.ids[None, :]
+    return values, kept
+
+
+def _tiles(
+    rows: Array,
+    columns: Array,
+    row_values: tuple[Array, ...],
+    column_values: tuple[Array, ...],
+    exclude: Ids | None,
+    axis_name: AxisName,
+    tile: int,
+) -> tuple[_Tile, _Tile]:
+    """This device's rows and all devices' columns, in tiles."""
+    of_rows, of_columns = exclude or (None, None)
+    local = _Tile(columns, jnp.ones(columns.shape[0], bool), of_columns, column_values)
+    every = jax.tree.map(lambda leaf: gather_rows(leaf, axis_name), local)
+    return _cut(_Tile(rows, jnp.ones(rows.shape[0], bool), of_rows, row_values), tile), _cut(every, tile)
+
+
+def _cut(whole: _Tile, tile: int) -> _Tile:
+    count = -(-whole.rows.shape[0] // tile)
+    height = -(-whole.rows.shape[0] // count)
+    return jax.tree.map(
+        lambda leaf: pad(leaf, count * height).reshape(count, height, *leaf.shape[1:]), whole
+    )
+
+
+def _by_rows(
+    of_rows: Callable[[_Tile, _Tile], Tree], row_tiles: _Tile, column_tiles: _Tile, count: int
+) -> Tree:
+    """A function of one tile of rows and all of the columns, applied to every tile of rows; the first count results."""
+    found = jax.lax.map(lambda row_tile: of_rows(row_tile, column_tiles), row_tiles)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1)[:count], found)

@@ -1,4 +1,4 @@
-"""Rows of unit length."""
+"""Rows of unit length, and inner products of rows."""
 
 import jax
 import jax.numpy as jnp
@@ -26,3 +26,8 @@ def unit_rows(rows: Array) -> Array:
     squares = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
     unit = scaled * jax.lax.rsqrt(jnp.where(short, jnp.ones_like(squares), squares))
     return jnp.where(short, jax.lax.stop_gradient(rows) / _SHORTEST, unit)
+
+
+def positives(rows: Array, columns: Array) -> Array:
+    """The diagonal of the affinity matrix: inner products of row i with column i, [b, D] x2 to [b]."""
+    return jnp.sum(rows * columns, axis=-1)

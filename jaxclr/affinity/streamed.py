@@ -1,4 +1,4 @@
-"""Log-sum-exps of rows over the columns of all devices, streamed, with gradients of their own."""
+"""Statistics of rows over the columns of all devices, streamed, with gradients of their own."""
 
 import functools
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from jaxclr.affinity.collectives import AxisName, each_shard, gather_rows, scatt
 from jaxclr.affinity.tiles import (
     Running,
     Side,
+    Statistics,
     begin,
     finish,
     meet,
@@ -22,22 +23,24 @@ Array = jax.Array
 
 
 class Plan(NamedTuple):
-    """How to stream: rows and columns of a tile, the axis of the batch, and whether columns go round a ring."""
+    """How to stream: rows and columns of a tile, the axis of the batch, whether columns go round a ring, and what to keep."""
 
     tile: int
     axis_name: AxisName
     ring: bool
+    mean: bool = False
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def streamed_logsumexp(rows: Side, columns: Side, plan: Plan) -> Array:
-    """Log-sum-exp [m] of each row of this device over the columns of all devices."""
+def streamed(rows: Side, columns: Side, plan: Plan) -> Statistics:
+    """Statistics of each row [m] of this device over the columns of all devices."""
     return finish(_meet_all(rows, columns, plan))
 
 
 def _meet_all(rows: Side, columns: Side, plan: Plan) -> Running:
     visit = lambda running, shard: (meet(running, rows, shard, plan.tile), shard)
-    return each_shard(visit, begin(rows), columns, plan.axis_name, ring=plan.ring)[0]
+    nothing = begin(rows, labelled=rows.labels is not None, mean=plan.mean)
+    return each_shard(visit, nothing, columns, plan.axis_name, ring=plan.ring)[0]
 
 
 def _forward(rows: Side, columns: Side, plan: Plan):
@@ -45,7 +48,7 @@ def _forward(rows: Side, columns: Side, plan: Plan):
     return finish(running), (rows, columns, running)
 
 
-def _backward(plan: Plan, saved, gradient: Array):
+def _backward(plan: Plan, saved, gradient: Statistics):
     rows, columns, running = saved
     weighing = weigh(running, gradient)
     if plan.ring:
@@ -66,12 +69,12 @@ def _backward(plan: Plan, saved, gradient: Array):
     return Side(to_rows), Side(to_columns, bias=None if columns.bias is None else to_bias)
 
 
-streamed_logsumexp.defvjp(_forward, _backward)
+streamed.defvjp(_forward, _backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def symmetric_logsumexp(rows: Side, plan: Plan) -> Array:
-    """Log-sum-exp [m] of each row of this device over the rows of all devices with another id.
+def symmetric(rows: Side, plan: Plan) -> Statistics:
+    """Statistics of each row [m] of this device over the rows of all devices with another id.
 
     The matrix of logits is symmetric, so that no device sends gradients to another: each computes its rows' from the
     weighings of all.
@@ -84,7 +87,7 @@ def _symmetric_forward(rows: Side, plan: Plan):
     return finish(running), (rows, running)
 
 
-def _symmetric_backward(plan: Plan, saved, gradient: Array):
+def _symmetric_backward(plan: Plan, saved, gradient: Statistics):
     rows, running = saved
     weighing = weigh(running, gradient)
 
@@ -97,4 +100,4 @@ def _symmetric_backward(plan: Plan, saved, gradient: Array):
     return (Side(to_rows),)
 
 
-symmetric_logsumexp.defvjp(_symmetric_forward, _symmetric_backward)
+symmetric.defvjp(_symmetric_forward, _symmetric_backward)

@@ -1,7 +1,7 @@
-"""Log-sum-exps of rows against columns, a tile at a time: what the streamed and the ring form are made of.
+"""Statistics of rows against columns, a tile at a time: what the streamed and the ring form are made of.
 
-No array of rows x columns exists beyond one tile. Forward, a running maximum and sum per row; backward, tiles are
-computed again from these two.
+No array of rows x columns exists beyond one tile. Forward, a running maximum and running sums per row; backward, tiles
+are computed again from these.
 """
 
 from typing import NamedTuple
@@ -15,49 +15,96 @@ TILE = 1024  # rows and columns of a tile: 4 MiB in float32, measured fastest on
 
 
 class Side(NamedTuple):
-    """Rows or columns [n, D], and what goes with each: an id [n] or None, an additive bias [n] or None."""
+    """Rows or columns [n, D], and what goes with each: an id, an additive bias and a label, [n] or None."""
 
     values: Array
     ids: Array | None = None
     bias: Array | None = None
+    labels: Array | None = None
 
 
 class Running(NamedTuple):
-    """Of each row [m]: the largest logit so far, and the sum of exponentials less it."""
+    """What each row [m] has met so far.
+
+    largest: the largest logit; total: the sum of exponentials less it; matched and count: the sum and number of logits
+    of columns of its label, None without labels; mean [m, D]: the sum of columns by their exponentials, None if unwanted.
+    """
 
     largest: Array
     total: Array
+    matched: Array | None = None
+    count: Array | None = None
+    mean: Array | None = None
 
 
-def begin(rows: Side) -> Running:
-    """Of rows that have met no column."""
-    like = rows.values[:, 0]
-    return Running(jnp.full_like(like, -jnp.inf), jnp.zeros_like(like))
+class Statistics(NamedTuple):
+    """Of each row [m]: its log-sum-exp, and those of the others that were asked for.
 
+    matched and count: sum and number of the logits of its label; mean [m, D]: softmax-weighted mean of the columns.
+    """
 
-def finish(running: Running) -> Array:
-    """Log-sum-exp [m] of what the rows have met; -inf for rows that met nothing."""
-    met = running.total > 0
-    total = jnp.where(met, running.total, jnp.ones_like(running.total))
-    return jnp.where(met, jnp.log(total) + running.largest, -jnp.inf)
+    logsumexp: Array
+    matched: Array | None = None
+    count: Array | None = None
+    mean: Array | None = None
 
 
 class Weighing(NamedTuple):
-    """Of each row [m]: what makes exp(logit - shift) * factor the gradient at that logit."""
+    """What gives the gradient at a row's logits: of each row [m], and the gradient at its mean [m, D].
+
+    (exp(logit - shift)) * (factor + scale * (<mean, column> - offset)), plus matched where labels are equal.
+    """
 
     shift: Array
     factor: Array
+    matched: Array | None = None
+    scale: Array | None = None
+    offset: Array | None = None
+    mean: Array | None = None
 
 
-def weigh(running: Running, gradient: Array) -> Weighing:
-    """How rows weigh their logits, given the gradient at their log-sum-exp.
+def begin(rows: Side, *, labelled: bool = False, mean: bool = False) -> Running:
+    """Of rows that have met no column."""
+    like = rows.values[:, 0]
+    zeros = jnp.zeros_like(like)
+    return Running(
+        jnp.full_like(like, -jnp.inf),
+        zeros,
+        zeros if labelled else None,
+        zeros if labelled else None,
+        jnp.zeros_like(rows.values) if mean else None,
+    )
+
+
+def finish(running: Running) -> Statistics:
+    """Statistics of what the rows have met; a log-sum-exp of -inf and a mean of zero for rows that met nothing."""
+    met, total = _met(running)
+    logsumexp = jnp.where(met, jnp.log(total) + running.largest, -jnp.inf)
+    mean = None if running.mean is None else running.mean / total[:, None]
+    return Statistics(logsumexp, running.matched, running.count, mean)
+
+
+def weigh(running: Running, gradient: Statistics) -> Weighing:
+    """How rows weigh their logits, given the gradient at their statistics.
 
     The largest logit and the sum are kept apart: at a temperature of 0.01 a log-sum-exp near 100 is rounded by 4e-6,
     which would be a relative error of every weight. Rows that met nothing weigh exp(... - inf) = 0.
     """
+    met, total = _met(running)
+    shift = jnp.where(met, running.largest, jnp.inf)
+    weighing = Weighing(shift, gradient.logsumexp / total)
+    if running.matched is not None:
+        weighing = weighing._replace(matched=gradient.matched)
+    if running.mean is not None:
+        offset = jnp.sum(gradient.mean * running.mean, axis=1) / total
+        weighing = weighing._replace(scale=1 / total, offset=offset, mean=gradient.mean)
+    return weighing
+
+
+def _met(running: Running) -> tuple[Array, Array]:
+    """Which rows have met a column, and sums that may be divided by."""
     met = running.total > 0
-    total = jnp.where(met, running.total, jnp.ones_like(running.total))
-    return Weighing(jnp.where(met, running.largest, jnp.inf), gradient / total)
+    return met, jnp.where(met, running.total, jnp.ones_like(running.total))
 
 
 def meet(running: Running, rows: Side, columns: Side, tile: int) -> Running:
@@ -72,15 +119,31 @@ def meet(running: Running, rows: Side, columns: Side, tile: int) -> Running:
             logits = scores(row_tile, column_tile)
             largest = jnp.maximum(before.largest, jnp.max(logits, axis=1))
             shift = jnp.where(jnp.isneginf(largest), jnp.zeros_like(largest), largest)
-            total = before.total * jnp.exp(before.largest - shift)
-            total = total + jnp.sum(jnp.exp(logits - shift[:, None]), axis=1)
-            return Running(largest, total), None
+            shrink = jnp.exp(before.largest - shift)
+            exponentials = jnp.exp(logits - shift[:, None])
+            total = before.total * shrink + jnp.sum(exponentials, axis=1)
+            after = Running(largest, total)
+            if before.matched is not None:
+                matching = matches(logits, row_tile, column_tile)
+                found = jnp.where(matching, logits, jnp.zeros_like(logits))
+                number = jnp.sum(matching, axis=1, dtype=logits.dtype)
+                after = after._replace(
+                    matched=before.matched + jnp.sum(found, axis=1), count=before.count + number
+                )
+            if before.mean is not None:
+                mean = before.mean * shrink[:, None] + matmul(exponentials, column_tile.values)
+                after = after._replace(mean=mean)
+            return after, None
 
         return jax.lax.scan(columns_of_a_tile, before, column_tiles)[0]
 
-    split = jax.tree.map(lambda leaf: _pad(leaf, count * height).reshape(count, height), running)
+    split = jax.tree.map(
+        lambda leaf: pad(leaf, count * height).reshape(count, height, *leaf.shape[1:]), running
+    )
     after = jax.lax.map(rows_of_a_tile, (row_tiles, split))
-    return jax.tree.map(lambda leaf: leaf.reshape(-1)[: rows.values.shape[0]], after)
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: rows.values.shape[0]], after
+    )
 
 
 def pull(rows: Side, columns: Side, weighing: Weighing, tile: int) -> tuple[Array, Array, Array]:
@@ -92,11 +155,13 @@ def pull(rows: Side, columns: Side, weighing: Weighing, tile: int) -> tuple[Arra
     def columns_of_a_tile(to_rows: Array, column_tile: Side) -> tuple[Array, tuple[Array, Array]]:
         def rows_of_a_tile(carry, index):
             to_rows, to_columns, to_bias = carry
-            row_tile, (shift, factor) = jax.tree.map(lambda leaf: leaf[index], (row_tiles, weighings))
-            weights = jnp.exp(scores(row_tile, column_tile) - shift[:, None]) * factor[:, None]
+            row_tile, by_row = jax.tree.map(lambda leaf: leaf[index], (row_tiles, weighings))
+            weights, shares = _weights(row_tile, column_tile, by_row)
             to_rows = to_rows.at[index].add(matmul(weights, column_tile.values))
             # Transposed: x^T w runs at twice the speed of w^T x on CPUs, whose rows would be strided.
             to_columns = to_columns + matmul(row_tile.values.T, weights)
+            if shares is not None:
+                to_columns = to_columns + matmul(by_row.mean.T, shares)
             return (to_rows, to_columns, to_bias + jnp.sum(weights, axis=0)), None
 
         nothing = jnp.zeros_like(column_tile.values.T), jnp.zeros_like(column_tile.bias)
@@ -113,6 +178,20 @@ def pull(rows: Side, columns: Side, weighing: Weighing, tile: int) -> tuple[Arra
         to_columns.reshape(-1, width)[:n],
         to_bias.reshape(-1)[:n],
     )
+
+
+def _weights(rows: Side, columns: Side, weighing: Weighing) -> tuple[Array, Array | None]:
+    """The gradient [m, n] at a tile of logits, and the softmax's entries where the mean has a gradient."""
+    logits = scores(rows, columns)
+    exponentials = jnp.exp(logits - weighing.shift[:, None])
+    weights, shares = exponentials * weighing.factor[:, None], None
+    if weighing.matched is not None:
+        matching = matches(logits, rows, columns)
+        weights += jnp.where(matching, weighing.matched[:, None], jnp.zeros_like(logits))
+    if weighing.mean is not None:
+        shares = exponentials * weighing.scale[:, None]
+        weights += shares * (matmul(weighing.mean, columns.values.T) - weighing.offset[:, None])
+    return weights, shares
 
 
 def pull_symmetric(
@@ -135,6 +214,10 @@ def pull_symmetric(
             logits = scores(row_tile, column_tile)
             weights = jnp.exp(logits - by_row.shift[:, None]) * by_row.factor[:, None]
             weights += jnp.exp(logits - by_column.shift[None, :]) * by_column.factor[None, :]
+            if by_row.matched is not None:
+                both = by_row.matched[:, None] + by_column.matched[None, :]
+                matching = matches(logits, row_tile, column_tile)
+                weights += jnp.where(matching, both, jnp.zeros_like(both))
             return to_rows + matmul(weights, column_tile.values), None
 
         nothing = jnp.zeros_like(row_tile.values)
@@ -153,6 +236,11 @@ def scores(rows: Side, columns: Side) -> Array:
     return logits
 
 
+def matches(logits: Array, rows: Side, columns: Side) -> Array:
+    """Where labels are equal [m, n], of the pairs that are not left out."""
+    return (rows.labels[:, None] == columns.labels[None, :]) & ~jnp.isneginf(logits)
+
+
 def matmul(x: Array, y: Array) -> Array:
     """Product in full float32 on every platform."""
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
@@ -167,25 +255,23 @@ def cut(side: Side, tile: int, *, bias: bool = False) -> Side:
     n = side.values.shape[0]
     count = -(-n // tile)
     height = -(-n // count)
-    filled = Side(*(None if leaf is None else _pad(leaf, count * height) for leaf in side))
+    filled = Side(*(None if leaf is None else pad(leaf, count * height) for leaf in side))
     if bias:
         given = jnp.zeros(n, side.values.dtype) if side.bias is None else side.bias
-        filled = filled._replace(
-            bias=jnp.pad(given, (0, count * height - n), constant_values=-jnp.inf)
-        )
+        filled = filled._replace(bias=pad(given, count * height, -jnp.inf))
     return jax.tree.map(lambda leaf: leaf.reshape(count, height, *leaf.shape[1:]), filled)
 
 
 def _cut_weighing(weighing: Weighing, tiles: Side) -> Weighing:
     """The weighing in the tiles' shape; filling weighs nothing."""
     count, height = tiles.values.shape[:2]
-    filled = Weighing(
-        _pad(weighing.shift, count * height, jnp.inf), _pad(weighing.factor, count * height)
-    )
-    return jax.tree.map(lambda leaf: leaf.reshape(count, height), filled)
+    zeros = jax.tree.map(lambda leaf: pad(leaf, count * height), weighing)
+    filled = zeros._replace(shift=pad(weighing.shift, count * height, jnp.inf))
+    return jax.tree.map(lambda leaf: leaf.reshape(count, height, *leaf.shape[1:]), filled)
 
 
-def _pad(array: Array, length: int, value: float = 0) -> Array:
+def pad(array: Array, length: int, value: float = 0) -> Array:
+    """The array with rows of a value after its own, up to a length."""
     missing = length - array.shape[0]
     widths = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
     return jnp.pad(array, widths, constant_values=value) if missing else array

@@ -1,5 +1,6 @@
 """Objectives as pure functions of embeddings. Each returns this device's share of the loss of the global batch."""
 
+from jaxclr.losses.compose import affinity_loss as affinity_loss
 from jaxclr.losses.contrastive import info_nce as info_nce
 from jaxclr.losses.contrastive import nt_xent as nt_xent
 from jaxclr.losses.predictive import byol as byol

@@ -32,20 +32,37 @@ def draw(kind, rows, columns, width, seed):
 
 def row_loss(x, y, bias, weights, ids, *, temperature, **options):
     """A weighted sum of log-sum-exps of unit rows, with a bias on columns and pairs left out."""
-    of_rows, of_columns = ids
     lse = affinity.row_logsumexp(
-        x / temperature,
-        y,
-        column_bias=bias,
-        exclude=(of_rows, of_columns),
-        **options,
+        x / temperature, y, column_bias=bias, exclude=ids, **options
     )
-    return jnp.sum(weights * jnp.where(jnp.isfinite(lse), lse, 0.0))
+    return jnp.sum(weights * finite(lse))
 
 
-def self_loss(x, *, temperature, **options):
+def labelled_loss(x, y, ids, *, temperature, **options):
+    """Mean of what labels match against the log-sum-exp, as SupCon has it; the ids double as labels, shifted."""
+    labels = tuple(1 - i // 2 for i in ids)
+    lse, matched, count = affinity.labelled_logsumexp(
+        x / temperature, y, labels=labels, exclude=ids, **options
+    )
+    return jnp.sum(finite(lse) * count - matched)
+
+
+def attention_loss(x, y, bias, ids, *, temperature, **options):
+    """Something of the log-sum-exp and of each entry of the mean column."""
+    lse, mean = affinity.attention(x / temperature, y, column_bias=bias, exclude=ids, **options)
+    return jnp.sum(finite(lse)) + jnp.sum(jnp.sin(3 * mean + x))
+
+
+def self_loss(x, labels, *, temperature, **options):
     lse = affinity.self_logsumexp(x / temperature**0.5, **options)
-    return jnp.sum(jnp.where(jnp.isfinite(lse), lse, 0.0))
+    again, matched, count = affinity.self_labelled_logsumexp(
+        x / temperature**0.5, labels=labels, **options
+    )
+    return jnp.sum(finite(lse) + finite(again) * count - matched)
+
+
+def finite(values):
+    return jnp.where(jnp.isfinite(values), values, 0.0)
 
 
 def assert_as_exact(ours, dense, exact, what):
@@ -80,9 +97,13 @@ def test_streamed_is_dense(rows, columns, width, temperature, kind, seed):
     @functools.partial(jax.jit, static_argnums=0)
     def both(how, *arrays):
         options = {"temperature": temperature, "implementation": how, "tile": TILE}
-        of_rows = jax.value_and_grad(functools.partial(row_loss, **options), (0, 1, 2, 3))
-        of_self = jax.value_and_grad(functools.partial(self_loss, **options))
-        return jax.tree.leaves((of_rows(*arrays, ids), of_self(arrays[0])))
+        differentiate = lambda f, *places: jax.value_and_grad(functools.partial(f, **options), places)
+        x, y, bias, _ = arrays
+        of_rows = differentiate(row_loss, 0, 1, 2, 3)(*arrays, ids)
+        of_labels = differentiate(labelled_loss, 0, 1)(x, y, ids)
+        of_mean = differentiate(attention_loss, 0, 1, 2)(x, y, bias, ids)
+        of_self = differentiate(self_loss, 0)(x, ids[0])
+        return jax.tree.leaves((of_rows, of_labels, of_mean, of_self))
 
     arrays = (x, y, bias, weights)
     dense, streamed = both("dense", *arrays), both("streamed", *arrays)
@@ -110,8 +131,10 @@ def test_devices_agree(implementation, how, names):
             first = jax.lax.axis_index(axis_name) * x.shape[0] if axis_name else 0
             local = tuple(jax.lax.dynamic_slice_in_dim(jnp.asarray(i), first, x.shape[0]) for i in ids)
             options = dict(axis_name=axis_name, implementation=implementation, tile=4)
-            both = row_loss(x, y, bias, weights, local, temperature=0.1, **options)
-            return size * (both + self_loss(x, temperature=0.5, **options))
+            total = row_loss(x, y, bias, weights, local, temperature=0.1, **options)
+            total += labelled_loss(x, y, local, temperature=0.3, **options)
+            total += attention_loss(x, y, bias, local, temperature=0.2, **options)
+            return size * (total + self_loss(x, local[0], temperature=0.5, **options))
 
         arrays = (x, y, bias, np.ones(40))
         value, gradients = jax.value_and_grad(loss, (0, 1, 2, 3))(*arrays)
@@ -122,37 +145,10 @@ def test_devices_agree(implementation, how, names):
             np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-12)
 
 
-def hinge(products, of_row, of_column):
-    return jnp.maximum(products - of_row + of_column, 0.0)
-
-
-@settings(max_examples=6, deadline=None, derandomize=True)
-@given(rows=st.integers(1, 40), columns=st.integers(1, 53), seed=st.integers(0, 99))
-def test_pair_sum_is_its_definition_at_any_size(rows, columns, seed):
-    generator = np.random.default_rng(seed)
-    with jax.enable_x64(True):
-        x, y = (jnp.asarray(generator.normal(size=(n, 3))) for n in (rows, columns))
-        p, q = (jnp.asarray(generator.normal(size=n)) for n in (rows, columns))
-        u, v = (jnp.asarray(generator.integers(0, 3, size=n)) for n in (rows, columns))
-
-        def dense(x, y, p, q):
-            values = hinge(x @ y.T, p[:, None], q[None, :])
-            return jnp.sum(jnp.where(u[:, None] != v[None, :], values, 0.0))
-
-        def tiled(x, y, p, q):
-            return affinity.pair_sum(
-                hinge, x, y, row_values=(p,), column_values=(q,), exclude=(u, v), tile=TILE
-            )
-
-        one = jax.jit(jax.value_and_grad(dense, (0, 1, 2, 3)))(x, y, p, q)
-        other = jax.jit(jax.value_and_grad(tiled, (0, 1, 2, 3)))(x, y, p, q)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-9), one, other)
-
-
 def test_auto_takes_what_was_measured():
     rows = jnp.zeros((64, 8))
-    assert affinity.pairs.choose("auto", rows, rows, None) == "dense"
+    assert affinity.logsumexp.choose("auto", rows, rows, None) == "dense"
     many = jax.ShapeDtypeStruct((4096, 8), jnp.float32)
-    assert affinity.pairs.choose("auto", many, many, None) == "streamed"
+    assert affinity.logsumexp.choose("auto", many, many, None) == "streamed"
     with pytest.raises(ValueError, match="implementation must be one of .* got 'fast'"):
         affinity.row_logsumexp(rows, rows, implementation="fast")

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from distributed import map_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxclr import affinity, losses
 
@@ -37,19 +39,63 @@ def test_a_row_without_columns_has_minus_infinity():
     assert np.isneginf(got).all()
 
 
-def test_pair_sum_is_its_definition():
-    hinge = lambda scores, row, column: jnp.maximum(scores - row + column, 0)
-    scores = np.maximum(ROWS @ COLUMNS.T - ROWS[:, :1] + BIAS[None, :], 0)
-    expected = scores[ROW_LABELS[:, None] != COLUMN_LABELS[None, :]].sum()
-    got = affinity.pair_sum(
-        hinge,
-        ROWS,
-        COLUMNS,
-        row_values=(ROWS[:, 0],),
-        column_values=(BIAS,),
-        exclude=(ROW_LABELS, COLUMN_LABELS),
-    )
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
+def statistics_in_numpy(x, y, bias, labels, ids):
+    """Log-sum-exp, matched sum and count, and mean column, of NumPy arrays."""
+    kept = ids[0][:, None] != ids[1][None, :]
+    weights = np.where(kept, np.exp(x @ y.T + bias[None, :]), 0)
+    matching = kept & (labels[0][:, None] == labels[1][None, :])
+    total = weights.sum(axis=1)
+    return np.log(total), np.where(matching, x @ y.T, 0).sum(axis=1), matching.sum(axis=1), weights @ y / total[:, None]
+
+
+@pytest.mark.parametrize("implementation", ["dense", "streamed"])
+def test_labels_and_attention_are_their_definitions(implementation):
+    ids, labels = (ROW_LABELS, COLUMN_LABELS), (ROW_LABELS % 2, (COLUMN_LABELS + 1) % 2)
+    options = {"exclude": ids, "implementation": implementation, "tile": 5}
+    _, matched, count, mean = statistics_in_numpy(ROWS, COLUMNS, BIAS, labels, ids)
+    lse, *_ = statistics_in_numpy(ROWS, COLUMNS, 0 * BIAS, labels, ids)
+    found = affinity.labelled_logsumexp(ROWS, COLUMNS, labels=labels, **options)
+    for got, wanted in zip(found, (lse, matched, count), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+    _, got = affinity.attention(ROWS, COLUMNS, column_bias=BIAS, **options)
+    np.testing.assert_allclose(got, mean, rtol=1e-5, atol=1e-5)
+
+
+def hinge(products, of_row, of_column):
+    return jnp.maximum(products - of_row + of_column, 0.0)
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(rows=st.integers(1, 40), columns=st.integers(1, 53), seed=st.integers(0, 99))
+def test_functions_of_pairs_at_any_size(rows, columns, seed):
+    generator = np.random.default_rng(seed)
+    with jax.enable_x64(True):
+        x, y = (jnp.asarray(generator.normal(size=(n, 3))) for n in (rows, columns))
+        p, q = (jnp.asarray(generator.normal(size=n)) for n in (rows, columns))
+        u, v = (jnp.asarray(generator.integers(0, 3, size=n)) for n in (rows, columns))
+
+        def dense(x, y, p, q):
+            values = hinge(x @ y.T, p[:, None], q[None, :])
+            kept = u[:, None] != v[None, :]
+            total = jnp.sum(jnp.where(kept, values, 0.0))
+            lse = jax.nn.logsumexp(values, axis=1, where=kept)
+            best = jnp.max(jnp.where(kept, values, -jnp.inf), axis=1)
+            return total + jnp.sum(jnp.where(jnp.any(kept, axis=1), lse, 0.0)), (best, jnp.sum(kept & (values > 0)))
+
+        def tiled(x, y, p, q):
+            options = dict(row_values=(p,), column_values=(q,), exclude=(u, v), tile=16)
+            both = lambda *values: (hinge(*values), (hinge(*values) > 0).astype(x.dtype))
+            total, active = affinity.pair_sum(both, x, y, **options)
+            lse = affinity.row_logsumexp_of(hinge, x, y, **options)
+            best, place = affinity.row_max(hinge, x, y, **options)
+            again = hinge(jnp.sum(x * y[place], axis=1), p, q[place])
+            assert_where = jnp.where(jnp.isneginf(best), 0.0, again - best)
+            return total + jnp.sum(jnp.where(jnp.isneginf(lse), 0.0, lse)), (best, active, assert_where)
+
+        (one, (best, active)), at_one = jax.jit(jax.value_and_grad(dense, (0, 1, 2, 3), has_aux=True))(x, y, p, q)
+        (other, found), at_other = jax.jit(jax.value_and_grad(tiled, (0, 1, 2, 3), has_aux=True))(x, y, p, q)
+        near = lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-9)
+        jax.tree.map(near, (one, at_one, best, active, jnp.zeros(rows)), (other, at_other, *found))
 
 
 def test_columns_of_all_devices_count():

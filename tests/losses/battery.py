@@ -1,53 +1,154 @@
-"""One entry per loss: its inputs, its definition in NumPy, and what holds for it. The tests beside this file do the rest."""
+"""What an entry of the battery is. One entry per loss and setting, in entries/; test_battery.py does the rest.
+
+An entry names its loss, its definition in NumPy on the same arrays, and what does not hold for it of what holds for most.
+"""
 
 import dataclasses
-from collections.abc import Callable
+import importlib
+import inspect
+import json
+import pathlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from jaxclr import losses
-
 ROWS, WIDTH = 16, 6
+GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "objectives.json").read_text())
+
+
+def views(count):
+    """Makes so many views [rows, width] of the same images, neither equal nor unrelated."""
+
+    def make(generator, rows, width):
+        common = generator.normal(size=(rows, width))
+        return tuple(common + 0.5 * generator.normal(size=(rows, width)) for _ in range(count))
+
+    return make
+
+
+def stacked(count):
+    """Makes one array [count, rows, width] of views."""
+    return lambda generator, rows, width: (np.stack(views(count)(generator, rows, width)),)
+
+
+def golden_view(v, rows=8, width=6):
+    """The v-th input [rows, width] of the golden values."""
+    i, j = np.arange(rows)[:, None], np.arange(width)[None, :]
+    common = np.sin(0.9 * (i + 1) + 0.37 * (j + 1) * (i % 3 + 1))
+    return common + 0.35 * np.cos(1.3 * (v + 1) * (i + 1) + 0.7 * (v + 2) * (j + 1))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Golden:
+    """A row of golden/objectives.json: what the official implementation returns for these arrays.
+
+    loss takes the arrays alone; None is the entry's with its settings. The row's gradient norms are those at the arrays at
+    `places`, by default the first ones.
+    """
+
+    name: str
+    arrays: Sequence[np.ndarray]
+    loss: Callable | None = None
+    places: Sequence[int] | None = None
+
+    @property
+    def row(self):
+        (row,) = [row for row in GOLDEN if row["name"] == self.name]
+        return row
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entry:
+    """A loss under given hyper-parameters.
+
+    Attributes:
+      name: unique.
+      loss: called with the arrays, the settings and axis_name.
+      oracle: its value from the same arrays in NumPy float64, written from the formula.
+      settings: hyper-parameters.
+      make: (generator, rows, width) -> the arrays of a batch of so many rows.
+      spread: for each array the axis that runs over the batch, or None if it is whole on every device.
+      stopped: places of the float arrays that get no gradient.
+      golden: rows of the golden values.
+      rows: batch sizes to try.
+      constants: its gradient leaves something constant, so that finite differences see another slope.
+      scales: rows may be scaled; permutes: rows may be permuted, those of all arrays alike.
+      forms_pairs: it holds [B, B], because the caller gives or asks for such a matrix.
+      bfloat16_tolerance: relative.
+      positive: hyper-parameters that must be positive numbers, of those in settings.
+    """
+
+    name: str
+    loss: Callable
+    oracle: Callable
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    make: Callable = views(2)
+    spread: tuple[int | None, ...] | None = None
+    stopped: tuple[int, ...] = ()
+    golden: tuple[Golden, ...] = ()
+    rows: tuple[int, ...] = (ROWS, 7, 1)
+    constants: bool = False
+    scales: bool = True
+    permutes: bool = True
+    forms_pairs: bool = False
+    bfloat16_tolerance: float = 0.03
+    positive: tuple[str, ...] = ("temperature", "eps", "logit_divisor")
+
+    def __call__(self, *arrays, axis_name=None):
+        return self.loss(*arrays, **self.settings, axis_name=axis_name)
+
+    def arrays(self, seed=0, rows=ROWS, width=WIDTH):
+        """A batch: floats in float64."""
+        return tuple(self.make(np.random.default_rng(seed), rows, width))
+
+    @property
+    def axes(self):
+        """For each array the axis that runs over the batch, or None."""
+        return self.spread or (0,) * len(self.arrays())
+
+    @property
+    def floats(self):
+        """Places of the arrays that hold floats."""
+        return tuple(i for i, a in enumerate(self.arrays()) if np.issubdtype(a.dtype, np.floating))
+
+    @property
+    def streams(self):
+        """Whether it takes an implementation."""
+        return "implementation" in inspect.signature(self.loss).parameters
+
+
+def entries():
+    """All entries of all files in entries/."""
+    package = importlib.import_module("entries")
+    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    found = [e for name in names for e in importlib.import_module(f"entries.{name}").ENTRIES]
+    assert len({entry.name for entry in found}) == len(found)
+    return tuple(found)
 
 
 def unit(x):
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
 def lse(a):
+    """Log-sum-exp of each row; -inf entries are left out."""
     top = a.max(axis=1, keepdims=True)
     return (top + np.log(np.exp(a - top).sum(axis=1, keepdims=True)))[:, 0]
 
 
+def softmax(a):
+    return np.exp(a - lse(a)[:, None])
+
+
 def cross_entropy(a):
+    """Mean cross-entropy of rows whose positive is on the diagonal."""
     return np.mean(lse(a) - np.diag(a))
 
 
-def whitened_affinity(q, k, eps):
-    q, k = unit(q), unit(k)
-    rows = np.concatenate([q, k])
-    mean = rows.mean(axis=0, keepdims=True)
-    covariance = np.cov(rows.T) + eps * np.eye(rows.shape[1])
-    return (q - mean) @ np.linalg.inv(covariance) @ (k - mean).T
-
-
-def sim_affinity(q, k, temperature=1.0, symmetry_weight=0.01, divisor=1.0):
-    a = unit(q) @ unit(k).T / temperature
-    return cross_entropy(a) + symmetry_weight * np.linalg.norm(a - a.T) / divisor
-
-
-def sim_whitening(q, k, temperature=1.0, symmetry_weight=0.01, divisor=None):
-    a = whitened_affinity(q, k, 0.01) / temperature / (divisor or len(q))
-    return cross_entropy(a) + symmetry_weight * np.linalg.norm(a - a.T)
-
-
-def sim_trace(q, k, eps=0.01):
-    return -np.trace(whitened_affinity(q, k, eps)) / len(q)
-
-
-def symmetric_loss(q, k, temperature=1.0):
-    a = unit(q) @ unit(k).T / temperature
-    return np.linalg.norm(a - a.T)
+def cosine(p, z):
+    return np.sum(unit(p) * unit(z), axis=-1)
 
 
 def nt_xent(z1, z2, temperature):
@@ -56,92 +157,3 @@ def nt_xent(z1, z2, temperature):
     positive = np.diag(np.roll(a, len(z1), axis=1))
     np.fill_diagonal(a, -np.inf)
     return np.mean(lse(a) - positive)
-
-
-def info_nce(q, k, temperature):
-    return cross_entropy(unit(q) @ unit(k).T / temperature)
-
-
-def cosine(p, z):
-    return np.sum(unit(p) * unit(z), axis=1)
-
-
-def byol(p1, p2, t1, t2):
-    squared = lambda p, t: np.sum((unit(p) - unit(t)) ** 2, axis=1)
-    return np.mean(squared(p1, t2) + squared(p2, t1))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Entry:
-    """A loss under given hyper-parameters."""
-
-    name: str
-    loss: Callable
-    oracle: Callable
-    settings: dict = dataclasses.field(default_factory=dict)
-    inputs: int = 2
-    stopped: tuple[int, ...] = ()
-    stops_statistics: bool = False  # then finite differences see what the gradient does not
-    bfloat16_tolerance: float = 0.03
-
-    def __call__(self, *arrays, axis_name=None):
-        return self.loss(*arrays, **self.settings, axis_name=axis_name)
-
-    def arrays(self, seed=0, rows=ROWS, width=WIDTH):
-        """Views of the same images: float64 [rows, width], neither equal nor unrelated."""
-        generator = np.random.default_rng(seed)
-        common = generator.normal(size=(rows, width))
-        return tuple(common + 0.5 * generator.normal(size=(rows, width)) for _ in range(self.inputs))
-
-
-ENTRIES = (
-    Entry(
-        "sim_affinity",
-        losses.sim_affinity,
-        lambda q, k: sim_affinity(q, k, 0.2, 0.01),
-        {"temperature": 0.2},
-    ),
-    Entry(
-        "sim_affinity-per_sample",
-        losses.sim_affinity,
-        lambda q, k: sim_affinity(q, k, 0.5, 1.0, divisor=len(q)),
-        {"temperature": 0.5, "symmetry_weight": 1.0, "symmetry_scale": "per_sample"},
-    ),
-    Entry("sim_whitening", losses.sim_whitening, sim_whitening),
-    Entry(
-        "sim_whitening-divisor",
-        losses.sim_whitening,
-        lambda q, k: sim_whitening(q, k, 0.2, 0.0, divisor=WIDTH),
-        {"temperature": 0.2, "symmetry_weight": 0.0, "logit_divisor": float(WIDTH)},
-    ),
-    Entry("sim_trace", losses.sim_trace, sim_trace, stops_statistics=True, bfloat16_tolerance=0.1),
-    Entry(
-        "sim_trace-differentiated",
-        losses.sim_trace,
-        lambda q, k: sim_trace(q, k, 0.05),
-        {"stop_statistics": False, "eps": 0.05},
-        bfloat16_tolerance=0.1,
-    ),
-    Entry(
-        "symmetric_loss",
-        losses.symmetric_loss,
-        lambda q, k: symmetric_loss(q, k, 0.5),
-        {"temperature": 0.5},
-    ),
-    Entry("nt_xent", losses.nt_xent, lambda q, k: nt_xent(q, k, 0.5), {"temperature": 0.5}),
-    Entry("info_nce", losses.info_nce, lambda q, k: info_nce(q, k, 0.2), {"temperature": 0.2}),
-    Entry(
-        "negative_cosine",
-        losses.negative_cosine,
-        lambda p, z: -np.mean(cosine(p, z)),
-        stopped=(1,),
-    ),
-    Entry("byol", losses.byol, byol, inputs=4, stopped=(2, 3)),
-    Entry(
-        "sim_siam",
-        losses.sim_siam,
-        lambda p1, p2, z1, z2: -np.mean(cosine(p1, z2) + cosine(p2, z1)) / 2,
-        inputs=4,
-        stopped=(2, 3),
-    ),
-)

@@ -2,54 +2,87 @@
 
 import dataclasses
 import functools
-import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from battery import ENTRIES, ROWS, WIDTH
-from distributed import GRID, loss_and_gradients
+from battery import ROWS, WIDTH, entries
+from distributed import loss_and_gradients
 from jax.test_util import check_grads
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
+ENTRIES = entries()
 every_loss = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+every_streaming_loss = pytest.mark.parametrize(
+    "entry", [entry for entry in ENTRIES if entry.streams], ids=lambda entry: entry.name
+)
 
 
 @functools.cache
 def compiled(entry):
-    return jax.jit(jax.value_and_grad(entry, tuple(range(entry.inputs))))
+    return jax.jit(jax.value_and_grad(entry, entry.floats))
 
 
 @functools.cache
 def value_of(entry):
-    return jax.jit(entry)
+    """The compiled loss, and a list that grows whenever it is traced."""
+    traces = []
+    return jax.jit(lambda *arrays: traces.append(None) or entry(*arrays)), traces
 
 
 def cast(arrays, dtype):
-    return tuple(jnp.asarray(a, dtype) for a in arrays)
+    """Jax arrays, the floats among them in this type."""
+    floating = lambda a: np.issubdtype(a.dtype, np.floating)
+    return tuple(jnp.asarray(a, dtype if floating(a) else None) for a in arrays)
 
 
 @every_loss
-@pytest.mark.parametrize("rows", [ROWS, 7, 1])
-def test_value_is_the_definition(entry, rows):
+def test_value_is_the_definition(entry):
+    value_at, _ = value_of(entry)
     with jax.enable_x64(True):
-        for seed in range(3):
-            arrays = entry.arrays(seed, rows)
-            expected = entry.oracle(*arrays)
-            np.testing.assert_allclose(value_of(entry)(*cast(arrays, jnp.float64)), expected, rtol=1e-9, atol=1e-9)
-            single = value_of(entry)(*cast(arrays, jnp.float32))
-            assert single.dtype == jnp.float32
-            # an asymmetry of exactly zero, as of one row, is the root of a rounding error
-            atol = np.finfo(np.float32).eps ** 0.5 if rows == 1 else 1e-5
-            np.testing.assert_allclose(single, expected, rtol=1e-5, atol=atol)
+        for rows in entry.rows:
+            arrays = entry.arrays(rows=rows)
+            value = value_at(*cast(arrays, jnp.float64))
+            np.testing.assert_allclose(value, entry.oracle(*arrays), rtol=1e-9, atol=1e-9)
+
+
+@every_loss
+def test_value_in_float32_is_compiled_once(entry):
+    value_at, traces = value_of(entry)
+    traces.clear()
+    for seed in range(3):
+        arrays = entry.arrays(seed)
+        value = value_at(*cast(arrays, jnp.float32))
+        assert value.dtype == jnp.float32 and value.shape == ()
+        np.testing.assert_allclose(value, entry.oracle(*arrays), rtol=1e-5, atol=1e-5)
+    assert len(traces) <= 1
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.float64, 1e-9), (jnp.float32, 1e-5)])
+@pytest.mark.parametrize(
+    "entry, golden",
+    [(entry, golden) for entry in ENTRIES for golden in entry.golden],
+    ids=lambda value: value.name,
+)
+def test_official_values_and_gradients(entry, golden, dtype, tolerance):
+    places = range(len(golden.row["grad_norms"])) if golden.places is None else golden.places
+    norms = [norm for norm, _ in zip(golden.row["grad_norms"], places, strict=False)]
+    with jax.enable_x64(True):
+        loss = jax.jit(jax.value_and_grad(golden.loss or entry, tuple(places) or 0))
+        value, gradients = loss(*cast(golden.arrays, dtype))
+        np.testing.assert_allclose(value, golden.row["loss"], rtol=tolerance, atol=tolerance)
+        for gradient, norm in zip(gradients, norms, strict=bool(norms)):
+            np.testing.assert_allclose(
+                np.linalg.norm(gradient), norm, rtol=10 * tolerance, atol=tolerance
+            )
 
 
 @every_loss
 def test_gradient_is_the_slope(entry):
-    if entry.stops_statistics:
-        return  # held by the golden values, and by the differentiated form of the same loss
-    kept = [i for i in range(entry.inputs) if i not in entry.stopped]
+    kept = [i for i in entry.floats if i not in entry.stopped]
+    if entry.constants or not kept:
+        return  # held by golden values, or by another form of the same loss
     with jax.enable_x64(True):
         arrays = list(cast(entry.arrays(), jnp.float64))
 
@@ -62,87 +95,102 @@ def test_gradient_is_the_slope(entry):
         check_grads(jax.jit(of_kept), [arrays[i] for i in kept], order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
 
 
-@every_loss
-@pytest.mark.parametrize("devices, how", GRID, ids=lambda x: str(x))
-def test_devices_share_one_loss(entry, devices, how):
-    with jax.enable_x64(True):
-        arrays = entry.arrays()
-        value, gradients = compiled(entry)(*arrays)
-        spread_value, spread_gradients = loss_and_gradients(entry, arrays, devices, how)
-        np.testing.assert_allclose(spread_value, value, rtol=1e-10, atol=1e-12)
-        for one, other in zip(gradients, spread_gradients, strict=True):
-            np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-12)
-
-
-STREAMING = [entry for entry in ENTRIES if "implementation" in inspect.signature(entry.loss).parameters]
-
-
-@pytest.mark.parametrize("implementation", ["streamed", "ring"])
-@pytest.mark.parametrize("entry", STREAMING, ids=lambda entry: entry.name)
-def test_implementations_share_one_loss(entry, implementation):
-    other = dataclasses.replace(entry, settings={**entry.settings, "implementation": implementation})
-    with jax.enable_x64(True):
-        arrays = entry.arrays()
-        value, gradients = compiled(entry)(*arrays)
-        spread_value, spread_gradients = loss_and_gradients(other, arrays, 8, "shard_map")
-        np.testing.assert_allclose(spread_value, value, rtol=1e-10, atol=1e-12)
-        for one, other in zip(gradients, spread_gradients, strict=True):
-            np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-12)
-
-
-@every_loss
-def test_the_batch_may_be_spread_over_two_axes(entry):
+def assert_same_on_devices(entry, loss, devices, how, names=("batch",)):
     with jax.enable_x64(True):
         arrays = entry.arrays()
         value, gradients = compiled(entry)(*arrays)
         spread_value, spread_gradients = loss_and_gradients(
-            entry, arrays, 8, "shard_map", names=("slice", "chip")
+            loss, arrays, devices, how, names, entry.axes, entry.floats
         )
         np.testing.assert_allclose(spread_value, value, rtol=1e-10, atol=1e-12)
         for one, other in zip(gradients, spread_gradients, strict=True):
             np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-12)
 
 
+# One axis under pmap, two under shard_map; the rest in the full grid.
+GRID = (
+    (2, "pmap", ("batch",)),
+    (8, "shard_map", ("slice", "chip")),
+    *(
+        pytest.param(devices, how, ("batch",), marks=pytest.mark.full)
+        for devices in (1, 2, 8)
+        for how in ("pmap", "shard_map")
+    ),
+)
+
+
+@every_loss
+@pytest.mark.parametrize("devices, how, names", GRID, ids=str)
+def test_devices_share_one_loss(entry, devices, how, names):
+    assert_same_on_devices(entry, entry, devices, how, names)
+
+
+@pytest.mark.parametrize("implementation", ["streamed", "ring"])
+@every_streaming_loss
+def test_implementations_share_one_loss(entry, implementation):
+    other = dataclasses.replace(entry, settings={**entry.settings, "implementation": implementation})
+    assert_same_on_devices(entry, other, 8, "shard_map")
+
+
 @every_loss
 def test_stopped_inputs_get_exactly_nothing(entry):
     _, gradients = compiled(entry)(*cast(entry.arrays(), jnp.float32))
-    for place, gradient in enumerate(gradients):
-        assert (np.abs(gradient).max() == 0) == (place in entry.stopped)
+    for place, gradient in zip(entry.floats, gradients, strict=True):
+        assert (np.abs(gradient).max() == 0) == (place in entry.stopped), place
 
 
 @every_loss
 def test_rows_may_be_scaled_and_permuted(entry):
     with jax.enable_x64(True):
-        arrays = entry.arrays()
-        value = value_of(entry)(*cast(arrays, jnp.float64))
+        arrays, (value_at, _) = entry.arrays(), value_of(entry)
+        value = value_at(*cast(arrays, jnp.float64))
         generator = np.random.default_rng(1)
         order = generator.permutation(ROWS)
-        factors = generator.uniform(0.1, 1e4, size=(ROWS, 1))
-        for changed in ([a[order] for a in arrays], [a * factors for a in arrays]):
-            np.testing.assert_allclose(value_of(entry)(*cast(changed, jnp.float64)), value, rtol=1e-10)
+        along = list(zip(arrays, entry.axes, strict=True))
+        changes = []
+        if entry.permutes:
+            changes.append([a if axis is None else np.take(a, order, axis) for a, axis in along])
+        if entry.scales:
+            factors = generator.uniform(0.1, 1e4, size=ROWS)
+            scaled = lambda a, axis: a * factors.reshape((-1,) + (1,) * (a.ndim - axis - 1))
+            floating = lambda a, axis: axis is not None and np.issubdtype(a.dtype, np.floating)
+            changes.append([scaled(a, axis) if floating(a, axis) else a for a, axis in along])
+        for changed in changes:
+            np.testing.assert_allclose(
+                value_at(*cast(changed, jnp.float64)), value, rtol=1e-10, atol=1e-12
+            )
 
 
 @every_loss
 def test_bfloat16_is_welcome(entry):
     arrays = entry.arrays()
-    value = value_of(entry)(*cast(arrays, jnp.bfloat16))
+    value = value_of(entry)[0](*cast(arrays, jnp.bfloat16))
     assert value.dtype == jnp.float32
     exact = entry.oracle(*arrays)
     assert abs(value - exact) <= entry.bfloat16_tolerance * max(1.0, abs(exact))
 
 
 def degenerate(entry):
+    """Batches that embeddings fall into: of the float arrays that run over the batch."""
     arrays = entry.arrays()
-    one = np.ones((ROWS, WIDTH))
-    spike = [np.where(np.arange(ROWS)[:, None] == 3, 1e30, 1.0) * a for a in arrays]
-    yield "collapsed", [one for _ in arrays]
-    yield "equal views", [arrays[0] for _ in arrays]
-    yield "duplicated", [np.repeat(a[:2], ROWS // 2, axis=0) for a in arrays]
-    yield "zero", [np.zeros_like(a) for a in arrays]
-    yield "one zero row", [a * (np.arange(ROWS)[:, None] != 3) for a in arrays]
-    yield "huge row", spike
-    yield "tiny", [1e-30 * a for a in arrays]
-    yield "opposite", [a if place % 2 else -a for place, a in enumerate([arrays[0]] * len(arrays))]
+    places = [i for i in entry.floats if entry.axes[i] is not None]
+
+    def batch(change):
+        return [change(a, i) if i in places else a for i, a in enumerate(arrays)]
+
+    def rows(a, i):
+        """Whether a row is the fourth, in the shape of the array."""
+        return (np.arange(ROWS) == 3).reshape((-1,) + (1,) * (a.ndim - entry.axes[i] - 1))
+
+    yield "collapsed", batch(lambda a, i: np.ones_like(a))
+    yield "equal views", batch(lambda a, i: np.broadcast_to(a[:1], a.shape) if a.ndim > 2 else arrays[places[0]])
+    yield "duplicated", batch(lambda a, i: np.repeat(np.take(a, [0, 1], entry.axes[i]), ROWS // 2, entry.axes[i]))
+    yield "zero", batch(lambda a, i: np.zeros_like(a))
+    yield "one zero row", batch(lambda a, i: a * ~rows(a, i))
+    if entry.scales:
+        yield "huge row", batch(lambda a, i: np.where(rows(a, i), 1e30 * a, a))
+        yield "tiny", batch(lambda a, i: 1e-30 * a)
+    yield "opposite", batch(lambda a, i: a if i % 2 else -arrays[places[-1]] if a.ndim == 2 else -a)
 
 
 @every_loss
@@ -154,38 +202,43 @@ def test_degenerate_inputs_stay_finite(entry):
 
 
 @every_loss
-def test_a_second_call_compiles_nothing(entry):
-    traces = []
-
-    @jax.jit
-    def traced(*arrays):
-        traces.append(None)
-        return entry(*arrays)
-
-    for seed in range(2):
-        traced(*cast(entry.arrays(seed), jnp.float32))
-    assert len(traces) == 1
+def test_no_matrix_of_the_batch_is_formed(entry):
+    if entry.forms_pairs:
+        return
+    rows = 4096
+    like = [
+        jax.ShapeDtypeStruct(a.shape, jnp.float32 if np.issubdtype(a.dtype, np.floating) else a.dtype)
+        for a in cast(entry.arrays(rows=rows, width=8), jnp.float32)
+    ]
+    memory = compiled(entry).lower(*like).compile().memory_analysis()
+    inputs = sum(a.size * a.dtype.itemsize for a in like)
+    assert memory.temp_size_in_bytes < 16 * inputs + 10 * 1024**2 * 4 < rows * rows * 4
 
 
 @every_loss
 def test_bad_embeddings_are_refused(entry):
     good = cast(entry.arrays(), jnp.float32)
-    with pytest.raises(ValueError, match=r"\[b, D\].*got shape \(6,\)"):
-        entry(good[0][0], *good[1:])
-    with pytest.raises(ValueError, match=r"one shape.*\(16, 6\) and \(15, 6\)"):
-        entry(*good[:-1], good[-1][:-1])
+    first = next(i for i in entry.floats if entry.axes[i] is not None)
+    having = lambda value: (*good[:first], value, *good[first + 1 :])
+    with pytest.raises(ValueError, match=r"got shape \(6,\)"):
+        entry(*having(jnp.ones(WIDTH)))
     with pytest.raises(TypeError, match="floats, got int32"):
-        entry(*good[:-1], jnp.ones((ROWS, WIDTH), jnp.int32))
+        entry(*having(jnp.ones(good[first].shape, jnp.int32)))
     with pytest.raises(TypeError, match="got list"):
-        entry(*good[:-1], [[1.0]])
+        entry(*having([[1.0]]))
     with pytest.raises(ValueError, match="at least 1"):
-        entry(*(a[:0] for a in good))
+        entry(*having(jnp.take(good[first], jnp.arange(0), entry.axes[first])))
+    others = [i for i, axis in enumerate(entry.axes) if axis is not None and i != first]
+    for other in others:
+        short = jnp.take(good[other], jnp.arange(ROWS - 1), entry.axes[other])
+        with pytest.raises(ValueError, match=r"\b15\b"):
+            entry(*good[:other], short, *good[other + 1 :])
 
 
 @every_loss
 def test_bad_hyper_parameters_are_refused(entry):
     good = cast(entry.arrays(), jnp.float32)
-    for name in {"temperature", "eps", "logit_divisor"} & entry.settings.keys():
+    for name in entry.settings.keys() & set(entry.positive):
         for bad in (0, -1.0, float("nan")):
             with pytest.raises(ValueError, match=f"{name} must be finite and more than zero"):
                 entry.loss(*good, **{**entry.settings, name: bad})
@@ -193,6 +246,7 @@ def test_bad_hyper_parameters_are_refused(entry):
             entry.loss(*good, **{**entry.settings, name: "0.1"})
 
 
+@pytest.mark.full
 @every_loss
 def test_a_scheduled_temperature_is_accepted(entry):
     if "temperature" not in entry.settings:
@@ -201,4 +255,4 @@ def test_a_scheduled_temperature_is_accepted(entry):
     settings = {**entry.settings}
     temperature = settings.pop("temperature")
     scheduled = jax.jit(lambda t: entry.loss(*good, **settings, temperature=t))
-    np.testing.assert_allclose(scheduled(jnp.float32(temperature)), value_of(entry)(*good), rtol=1e-6)
+    np.testing.assert_allclose(scheduled(jnp.float32(temperature)), value_of(entry)[0](*good), rtol=1e-6)

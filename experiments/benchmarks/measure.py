@@ -1,0 +1,128 @@
+"""What the benchmarks share: timing in turns, the compiler's account of memory, and how figures are told."""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import pathlib
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import rich.table
+
+RUN_SECONDS = 0.03  # a run repeats calls that are faster than this
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """A median and its quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        median, low, high = (number(value) for value in dataclasses.astuple(self))
+        return f"{median} ({low} to {high})"
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Median and quartiles of at least one value."""
+    values = list(values)
+    inclusive = functools.partial(statistics.quantiles, n=4, method="inclusive")
+    low, median, high = inclusive(values) if len(values) > 1 else 3 * values
+    return Spread(median, low, high)
+
+
+def number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def verdict(value: float, *, least: float = -math.inf, most: float = math.inf) -> str:
+    """The bar, and whether the value meets it."""
+    bar = f"at most {most}" if math.isinf(least) else f"at least {least}"
+    return f"{bar}: {'met' if least <= value <= most else 'missed'}"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    names = [
+        line.partition(":")[2].strip()
+        for line in (cpuinfo.read_text().splitlines() if cpuinfo.exists() else ())
+        if line.startswith("model name")
+    ]
+    return {
+        "processor": names[0] if names else platform.machine(),
+        "cores": os.cpu_count(),
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def milliseconds(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Wall time of each call, once warm, by its name: so many runs, which take turns with those of the other calls."""
+    often = {}
+    for name, call in calls.items():
+        run(call, 1)
+        often[name] = max(1, math.ceil(1e3 * RUN_SECONDS / run(call, 1)))
+    rounds = [{name: run(call, often[name]) for name, call in calls.items()} for _ in range(repeats)]
+    return {name: [round_[name] for round_ in rounds] for name in calls}
+
+
+def run(call: Callable[[], Any], times: int) -> float:
+    """Milliseconds of a call, the mean of several in a row."""
+    start = time.perf_counter()
+    for _ in range(times):
+        jax.block_until_ready(call())
+    return 1e3 * (time.perf_counter() - start) / times
+
+
+def mebibytes(compiled: jax.stages.Compiled) -> float:
+    """What a compiled function allocates on a device besides its arguments and results."""
+    return compiled.memory_analysis().temp_size_in_bytes / 2**20
+
+
+def figure(columns: int) -> Any:
+    """A matplotlib figure with so many plots side by side.
+
+    Raises:
+      SystemExit: there is no matplotlib.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        sys.exit("--out draws a plot with matplotlib: run `pip install matplotlib`, or leave out --out.")
+    drawn = Figure(figsize=(5 * columns, 4.5), layout="constrained")
+    drawn.subplots(1, columns)
+    return drawn
+
+
+def check_plots(folder: pathlib.Path | None) -> None:
+    """Refuses at once, and not after minutes of measuring, what `figure` would refuse."""
+    if folder is not None:
+        figure(1)
+
+
+def save(record: Mapping[str, Any], drawn: Any, folder: pathlib.Path, name: str) -> None:
+    """Writes the figures as NAME.json and their plot as NAME.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record, indent=2, default=dataclasses.asdict)
+    (folder / f"{name}.json").write_text(text + "\n")
+    drawn.savefig(folder / f"{name}.png", dpi=150)
+
+
+def machine_table(described: Mapping[str, Any]) -> rich.table.Table:
+    """What the figures were measured on, for a person to read."""
+    table = rich.table.Table("machine", "", title_justify="left")
+    for name, value in described.items():
+        table.add_row(name, str(value))
+    return table

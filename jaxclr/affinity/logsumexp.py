@@ -1,0 +1,243 @@
+"""Log-sum-exps of the rows of the affinity matrix, and what can be had in the same pass.
+
+Pairs to leave out, and pairs that match, are told by ids, one per row and one per column, never by a [b, B] array.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxclr.affinity.checks import check_choice
+from jaxclr.affinity.collectives import AxisName, batch_size, gather_rows, row_ids
+from jaxclr.affinity.streamed import Plan, streamed, symmetric
+from jaxclr.affinity.tiles import TILE, Side, Statistics, matches, matmul, scores
+
+Array = jax.Array
+Ids = tuple[Array, Array]
+Implementation = Literal["auto", "dense", "streamed", "ring"]
+
+IMPLEMENTATIONS = ("auto", "dense", "streamed", "ring")
+# Below so many logits on a device one dense tile is the fastest, above so many bytes of gathered columns and their
+# gradients a ring saves what matters; measured by experiments/benchmarks/loss.py and memory.py.
+_DENSE_LOGITS = 2**18
+_RING_BYTES = 2**30
+
+
+def row_logsumexp(
+    rows: Array,
+    columns: Array,
+    *,
+    exclude: Ids | None = None,
+    column_bias: Array | None = None,
+    axis_name: AxisName = None,
+    implementation: Implementation = "auto",
+    tile: int | None = None,
+) -> Array:
+    r"""Log-sum-exp of every row of the affinity matrix, over the columns of all devices.
+
+    .. math:: r_i = \log \sum_{j \,:\, u_i \ne v_j} \exp(\langle x_i, y_j \rangle + c_j)
+
+    Args:
+      rows: [b, D], already divided by the temperature.
+      columns: [b', D], this device's columns; b' need not equal b.
+      exclude: ids (u [b], v [b']); a pair of equal ids is left out.
+      column_bias: c [b'], added to each column (the logarithm of its weight).
+      axis_name: mapped axis over which the columns are spread; None if these are all of them.
+      implementation: "dense" forms [b, B] logits; "streamed" gathers the columns and forms a tile at a time; "ring" passes
+        the columns from device to device instead of gathering them; "auto" takes dense for few logits, the ring for
+        columns beyond 1 GiB, else streamed. All are exact.
+      tile: rows and columns of a tile; None for what was measured fastest.
+
+    Returns:
+      [b]; -inf for a row whose every column is left out.
+    """
+    of_rows, of_columns = exclude or (None, None)
+    sides = Side(rows, of_rows), Side(columns, of_columns, column_bias)
+    return _statistics(*sides, axis_name, implementation, tile).logsumexp
+
+
+def labelled_logsumexp(
+    rows: Array,
+    columns: Array,
+    *,
+    labels: Ids,
+    exclude: Ids | None = None,
+    axis_name: AxisName = None,
+    implementation: Implementation = "auto",
+    tile: int | None = None,
+) -> tuple[Array, Array, Array]:
+    r"""`row_logsumexp`, and in the same pass the sum and the number of the logits of each row's own label.
+
+    .. math:: r_i, \qquad m_i = \sum_{j \in P(i)} \langle x_i, y_j \rangle, \qquad n_i = |P(i)|, \qquad
+       P(i) = \{ j : l_i = l'_j,\; u_i \ne v_j \}
+
+    Args:
+      rows: [b, D], already divided by the temperature.
+      columns: [b', D], this device's columns.
+      labels: (l [b], l' [b']).
+      exclude: ids (u [b], v [b']); a pair of equal ids is left out.
+      axis_name: mapped axis over which the columns are spread; None if these are all of them.
+      implementation: as of `row_logsumexp`.
+      tile: rows and columns of a tile; None for what was measured fastest.
+
+    Returns:
+      r, m and n, [b] each, n in the type of the rows.
+    """
+    of_rows, of_columns = exclude or (None, None)
+    sides = Side(rows, of_rows, labels=labels[0]), Side(columns, of_columns, labels=labels[1])
+    found = _statistics(*sides, axis_name, implementation, tile)
+    return found.logsumexp, found.matched, found.count
+
+
+def attention(
+    rows: Array,
+    columns: Array,
+    *,
+    exclude: Ids | None = None,
+    column_bias: Array | None = None,
+    axis_name: AxisName = None,
+    implementation: Implementation = "auto",
+    tile: int | None = None,
+) -> tuple[Array, Array]:
+    r"""`row_logsumexp`, and in the same pass the softmax-weighted mean of the columns.
+
+    .. math:: r_i, \qquad m_i = \sum_j p_{ij} y_j, \qquad p_{ij} = \exp(\langle x_i, y_j \rangle + c_j - r_i)
+
+    Every mean of something linear in the columns follows from m, and so do divergences between the softmaxes p and q of two
+    sets of rows x and x' against the same columns: :math:`KL(p_i \| q_i) = \langle x_i - x'_i, m_i \rangle - r_i + r'_i`.
+
+    Args:
+      rows: [b, D], already divided by the temperature.
+      columns: [b', D], this device's columns.
+      exclude: ids (u [b], v [b']); a pair of equal ids is left out.
+      column_bias: c [b'], added to each column.
+      axis_name: mapped axis over which the columns are spread; None if these are all of them.
+      implementation: as of `row_logsumexp`.
+      tile: rows and columns of a tile; None for what was measured fastest.
+
+    Returns:
+      r [b] and m [b, D]; -inf and zero for a row whose every column is left out.
+    """
+    of_rows, of_columns = exclude or (None, None)
+    sides = Side(rows, of_rows), Side(columns, of_columns, column_bias)
+    found = _statistics(*sides, axis_name, implementation, tile, mean=True)
+    return found.logsumexp, found.mean
+
+
+def self_logsumexp(
+    rows: Array,
+    *,
+    axis_name: AxisName = None,
+    implementation: Implementation = "auto",
+    tile: int | None = None,
+) -> Array:
+    r"""Log-sum-exp of every row over all other rows of all devices.
+
+    .. math:: r_i = \log \sum_{j \ne i} \exp \langle x_i, x_j \rangle
+
+    The same as `row_logsumexp` of rows against themselves without their diagonal, with a cheaper gradient: the matrix is
+    symmetric, so that one tile serves both its sides.
+
+    Args:
+      rows: [b, D], already divided by the square root of the temperature.
+      axis_name: mapped axis over which the rows are spread; None if these are all of them.
+      implementation: as of `row_logsumexp`.
+      tile: rows and columns of a tile; None for what was measured fastest.
+
+    Returns:
+      [b]; -inf for a row that is the only one.
+    """
+    side = Side(rows, row_ids(rows, axis_name))
+    return _self_statistics(side, axis_name, implementation, tile).logsumexp
+
+
+def self_labelled_logsumexp(
+    rows: Array,
+    *,
+    labels: Array,
+    axis_name: AxisName = None,
+    implementation: Implementation = "auto",
+    tile: int | None = None,
+) -> tuple[Array, Array, Array]:
+    r"""`labelled_logsumexp` of every row over all other rows of all devices, with the cheaper gradient of `self_logsumexp`.
+
+    Args:
+      rows: [b, D], already divided by the square root of the temperature.
+      labels: [b].
+      axis_name: mapped axis over which the rows are spread; None if these are all of them.
+      implementation: as of `row_logsumexp`.
+      tile: rows and columns of a tile; None for what was measured fastest.
+
+    Returns:
+      Log-sum-exp, sum and number of the logits of other rows of the same label, [b] each.
+    """
+    side = Side(rows, row_ids(rows, axis_name), labels=labels)
+    found = _self_statistics(side, axis_name, implementation, tile)
+    return found.logsumexp, found.matched, found.count
+
+
+def choose(implementation: str, rows: Array, columns: Array, axis_name: AxisName) -> str:
+    """The implementation that "auto" stands for; any other stands for itself.
+
+    Raises:
+      ValueError: there is no such implementation.
+    """
+    check_choice("implementation", implementation, IMPLEMENTATIONS)
+    if implementation != "auto":
+        return implementation
+    every = batch_size(columns, axis_name)
+    if rows.shape[0] * every <= _DENSE_LOGITS:
+        return "dense"
+    gathered = 2 * every * columns.shape[1] * columns.dtype.itemsize
+    return "ring" if axis_name is not None and gathered > _RING_BYTES else "streamed"
+
+
+def _statistics(
+    rows: Side,
+    columns: Side,
+    axis_name: AxisName,
+    implementation: str,
+    tile: int | None,
+    *,
+    mean: bool = False,
+) -> Statistics:
+    how = choose(implementation, rows.values, columns.values, axis_name)
+    if how == "dense":
+        every = jax.tree.map(lambda leaf: gather_rows(leaf, axis_name), columns)
+        return _dense(rows, every, mean)
+    return streamed(rows, columns, _plan(how, tile, axis_name)._replace(mean=mean))
+
+
+def _self_statistics(
+    rows: Side, axis_name: AxisName, implementation: str, tile: int | None
+) -> Statistics:
+    how = choose(implementation, rows.values, rows.values, axis_name)
+    if how == "dense":
+        return _statistics(rows, rows, axis_name, how, tile)
+    return symmetric(rows, _plan(how, tile, axis_name))
+
+
+def _plan(how: str, tile: int | None, axis_name: AxisName) -> Plan:
+    # Who takes a ring takes it for its memory: tiles of a quarter cost it little time.
+    ring = how == "ring"
+    return Plan(tile or (TILE // 2 if ring else TILE), axis_name, ring)
+
+
+def _dense(rows: Side, columns: Side, mean: bool) -> Statistics:
+    """Statistics from all logits at once; a row that is -inf throughout has zero gradient."""
+    logits = scores(rows, columns)
+    largest = jax.lax.stop_gradient(jnp.max(logits, axis=1))
+    met = ~jnp.isneginf(largest)
+    exponentials = jnp.exp(logits - jnp.where(met, largest, jnp.zeros_like(largest))[:, None])
+    total = jnp.sum(exponentials, axis=1)
+    total = jnp.where(met, total, jnp.ones_like(total))
+    found = Statistics(jnp.where(met, jnp.log(total) + largest, -jnp.inf))
+    if rows.labels is not None:
+        matching = matches(logits, rows, columns)
+        matched = jnp.sum(jnp.where(matching, logits, jnp.zeros_like(logits)), axis=1)
+        count = jnp.sum(matching, axis=1, dtype=logits.dtype)
+        found = found._replace(matched=matched, count=count)
+    if mean:
+        found = found._replace(mean=matmul(exponentials, columns.values) / total[:, None])
+    return found

@@ -1,0 +1,101 @@
+"""The pod benchmark's own arithmetic: what it counts in a program, what it reads, how it searches. No TPU compiler."""
+
+import importlib
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+FOLDER = pathlib.Path(__file__).parents[2] / "experiments" / "benchmarks"
+
+
+@pytest.fixture
+def pod(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("pod")
+
+
+@pytest.fixture
+def lowered(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("lowered")
+
+
+def test_tally_multiplies_loops_and_calls(lowered):
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
+
+    def share(x):
+        everyone = jax.lax.all_gather(x, "batch", tiled=True)
+        onward = [(i, (i + 1) % 8) for i in range(8)]
+
+        def hop(_, y):
+            y = jax.lax.fori_loop(0, 3, lambda _, z: z @ z.T @ z, y)
+            return jax.lax.ppermute(y, "batch", onward)
+
+        return jax.lax.psum(jnp.sum(jax.lax.fori_loop(0, 8, hop, x)) + jnp.sum(everyone), "batch")
+
+    mapped = jax.shard_map(share, mesh=mesh, in_specs=P("batch"), out_specs=P(), check_vma=False)
+    counted = lowered.tally(jax.jit(mapped).lower(jnp.ones((32, 16), jnp.bfloat16)))
+    assert counted.collectives == {
+        "all_gather": lowered.Traffic(1, 32 * 16 * 2),
+        "collective_permute": lowered.Traffic(8, 8 * 4 * 16 * 2),
+        "all_reduce": lowered.Traffic(1, 2),
+    }
+    assert counted.matmul_flops == 8 * 3 * 2 * (2 * 4 * 4 * 16)
+    assert counted.unknown_loops == 0
+
+
+@pytest.mark.parametrize("true_limit", [1, 7, 100, 128, 1000, 5000])
+def test_largest_brackets_the_limit(pod, true_limit):
+    tried = []
+
+    def fits(size):
+        tried.append(size)
+        return size <= true_limit
+
+    fitting, refused = pod.largest(fits, start=128, finest=lambda _: 1)
+    assert (fitting, refused) == (true_limit, true_limit + 1)
+    assert len(tried) == len(set(tried))
+
+
+def test_largest_stops_at_the_distance_asked_for(pod):
+    fitting, refused = pod.largest(lambda size: size <= 300, start=128, finest=lambda _: 32)
+    assert (fitting, refused) == (288, 320)
+
+
+def test_largest_gives_up_where_nothing_fits(pod):
+    assert pod.largest(lambda size: False, start=128, finest=lambda _: 1) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "reason, used",
+    [
+        ("Ran out of memory in memory space hbm. Used 33.05G of 15.75G hbm.", 33.05 * 2**30),
+        ("HLO temporaries (19.02G) exceeds available HBM (15.75G).", 19.02 * 2**30),
+    ],
+)
+def test_refusal_reads_bytes(lowered, reason, used):
+    assert lowered.refusal(f"RESOURCE_EXHAUSTED: {reason}") == (round(used), round(15.75 * 2**30))
+
+
+def test_only_want_of_memory_is_an_answer(lowered):
+    assert lowered.refusal("RESOURCE_EXHAUSTED: too much of something") == (None, None)
+    with pytest.raises(ValueError, match="Mosaic"):
+        lowered.refusal("INTERNAL: Mosaic failed")
+
+
+def test_shares_mend_the_loops_of_the_compilers_count(pod, lowered):
+    step = lowered.Need(True, hbm=1000, limit=None, flops=900.0)
+    loss = lowered.Need(True, hbm=10, limit=None, flops=20.0)
+    found = pod.shares(step, loss, 120)
+    assert found == {"flops": 1000.0, "hbm_share": 0.01, "flops_share": 0.12}
+
+
+@pytest.mark.parametrize(
+    "count, text", [(0, "0 B"), (1023, "1023 B"), (2**20, "1 MiB"), (15.75 * 2**30, "15.8 GiB")]
+)
+def test_size_is_short(pod, count, text):
+    assert pod.size(count) == text

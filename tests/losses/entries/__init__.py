@@ -1,0 +1,1 @@
+"""Entries of the battery, a file per family of losses; each file holds ENTRIES."""
