@@ -2,6 +2,7 @@
 
 from jaxclr.affinity.asymmetry import asymmetry as asymmetry
 from jaxclr.affinity.checks import check_choice as check_choice
+from jaxclr.affinity.checks import check_count as check_count
 from jaxclr.affinity.checks import check_embeddings as check_embeddings
 from jaxclr.affinity.checks import check_floats as check_floats
 from jaxclr.affinity.checks import check_ids as check_ids

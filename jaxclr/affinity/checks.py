@@ -56,34 +56,37 @@ def check_floats(**named: tuple[Array, str]) -> tuple[Array, ...]:
     return tuple(jnp.asarray(value, dtype) for value, _ in named.values())
 
 
-def check_views(views: Array | Sequence[Array], *, least: int = 2) -> Array:
+def check_views(
+    views: Array | Sequence[Array], *, least: int = 2, name: str = "views"
+) -> Array:
     """Views of one batch as one array [V, b, D] of at least float32.
 
     Args:
       views: [V, b, D], or a sequence of V arrays [b, D].
       least: how many there must be.
+      name: what an error should call them.
 
     Raises:
       TypeError: they are no arrays of floats.
       ValueError: they are no matrices, differ in shape, or are too few.
     """
     if hasattr(views, "shape"):
-        (views,) = check_floats(views=(views, "V b D"))
+        (views,) = check_floats(**{name: (views, "V b D")})
     else:
-        named = {f"views[{v}]": view for v, view in enumerate(views)}
+        named = {f"{name}[{v}]": view for v, view in enumerate(views)}
         views = jnp.stack(check_embeddings(**named)) if named else jnp.zeros((0, 1, 1))
     if views.shape[0] < least:
-        raise ValueError(f"views must be at least {least} of each image, got {views.shape[0]}.")
+        raise ValueError(f"{name} must be at least {least} of each image, got {views.shape[0]}.")
     return views
 
 
-def check_ids(name: str, ids: Array, rows: int, *, below: int | None = None) -> Array:
+def check_ids(name: str, ids: Array, rows: int | None, *, below: int | None = None) -> Array:
     """Integers [rows] as int32: labels, assignments, places.
 
     Args:
       name: what an error should call them.
       ids: [rows].
-      rows: how many there must be.
+      rows: how many there must be; None for any number.
       below: they must be 0 ... below - 1, which is checked where their values are known; None for any.
 
     Raises:
@@ -93,7 +96,9 @@ def check_ids(name: str, ids: Array, rows: int, *, below: int | None = None) -> 
     if not hasattr(ids, "dtype") or not jnp.issubdtype(ids.dtype, jnp.integer):
         kind = getattr(ids, "dtype", type(ids).__name__)
         raise TypeError(f"{name} must be an array of integers, got {kind}.")
-    if ids.shape != (rows,):
+    if rows is None and ids.ndim != 1:
+        raise ValueError(f"{name} must be one list of integers, got shape {ids.shape}.")
+    if rows is not None and ids.shape != (rows,):
         raise ValueError(f"{name} must be [{rows}], one for each row, got shape {ids.shape}.")
     if below is not None and not isinstance(ids, jax.core.Tracer):
         known = np.asarray(ids)
@@ -139,6 +144,14 @@ def check_positive(name: str, value: object, *, zero: bool = False) -> None:
             raise ValueError(f"{name} must be finite and {wanted}, got {value}.")
     elif isinstance(value, bool) or getattr(value, "shape", None) != ():
         raise TypeError(f"{name} must be a number, got {value!r}.")
+
+
+def check_count(name: str, value: object, *, least: int = 1) -> None:
+    """Raises unless value is a Python integer of at least so much: what shapes a computation must be known."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r}.")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:

@@ -89,3 +89,57 @@ def byol(p1: Array, p2: Array, t1: Array, t2: Array, *, axis_name: AxisName = No
         p2, t1, axis_name=axis_name
     )
     return 4 + 2 * cosines
+
+
+def guided_stop_gradient(
+    p11: Array,
+    p12: Array,
+    p21: Array,
+    p22: Array,
+    z11: Array,
+    z12: Array,
+    z21: Array,
+    z22: Array,
+    *,
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Negative cosine where, of two images' two crops each, the nearest pair moves towards its siblings (GSG).
+
+    .. math:: -\frac{1}{2B} \sum_i \left[ \cos(p_{1a,i}, \operatorname{sg} z_{1\bar a,i}) +
+       \cos(p_{2b,i}, \operatorname{sg} z_{2\bar b,i}) \right], \qquad
+       (a, b) = \arg\min_{a, b \in \{1, 2\}} \|z_{1a,i} - z_{2b,i}\|
+
+    where the bar is the other crop; the first of equal distances in the order 11, 12, 21, 22 is taken. Row i pairs an image
+    with another: the method pairs images over the global batch before it calls.
+
+    Args:
+      p11: predictions of the first image's first crop, [b, D], any float dtype; rows are normalised here.
+      p12: predictions of its second crop, [b, D].
+      p21: predictions of the second image's first crop, [b, D].
+      p22: predictions of its second crop, [b, D].
+      z11, z12, z21, z22: embeddings of the same crops, [b, D]; they receive no gradient, and distances are those of
+        embeddings as they are.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: an input is no array of floats.
+      ValueError: inputs differ in shape or are no matrices.
+
+    References:
+      Lee and Lee, Implicit Contrastive Representation Learning with Guided Stop-gradient, 2023 (arXiv:2503.09058), section 3.
+    """
+    del axis_name  # rows stand alone
+    p11, p12, p21, p22, *embeddings = check_embeddings(
+        p11=p11, p12=p12, p21=p21, p22=p22, z11=z11, z12=z12, z21=z21, z22=z22
+    )
+    z11, z12, z21, z22 = jax.lax.stop_gradient(embeddings)
+    squared = lambda x, y: jnp.sum((x - y) ** 2, axis=1)
+    distances = [squared(x, y) for x in (z11, z12) for y in (z21, z22)]
+    nearest = jnp.argmin(jnp.stack(distances), axis=0)
+    cosine = lambda p, z: positives(unit_rows(p), unit_rows(z))
+    of_first = jnp.where(nearest < 2, cosine(p11, z12), cosine(p12, z11))
+    of_second = jnp.where(nearest % 2 == 0, cosine(p21, z22), cosine(p22, z21))
+    return -jnp.mean(of_first + of_second) / 2

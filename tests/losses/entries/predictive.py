@@ -13,6 +13,23 @@ def byol(p1, p2, t1, t2):
     return np.mean(squared(p1, t2) + squared(p2, t1))
 
 
+def guided_stop_gradient(p11, p12, p21, p22, z11, z12, z21, z22):
+    p1, p2, z1, z2 = (p11, p12), (p21, p22), (z11, z12), (z21, z22)
+    total = 0.0
+    for i in range(len(p11)):
+        distances = {(a, b): np.linalg.norm(z1[a][i] - z2[b][i]) for a in (0, 1) for b in (0, 1)}
+        a, b = min(distances, key=distances.get)
+        total -= cosine(p1[a][i], z1[1 - a][i]) + cosine(p2[b][i], z2[1 - b][i])
+    return total / 2 / len(p11)
+
+
+def gsg_without_predictor(a1, a2, b1, b2):
+    """The first image's crops, and those of the image that is paired with it."""
+    pairs = np.asarray([3, 0, 1, 2, 7, 4, 5, 6])
+    crops = (a1, a2, b1[pairs], b2[pairs])
+    return losses.guided_stop_gradient(*crops, *crops)
+
+
 ENTRIES = (
     Entry(
         "negative_cosine",
@@ -35,5 +52,15 @@ ENTRIES = (
         make=views(4),
         stopped=(2, 3),
         golden=(Golden("SimSiam (p1,p2,z1,z2)", FOUR),),
+    ),
+    Entry(
+        "guided_stop_gradient",
+        losses.guided_stop_gradient,
+        guided_stop_gradient,
+        make=views(8),
+        stopped=(4, 5, 6, 7),
+        golden=(
+            Golden("SimSiam-GSG identity pred, r=[3,0,1,2,7,4,5,6]", FOUR, gsg_without_predictor),
+        ),
     ),
 )

@@ -1,0 +1,287 @@
+"""Losses of embeddings against prototypes: assigned by optimal transport, by clustering, or averaged from the batch."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxclr.affinity import (
+    AxisName,
+    Implementation,
+    batch_size,
+    check_count,
+    check_floats,
+    check_ids,
+    check_positive,
+    check_views,
+    gather_rows,
+    positives,
+    row_ids,
+    row_logsumexp,
+    sum_over,
+    unit_rows,
+)
+from jaxclr.affinity.collectives import scatter_sum
+from jaxclr.losses.redundancy import cross_correlation, from_identity
+
+Array = jax.Array
+
+
+def sinkhorn(
+    scores: Array,
+    *,
+    epsilon: float | Array = 0.05,
+    iterations: int = 3,
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Soft assignments of samples to prototypes that use all prototypes alike, by Sinkhorn's iteration (SwAV).
+
+    .. math:: Q = \operatorname{diag}(u)\, e^{S / \epsilon} \operatorname{diag}(v)
+
+    whose columns, then rows, are scaled to equal sums over the global batch, a given number of times. In logarithms, so
+    that nothing overflows. O(bK) a time.
+
+    Args:
+      scores: S [b, K], any float dtype.
+      epsilon: the smoothing; positive.
+      iterations: how many times; at least one.
+      axis_name: mapped axis over which the batch is spread; None if scores are all of it.
+
+    Returns:
+      Assignments [b, K] of this device's rows, which sum to 1; they carry no gradient.
+
+    Raises:
+      TypeError: scores are no array of floats, epsilon no number, or iterations no integer.
+      ValueError: scores are no matrix, or epsilon or iterations is not positive.
+
+    References:
+      Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, 2020 (arXiv:2006.09882),
+      section 3.1 and appendix A; Cuturi, Sinkhorn Distances, 2013 (arXiv:1306.0895).
+    """
+    (scores,) = check_floats(scores=(scores, "b K"))
+    check_positive("epsilon", epsilon)
+    check_count("iterations", iterations)
+
+    def balance(_: int, logits: Array) -> Array:
+        logits = logits - _batch_logsumexp(logits, axis_name)
+        return jax.nn.log_softmax(logits, axis=1)
+
+    logits = jax.lax.stop_gradient(scores / epsilon)
+    return jnp.exp(jax.lax.fori_loop(0, iterations, balance, logits))
+
+
+def swav(
+    scores: Array,
+    *,
+    assign_crops: Sequence[int] = (0, 1),
+    temperature: float | Array = 0.1,
+    epsilon: float | Array = 0.05,
+    iterations: int = 3,
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Cross-entropy of each crop's softmax over prototypes with the balanced assignments of another crop (SwAV).
+
+    .. math:: -\frac{1}{|A|} \sum_{c \in A} \frac{1}{V - 1} \sum_{v \ne c} \frac1B \sum_i \sum_k
+       q_{cik} \log \operatorname{softmax}_k(s_{vi} / \tau), \qquad q_c = \operatorname{sinkhorn}(S_c)
+
+    Args:
+      scores: S of the V crops, [V, b, K] or a sequence of [b, K], any float dtype; at least two. Cosines of embeddings and
+        prototypes, whose gradient reaches both by the predictions alone.
+      assign_crops: A, the crops whose assignments are predicted from every other.
+      temperature: tau; positive.
+      epsilon: of `sinkhorn`; positive.
+      iterations: of `sinkhorn`.
+      axis_name: mapped axis over which the batch is spread; None if scores are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: scores are no arrays of floats, or a hyper-parameter no number.
+      ValueError: scores have another shape, assign_crops are no different crops, or a hyper-parameter is out of range.
+
+    References:
+      Caron et al., arXiv:2006.09882, eq. 1-2 and section 3.2.
+    """
+    scores = check_views(scores, name="scores")
+    check_positive("temperature", temperature)
+    crops = range(scores.shape[0])
+    if not assign_crops or len(set(assign_crops)) < len(assign_crops) or not set(assign_crops) <= set(crops):
+        raise ValueError(
+            f"assign_crops must be different crops of 0 to {len(crops) - 1}, at least one, got {tuple(assign_crops)}."
+        )
+    log_shares = jax.nn.log_softmax(scores / temperature, axis=2)
+
+    def predict(crop: int) -> Array:
+        assignments = sinkhorn(
+            scores[crop], epsilon=epsilon, iterations=iterations, axis_name=axis_name
+        )
+        others = jnp.asarray([other for other in crops if other != crop])
+        return -jnp.mean(jnp.sum(assignments[None] * log_shares[others], axis=2))
+
+    return sum(map(predict, assign_crops)) / len(assign_crops)
+
+
+def proto_nce(
+    q: Array,
+    prototypes: Array,
+    assignments: Array,
+    concentrations: Array,
+    negatives: Array,
+    *,
+    implementation: Implementation = "auto",
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Cross-entropy of each query's own prototype among those of the batch and sampled ones (PCL's ProtoNCE).
+
+    .. math:: \frac1B \sum_i \left[ \log \sum_{k \in K} e^{s_{ik}} - s_{i a_i} \right], \qquad
+       s_{ik} = \hat q_i^\top \hat c_k / \phi_k,\; K = \{a_1, \dots, a_B\} \cup N
+
+    for one clustering; PCL takes the mean over several, and adds `info_nce` or `queue_info_nce`. K is a set: the official
+    code counts a prototype once per image assigned to it, so that copies of an image's own prototype are its negatives.
+
+    Args:
+      q: queries, [b, D], any float dtype; rows are normalised here.
+      prototypes: c, centroids of a clustering, [K, D], the same on every device; no gradient.
+      assignments: a [b], the prototype of each image.
+      concentrations: phi [K], positive: the temperature of each prototype; no gradient.
+      negatives: N [r], further prototypes, the same on every device; those that are there already change nothing.
+      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
+        `jaxclr.affinity.row_logsumexp`.
+      axis_name: mapped axis over which the batch is spread; None if q is all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: an input is no array of floats, or of integers.
+      ValueError: shapes do not fit, an assignment or negative is no prototype, or there is no such implementation.
+
+    References:
+      Li et al., Prototypical Contrastive Learning of Unsupervised Representations, 2020 (arXiv:2005.04966), eq. 11-12.
+    """
+    floats = {"q": (q, "b D"), "prototypes": (prototypes, "K D")}
+    q, prototypes, concentrations = check_floats(**floats, concentrations=(concentrations, "K"))
+    count = prototypes.shape[0]
+    assignments = check_ids("assignments", assignments, q.shape[0], below=count)
+    negatives = check_ids("negatives", negatives, None, below=count)
+
+    q = unit_rows(q)
+    prototypes = jax.lax.stop_gradient(unit_rows(prototypes) / concentrations[:, None])
+    columns = jnp.concatenate([gather_rows(assignments, axis_name), negatives])
+    # Each of n copies of a prototype weighs 1 / n.
+    copies = jnp.zeros(count, q.dtype).at[columns].add(1)
+    spread = row_logsumexp(
+        q, prototypes[columns], column_bias=-jnp.log(copies[columns]), implementation=implementation
+    )
+    return jnp.mean(spread - positives(q, prototypes[assignments]))
+
+
+def pauc(
+    q1: Array,
+    q2: Array,
+    prototypes: Array,
+    assignments: Array,
+    *,
+    alignment: float | Array = 1.0,
+    uniformity: float | Array = 1.0,
+    correlation: float | Array = 1.0,
+    t: float | Array = 2.0,
+    off_diagonal: float | Array = 0.0051,
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Alignment with prototypes, uniformity of the batch's prototypes and their decorrelation (after PAUC).
+
+    A reconstruction: the paper's abstract names these three terms; their form and their weights here are guesses. They are
+    to be added to `info_nce` or `proto_nce`.
+
+    .. math:: \frac12 \sum_{v} \left[ \frac{\lambda_a}{B} \sum_i \|\hat q_{vi} - \operatorname{sg} \hat c_{a_i}\|^2
+       + \lambda_u \log \frac{1}{n(n-1)} \sum_{k \ne l} e^{-t \|p_{vk} - p_{vl}\|^2} \right]
+       + \lambda_c \left[ \sum_d (C_{dd} - 1)^2 + \lambda \sum_{d \ne e} C_{de}^2 \right]
+
+    where p is the unit mean of the rows that are assigned to one of the n prototypes present in the global batch, and C the
+    cross-correlation of the two views' p over these, as in `barlow_twins`. Fewer than two have no uniformity, which is 0.
+    O(n^2 D + n D^2), the first divided among devices.
+
+    Args:
+      q1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      q2: embeddings of the other view, [b, D].
+      prototypes: c, centroids of a clustering, [K, D], the same on every device; no gradient.
+      assignments: a [b], the prototype of each image.
+      alignment: lambda_a; zero or more.
+      uniformity: lambda_u; zero or more.
+      correlation: lambda_c; zero or more.
+      t: of the uniformity's kernel; positive.
+      off_diagonal: lambda; zero or more.
+      axis_name: mapped axis over which the batch is spread; None if q1 and q2 are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: an input is no array of floats, or of integers, or a hyper-parameter no number.
+      ValueError: shapes do not fit, an assignment is no prototype, or a hyper-parameter is out of range.
+
+    References:
+      Mo, Sun and Li, Rethinking Prototypical Contrastive Learning through Alignment, Uniformity and Correlation, 2022
+      (arXiv:2210.10194), abstract.
+    """
+    q1, q2, prototypes = check_floats(q1=(q1, "b D"), q2=(q2, "b D"), prototypes=(prototypes, "K D"))
+    assignments = check_ids("assignments", assignments, q1.shape[0], below=prototypes.shape[0])
+    weights = {"alignment": alignment, "uniformity": uniformity, "correlation": correlation}
+    for name, value in {**weights, "off_diagonal": off_diagonal}.items():
+        check_positive(name, value, zero=True)
+    check_positive("t", t)
+
+    q1, q2 = unit_rows(q1), unit_rows(q2)
+    assigned = jax.lax.stop_gradient(unit_rows(prototypes)[assignments])
+    distance = lambda q: jnp.mean(jnp.sum((q - assigned) ** 2, axis=1))
+    (p1, p2), real = _batch_prototypes((q1, q2), assignments, prototypes.shape[0], axis_name)
+    decorrelation = from_identity(
+        cross_correlation(p1, p2, real=real, axis_name=axis_name), off_diagonal
+    )
+    spread = _uniformity(p1, real, t, axis_name) + _uniformity(p2, real, t, axis_name)
+    aligned = distance(q1) + distance(q2)
+    return alignment / 2 * aligned + uniformity / 2 * spread + correlation * decorrelation
+
+
+def _batch_prototypes(
+    views: Sequence[Array], assignments: Array, count: int, axis_name: AxisName
+) -> tuple[list[Array], Array]:
+    """For each view the unit means of its rows by assignment, spread over devices: [n, D], and bool [n], which are real."""
+    size = batch_size(assignments, axis_name)
+    devices = size // assignments.shape[0]
+    each = -(-min(count, size) // devices)
+    present = jnp.unique(gather_rows(assignments, axis_name), size=each * devices, fill_value=count)
+    places = jnp.searchsorted(present, assignments)
+
+    def means(rows: Array) -> Array:
+        sums = jax.ops.segment_sum(rows, places, each * devices)
+        return unit_rows(scatter_sum(sums, axis_name))
+
+    own = row_ids(jnp.zeros(each), axis_name)
+    return [means(rows) for rows in views], present[own] < count
+
+
+def _uniformity(unit: Array, real: Array, t: float | Array, axis_name: AxisName) -> Array:
+    """Log-mean-exp over pairs of different real rows of minus t times their squared distance; 0 if there are none."""
+    ids = row_ids(unit, axis_name)
+    absent = jnp.where(real, jnp.zeros_like(unit[:, 0]), -jnp.inf)
+    of_rows = row_logsumexp(
+        2 * t * unit, unit, exclude=(ids, ids), column_bias=absent, axis_name=axis_name
+    )
+    count = sum_over(jnp.sum(real, dtype=unit.dtype), axis_name)
+    some = count > 1
+    of_rows = jnp.where(some, of_rows + absent, jnp.zeros_like(of_rows))
+    pairs = jnp.where(some, count * (count - 1), jnp.ones_like(count))
+    total = _batch_logsumexp(of_rows[:, None], axis_name)[0, 0]
+    return jnp.where(some, total - 2 * t - jnp.log(pairs), jnp.zeros_like(total))
+
+
+def _batch_logsumexp(logits: Array, axis_name: AxisName) -> Array:
+    """Log-sum-exp over the rows of all devices, [b, K] to [1, K]; no column may be -inf on all of them."""
+    largest = jnp.max(jax.lax.stop_gradient(logits), axis=0, keepdims=True)
+    if axis_name is not None:
+        largest = jax.lax.pmax(largest, axis_name)
+    total = jnp.sum(jnp.exp(logits - largest), axis=0, keepdims=True)
+    return largest + jnp.log(sum_over(total, axis_name))

@@ -1,0 +1,298 @@
+"""Losses of second moments: variance, covariance and whitening of the global batch, D x D at most."""
+
+import numbers
+
+import jax
+import jax.numpy as jnp
+
+from jaxclr.affinity import (
+    AxisName,
+    batch_size,
+    check_count,
+    check_embeddings,
+    check_floats,
+    check_permutations,
+    check_positive,
+    check_views,
+    gather_rows,
+    moments,
+    positives,
+    row_ids,
+    sum_over,
+    unit_rows,
+    whiten,
+)
+from jaxclr.affinity.tiles import matmul
+
+Array = jax.Array
+
+_VARIANCE_FLOOR = 1e-4  # under VICReg's root
+_STANDARDISING_EPS = 1e-5  # batch normalisation's
+
+
+def vicreg(
+    z1: Array,
+    z2: Array,
+    *,
+    invariance: float | Array = 25.0,
+    variance: float | Array = 25.0,
+    covariance: float | Array = 1.0,
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Distance of views, plus hinges on each dimension's deviation, plus squared covariances (VICReg).
+
+    .. math:: \frac{\lambda}{BD} \sum_i \|z_{1i} - z_{2i}\|^2 + \frac12 \sum_{Z \in \{Z_1, Z_2\}} \left[
+       \frac{\mu}{D} \sum_d \max(0, 1 - \sigma_d) + \frac{2\nu}{D} \sum_{d \ne e} \Sigma_{de}^2 \right],
+       \qquad \sigma_d = \sqrt{\Sigma_{dd} + 10^{-4}}
+
+    with the unbiased covariance of each view of the global batch. Embeddings are taken as they are. O(BD^2).
+
+    Args:
+      z1: embeddings of one view, [b, D], any float dtype.
+      z2: embeddings of the other view, [b, D].
+      invariance: lambda; zero or more.
+      variance: mu; zero or more.
+      covariance: nu; zero or more.
+      axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: z1 or z2 is no array of floats, or a hyper-parameter no number.
+      ValueError: z1 and z2 differ in shape or are no matrices, or a hyper-parameter is negative.
+
+    References:
+      Bardes et al., VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning, 2021
+      (arXiv:2105.04906), eq. 1-6; variance halved and covariance not, as in the official code.
+    """
+    z1, z2 = check_embeddings(z1=z1, z2=z2)
+    for name, value in (("invariance", invariance), ("variance", variance), ("covariance", covariance)):
+        check_positive(name, value, zero=True)
+    loss = invariance * jnp.mean((z1 - z2) ** 2)
+    for view in (z1, z2):
+        _, spread = moments(view, axis_name=axis_name)
+        deviations = jnp.sqrt(jnp.diagonal(spread) + _VARIANCE_FLOOR)
+        loss += variance / 2 * jnp.mean(jax.nn.relu(1 - deviations))
+        loss += covariance / view.shape[1] * jnp.sum(_off_diagonal(spread) ** 2)
+    return loss
+
+
+def barlow_twins(
+    z1: Array, z2: Array, *, off_diagonal: float | Array = 0.0051, axis_name: AxisName = None
+) -> Array:
+    r"""Distance of the views' cross-correlation from the identity (Barlow Twins).
+
+    .. math:: \sum_d (C_{dd} - 1)^2 + \lambda \sum_{d \ne e} C_{de}^2
+
+    with `cross_correlation` C over the global batch. The gradient is that of this loss; the official code's is divided by
+    the number of devices. O(BD^2).
+
+    Args:
+      z1: embeddings of one view, [b, D], any float dtype.
+      z2: embeddings of the other view, [b, D].
+      off_diagonal: lambda; zero or more.
+      axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: z1 or z2 is no array of floats, or off_diagonal no number.
+      ValueError: z1 and z2 differ in shape or are no matrices, or off_diagonal is negative.
+
+    References:
+      Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, 2021 (arXiv:2103.03230), eq. 1-2.
+    """
+    z1, z2 = check_embeddings(z1=z1, z2=z2)
+    check_positive("off_diagonal", off_diagonal, zero=True)
+    return from_identity(cross_correlation(z1, z2, axis_name=axis_name), off_diagonal)
+
+
+def w_mse(
+    views: Array,
+    permutations: Array,
+    *,
+    whitening_size: int,
+    eps: float | Array = 0.0,
+    normalize: bool = True,
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Mean squared distance of views that are whitened in random sub-batches (W-MSE).
+
+    .. math:: \frac{2}{V(V-1)} \sum_{u < v} \frac{1}{TB} \sum_{t, i} \|\hat w_{tui} - \hat w_{tvi}\|^2,
+       \qquad w_{tvi} = L_{tvc}^{-1} (z_{vi} - \mu_{tvc}),\; L L^\top = (1 - \epsilon) \Sigma + \epsilon I
+
+    where c is the sub-batch of image i under permutation t, the same images in every view, and mean and unbiased covariance
+    are those of one view of it. Gradients flow through both. O(TVBD^2), divided among devices by sub-batches, and O(VBD)
+    gathered.
+
+    Args:
+      views: V views of the same images, [V, b, D] or a sequence of [b, D], any float dtype; at least two.
+      permutations: [T, B], each a permutation of the places of the global batch, cut into sub-batches of consecutive
+        entries; the same on every device.
+      whitening_size: images of a sub-batch; it divides B. The paper takes about 2D.
+      eps: epsilon, 0 to 1. Zero needs more images than dimensions, and is undefined (NaN) where a sub-batch has collapsed.
+      normalize: normalise whitened rows; if not, the squared distance is divided by D.
+      axis_name: mapped axis over which the batch is spread; None if views are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: views are no arrays of floats, or permutations no integers, or whitening_size or eps no number.
+      ValueError: shapes are wrong, a row of permutations is none, or whitening_size or eps leaves a covariance undefined.
+
+    References:
+      Ermolov et al., Whitening for Self-Supervised Representation Learning, 2020 (arXiv:2007.06346), section 3.
+    """
+    views = check_views(views)
+    rows = jnp.moveaxis(views, 0, 1)
+    size = batch_size(rows, axis_name)
+    permutations = check_permutations("permutations", permutations, size)
+    _check_whitening(whitening_size, eps, size, views.shape[2])
+
+    # Every device whitens as many sub-batches; where they do not come out even the last ones count for nothing.
+    sub_batches = permutations.reshape(-1, whitening_size)
+    devices = size // views.shape[1]
+    each = jnp.zeros(-(-sub_batches.shape[0] // devices), views.dtype)
+    own = row_ids(each, axis_name)
+    counts = jnp.asarray(own < sub_batches.shape[0], views.dtype)
+    chosen = sub_batches[jnp.minimum(own, sub_batches.shape[0] - 1)]
+    chunks = jnp.moveaxis(gather_rows(rows, axis_name)[chosen], 2, 1)
+
+    def whitened(chunk: Array) -> Array:
+        mean, covariance = moments(chunk)
+        return whiten(chunk, mean=mean, covariance=(1 - eps) * covariance, ridge=eps)[0]
+
+    white = jax.vmap(jax.vmap(whitened))(chunks)
+    white = unit_rows(white) if normalize else white / jnp.sqrt(jnp.asarray(white.shape[3], white.dtype))
+    # Squared distances of all pairs of V views sum to V times those from their mean.
+    distances = jnp.sum((white - jnp.mean(white, axis=1, keepdims=True)) ** 2, axis=(1, 3))
+    total = jnp.sum(counts * jnp.mean(distances, axis=1))
+    return 2 / (views.shape[0] - 1) * total * devices / sub_batches.shape[0]
+
+
+def uni_grad(
+    z1: Array,
+    z2: Array,
+    m1: Array,
+    m2: Array,
+    correlation: Array,
+    *,
+    weight: float | Array = 100.0,
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Negative cosine with the other view's momentum embedding plus energy along common directions (UniGrad).
+
+    .. math:: \frac{1}{2B} \sum_i \sum_{(z, m) \in \{(z_1, m_2), (z_2, m_1)\}}
+       \left[ -\hat z_i^\top \hat m_i + \frac\lambda2 \hat z_i^\top F \hat z_i \right]
+
+    The official code's surrogate has lambda for lambda / 2 in its value; its gradient is this one's. O(BD^2).
+
+    Args:
+      z1: embeddings of the first view, [b, D], any float dtype; rows are normalised here.
+      z2: embeddings of the second view, [b, D].
+      m1: momentum embeddings of the first view, [b, D]; they receive no gradient.
+      m2: momentum embeddings of the second view, [b, D]; they receive no gradient.
+      correlation: F [D, D], symmetric, the same on every device; it receives no gradient. A running mean over steps of
+        `uni_grad_correlation`, which the method carries, with momentum 0.99 in the paper.
+      weight: lambda; zero or more.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: an input is no array of floats, or weight no number.
+      ValueError: inputs differ in shape, correlation is not [D, D], or weight is negative.
+
+    References:
+      Tao et al., Exploring the Equivalence of Siamese Self-Supervised Learning via A Unified Gradient Framework, 2021
+      (arXiv:2112.05141).
+    """
+    del axis_name  # rows stand alone
+    pairs = {name: (rows, "b D") for name, rows in (("z1", z1), ("z2", z2), ("m1", m1), ("m2", m2))}
+    *embeddings, correlation = check_floats(**pairs, correlation=(correlation, "D D"))
+    check_positive("weight", weight, zero=True)
+    z1, z2, m1, m2 = map(unit_rows, embeddings)
+    m1, m2, correlation = jax.lax.stop_gradient((m1, m2, correlation))
+    energy = lambda z, m: weight / 2 * positives(matmul(z, correlation), z) - positives(z, m)
+    return jnp.mean(energy(z1, m2) + energy(z2, m1)) / 2
+
+
+def uni_grad_correlation(m1: Array, m2: Array, *, axis_name: AxisName = None) -> Array:
+    r"""Correlation of momentum embeddings over both views of the global batch, for `uni_grad`.
+
+    .. math:: F = \frac{1}{2B} \sum_i \left[ \hat m_{1i} \hat m_{1i}^\top + \hat m_{2i} \hat m_{2i}^\top \right]
+
+    Args:
+      m1: momentum embeddings of the first view, [b, D], any float dtype; rows are normalised here.
+      m2: momentum embeddings of the second view, [b, D].
+      axis_name: mapped axis over which the batch is spread; None if m1 and m2 are all of it.
+
+    Returns:
+      [D, D], the same on every device, without gradient. Its trace is 1.
+
+    Raises:
+      TypeError: m1 or m2 is no array of floats.
+      ValueError: m1 and m2 differ in shape or are no matrices.
+
+    References:
+      Tao et al., arXiv:2112.05141.
+    """
+    m1, m2 = check_embeddings(m1=m1, m2=m2)
+    rows = jax.lax.stop_gradient(unit_rows(jnp.concatenate([m1, m2])))
+    return sum_over(matmul(rows.T, rows), axis_name) / batch_size(rows, axis_name)
+
+
+def cross_correlation(
+    z1: Array, z2: Array, *, real: Array | None = None, axis_name: AxisName = None
+) -> Array:
+    r"""Correlation of each dimension of one view with each of the other over the global batch.
+
+    .. math:: C_{de} = \frac{\Sigma_{de}}{\sqrt{(\sigma_{1d}^2 + 10^{-5}) (\sigma_{2e}^2 + 10^{-5})}}
+
+    Args:
+      z1: [b, D], float32 or float64.
+      z2: [b, D].
+      real: bool [b], the rows that count; None for all.
+      axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
+
+    Returns:
+      [D, D], the same on every device.
+    """
+    kept = jnp.ones_like(z1[:, :1]) if real is None else jnp.asarray(real, z1.dtype)[:, None]
+    sums = tuple(jnp.sum(kept * z, axis=0, keepdims=True) for z in (z1, z2))
+    count, sums = sum_over((jnp.sum(kept), sums), axis_name)
+    x, y = (kept * (z - total / count) for z, total in zip((z1, z2), sums, strict=True))
+    squares = jnp.sum(x * x, axis=0), jnp.sum(y * y, axis=0)
+    product, (of_x, of_y) = sum_over((matmul(x.T, y), squares), axis_name)
+    inverse = lambda squares: jax.lax.rsqrt(squares / count + _STANDARDISING_EPS)
+    return product / count * inverse(of_x)[:, None] * inverse(of_y)[None, :]
+
+
+def from_identity(correlation: Array, off_diagonal: float | Array) -> Array:
+    r"""Squared distance of [D, D] from the identity, :math:`\sum_d (C_{dd} - 1)^2 + \lambda \sum_{d \ne e} C_{de}^2`."""
+    on = jnp.sum((jnp.diagonal(correlation) - 1) ** 2)
+    return on + off_diagonal * jnp.sum(_off_diagonal(correlation) ** 2)
+
+
+def _off_diagonal(square: Array) -> Array:
+    return jnp.where(jnp.eye(square.shape[0], dtype=bool), jnp.zeros_like(square), square)
+
+
+def _check_whitening(whitening_size: int, eps: float | Array, size: int, width: int) -> None:
+    check_count("whitening_size", whitening_size, least=2)
+    check_positive("eps", eps, zero=True)
+    if isinstance(eps, numbers.Real) and eps > 1:
+        raise ValueError(f"eps must be at most 1, got {eps}: the covariance is weighed by 1 - eps.")
+    if size % whitening_size:
+        raise ValueError(
+            f"whitening_size must divide the {size} images of the global batch, got {whitening_size}."
+        )
+    if isinstance(eps, numbers.Real) and eps == 0 and whitening_size <= width:
+        raise ValueError(
+            f"whitening_size must be more than the {width} dimensions, got {whitening_size}: the covariance of so few rows "
+            "has no inverse; take larger sub-batches, narrower embeddings, or eps above 0."
+        )
