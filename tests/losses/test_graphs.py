@@ -100,7 +100,7 @@ def test_weights_of_zero_leave_pairs_out_at_any_temperature(as_function):
     kept[3] = False
     weights = kept.astype(np.float32)
 
-    def loss(z_a, z):
+    def loss(z_a, z, weights):
         if not as_function:
             return losses.weighted_info_nce(z_a, z, weights, temperature=0.01)
         places = np.arange(16, dtype=np.int32)
@@ -108,7 +108,7 @@ def test_weights_of_zero_leave_pairs_out_at_any_temperature(as_function):
         sides = dict(row_values=(weights,), column_values=(places,))
         return losses.weighted_info_nce(z_a, z, of_rows, **sides, temperature=0.01)
 
-    value, gradients = jax.value_and_grad(loss, (0, 1))(COARSE, FINE)
+    value, gradients = jax.value_and_grad(loss, (0, 1, 2))(COARSE, FINE, weights)
     a = unit(np.float64(COARSE)) @ unit(np.float64(FINE)).T / 0.01
     logits = np.where(kept, a, -np.inf)
     rows = np.delete(np.arange(16), 3)
@@ -116,6 +116,9 @@ def test_weights_of_zero_leave_pairs_out_at_any_temperature(as_function):
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     assert all(np.isfinite(gradient).all() for gradient in gradients)
     assert not np.any(gradients[0][3]) and np.any(gradients[0][2])
+    shares = np.exp(logits[rows] - np.logaddexp.reduce(logits[rows], axis=1, keepdims=True)) / 16
+    np.testing.assert_allclose(gradients[2][rows], shares, rtol=1e-4, atol=1e-6)
+    assert not np.any(gradients[2][~kept])
 
 
 def test_weights_that_do_not_fit_are_refused():
