@@ -6,6 +6,7 @@ from jaxclr.affinity.checks import check_count as check_count
 from jaxclr.affinity.checks import check_embeddings as check_embeddings
 from jaxclr.affinity.checks import check_floats as check_floats
 from jaxclr.affinity.checks import check_ids as check_ids
+from jaxclr.affinity.checks import check_mask as check_mask
 from jaxclr.affinity.checks import check_permutations as check_permutations
 from jaxclr.affinity.checks import check_positive as check_positive
 from jaxclr.affinity.checks import check_views as check_views

@@ -108,6 +108,21 @@ def check_ids(name: str, ids: Array, rows: int | None, *, below: int | None = No
     return jnp.asarray(ids, jnp.int32)
 
 
+def check_mask(name: str, mask: Array, *shape: int) -> Array:
+    """Booleans of this shape.
+
+    Raises:
+      TypeError: it is no array of booleans.
+      ValueError: it has another shape.
+    """
+    if not hasattr(mask, "dtype") or mask.dtype != jnp.bool_:
+        kind = getattr(mask, "dtype", type(mask).__name__)
+        raise TypeError(f"{name} must be an array of booleans, got {kind}.")
+    if mask.shape != shape:
+        raise ValueError(f"{name} must be {list(shape)}, got shape {mask.shape}.")
+    return jnp.asarray(mask)
+
+
 def check_permutations(name: str, permutations: Array, size: int) -> Array:
     """Permutations [T, size] of 0 ... size - 1 as int32; that they are some is checked where their values are known.
 

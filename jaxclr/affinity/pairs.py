@@ -2,7 +2,7 @@
 
 A function of pairs takes a tile of inner products [m, n] of rows and columns, then what goes with the rows, each
 [m, 1, ...], then what goes with the columns, each [1, n, ...], and is elementwise in m and n. It must be finite for every
-pair, also for those left out.
+pair, also for those left out; for a maximum or a log-sum-exp it may be a constant -inf, which leaves the pair out.
 """
 
 from collections.abc import Callable
@@ -122,8 +122,8 @@ def row_max(
         def step(before: Largest, inputs: tuple[_Tile, Array]) -> tuple[Largest, None]:
             column_tile, first = inputs
             values, kept = _evaluate(f, row_tile, column_tile)
-            # Not only of its arguments: f may close over parameters.
-            values = jax.lax.stop_gradient(jnp.where(kept, values, -jnp.inf))
+            # Here, not only at the tiles: the function may close over parameters of its own.
+            values = jnp.where(kept, jax.lax.stop_gradient(values), -jnp.inf)
             largest = jnp.max(values, axis=1)
             index = first + jnp.argmax(values, axis=1).astype(jnp.int32)
             greater = largest > before.value

@@ -98,6 +98,21 @@ def test_functions_of_pairs_at_any_size(rows, columns, seed):
         jax.tree.map(near, (one, at_one, best, active, jnp.zeros(rows)), (other, at_other, *found))
 
 
+def test_a_function_of_pairs_may_close_over_parameters():
+    def lse(x, y, scale, tile=16):
+        return jnp.sum(affinity.row_logsumexp_of(lambda s: jnp.tanh(scale * s), x, y, tile=tile))
+
+    dense = lambda x, y, scale: jnp.sum(jax.nn.logsumexp(jnp.tanh(scale * (x @ y.T)), axis=1))
+    arrays = ROWS, COLUMNS, np.float32(0.5)
+    for got, wanted in zip(jax.grad(lse, (0, 1, 2))(*arrays), jax.grad(dense, (0, 1, 2))(*arrays), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-6)
+    largest = lambda scale: jnp.sum(affinity.row_max(lambda s: scale * s, ROWS, COLUMNS).value)
+    assert jax.grad(largest)(np.float32(0.5)) == 0
+    wide = jax.ShapeDtypeStruct((4096, 5), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+    whole = jax.jit(jax.grad(lambda x, scale: lse(x, x, scale, tile=None), (0, 1)))
+    assert whole.lower(*wide).compile().memory_analysis().temp_size_in_bytes < 4096 * 4096 * 4 / 2
+
+
 def test_columns_of_all_devices_count():
     expected = row_logsumexp(ROWS, COLUMNS, BIAS, ROW_LABELS, COLUMN_LABELS)
     spread = map_rows(

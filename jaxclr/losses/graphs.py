@@ -1,0 +1,239 @@
+"""Losses of the nodes of a graph: communities, and negatives that are weighted."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxclr.affinity import (
+    AxisName,
+    batch_size,
+    check_embeddings,
+    check_floats,
+    check_ids,
+    check_positive,
+    gather_rows,
+    positives,
+    row_logsumexp_of,
+    sum_over,
+    unit_rows,
+)
+from jaxclr.affinity.tiles import TILE, matmul
+
+Array = jax.Array
+
+
+def community_density(
+    assignments: Array,
+    edges: Array,
+    *,
+    weight: float | Array = 1.0,
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Density of edges between communities less that within, and a price on large communities (gCooL's DeCA).
+
+    .. math:: \frac{\lambda \sum_{kl} F_{kl} - (n - 1 + \lambda) \operatorname{tr} F}{n (n - 1)}
+       + \frac{\operatorname{tr} R^\top R}{2n}, \qquad F = R^\top A R
+
+    over all n nodes. Neither A nor F is formed: O(nK + EK). A graph of one node has no density, and its first term is 0.
+
+    Args:
+      assignments: R, the communities' probabilities of each node, [n, K], any float dtype. The official code has
+        R = softmax(cos(sg h, centres) / tau), so that this loss moves the centres alone: the caller stops h.
+      edges: [2, E] integers, source and target of each directed edge, as places among the nodes of all devices. All
+        edges of the graph, the same on every device; an edge both ways is given twice.
+      weight: lambda, of edges between communities; not negative.
+      axis_name: mapped axis over which the nodes are spread; None if these are all of them.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the whole graph.
+
+    Raises:
+      TypeError: assignments is no array of floats, edges none of integers, or weight no number.
+      ValueError: assignments is no matrix, edges is not [2, E] or names a node that is none, or weight is negative.
+
+    References:
+      Li et al., Graph Communal Contrastive Learning, 2022 (arXiv:2110.14863).
+    """
+    (assignments,) = check_floats(assignments=(assignments, "n K"))
+    check_positive("weight", weight, zero=True)
+    nodes = batch_size(assignments, axis_name)
+    if not hasattr(edges, "shape"):
+        raise TypeError(f"edges must be an array of integers, got {type(edges).__name__}.")
+    if len(edges.shape) != 2 or edges.shape[0] != 2:
+        raise ValueError(f"edges must be [2, E], sources and targets, got shape {edges.shape}.")
+    sources, targets = (
+        check_ids(f"edges[{side}]", edges[side], edges.shape[1], below=nodes) for side in (0, 1)
+    )
+    every = gather_rows(assignments, axis_name)
+    within = jnp.sum(every[sources] * every[targets])
+    mass = jnp.sum(every, axis=1)
+    between = jnp.sum(mass[sources] * mass[targets])
+    density = weight * between - (nodes - 1 + weight) * within
+    return density / max(nodes * (nodes - 1), 1) + jnp.sum(every * every) / (2 * nodes)
+
+
+def community_contrast(
+    h1: Array,
+    h2: Array,
+    assignments1: Array,
+    assignments2: Array,
+    *,
+    temperature: float | Array = 0.4,
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Cross-entropy of each node's community in the other view among that view's communities (gCooL's ReSC, by cosine).
+
+    .. math:: \frac{1}{2n} \sum_i \left[ -\log p(c_2(i) \mid h_{1i}, M_2) - \log p(c_1(i) \mid h_{2i}, M_1) \right],
+       \qquad p(k \mid h, M) = \operatorname{softmax}_k(M \hat h / \tau)
+
+    with :math:`c_v(i)` the most probable community of node i in view v, and the row :math:`M_{v,k}` the mean of that
+    community's unit embeddings in view v, constant and not normalised again. As in the official code an empty community
+    stays a negative, with a mean of zero. O(nKD).
+
+    Args:
+      h1: node embeddings of one view, [n, D], any float dtype; rows are normalised here.
+      h2: node embeddings of the other view, [n, D].
+      assignments1: communities' probabilities, or any scores, of the nodes in the first view, [n, K]; only the place of
+        each row's largest counts, so that they receive no gradient.
+      assignments2: the same of the second view, [n, K].
+      temperature: tau; positive.
+      axis_name: mapped axis over which the nodes are spread; None if these are all of them.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the whole graph.
+
+    Raises:
+      TypeError: an input is no array of floats, or temperature no number.
+      ValueError: shapes do not fit, or temperature is not positive.
+
+    References:
+      Li et al., Graph Communal Contrastive Learning, 2022 (arXiv:2110.14863).
+    """
+    h1, h2, assignments1, assignments2 = check_floats(
+        h1=(h1, "n D"),
+        h2=(h2, "n D"),
+        assignments1=(assignments1, "n K"),
+        assignments2=(assignments2, "n K"),
+    )
+    check_positive("temperature", temperature)
+    h1, h2 = unit_rows(h1), unit_rows(h2)
+
+    def towards(nodes: Array, others: Array, assignments: Array) -> Array:
+        communities = jnp.argmax(assignments, axis=1)
+        members = jax.nn.one_hot(communities, assignments.shape[1], dtype=others.dtype)
+        sums, sizes = sum_over((matmul(members.T, others), jnp.sum(members, axis=0)), axis_name)
+        means = jax.lax.stop_gradient(sums / jnp.maximum(sizes, 1)[:, None])
+        logits = matmul(nodes, means.T) / temperature
+        return jnp.mean(jax.nn.logsumexp(logits, axis=1) - jnp.sum(members * logits, axis=1))
+
+    return (towards(h1, h2, assignments2) + towards(h2, h1, assignments1)) / 2
+
+
+def weighted_info_nce(
+    z_a: Array,
+    z: Array,
+    weights: Callable[..., Array] | Array,
+    *,
+    row_values: tuple[Array, ...] = (),
+    column_values: tuple[Array, ...] = (),
+    temperature: float | Array = 0.9,
+    axis_name: AxisName = None,
+) -> Array:
+    r"""InfoNCE whose denominator weighs every pair, the positive one too (MEOW, AdaMEOW).
+
+    .. math:: \frac1B \sum_i \left[ \log \sum_j w_{ij} e^{s_{ij}} - s_{ii} \right], \qquad s = \hat Z_a \hat Z^\top / \tau
+
+    A pair of weight zero is left out and its weight receives no gradient; a row whose every weight is zero counts 0.
+
+    MEOW weighs a pair by the number of clusterings that part it, and thereby leaves out the positive::
+
+        apart = lambda a, b: jnp.sum(a != b, axis=-1).astype(jnp.float32)
+        weighted_info_nce(z_a, z, apart, row_values=(clusters,), column_values=(clusters,))   # clusters [b, R]
+
+    AdaMEOW learns the weights: a perceptron of the sum of both embeddings, whose first layer is linear in it and can be
+    applied to either side beforehand; `weights` may close over the parameters of the others.
+
+    Args:
+      z_a: coarse embeddings, [b, D], any float dtype; rows are normalised here.
+      z: fine embeddings, [b, D].
+      weights: a function that takes a tile of row_values, each [m, 1, ...], then of column_values, each [1, n, ...], and
+        gives their weights [m, n], zero or more; it is called tile by tile, so that no [b, B] is held. Or the weights
+        themselves, [b, B] of this device's rows against all columns, which makes the whole computation dense.
+      row_values: for a function: arrays [b, ...] that go with the rows of z_a.
+      column_values: for a function: arrays [b, ...] that go with the rows of z, of this device.
+      temperature: tau; positive. The papers take 0.4 to 1.
+      axis_name: mapped axis over which the batch is spread; None if z_a and z are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: an input is no array of floats, temperature no number, or values are given beside an array of weights.
+      ValueError: shapes do not fit, or temperature is not positive.
+
+    References:
+      Yu et al., Heterogeneous Graph Contrastive Learning with Meta-path Contexts and Adaptively Weighted Negative Samples,
+      2022 (arXiv:2212.13847).
+    """
+    z_a, z = check_embeddings(z_a=z_a, z=z)
+    check_positive("temperature", temperature)
+    q, k = unit_rows(z_a) / temperature, unit_rows(z)
+    if callable(weights):
+        _check_values("row_values", row_values, len(q))
+        _check_values("column_values", column_values, len(k))
+
+        def weighted(products: Array, *values: Array) -> Array:
+            return _weighted(products, weights(*values))
+
+        spread = row_logsumexp_of(
+            weighted,
+            q,
+            k,
+            row_values=row_values,
+            column_values=column_values,
+            axis_name=axis_name,
+            tile=_tile_for(row_values + column_values),
+        )
+    else:
+        if row_values or column_values:
+            raise TypeError("row_values and column_values go with a function, and weights is an array.")
+        _, weights = check_floats(z=(z, "b D"), weights=(weights, "b B"))
+        if weights.shape[1] != batch_size(z, axis_name):
+            raise ValueError(
+                f"weights must be [b, B] with a column for each of the {batch_size(z, axis_name)} rows of the global batch, "
+                f"got shape {weights.shape}."
+            )
+        spread = _logsumexp(_weighted(matmul(q, gather_rows(k, axis_name).T), weights))
+    counts = ~jnp.isneginf(spread)
+    zeros = jnp.zeros_like(spread)
+    return jnp.mean(jnp.where(counts, jnp.where(counts, spread, zeros) - positives(q, k), zeros))
+
+
+def _weighted(products: Array, weights: Array) -> Array:
+    """Logits of weighted pairs; the logarithm of a zero, whose gradient is NaN, is never taken."""
+    weights = jnp.asarray(weights, products.dtype)
+    counts = weights > 0
+    return jnp.where(counts, products + jnp.log(jnp.where(counts, weights, jnp.ones_like(weights))), -jnp.inf)
+
+
+def _logsumexp(logits: Array) -> Array:
+    """Log-sum-exp of each row; -inf, without gradient, for one that is -inf throughout."""
+    met = jnp.any(~jnp.isneginf(logits), axis=1, keepdims=True)
+    found = jax.nn.logsumexp(jnp.where(met, logits, jnp.zeros_like(logits)), axis=1)
+    return jnp.where(met[:, 0], found, -jnp.inf)
+
+
+def _tile_for(values: tuple[Array, ...]) -> int:
+    """Rows and columns of a tile, so that a tile of these values takes no more than one of inner products does."""
+    width = max([math.prod(value.shape[1:]) for value in values], default=1)
+    return max(TILE // math.isqrt(max(width, 1)), 1)
+
+
+def _check_values(name: str, values: tuple[Array, ...], rows: int) -> None:
+    """Raises unless every array has so many rows."""
+    for place, value in enumerate(values):
+        shape = getattr(value, "shape", None)
+        if not shape or shape[0] != rows:
+            raise ValueError(f"{name}[{place}] must be [{rows}, ...], one for each row, got shape {shape}.")

@@ -1,0 +1,62 @@
+"""Losses between two models of the same signals, such as electroencephalograms."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxclr.affinity import AxisName, Implementation, check_choice, check_floats, check_views
+from jaxclr.losses.contrastive import nt_xent
+
+Array = jax.Array
+
+
+def cross_model(
+    features: Array,
+    others: Array,
+    *,
+    temperature: float | Array = 0.2,
+    mode: Literal["view", "model"] = "view",
+    implementation: Implementation = "auto",
+    axis_name: AxisName = None,
+) -> Array:
+    r"""NT-Xent across the views of both models, or across the models at all views (MVCNet's CVC and CMC).
+
+    .. math:: \text{view: } \frac{1}{V - 1} \sum_{v=1}^{V-1} \text{nt\_xent}([F_0; G_0], [F_v; G_v]) \qquad
+       \text{model: } \text{nt\_xent}([F_0; \dots; F_{V-1}], [G_0; \dots; G_{V-1}])
+
+    The view 0 is the signal itself, the others its augmentations. Every row but a row's own positive is its negative, also
+    one of the same signal. O(V B^2 D) and O(V^2 B^2 D) streamed.
+
+    Args:
+      features: F, of one model, [V, b, D] or a sequence of V arrays [b, D], any float dtype; rows are normalised here.
+      others: G, of the other model, of the same shape.
+      temperature: tau; positive.
+      mode: "view" (at least two views) or "model" (at least one).
+      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
+        `jaxclr.affinity.row_logsumexp`.
+      axis_name: mapped axis over which the batch is spread; None if these are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: an input is no array of floats, or temperature no number.
+      ValueError: shapes differ, there are too few views, temperature is not positive, or there is no such mode or
+        implementation.
+
+    References:
+      Wang et al., MVCNet: Multi-View Contrastive Network for Motor Imagery Classification, 2025 (arXiv:2502.17482).
+    """
+    check_choice("mode", mode, ("view", "model"))
+    least = 2 if mode == "view" else 1
+    features, others = check_floats(
+        features=(check_views(features, least=least), "V b D"),
+        others=(check_views(others, least=least), "V b D"),
+    )
+    options = dict(temperature=temperature, implementation=implementation, axis_name=axis_name)
+    if mode == "model":
+        rows = lambda stacked: stacked.reshape(-1, stacked.shape[2])
+        return nt_xent(rows(features), rows(others), **options)
+    both = jnp.concatenate([features, others], axis=1)
+    return sum(nt_xent(both[0], view, **options) for view in both[1:]) / (len(both) - 1)
