@@ -94,4 +94,4 @@ def adaptive_multi_head(
         return entropy + beta * jnp.mean(row_sum(penalty, z, z, **sides)) / others
 
     z = unit_rows(jnp.concatenate([heads1, heads2], axis=1))
-    return jnp.sum(jax.lax.map(of_head, z))
+    return sum(of_head(head) for head in z)
