@@ -39,11 +39,12 @@ def adaptive_multi_head(
     over the 2B rows :math:`Z = [Z_1; Z_2]` of each head. A reconstruction: the official code does not run and trains without
     negatives; the regulariser and its constants are from it, the rest from the paper's account.
 
-    temperature_fn, t, takes unit features x and y of one head, [..., D] each, whose leading axes broadcast, and gives positive
-    temperatures of their broadcast shape [...]. It is called with rows [m, 1, D] and columns [1, n, D] of a tile, and with all
-    positives at once, [2b, D] each; what it computes for a pair exists for one tile at a time, also backward. It serves every
-    head, and may close over parameters, which get gradients. A network on [x; y] is cheapest with its first layer in two parts,
-    W x + V y, of which each is computed before they broadcast. The paper's ends in 1e-5 + (2 - 1e-5) sigmoid.
+    temperature_fn, t, takes unit features x and y of one head, [..., D] each, whose leading axes broadcast, and gives
+    positive temperatures of their broadcast shape [...]. It is called with rows [m, 1, D] and columns [1, n, D] of a
+    tile, and with all positives at once, [2b, D] each; what it computes for a pair exists for one tile at a time, also
+    backward. It serves every head, and may close over parameters, which get gradients. A network on [x; y] is cheapest
+    with its first layer in two parts, W x + V y, each computed before they broadcast. The paper's ends in
+    1e-5 + (2 - 1e-5) sigmoid.
 
     Args:
       heads1: embeddings of one view by each head, [H, b, D], any float dtype; rows are normalised here.
@@ -74,8 +75,8 @@ def adaptive_multi_head(
         found, wanted = temperature_fn(x, y), jnp.broadcast_shapes(x.shape, y.shape)[:-1]
         if found.shape != wanted:
             raise ValueError(
-                f"temperature_fn must give a temperature for each pair: shape {wanted} for features {x.shape} and {y.shape}, "
-                f"got {found.shape}."
+                f"temperature_fn must give a temperature for each pair: shape {wanted} for features {x.shape} and "
+                f"{y.shape}, got {found.shape}."
             )
         return found
 
@@ -94,4 +95,5 @@ def adaptive_multi_head(
         return entropy + beta * jnp.mean(row_sum(penalty, z, z, **sides)) / others
 
     z = unit_rows(jnp.concatenate([heads1, heads2], axis=1))
-    return jnp.sum(jax.lax.map(of_head, z))
+    # No lax.map: what is the same for all heads, which pairs to leave out, would be worked out before it for all tiles.
+    return sum(of_head(head) for head in z)

@@ -38,9 +38,10 @@ def gated_contrast(
     .. math:: \frac{1}{|P|} \sum_{(i, j) \in P} \Big[ \log \Big( e^{s_{ij}} + \sum_{n \in N(i)} e^{s_{in}} \Big) - s_{ij} \Big],
        \qquad s_{ij} = \cos(z_i \circ g_i,\, z_j \circ g_i) / \tau
 
-    with pairs :math:`P = \{(i, j) : y_j = y'_i\}` of the global batch, j = i among them where the partner's label is its own, and
-    negatives :math:`N(i) = \{n : y_n \notin \{y_i, y'_i\}\}`; a positive competes with negatives alone. Without pairs it is 0. The
-    norms of gated rows come from a second matrix product, so that nothing is [B, B, D]: O(B^2 D) streamed.
+    with pairs :math:`P = \{(i, j) : y_j = y'_i\}` of the global batch, j = i among them where the partner's label is its
+    own, and negatives :math:`N(i) = \{n : y_n \notin \{y_i, y'_i\}\}`; a positive competes with negatives alone. Without
+    pairs it is 0. The norms of gated rows come from a second matrix product, so that nothing is [B, B, D]: O(B^2 D)
+    streamed.
 
     Args:
       z: embeddings, [b, D], any float dtype; of any length.

@@ -39,8 +39,8 @@ def sup_con(
     .. math:: \frac{\tau}{\tau_0} \frac{1}{VB} \sum_a \Big[ \log \sum_{j \ne a} e^{s_{aj}} - \frac{1}{|P(a)|} \sum_{p \in P(a)} s_{ap} \Big],
        \qquad s = \hat Z \hat Z^\top / \tau
 
-    over the VB rows of all views, P(a) being the other rows of the label of a; a row without any counts as 0. With a label of
-    its own for each image and two views it is tau / tau_0 times `nt_xent`.
+    over the VB rows of all views, P(a) being the other rows of the label of a; a row without any counts as 0. With a
+    label of its own for each image and two views it is tau / tau_0 times `nt_xent`.
 
     Args:
       views: embeddings, [V, b, D] or V arrays [b, D], any float dtype; rows are normalised here.
@@ -94,9 +94,10 @@ def sep_clr(
     .. math:: a(\hat c) + u(\hat c) + w_s\,[a_1(s) + u(\tilde s)] + w_b \tfrac12 \sum_v \operatorname{mean}_{y_i = 0} \|s_{vi}\|^2
        + w_j \tfrac12 \sum_v \operatorname{mean}_i \log \operatorname{mean}_j e^{-\|\hat c_{vi} - \hat c_{vj}\|^2 - \|\tilde s_{vi} - \tilde s_{vj}\|^2}
 
-    Alignment a is the mean of :math:`\|x_{1i} - x_{2i}\|^2`, :math:`a_1` that over targets, and uniformity u the sum over both views of
-    :math:`\log \operatorname{mean}_{i \ne j} e^{-\|x_i - x_j\|^2}`. In :math:`\tilde s` background rows are 0, so that they all lie
-    at the origin, as negatives of each other and of targets. The mean over a class that is absent is 0. O(B^2 D) streamed.
+    Alignment a is the mean of :math:`\|x_{1i} - x_{2i}\|^2`, :math:`a_1` that over targets, and uniformity u the sum over
+    both views of :math:`\log \operatorname{mean}_{i \ne j} e^{-\|x_i - x_j\|^2}`. In :math:`\tilde s` background rows are 0,
+    so that they all lie at the origin, as negatives of each other and of targets. The mean over a class that is absent
+    is 0. O(B^2 D) streamed.
 
     Args:
       common1: common embeddings of one view, [b, D], any float dtype; rows are normalised here.
