@@ -131,15 +131,16 @@ def guided_stop_gradient(
     References:
       Lee and Lee, Implicit Contrastive Representation Learning with Guided Stop-gradient, 2023 (arXiv:2503.09058), section 3.
     """
-    del axis_name  # rows stand alone
-    p11, p12, p21, p22, *embeddings = check_embeddings(
+    p11, p12, p21, p22, z11, z12, z21, z22 = check_embeddings(
         p11=p11, p12=p12, p21=p21, p22=p22, z11=z11, z12=z12, z21=z21, z22=z22
     )
-    z11, z12, z21, z22 = jax.lax.stop_gradient(embeddings)
-    squared = lambda x, y: jnp.sum((x - y) ** 2, axis=1)
+    squared = lambda x, y: jnp.sum((x - y) ** 2, axis=1, keepdims=True)
     distances = [squared(x, y) for x in (z11, z12) for y in (z21, z22)]
-    nearest = jnp.argmin(jnp.stack(distances), axis=0)
-    cosine = lambda p, z: positives(unit_rows(p), unit_rows(z))
-    of_first = jnp.where(nearest < 2, cosine(p11, z12), cosine(p12, z11))
-    of_second = jnp.where(nearest % 2 == 0, cosine(p21, z22), cosine(p22, z21))
-    return -jnp.mean(of_first + of_second) / 2
+    nearest = jax.lax.stop_gradient(jnp.argmin(jnp.stack(distances), axis=0))
+    of_first = negative_cosine(
+        jnp.where(nearest < 2, p11, p12), jnp.where(nearest < 2, z12, z11), axis_name=axis_name
+    )
+    of_second = negative_cosine(
+        jnp.where(nearest % 2 == 0, p21, p22), jnp.where(nearest % 2 == 0, z22, z21), axis_name=axis_name
+    )
+    return (of_first + of_second) / 2

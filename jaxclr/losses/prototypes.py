@@ -38,8 +38,8 @@ def sinkhorn(
 
     .. math:: Q = \operatorname{diag}(u)\, e^{S / \epsilon} \operatorname{diag}(v)
 
-    whose columns, then rows, are scaled to equal sums over the global batch, a given number of times. In logarithms, so
-    that nothing overflows. O(bK) a time.
+    whose columns, then rows, are scaled to equal sums over the global batch, a given number of times. Scales are kept as
+    logarithms, so that nothing overflows. O(bK) a time.
 
     Args:
       scores: S [b, K], any float dtype.
@@ -62,12 +62,14 @@ def sinkhorn(
     check_positive("epsilon", epsilon)
     check_count("iterations", iterations)
 
-    def balance(_: int, logits: Array) -> Array:
-        logits = logits - _batch_logsumexp(logits, axis_name)
-        return jax.nn.log_softmax(logits, axis=1)
-
     logits = jax.lax.stop_gradient(scores / epsilon)
-    return jnp.exp(jax.lax.fori_loop(0, iterations, balance, logits))
+
+    def balance(_: int, of_prototypes: Array) -> Array:
+        of_samples = jax.nn.logsumexp(logits - of_prototypes, axis=1, keepdims=True)
+        return _batch_logsumexp(logits - of_samples, axis_name)
+
+    of_prototypes = jax.lax.fori_loop(1, iterations, balance, _batch_logsumexp(logits, axis_name))
+    return jax.nn.softmax(logits - of_prototypes, axis=1)
 
 
 def swav(

@@ -165,7 +165,8 @@ def w_mse(
         mean, covariance = moments(chunk)
         return whiten(chunk, mean=mean, covariance=(1 - eps) * covariance, ridge=eps)[0]
 
-    white = jax.vmap(jax.vmap(whitened))(chunks)
+    # One after the other: jaxlib's batched Cholesky and solves may wait for each other for ever on CPUs of few cores.
+    white = jax.lax.map(whitened, chunks.reshape(-1, *chunks.shape[2:])).reshape(chunks.shape)
     white = unit_rows(white) if normalize else white / jnp.sqrt(jnp.asarray(white.shape[3], white.dtype))
     # Squared distances of all pairs of V views sum to V times those from their mean.
     distances = jnp.sum((white - jnp.mean(white, axis=1, keepdims=True)) ** 2, axis=(1, 3))
@@ -215,10 +216,13 @@ def uni_grad(
     pairs = {name: (rows, "b D") for name, rows in (("z1", z1), ("z2", z2), ("m1", m1), ("m2", m2))}
     *embeddings, correlation = check_floats(**pairs, correlation=(correlation, "D D"))
     check_positive("weight", weight, zero=True)
-    z1, z2, m1, m2 = map(unit_rows, embeddings)
-    m1, m2, correlation = jax.lax.stop_gradient((m1, m2, correlation))
-    energy = lambda z, m: weight / 2 * positives(matmul(z, correlation), z) - positives(z, m)
-    return jnp.mean(energy(z1, m2) + energy(z2, m1)) / 2
+    z1, z2, m1, m2 = embeddings
+    z = unit_rows(jnp.concatenate([z1, z2]))
+    m = unit_rows(jnp.concatenate([m2, m1]))
+    # The gradient at z, as a constant: F is symmetric, so nothing else need be computed backward.
+    common = weight * matmul(z, correlation)
+    slope, energy = jax.lax.stop_gradient((common - m, positives(common, z) / 2))
+    return jnp.mean(positives(slope, z) - energy)
 
 
 def uni_grad_correlation(m1: Array, m2: Array, *, axis_name: AxisName = None) -> Array:

@@ -1,6 +1,7 @@
 """What is particular to losses of second moments."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +82,13 @@ def test_uni_grad_correlation_is_a_constant():
     m1, m2 = normal(2, 8, 5)
     gradient = jax.grad(lambda m: jnp.sum(losses.uni_grad_correlation(m, m2) ** 2))(m1)
     assert not gradient.any()
+
+
+def test_w_mse_solves_one_sub_batch_at_a_time():
+    # jaxlib's batched Cholesky and triangular solves can wait for each other for ever on CPUs of few cores.
+    loss = jax.grad(lambda v: losses.w_mse(v, np.arange(64)[None], whitening_size=16))
+    text = jax.jit(loss).lower(normal(2, 64, 8)).as_text()
+    assert set(re.findall(r'num_batch_dims = "(\d)"', text)) == {"0"}
 
 
 def test_uni_grad_refuses_a_correlation_of_other_dimensions():
