@@ -2,6 +2,12 @@
 
 from jaxclr.losses.contrastive import info_nce as info_nce
 from jaxclr.losses.contrastive import nt_xent as nt_xent
+from jaxclr.losses.multiview import average_nt_xent as average_nt_xent
+from jaxclr.losses.multiview import dhel as dhel
+from jaxclr.losses.multiview import mv_dhel as mv_dhel
+from jaxclr.losses.multiview import mv_info_nce as mv_info_nce
+from jaxclr.losses.multiview import pairwise_nt_xent as pairwise_nt_xent
+from jaxclr.losses.multiview import poly_view as poly_view
 from jaxclr.losses.predictive import byol as byol
 from jaxclr.losses.predictive import negative_cosine as negative_cosine
 from jaxclr.losses.predictive import sim_siam as sim_siam
