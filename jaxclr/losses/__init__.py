@@ -15,3 +15,5 @@ from jaxclr.losses.uniclr import sim_affinity as sim_affinity
 from jaxclr.losses.uniclr import sim_trace as sim_trace
 from jaxclr.losses.uniclr import sim_whitening as sim_whitening
 from jaxclr.losses.uniclr import symmetric_loss as symmetric_loss
+from jaxclr.losses.uniformity import alignment as alignment
+from jaxclr.losses.uniformity import uniformity as uniformity
