@@ -1,5 +1,9 @@
 """Objectives as pure functions of embeddings. Each returns this device's share of the loss of the global batch."""
 
+from jaxclr.losses.attraction import cacr as cacr
+from jaxclr.losses.attraction import cacr_rbf as cacr_rbf
+from jaxclr.losses.consistency import co2 as co2
+from jaxclr.losses.consistency import hierarchical_consistency as hierarchical_consistency
 from jaxclr.losses.contrastive import info_nce as info_nce
 from jaxclr.losses.contrastive import nt_xent as nt_xent
 from jaxclr.losses.multiview import average_nt_xent as average_nt_xent
