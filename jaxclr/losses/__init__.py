@@ -12,6 +12,8 @@ from jaxclr.losses.multiview import mv_dhel as mv_dhel
 from jaxclr.losses.multiview import mv_info_nce as mv_info_nce
 from jaxclr.losses.multiview import pairwise_nt_xent as pairwise_nt_xent
 from jaxclr.losses.multiview import poly_view as poly_view
+from jaxclr.losses.pairwise import mio as mio
+from jaxclr.losses.pairwise import triplet as triplet
 from jaxclr.losses.predictive import byol as byol
 from jaxclr.losses.predictive import negative_cosine as negative_cosine
 from jaxclr.losses.predictive import sim_siam as sim_siam
