@@ -182,6 +182,9 @@ def queue_cross_entropy(
     Raises:
       TypeError: an input is no array of floats, or temperature no number.
       ValueError: shapes do not fit, temperature is not positive, or there is no such implementation.
+
+    References:
+      He et al., Momentum Contrast for Unsupervised Visual Representation Learning, 2019 (arXiv:1911.05722), eq. 1.
     """
     del axis_name  # rows stand alone
     q, k, queue = _check_queue(q, k, queue)

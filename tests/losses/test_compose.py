@@ -9,7 +9,7 @@ import pytest
 
 from jaxclr import losses
 from jaxclr.losses import compose
-from jaxclr.losses.compose import affinity_loss, both_views, unit, whitened
+from jaxclr.losses.compose import affinity_loss, both_views, of_embeddings, unit, whitened
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 GENERATOR = np.random.default_rng(0)
@@ -36,6 +36,33 @@ PAIRS = {
         partial(losses.sim_whitening, temperature=0.5),
         partial(
             affinity_loss, transform=whitened, regularizer=compose.asymmetry, regularizer_weight=0.01, temperature=8.0
+        ),
+    ),
+    "w_mse, Euclidean": (
+        lambda q, k: 6 * losses.w_mse([q, k], SOLO, whitening_size=16, normalize=False),
+        partial(
+            affinity_loss,
+            transform=partial(whitened, eps=0.0, normalize=False, per_view=True),
+            readout=compose.squared_distance,
+        ),
+    ),
+    "co2": (
+        lambda q, k: losses.info_nce(q, k, temperature=0.2) + 0.3 * losses.co2(q, k, temperature=0.5),
+        partial(
+            affinity_loss,
+            regularizer=of_embeddings(losses.co2, temperature=0.5),
+            regularizer_weight=0.3,
+            temperature=0.2,
+        ),
+    ),
+    "mio": (
+        partial(losses.mio, mse_weight=6.0),
+        partial(
+            affinity_loss,
+            transform=both_views(unit),
+            readout=compose.binary,
+            regularizer=compose.squared_distance,
+            temperature=0.5,
         ),
     ),
     "sim_trace": (
