@@ -211,8 +211,8 @@ def dcl(
        + e^{\hat z_{1i} \cdot \hat z_{2j} / \tau} \right) - w_i\, \hat z_{1i} \cdot \hat z_{2i} / \tau \right]
 
     with w = 1, or :math:`w_i = 2 - B \operatorname{softmax}_i(\hat z_{1i} \cdot \hat z_{2i} / \sigma)` over the global
-    batch, whose mean is 1. One direction; the loss of both views is dcl(z1, z2) + dcl(z2, z1). The reference masks with
-    log(1e-45), which lets the positive back in at temperatures below 0.02; here it is left out at any.
+    batch, whose mean is 1. One direction of two. The reference masks with log(1e-45), which lets the positive back in at
+    temperatures below 0.02; here it is left out at any.
 
     Args:
       z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
@@ -221,8 +221,7 @@ def dcl(
       weighting: None, or "von_mises_fisher", which weighs hard positives more (DCLW).
       sigma: of that weighting; positive.
       stop_weights: hold w constant in the gradient; the reference does not, others do.
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`.
+      implementation: as of `nt_xent`.
       axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
 
     Returns:
