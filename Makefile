@@ -3,7 +3,7 @@ VENV ?= .venv
 METHOD ?= sim_affinity
 RUN ?= runs/demo-$(METHOD)
 
-.PHONY: setup demo test test-full bench
+.PHONY: setup demo test test-full bench methods
 
 setup: $(VENV)/ready
 
@@ -32,3 +32,6 @@ bench: setup build/libtpu
 
 build/libtpu:
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ 'libtpu==0.0.42.*'
+
+methods: setup
+	$(VENV)/bin/python experiments/benchmarks/methods.py

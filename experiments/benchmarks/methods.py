@@ -1,0 +1,128 @@
+"""Every method for a few steps on the embedded digits: does its loss fall, do its embeddings stay alive, what does it cost?
+
+    python experiments/benchmarks/methods.py [--steps 30] [--only NAME ...] [--out FILE.json]
+
+The recipe is that of experiments/digits.py. Total variance and effective rank are those of the unit embeddings of a batch
+of augmented images after training, norms in training mode: a collapsed point has no variance, a collapsed line no rank.
+Seconds are those of the training loop, compilation included.
+"""
+
+import dataclasses
+import functools
+import io
+import json
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import rich.console
+import rich.table
+import tyro
+from jax.sharding import PartitionSpec as P
+from measure import machine, machine_table
+
+from jaxclr import training
+from jaxclr.evaluation import effective_rank, total_variance
+from jaxclr.methods import METHODS
+from jaxclr.training import Config, Run, Session
+from jaxclr.training.batches import resident, resident_batches
+from jaxclr.training.experiments import load_experiment
+from jaxclr.training.session import AXIS
+from jaxclr.training.state import State
+from jaxclr.training.step import observe
+
+DIGITS = pathlib.Path(__file__).parents[1] / "digits.py"
+ENDS = 5  # the first and the last loss are the mean of so many steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Every method for a few steps on the embedded digits."""
+
+    steps: int = 30
+    """Steps of each."""
+
+    only: tuple[str, ...] = tuple(METHODS)
+    """Methods."""
+
+    out: pathlib.Path | None = None
+    """File for the figures, as JSON."""
+
+
+def main(options: Options) -> None:
+    results = {}
+    for name in options.only:
+        with tempfile.TemporaryDirectory() as folder:
+            results[name] = measure(configuration(name, options.steps), pathlib.Path(folder) / "run", options.steps)
+    record = {"machine": machine(), "steps": options.steps, "methods": results}
+    console = rich.console.Console()
+    console.print(machine_table(record["machine"]))
+    console.print(table(record))
+    if options.out is not None:
+        options.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def configuration(name: str, steps: int) -> Config:
+    """The digits recipe for so many steps, logged one by one, at a learning rate that is there from the start."""
+    config = load_experiment(DIGITS, method=name)
+    return dataclasses.replace(
+        config, epochs=steps, warmup_epochs=0.0, log_every=1, evaluate_every=0, checkpoint_every=steps
+    )
+
+
+def measure(config: Config, folder: pathlib.Path, steps: int) -> dict[str, float]:
+    """Losses at both ends of the training, what became of the embeddings, and the seconds that it took."""
+    session = training.open_session(config)
+    run = Run(folder)
+    run.create(session.config, overwrite=False)
+    started = time.perf_counter()
+    state = training.train(session, run, console=rich.console.Console(file=io.StringIO()), stop_after=steps)
+    seconds = time.perf_counter() - started
+    losses = [json.loads(line)["loss"] for line in run.metrics.read_text().splitlines()]
+    embeddings = embed(session, state)
+    return {
+        "first_loss": statistics.mean(losses[:ENDS]),
+        "last_loss": statistics.mean(losses[-ENDS:]),
+        "effective_rank": float(effective_rank(embeddings)),
+        "total_variance": float(total_variance(embeddings)),
+        "seconds": round(seconds, 1),
+    }
+
+
+def embed(session: Session, state: State) -> jax.Array:
+    """Embeddings [B, D] of the first view of a batch, as the next step would see them."""
+    look = functools.partial(observe, recipe=session.recipe, axis_name=AXIS)
+    mapped = jax.shard_map(
+        lambda state, batch: look(state, batch).embeddings[0],
+        mesh=session.mesh,
+        in_specs=(P(), P(AXIS)),
+        out_specs=P(AXIS),
+        check_vma=False,
+    )
+    whole = resident(session.dataset.train, session.mesh)
+    config = session.config
+    batch = next(
+        resident_batches(whole, batch_size=config.batch_size, seed=config.seed, mesh=session.mesh)
+    )
+    found = jax.jit(mapped)(state, batch)
+    return jax.device_put(found, jax.devices()[0])
+
+
+def table(record: Mapping[str, Any]) -> rich.table.Table:
+    """The figures for a person to read."""
+    shown = rich.table.Table(
+        f"{record['steps']} steps on digits", "loss: first", "last", "effective rank", "total variance", "seconds"
+    )
+    for name, result in record["methods"].items():
+        shown.add_row(name, *(f"{result[key]:.3g}" for key in ("first_loss", "last_loss")), f"{result['effective_rank']:.1f}", f"{result['total_variance']:.2f}", f"{result['seconds']:.0f}")
+    shown.add_section()
+    shown.add_row("all", "", "", "", "", f"{sum(r['seconds'] for r in record['methods'].values()):.0f}")
+    return shown
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,56 @@
+"""Every method learns from the first steps on: its loss falls, its embeddings stay alive, and it resumes to the same bits."""
+
+import dataclasses
+import importlib
+import io
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+import rich.console
+
+from jaxclr import training
+from jaxclr.encoders import SmallConv
+from jaxclr.methods import METHODS
+from jaxclr.training import loop
+
+FOLDER = pathlib.Path(__file__).parents[2] / "experiments" / "benchmarks"
+QUIET = rich.console.Console(file=io.StringIO())
+STEPS = 30
+
+
+@pytest.fixture
+def methods(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("methods")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_thirty_steps(methods, name, tmp_path, monkeypatch):
+    compiled = {}
+
+    def compile_once(session):
+        """The loop's own step, compiled for the first run and taken again by the others."""
+        key = session.recipe.steps
+        compiled[key] = compiled.get(key) or original(session)
+        return compiled[key]
+
+    original = loop.compile_step
+    monkeypatch.setattr(loop, "compile_step", compile_once)
+    config = methods.configuration(name, STEPS)
+    config = dataclasses.replace(
+        config, method=config.method.with_heads(hidden=32, out=16), encoder=SmallConv(widths=(4, 8))
+    )
+    found = methods.measure(config, tmp_path / "whole", STEPS)
+    assert found["last_loss"] < found["first_loss"]
+    assert found["effective_rank"] > 2 and found["total_variance"] > 0.05, found
+
+    session = training.open_session(config)
+    state = training.train(session, training.Run(tmp_path / "whole"), console=QUIET, stop_after=STEPS)
+    run = training.Run(tmp_path / "stopped")
+    run.create(session.config, overwrite=False)
+    training.train(session, run, console=QUIET, stop_after=STEPS // 2 + 1)
+    again = training.train(session, run, console=QUIET, stop_after=STEPS)
+    for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, other)
