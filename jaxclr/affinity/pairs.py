@@ -122,7 +122,8 @@ def row_max(
         def step(before: Largest, inputs: tuple[_Tile, Array]) -> tuple[Largest, None]:
             column_tile, first = inputs
             values, kept = _evaluate(f, row_tile, column_tile)
-            values = jnp.where(kept, values, -jnp.inf)
+            # Not only of its arguments: f may close over parameters.
+            values = jax.lax.stop_gradient(jnp.where(kept, values, -jnp.inf))
             largest = jnp.max(values, axis=1)
             index = first + jnp.argmax(values, axis=1).astype(jnp.int32)
             greater = largest > before.value
@@ -134,32 +135,56 @@ def row_max(
         firsts = jnp.arange(count, dtype=jnp.int32) * height
         return jax.lax.scan(step, nothing, (column_tiles, firsts))[0]
 
-    return _by_rows(of_rows, *jax.lax.stop_gradient(tiles), rows.shape[0])
+    return _by_rows(of_rows, *tiles, rows.shape[0])
 
 
-def row_logsumexp_of(f: OfPairs, rows: Array, columns: Array, **options: Any) -> Array:
+def row_logsumexp_of(
+    f: OfPairs,
+    rows: Array,
+    columns: Array,
+    *,
+    row_values: tuple[Array, ...] = (),
+    column_values: tuple[Array, ...] = (),
+    exclude: Ids | None = None,
+    axis_name: AxisName = None,
+    tile: int | None = None,
+) -> Array:
     r"""Log-sum-exp of a function of pairs over the columns of all devices, for each row of this one.
 
     .. math:: r_i = \log \sum_{j \,:\, u_i \ne v_j} \exp f(\langle x_i, y_j \rangle, p_i, \dots, q_j, \dots)
 
-    For inner products alone `row_logsumexp` is faster: this takes a pass for the largest value and one for the sum.
+    For inner products alone `row_logsumexp` is faster.
 
     Args:
-      f: function of pairs.
+      f: function of pairs; one [m, n].
       rows: [b, D].
       columns: [b', D], this device's columns.
-      **options: those of `row_sum`.
+      row_values, column_values, exclude, axis_name, tile: as of `row_sum`.
 
     Returns:
       [b]; -inf for a row whose every column is left out.
     """
-    largest = row_max(f, rows, columns, **options).value
-    met = ~jnp.isneginf(largest)
-    shift = jnp.where(met, largest, jnp.zeros_like(largest))
-    row_values = (shift, *options.pop("row_values", ()))
-    shifted = lambda products, shift, *values: jnp.exp(f(products, *values) - shift)
-    total = row_sum(shifted, rows, columns, row_values=row_values, **options)
-    return jnp.where(met, jnp.log(jnp.where(met, total, jnp.ones_like(total))) + shift, -jnp.inf)
+
+    @jax.checkpoint
+    def meet(met: tuple[Array, Array], row_tile: _Tile, column_tile: _Tile) -> tuple[Array, Array]:
+        before, total = met
+        values, kept = _evaluate(f, row_tile, column_tile)
+        values = jnp.where(kept, values, -jnp.inf)
+        largest = jnp.maximum(before, jnp.max(jax.lax.stop_gradient(values), axis=1))
+        shift = jnp.where(jnp.isneginf(largest), jnp.zeros_like(largest), largest)
+        exponentials = jnp.exp(values - shift[:, None])
+        return largest, total * jnp.exp(before - shift) + jnp.sum(exponentials, axis=1)
+
+    def of_rows(row_tile: _Tile, column_tiles: _Tile) -> Array:
+        like = row_tile.rows[:, 0]
+        nothing = jnp.full_like(like, -jnp.inf), jnp.zeros_like(like)
+        step = lambda met, column_tile: (meet(met, row_tile, column_tile), None)
+        largest, total = jax.lax.scan(step, nothing, column_tiles)[0]
+        # A row that met nothing has a largest value of -inf.
+        return jnp.log(jnp.where(total > 0, total, jnp.ones_like(total))) + largest
+
+    tiles = _tiles(rows, columns, row_values, column_values, exclude, axis_name, tile or TILE)
+    return _by_rows(of_rows, *tiles, rows.shape[0])
 
 
 class _Tile(NamedTuple):

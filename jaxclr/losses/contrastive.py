@@ -1,4 +1,7 @@
-"""Losses that set positives against the other rows of the global batch."""
+"""Losses that set positives against the other rows of the global batch, or against a queue."""
+
+from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +9,14 @@ import jax.numpy as jnp
 from jaxclr.affinity import (
     AxisName,
     Implementation,
+    batch_size,
+    check_choice,
     check_embeddings,
+    check_floats,
     check_positive,
+    gather_rows,
     positives,
+    row_ids,
     row_logsumexp,
     self_logsumexp,
     unit_rows,
@@ -96,3 +104,197 @@ def info_nce(
     q, k = unit_rows(q) / temperature, unit_rows(k)
     spread = row_logsumexp(q, k, implementation=implementation, axis_name=axis_name)
     return jnp.mean(spread - positives(q, k))
+
+
+def queue_info_nce(
+    q: Array,
+    k: Array,
+    queue: Array,
+    *,
+    temperature: float | Array = 0.2,
+    implementation: Implementation = "auto",
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Cross-entropy of each query's own key among that key and a queue of older keys (MoCo v2).
+
+    .. math:: \frac1B \sum_i \left[ \log \Big( e^{s_i} + \sum_{n=1}^{K} e^{\hat q_i \cdot \hat n / \tau} \Big) - s_i \right],
+       \qquad s_i = \hat q_i \cdot \operatorname{sg} \hat k_i / \tau
+
+    One direction, queries to keys; the other keys of the batch are no negatives. O(BKD) streamed.
+
+    Args:
+      q: queries, [b, D], any float dtype; rows are normalised here.
+      k: keys, [b, D]; they receive no gradient.
+      queue: keys of earlier batches, [K, D], whole on every device; they receive no gradient.
+      temperature: tau; positive.
+      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
+        `jaxclr.affinity.row_logsumexp`. The queue is on every device already, so that a ring is streamed.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: an input is no array of floats, or temperature no number.
+      ValueError: shapes do not fit, temperature is not positive, or there is no such implementation.
+
+    References:
+      He et al., Momentum Contrast for Unsupervised Visual Representation Learning, 2019 (arXiv:1911.05722), eq. 1;
+      Chen et al., Improved Baselines with Momentum Contrastive Learning, 2020 (arXiv:2003.04297).
+    """
+    q, k, queue = _check_queue(q, k, queue)
+    return queue_cross_entropy(
+        unit_rows(q),
+        unit_rows(jax.lax.stop_gradient(k)),
+        unit_rows(jax.lax.stop_gradient(queue)),
+        temperature=temperature,
+        implementation=implementation,
+        axis_name=axis_name,
+    )
+
+
+def queue_cross_entropy(
+    q: Array,
+    k: Array,
+    queue: Array,
+    *,
+    temperature: float | Array = 0.2,
+    implementation: Implementation = "auto",
+    axis_name: AxisName = None,
+) -> Array:
+    r"""`queue_info_nce` of rows as they are: none is normalised, and no gradient is stopped.
+
+    .. math:: \frac1B \sum_i \left[ \log \Big( e^{q_i \cdot k_i / \tau} + \sum_{n=1}^{K} e^{q_i \cdot n / \tau} \Big) - q_i \cdot k_i / \tau \right]
+
+    For rows that were transformed after they were normalised: see `extrapolate_positives`.
+
+    Args:
+      q: queries, [b, D], any float dtype.
+      k: keys, [b, D].
+      queue: negatives, [K, D], whole on every device.
+      temperature: tau; positive.
+      implementation: as of `queue_info_nce`.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: an input is no array of floats, or temperature no number.
+      ValueError: shapes do not fit, temperature is not positive, or there is no such implementation.
+    """
+    del axis_name  # rows stand alone
+    q, k, queue = _check_queue(q, k, queue)
+    check_positive("temperature", temperature)
+    q = q / temperature
+    negatives = row_logsumexp(q, queue, implementation=implementation)
+    return jnp.mean(jax.nn.softplus(negatives - positives(q, k)))
+
+
+def dcl(
+    z1: Array,
+    z2: Array,
+    *,
+    temperature: float | Array = 0.1,
+    weighting: Literal["von_mises_fisher"] | None = None,
+    sigma: float | Array = 0.5,
+    stop_weights: bool = False,
+    implementation: Implementation = "auto",
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Contrastive loss whose denominator leaves out the positive (DCL), or its weighted form (DCLW).
+
+    .. math:: \frac1B \sum_i \left[ \log \sum_{j \ne i} \left( e^{\hat z_{1i} \cdot \hat z_{1j} / \tau}
+       + e^{\hat z_{1i} \cdot \hat z_{2j} / \tau} \right) - w_i\, \hat z_{1i} \cdot \hat z_{2i} / \tau \right]
+
+    with w = 1, or :math:`w_i = 2 - B \operatorname{softmax}_i(\hat z_{1i} \cdot \hat z_{2i} / \sigma)` over the global
+    batch, whose mean is 1. One direction; the loss of both views is dcl(z1, z2) + dcl(z2, z1). The reference masks with
+    log(1e-45), which lets the positive back in at temperatures below 0.02; here it is left out at any.
+
+    Args:
+      z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      z2: embeddings of the other view, [b, D].
+      temperature: tau; positive.
+      weighting: None, or "von_mises_fisher", which weighs hard positives more (DCLW).
+      sigma: of that weighting; positive.
+      stop_weights: hold w constant in the gradient; the reference does not, others do.
+      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
+        `jaxclr.affinity.row_logsumexp`.
+      axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: z1 or z2 is no array of floats, or a hyper-parameter no number.
+      ValueError: shapes do not fit, the global batch is a single row, or a hyper-parameter is out of range.
+
+    References:
+      Yeh et al., Decoupled Contrastive Learning, 2021 (arXiv:2110.06848).
+    """
+    z1, z2 = check_embeddings(z1=z1, z2=z2)
+    check_positive("temperature", temperature)
+    check_positive("sigma", sigma)
+    check_choice("weighting", weighting, (None, "von_mises_fisher"))
+    count = batch_size(z1, axis_name)
+    if count < 2:
+        raise ValueError(f"dcl needs other rows as negatives: a batch of at least 2, got {count}.")
+    z1, z2 = unit_rows(z1), unit_rows(z2)
+    options = {"implementation": implementation, "axis_name": axis_name}
+    ids = row_ids(z1, axis_name)
+    same_view = self_logsumexp(z1 / jnp.sqrt(jnp.asarray(temperature, z1.dtype)), **options)
+    other_view = row_logsumexp(z1 / temperature, z2, exclude=(ids, ids), **options)
+    spread = jnp.logaddexp(same_view, other_view)
+    cosines = positives(z1, z2)
+    if weighting is None:
+        return jnp.mean(spread - cosines / temperature)
+    closeness = cosines / sigma
+    total = jax.nn.logsumexp(gather_rows(closeness, axis_name))
+    weights = 2 - count * jnp.exp(closeness - total)
+    if stop_weights:
+        weights = jax.lax.stop_gradient(weights)
+    return jnp.mean(spread - weights * cosines / temperature)
+
+
+def local_contrast(
+    pairs: Sequence[tuple[Array, Array]],
+    *,
+    temperature: float | Array = 0.1,
+    implementation: Implementation = "auto",
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Sum of `nt_xent` over the local units of an encoder (LoCo).
+
+    .. math:: \sum_u \text{nt\_xent}(z_{1u}, z_{2u})
+
+    A reconstruction: no official code was found. Gradients are stopped between units by the encoder, not here.
+
+    Args:
+      pairs: (z1, z2) of each unit's decoder, [b, D_u] both, any float dtype; rows are normalised here.
+      temperature: tau; positive.
+      implementation: as of `nt_xent`.
+      axis_name: mapped axis over which the batch is spread; None if the pairs are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: an embedding is no array of floats, or temperature no number.
+      ValueError: there is no pair, or one of another length than 2, shapes do not fit, or a hyper-parameter is out of range.
+
+    References:
+      Xiong et al., LoCo: Local Contrastive Representation Learning, 2020 (arXiv:2008.01342).
+    """
+    sizes = [len(pair) for pair in pairs]
+    if set(sizes) != {2}:
+        raise ValueError(f"pairs must be one (z1, z2) for each unit, got units of {sizes} arrays.")
+    named = {
+        f"pairs[{u}][{v}]": (z, f"b D{u}") for u, pair in enumerate(pairs) for v, z in enumerate(pair)
+    }
+    checked = check_floats(**named)
+    options = {"temperature": temperature, "implementation": implementation, "axis_name": axis_name}
+    return sum(nt_xent(z1, z2, **options) for z1, z2 in zip(checked[::2], checked[1::2], strict=True))
+
+
+def _check_queue(q: Array, k: Array, queue: Array) -> tuple[Array, ...]:
+    return check_floats(q=(q, "b D"), k=(k, "b D"), queue=(queue, "K D"))

@@ -1,0 +1,97 @@
+"""Contrast by several heads, each with a temperature of its own for every pair."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxclr.affinity import (
+    AxisName,
+    batch_size,
+    check_floats,
+    check_positive,
+    positives,
+    row_ids,
+    row_logsumexp_of,
+    row_sum,
+    unit_rows,
+)
+
+Array = jax.Array
+TemperatureFn = Callable[[Array, Array], Array]
+
+
+def adaptive_multi_head(
+    heads1: Array,
+    heads2: Array,
+    temperature_fn: TemperatureFn,
+    *,
+    beta: float | Array = 0.1,
+    tile: int = 256,
+    axis_name: AxisName = None,
+) -> Array:
+    r"""`nt_xent` of several heads at a temperature for each pair, and what keeps temperatures from growing (AMCL).
+
+    .. math:: \sum_h \frac{1}{2B} \sum_i \Big[ \log \sum_{j \ne i} e^{s_{ij}} - s_{i,p(i)} \Big]
+       + \beta \sum_h \operatorname{mean}_{i \ne j} \Big[ \frac D2 \log \tau_{ij} + \frac{1}{\tau_{ij}} \Big],
+       \qquad s_{ij} = \hat z_i \cdot \hat z_j / \tau_{ij},\; \tau_{ij} = t(\hat z_i, \hat z_j)
+
+    over the 2B rows :math:`Z = [Z_1; Z_2]` of each head. A reconstruction: the official code does not run and trains without
+    negatives; the regulariser and its constants are from it, the rest from the paper's account.
+
+    temperature_fn, t, takes unit features x and y of one head, [..., D] each, whose leading axes broadcast, and gives positive
+    temperatures of their broadcast shape [...]. It is called with rows [m, 1, D] and columns [1, n, D] of a tile, and with all
+    positives at once, [2b, D] each; what it computes for a pair exists for one tile at a time, also backward. It serves every
+    head, and may close over parameters, which get gradients. A network on [x; y] is cheapest with its first layer in two parts,
+    W x + V y, of which each is computed before they broadcast. The paper's ends in 1e-5 + (2 - 1e-5) sigmoid.
+
+    Args:
+      heads1: embeddings of one view by each head, [H, b, D], any float dtype; rows are normalised here.
+      heads2: those of the other view, [H, b, D].
+      temperature_fn: see above.
+      beta: weight of the regulariser; zero or more.
+      tile: rows and columns of a tile: less for a temperature_fn that holds much for a pair.
+      axis_name: mapped axis over which the batch is spread; None if these are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: heads are no arrays of floats, or beta is no number.
+      ValueError: shapes do not fit, temperature_fn gives another shape than that of its pairs, or beta is negative.
+
+    References:
+      Wang et al., Adaptive Multi-head Contrastive Learning, 2023 (arXiv:2310.05615).
+    """
+    heads1, heads2 = check_floats(heads1=(heads1, "H b D"), heads2=(heads2, "H b D"))
+    check_positive("beta", beta, zero=True)
+    rows, width = heads1.shape[1:]
+    ids = row_ids(jnp.concatenate([heads1[0], heads2[0]]), axis_name)
+    others = 2 * batch_size(heads1[0], axis_name) - 1
+    options = {"exclude": (ids, ids), "axis_name": axis_name, "tile": tile}
+
+    def temperatures(x: Array, y: Array) -> Array:
+        found, wanted = temperature_fn(x, y), jnp.broadcast_shapes(x.shape, y.shape)[:-1]
+        if found.shape != wanted:
+            raise ValueError(
+                f"temperature_fn must give a temperature for each pair: shape {wanted} for features {x.shape} and {y.shape}, "
+                f"got {found.shape}."
+            )
+        return found
+
+    def logit(products: Array, x: Array, y: Array) -> Array:
+        return products / temperatures(x, y)
+
+    def penalty(_: Array, x: Array, y: Array) -> Array:
+        found = temperatures(x, y)
+        return width / 2 * jnp.log(found) + 1 / found
+
+    def of_head(z: Array) -> Array:
+        sides = {"row_values": (z,), "column_values": (z,), **options}
+        partners = jnp.roll(z, rows, axis=0)
+        spread = row_logsumexp_of(logit, z, z, **sides)
+        entropy = jnp.mean(spread - logit(positives(z, partners), z, partners))
+        return entropy + beta * jnp.mean(row_sum(penalty, z, z, **sides)) / others
+
+    z = unit_rows(jnp.concatenate([heads1, heads2], axis=1))
+    return jnp.sum(jax.lax.map(of_head, z))
