@@ -16,7 +16,14 @@ from jaxclr.training import Config, Sgd
 WIDTH = 64
 
 # What methods size for ImageNet, by the name of the field.
-SMALL = {"queue_size": 256}
+SMALL = {
+    "clusters": (20, 40),
+    "freeze_prototypes": 0,
+    "prototypes": 60,
+    "queue_size": 256,
+    "warmup_epochs": 0,
+    "whitening_size": 128,
+}
 
 
 def config(method: str = "sim_affinity") -> Config:

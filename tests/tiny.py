@@ -17,7 +17,16 @@ from jaxclr.training.session import AXIS, open_session
 BATCH = 16
 
 # What methods size for ImageNet, by the name of the field.
-TINY = {"queue_size": 2 * BATCH}
+TINY = {
+    "clusters": (4, 6),
+    "freeze_prototypes": 1,
+    "negatives": 3,
+    "prototypes": 5,
+    "queue_from": 0,
+    "queue_size": 2 * BATCH,
+    "warmup_epochs": 0,
+    "whitening_size": BATCH,
+}
 
 
 def tiny_config(method="sim_affinity", **changes):
