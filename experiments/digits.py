@@ -15,9 +15,20 @@ from jaxclr.training import Config, Sgd
 
 WIDTH = 64
 
+# What methods size for ImageNet, by the name of the field.
+SMALL = {
+    "clusters": (20, 40),
+    "freeze_prototypes": 0,
+    "prototypes": 60,
+    "queue_size": 256,
+    "warmup_epochs": 0,
+    "whitening_size": 128,
+}
+
 
 def config(method: str = "sim_affinity") -> Config:
     chosen = METHODS[method]().with_heads(hidden=128, out=WIDTH)
+    chosen = chosen.replace(**{name: size for name, size in SMALL.items() if hasattr(chosen, name)})
     if hasattr(chosen, "temperature"):
         chosen = chosen.replace(temperature=0.5)
     if hasattr(chosen, "symmetry_scale"):

@@ -16,9 +16,22 @@ from jaxclr.training.session import AXIS, open_session
 
 BATCH = 16
 
+# What methods size for ImageNet, by the name of the field.
+TINY = {
+    "clusters": (4, 6),
+    "freeze_prototypes": 1,
+    "negatives": 3,
+    "prototypes": 5,
+    "queue_from": 0,
+    "queue_size": 2 * BATCH,
+    "warmup_epochs": 0,
+    "whitening_size": BATCH,
+}
+
 
 def tiny_config(method="sim_affinity", **changes):
     chosen = METHODS[method]() if isinstance(method, str) else method
+    chosen = chosen.replace(**{name: size for name, size in TINY.items() if hasattr(chosen, name)})
     config = Config(
         method=chosen.with_heads(hidden=12, out=8),
         encoder=SmallConv(widths=(4, 8)),

@@ -30,6 +30,7 @@ Array = jax.Array
 def sinkhorn(
     scores: Array,
     *,
+    earlier: Array | None = None,
     epsilon: float | Array = 0.05,
     iterations: int = 3,
     axis_name: AxisName = None,
@@ -43,6 +44,8 @@ def sinkhorn(
 
     Args:
       scores: S [b, K], any float dtype.
+      earlier: further rows of S [m, K], of embeddings of earlier batches, whole on every device: all are assigned together,
+        so that the batch alone need not use all prototypes alike; None for none.
       epsilon: the smoothing; positive.
       iterations: how many times; at least one.
       axis_name: mapped axis over which the batch is spread; None if scores are all of it.
@@ -51,31 +54,39 @@ def sinkhorn(
       Assignments [b, K] of this device's rows, which sum to 1; they carry no gradient.
 
     Raises:
-      TypeError: scores are no array of floats, epsilon no number, or iterations no integer.
-      ValueError: scores are no matrix, or epsilon or iterations is not positive.
+      TypeError: scores or earlier are no array of floats, epsilon no number, or iterations no integer.
+      ValueError: scores or earlier are no matrix, differ in K, or epsilon or iterations is not positive.
 
     References:
       Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, 2020 (arXiv:2006.09882),
       section 3.1 and appendix A; Cuturi, Sinkhorn Distances, 2013 (arXiv:1306.0895).
     """
-    (scores,) = check_floats(scores=(scores, "b K"))
+    named = {"scores": (scores, "b K")} | ({} if earlier is None else {"earlier": (earlier, "m K")})
+    every = check_floats(**named)
     check_positive("epsilon", epsilon)
     check_count("iterations", iterations)
 
-    logits = jax.lax.stop_gradient(scores / epsilon)
+    logits = tuple(jax.lax.stop_gradient(rows / epsilon) for rows in every)
+
+    def by_prototype(parts: Sequence[Array]) -> Array:
+        total = _batch_logsumexp(parts[0], axis_name)
+        for rows in parts[1:]:
+            total = jnp.logaddexp(total, jax.nn.logsumexp(rows, axis=0, keepdims=True))
+        return total
 
     def balance(_: int, of_prototypes: Array) -> Array:
-        of_samples = jax.nn.logsumexp(logits - of_prototypes, axis=1, keepdims=True)
-        return _batch_logsumexp(logits - of_samples, axis_name)
+        by_sample = lambda rows: jax.nn.logsumexp(rows - of_prototypes, axis=1, keepdims=True)
+        return by_prototype([rows - by_sample(rows) for rows in logits])
 
-    of_prototypes = jax.lax.fori_loop(1, iterations, balance, _batch_logsumexp(logits, axis_name))
-    return jax.nn.softmax(logits - of_prototypes, axis=1)
+    of_prototypes = jax.lax.fori_loop(1, iterations, balance, by_prototype(logits))
+    return jax.nn.softmax(logits[0] - of_prototypes, axis=1)
 
 
 def swav(
     scores: Array,
     *,
     assign_crops: Sequence[int] = (0, 1),
+    earlier: Array | Sequence[Array] | None = None,
     temperature: float | Array = 0.1,
     epsilon: float | Array = 0.05,
     iterations: int = 3,
@@ -90,6 +101,7 @@ def swav(
       scores: S of the V crops, [V, b, K] or a sequence of [b, K], any float dtype; at least two. Cosines of embeddings and
         prototypes, whose gradient reaches both by the predictions alone.
       assign_crops: A, the crops whose assignments are predicted from every other.
+      earlier: for each of assign_crops the `earlier` of `sinkhorn`, [A, m, K] or a sequence of [m, K]; None for none.
       temperature: tau; positive.
       epsilon: of `sinkhorn`; positive.
       iterations: of `sinkhorn`.
@@ -100,7 +112,7 @@ def swav(
 
     Raises:
       TypeError: scores are no arrays of floats, or a hyper-parameter no number.
-      ValueError: scores have another shape, assign_crops are no different crops, or a hyper-parameter is out of range.
+      ValueError: a shape is wrong, assign_crops are no different crops, or a hyper-parameter is out of range.
 
     References:
       Caron et al., arXiv:2006.09882, eq. 1-2 and section 3.2.
@@ -112,16 +124,21 @@ def swav(
         raise ValueError(
             f"assign_crops must be different crops of 0 to {len(crops) - 1}, at least one, got {tuple(assign_crops)}."
         )
+    earlier = [None] * len(assign_crops) if earlier is None else check_views(earlier, least=1, name="earlier")
+    if len(earlier) != len(assign_crops):
+        raise ValueError(
+            f"earlier must hold scores for each of the {len(assign_crops)} crops to assign, got {len(earlier)}."
+        )
     log_shares = jax.nn.log_softmax(scores / temperature, axis=2)
 
-    def predict(crop: int) -> Array:
-        assignments = sinkhorn(
-            scores[crop], epsilon=epsilon, iterations=iterations, axis_name=axis_name
-        )
+    settings = {"epsilon": epsilon, "iterations": iterations, "axis_name": axis_name}
+
+    def predict(crop: int, older: Array | None) -> Array:
+        assignments = sinkhorn(scores[crop], earlier=older, **settings)
         others = jnp.asarray([other for other in crops if other != crop])
         return -jnp.mean(jnp.sum(assignments[None] * log_shares[others], axis=2))
 
-    return sum(map(predict, assign_crops)) / len(assign_crops)
+    return sum(map(predict, assign_crops, earlier)) / len(assign_crops)
 
 
 def proto_nce(

@@ -9,22 +9,44 @@ from jaxclr.methods.base import Shared as Shared
 from jaxclr.methods.base import Sizes as Sizes
 from jaxclr.methods.base import StopGradient as StopGradient
 from jaxclr.methods.base import Target as Target
+from jaxclr.methods.clustered import Pauc as Pauc
+from jaxclr.methods.clustered import Pcl as Pcl
 from jaxclr.methods.contrastive import MocoV3 as MocoV3
 from jaxclr.methods.contrastive import SimClr as SimClr
 from jaxclr.methods.predictive import Byol as Byol
+from jaxclr.methods.predictive import ByolGsg as ByolGsg
 from jaxclr.methods.predictive import SimSiam as SimSiam
+from jaxclr.methods.predictive import SimSiamGsg as SimSiamGsg
+from jaxclr.methods.prototypes import SwAv as SwAv
+from jaxclr.methods.redundancy import BarlowTwins as BarlowTwins
+from jaxclr.methods.redundancy import UniGrad as UniGrad
+from jaxclr.methods.redundancy import VicReg as VicReg
+from jaxclr.methods.redundancy import WMse as WMse
+from jaxclr.methods.running import SimTraceRunning as SimTraceRunning
+from jaxclr.methods.running import SimWhiteningRunning as SimWhiteningRunning
 from jaxclr.methods.uniclr import SimAffinity as SimAffinity
 from jaxclr.methods.uniclr import SimTrace as SimTrace
 from jaxclr.methods.uniclr import SimTracePlain as SimTracePlain
 from jaxclr.methods.uniclr import SimWhitening as SimWhitening
 
 METHODS: dict[str, type[Method]] = {
+    "barlow_twins": BarlowTwins,
     "byol": Byol,
+    "byol_gsg": ByolGsg,
     "moco_v3": MocoV3,
+    "pauc": Pauc,
+    "pcl": Pcl,
     "sim_affinity": SimAffinity,
     "sim_siam": SimSiam,
+    "sim_siam_gsg": SimSiamGsg,
     "sim_trace": SimTrace,
     "sim_trace_plain": SimTracePlain,
+    "sim_trace_running": SimTraceRunning,
     "sim_whitening": SimWhitening,
+    "sim_whitening_running": SimWhiteningRunning,
     "simclr": SimClr,
+    "swav": SwAv,
+    "uni_grad": UniGrad,
+    "vicreg": VicReg,
+    "w_mse": WMse,
 }

@@ -15,6 +15,40 @@ Array = jax.Array
 Tree = Any
 
 
+# What hyper-parameters of a name may be, in all methods that have it.
+_POSITIVE = (
+    "eps",
+    "epsilon",
+    "iterations",
+    "logit_divisor",
+    "prototypes",
+    "t",
+    "temperature",
+    "whitening_iterations",
+)
+_NOT_NEGATIVE = (
+    "alignment",
+    "correlation",
+    "correlation_weight",
+    "covariance",
+    "freeze_prototypes",
+    "invariance",
+    "negatives",
+    "off_diagonal",
+    "queue_from",
+    "symmetry_weight",
+    "uniformity",
+    "variance",
+    "warmup_epochs",
+)
+_SHARES = ("correlation_momentum", "shrinkage")
+_RANGES = (
+    (_POSITIVE, lambda value: value > 0, "more than zero"),
+    (_NOT_NEGATIVE, lambda value: value >= 0, "zero or more"),
+    (_SHARES, lambda value: 0 <= value <= 1, "between 0 and 1"),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Shared:
     """Targets are the embeddings of the same encoder, with gradient."""
@@ -155,14 +189,11 @@ class Method:
     """What predictions are compared with."""
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "eps", "logit_divisor"):
-            value = getattr(self, name, None)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise UserError(f"method.{name} must be more than zero, got {value}.")
-        if getattr(self, "symmetry_weight", 0) < 0:
-            raise UserError(
-                f"method.symmetry_weight must be zero or more, got {self.symmetry_weight}."
-            )
+        for names, holds, wanted in _RANGES:
+            for name in names:
+                value = getattr(self, name, None)
+                if value is not None and not (holds(value) and math.isfinite(value)):
+                    raise UserError(f"method.{name} must be {wanted}, got {value}.")
         if self.predictor is not None and self.predictor.out != self.projector.out:
             raise UserError(
                 f"method.predictor.out is {self.predictor.out} and method.projector.out {self.projector.out}: "

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 
 from jaxclr import losses
-from jaxclr.affinity import AxisName
+from jaxclr.affinity import AxisName, batch_size, gather_rows, row_ids
 from jaxclr.encoders import Mlp
 from jaxclr.methods.base import Method, MomentumEncoder, Outputs, StopGradient, Target, Tree
 
@@ -47,3 +47,30 @@ class SimSiam(Method):
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         return losses.sim_siam(*out.predictions, *out.targets, axis_name=axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class SimSiamGsg(SimSiam):
+    """SimSiam where only the crop nearest to another image moves to its sibling (guided stop-gradient, arXiv:2503.09058).
+
+    Image i of the global batch is paired with image r(i), r being a random permutation. The paper loads four crops of an
+    image, two for either side of a pair. Here both sides have the same two: r runs through all images, so that each is once
+    the first and once the second of a pair, at half the cost.
+    """
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        count = batch_size(out.indices, axis_name)
+        partners = jax.random.permutation(out.key, count)[row_ids(out.indices, axis_name)]
+        of_partners = lambda rows: gather_rows(rows, axis_name)[partners]
+        predictions, targets = (
+            (*views, *map(of_partners, views)) for views in (out.predictions, out.targets)
+        )
+        return losses.guided_stop_gradient(*predictions, *targets, axis_name=axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class ByolGsg(SimSiamGsg):
+    """Guided stop-gradient towards a momentum encoder, with the heads of SimSiam (BYOL with GSG, arXiv:2503.09058)."""
+
+    target: Target = MomentumEncoder(momentum=0.99, ramp=False)
+    """What predictions are compared with."""

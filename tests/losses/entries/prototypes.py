@@ -19,10 +19,16 @@ def sinkhorn(scores, epsilon=0.05, iterations=3):
     return q * q.shape[0]
 
 
-def swav(scores, assign_crops, temperature, epsilon):
+def swav(scores, assign_crops, temperature, epsilon, earlier=None):
     log_shares = [np.log(softmax(s / temperature)) for s in scores]
+    if earlier is None:
+        earlier = [scores[c][:0] for c in assign_crops]
+    assigned = {
+        c: sinkhorn(np.concatenate([scores[c], older]), epsilon)[: len(scores[c])]
+        for c, older in zip(assign_crops, earlier, strict=True)
+    }
     terms = [
-        -np.mean(np.sum(sinkhorn(scores[c], epsilon) * log_shares[v], axis=1))
+        -np.mean(np.sum(assigned[c] * log_shares[v], axis=1))
         for c in assign_crops
         for v in range(len(scores))
         if v != c
@@ -32,6 +38,15 @@ def swav(scores, assign_crops, temperature, epsilon):
 
 def cosines(generator, rows, width):
     return tuple(unit(scores) for scores in stacked(3)(generator, rows, width))
+
+
+def cosines_and_earlier(generator, rows, width):
+    (scores,), (earlier,) = cosines(generator, rows, width), cosines(generator, rows, width)
+    return scores, earlier[:2]
+
+
+def swav_with_earlier(scores, earlier, **settings):
+    return losses.swav(scores, earlier=earlier, **settings)
 
 
 def golden_swav(*embeddings):
@@ -93,6 +108,18 @@ ENTRIES = (
         golden=(
             Golden("SwAV 2 crops K=5 protos=nrm(view7[:5])", (golden_view(0), golden_view(1)), golden_swav),
         ),
+    ),
+    Entry(
+        "swav_with_earlier",
+        swav_with_earlier,
+        lambda s, earlier: swav(s, (2, 0), 0.2, 0.1, earlier),
+        {"assign_crops": (2, 0), "temperature": 0.2, "epsilon": 0.1},
+        make=cosines_and_earlier,
+        spread=(1, None),
+        stopped=(1,),
+        constants=True,
+        scales=False,
+        positive=("temperature", "epsilon"),
     ),
     Entry(
         "proto_nce",

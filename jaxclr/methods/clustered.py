@@ -1,0 +1,162 @@
+"""Methods of prototypes that are found by clustering all training images at the start of an epoch."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxclr import losses
+from jaxclr.affinity import AxisName, unit_rows
+from jaxclr.encoders import Mlp
+from jaxclr.errors import UserError
+from jaxclr.methods.base import Method, MomentumEncoder, Outputs, Sizes, Target, Tree
+from jaxclr.methods.clustering import Clusters, cluster
+from jaxclr.methods.queue import enqueue, init_queue
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Pcl(Method):
+    """InfoNCE against a queue, plus each query's own prototype among others, of several clusterings (PCL, arXiv:2005.04966).
+
+    The official code samples negative prototypes among those that have no image in the batch, here among all.
+    """
+
+    online_views: ClassVar[slice] = slice(0, 1)
+    target_views: ClassVar[slice] = slice(1, 2)
+
+    temperature: float = 0.2
+    """Divides the affinities, and is the mean of the clusters' own temperatures; positive."""
+
+    queue_size: int = 16_384
+    """Keys of earlier batches; a multiple of the batch."""
+
+    clusters: tuple[int, ...] = (25_000, 50_000, 100_000)
+    """Number of clusters of each clustering."""
+
+    negatives: int = 16_384
+    """Prototypes of each clustering that a step draws as negatives; all of them if there are fewer."""
+
+    warmup_epochs: int = 20
+    """Epochs without prototypes; from then on images are clustered at the start of each."""
+
+    iterations: int = 20
+    """Of k-means."""
+
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = MomentumEncoder(momentum=0.999, ramp=False)
+    """What predictions are compared with."""
+
+    @property
+    def refresh_from(self) -> int:
+        return self.warmup_epochs
+
+    def init_state(self, key: Array, sizes: Sizes) -> Tree:
+        if not self.clusters or not all(1 <= count <= sizes.images for count in self.clusters):
+            raise UserError(
+                f"method.clusters must be one or more numbers of 1 to {sizes.images}, the training images, "
+                f"got {self.clusters}."
+            )
+        of_queue, *keys = jax.random.split(key, 1 + len(self.clusters))
+        # Any clusters will do: none is seen before the first refresh.
+        found = [
+            Clusters(
+                unit_rows(jax.random.normal(one, (count, sizes.embedding))),
+                jnp.arange(sizes.images, dtype=jnp.int32) % count,
+                jnp.full(count, self.temperature),
+            )
+            for one, count in zip(keys, self.clusters, strict=True)
+        ]
+        return {"queue": init_queue(of_queue, self.queue_size, sizes), "clusterings": tuple(found)}
+
+    def refresh(self, state: Tree, embeddings: Array, key: Array) -> Tree:
+        keys = jax.random.split(key, len(self.clusters))
+        how = {"iterations": self.iterations, "temperature": self.temperature}
+        found = [
+            cluster(one, embeddings, count, **how)
+            for one, count in zip(keys, self.clusters, strict=True)
+        ]
+        return {**state, "clusterings": tuple(found)}
+
+    def next_state(self, out: Outputs, state: Tree, axis_name: AxisName) -> Tree:
+        return {**state, "queue": enqueue(state["queue"], out.targets[0], axis_name)}
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        instances = losses.queue_info_nce(
+            out.predictions[0],
+            out.targets[0],
+            state["queue"].rows,
+            temperature=self.temperature,
+            axis_name=axis_name,
+        )
+        keys = jax.random.split(out.key, len(self.clusters))
+        terms = [
+            self.of_clusters(out, found, key, axis_name)
+            for found, key in zip(state["clusterings"], keys, strict=True)
+        ]
+        clustered = sum(terms) / len(terms)
+        warm = out.epoch >= self.warmup_epochs
+        return instances + jnp.where(warm, clustered, jnp.zeros_like(clustered))
+
+    def of_clusters(
+        self, out: Outputs, found: Clusters, key: Array, axis_name: AxisName
+    ) -> Array:
+        """This device's share of the term of one clustering."""
+        count = len(found.prototypes)
+        drawn = jax.random.permutation(key, count)[: self.negatives]
+        return losses.proto_nce(
+            out.predictions[0],
+            found.prototypes,
+            found.assignments[out.indices],
+            found.concentrations,
+            drawn,
+            axis_name=axis_name,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pauc(Pcl):
+    """PCL plus alignment with prototypes, their uniformity and decorrelation, after the abstract of PAUC (arXiv:2210.10194).
+
+    A reconstruction: the form of these three terms and their weights are guesses.
+    """
+
+    online_views: ClassVar[slice] = slice(None)
+
+    alignment: float = 1.0
+    """Weight of the distance of embeddings from their prototypes; zero or more."""
+
+    uniformity: float = 1.0
+    """Weight of the uniformity of the batch's prototypes; zero or more."""
+
+    correlation: float = 1.0
+    """Weight of the distance of their cross-correlation between views from the identity; zero or more."""
+
+    t: float = 2.0
+    """Of the uniformity's kernel; positive."""
+
+    off_diagonal: float = 0.0051
+    """Weight of correlations of different dimensions; zero or more."""
+
+    def of_clusters(
+        self, out: Outputs, found: Clusters, key: Array, axis_name: AxisName
+    ) -> Array:
+        revised = losses.pauc(
+            *out.predictions,
+            found.prototypes,
+            found.assignments[out.indices],
+            alignment=self.alignment,
+            uniformity=self.uniformity,
+            correlation=self.correlation,
+            t=self.t,
+            off_diagonal=self.off_diagonal,
+            axis_name=axis_name,
+        )
+        return super().of_clusters(out, found, key, axis_name) + revised

@@ -1,0 +1,91 @@
+"""Methods of prototypes that are trained with the network."""
+
+import dataclasses
+import functools
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxclr import losses
+from jaxclr.affinity import AxisName, batch_size, unit_rows
+from jaxclr.affinity.tiles import matmul
+from jaxclr.encoders import Mlp
+from jaxclr.methods.base import Method, Outputs, Shared, Sizes, Target, Tree
+from jaxclr.methods.queue import enqueue, init_queue
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class SwAv(Method):
+    """Each of two crops' balanced assignment to prototypes, predicted from all other crops (SwAV, arXiv:2006.09882).
+
+    Prototypes are normalised where they are used: the official code normalises the parameters themselves before a step.
+    """
+
+    more_views: ClassVar[bool] = True
+
+    prototypes: int = 3000
+    """Number of prototypes."""
+
+    temperature: float = 0.1
+    """Divides the scores that predict; positive."""
+
+    epsilon: float = 0.05
+    """Smooths the assignments; positive."""
+
+    iterations: int = 3
+    """Times that an assignment is balanced."""
+
+    freeze_prototypes: int = 313
+    """Steps at the start in which the prototypes stay as they are."""
+
+    queue_size: int = 0
+    """Embeddings of earlier batches, of each of the two crops, that are assigned with the batch; 0 for none."""
+
+    queue_from: int = 15
+    """First epoch that uses them; before the queue is full none does."""
+
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = Shared()
+    """What predictions are compared with."""
+
+    def init_params(self, key: Array, sizes: Sizes) -> Tree:
+        return {"prototypes": unit_rows(jax.random.normal(key, (self.prototypes, sizes.embedding)))}
+
+    def init_state(self, key: Array, sizes: Sizes) -> Tree:
+        if not self.queue_size:
+            return ()
+        return tuple(init_queue(one, self.queue_size, sizes) for one in jax.random.split(key))
+
+    def next_state(self, out: Outputs, state: Tree, axis_name: AxisName) -> Tree:
+        queued = zip(state, out.embeddings)  # the first two crops, or none
+        return tuple(enqueue(queue, rows, axis_name) for queue, rows in queued)
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        prototypes = unit_rows(out.params["prototypes"])
+        frozen = out.step < self.freeze_prototypes
+        prototypes = jnp.where(frozen, jax.lax.stop_gradient(prototypes), prototypes)
+        score = lambda rows: matmul(unit_rows(rows.astype(prototypes.dtype)), prototypes.T)
+        loss = functools.partial(
+            losses.swav,
+            [score(rows) for rows in out.embeddings],
+            temperature=self.temperature,
+            epsilon=self.epsilon,
+            iterations=self.iterations,
+            axis_name=axis_name,
+        )
+        if not state:
+            return loss()
+        full = out.step * batch_size(out.indices, axis_name) >= self.queue_size
+        return jax.lax.cond(
+            full & (out.epoch >= self.queue_from),
+            lambda: loss(earlier=[score(queue.rows) for queue in state]),
+            loss,
+        )

@@ -1,0 +1,160 @@
+"""Methods of second moments: whitening, decorrelation, and energy along common directions."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxclr import losses
+from jaxclr.affinity import AxisName, batch_size
+from jaxclr.encoders import Mlp
+from jaxclr.errors import UserError
+from jaxclr.methods.base import Method, MomentumEncoder, Outputs, Shared, Sizes, Target, Tree
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class WMse(Method):
+    """Distance of two or more views that are whitened in random sub-batches (W-MSE, arXiv:2007.06346)."""
+
+    more_views: ClassVar[bool] = True
+
+    whitening_size: int = 256
+    """Images of a sub-batch; it divides the batch. The paper takes twice the width of the embeddings."""
+
+    whitening_iterations: int = 4
+    """Times that a step cuts the batch into random sub-batches."""
+
+    shrinkage: float = 0.0
+    """Share of the identity in each covariance, 0 to 1; 0 needs sub-batches larger than the embeddings are wide."""
+
+    projector: Mlp = Mlp(layers=2, hidden=1024, out=128)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = Shared()
+    """What predictions are compared with."""
+
+    def init_state(self, key: Array, sizes: Sizes) -> Tree:
+        if self.whitening_size < 2 or sizes.batch % self.whitening_size:
+            raise UserError(
+                f"method.whitening_size must divide the batch of {sizes.batch}, and be 2 or more, "
+                f"got {self.whitening_size}."
+            )
+        if self.shrinkage == 0 and self.whitening_size <= sizes.embedding:
+            raise UserError(
+                f"method.whitening_size must be more than the {sizes.embedding} dimensions of the embeddings, "
+                f"got {self.whitening_size}: the covariance of so few rows has no inverse; set larger sub-batches, "
+                "a narrower method.projector.out, or method.shrinkage above 0."
+            )
+        return super().init_state(key, sizes)
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        places = jnp.arange(batch_size(out.indices, axis_name), dtype=jnp.int32)
+        draws = jax.random.split(out.key, self.whitening_iterations)
+        return losses.w_mse(
+            out.embeddings,
+            jax.vmap(lambda key: jax.random.permutation(key, places))(draws),
+            whitening_size=self.whitening_size,
+            eps=self.shrinkage,
+            axis_name=axis_name,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class VicReg(Method):
+    """Distance of two views, hinges on deviations, and squared covariances (VICReg, arXiv:2105.04906)."""
+
+    invariance: float = 25.0
+    """Weight of the distance; zero or more."""
+
+    variance: float = 25.0
+    """Weight of the hinges on each dimension's deviation; zero or more."""
+
+    covariance: float = 1.0
+    """Weight of the squared covariances; zero or more."""
+
+    projector: Mlp = Mlp(layers=3, hidden=8192, out=8192)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = Shared()
+    """What predictions are compared with."""
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        return losses.vicreg(
+            *out.embeddings,
+            invariance=self.invariance,
+            variance=self.variance,
+            covariance=self.covariance,
+            axis_name=axis_name,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class BarlowTwins(Method):
+    """Distance of the views' cross-correlation from the identity (Barlow Twins, arXiv:2103.03230)."""
+
+    off_diagonal: float = 0.0051
+    """Weight of correlations of different dimensions; zero or more."""
+
+    projector: Mlp = Mlp(layers=3, hidden=8192, out=8192)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = Shared()
+    """What predictions are compared with."""
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        return losses.barlow_twins(
+            *out.embeddings, off_diagonal=self.off_diagonal, axis_name=axis_name
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class UniGrad(Method):
+    """Cosine with the other view's momentum embedding against energy along common directions (UniGrad, arXiv:2112.05141).
+
+    Its state is the running correlation of momentum embeddings, which takes a batch in before the loss sees it.
+    """
+
+    correlation_weight: float = 100.0
+    """Weight of the energy; zero or more."""
+
+    correlation_momentum: float = 0.99
+    """Share of the running correlation that a step keeps, but for the first, which keeps nothing."""
+
+    projector: Mlp = Mlp(layers=3, hidden=2048, out=2048, last_norm=True)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = MomentumEncoder(momentum=0.996)
+    """What predictions are compared with."""
+
+    def init_state(self, key: Array, sizes: Sizes) -> Tree:
+        return jnp.zeros((sizes.embedding, sizes.embedding))
+
+    def next_state(self, out: Outputs, state: Tree, axis_name: AxisName) -> Tree:
+        batch = losses.uni_grad_correlation(*out.targets, axis_name=axis_name)
+        kept = jnp.where(out.step == 0, 0.0, self.correlation_momentum)
+        return kept * state + (1 - kept) * batch
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        return losses.uni_grad(
+            *out.predictions,
+            *out.targets,
+            # The same expression again when the step asks for the next state: it is computed once.
+            self.next_state(out, state, axis_name),
+            weight=self.correlation_weight,
+            axis_name=axis_name,
+        )
