@@ -1,6 +1,7 @@
 """The command `jaxclr`: train, resume, evaluate, list."""
 
 import dataclasses
+import functools
 import inspect
 import logging
 import os
@@ -29,6 +30,7 @@ from jaxclr.training.checkpoints import Checkpoints
 from jaxclr.training.config import differences
 from jaxclr.training.evaluate import evaluate, labelled_splits, monitor, table
 from jaxclr.training.experiments import load_experiment
+from jaxclr.training.signals import Stopped
 
 # Parts of a configuration that are chosen by name before their fields are set; the method is the experiment's to make.
 CHOICES: dict[str, Mapping[str, Any]] = {
@@ -36,6 +38,10 @@ CHOICES: dict[str, Mapping[str, Any]] = {
     "augmentation": AUGMENTATIONS,
     "optimizer": OPTIMIZERS,
 }
+STATUSES = (
+    f"Exit status: 0 when done; 2 for what you can mend, a full disk included; {Stopped.STATUS} when SIGTERM or SIGINT (Ctrl-C) "
+    "stopped training after a step, with a checkpoint; 130 at a second Ctrl-C."
+)
 FEW_IMAGES = 10_000  # up to here raw pixels and the untrained encoder are probed after training too
 
 
@@ -48,11 +54,8 @@ class TrainOptions:
     out: pathlib.Path | None = None
     """Folder of the run; None: runs/EXPERIMENT-METHOD-SEED."""
 
-    resume: bool = False
-    """Continue the run in that folder, if there is one, from its newest checkpoint."""
-
     overwrite: bool = False
-    """Replace the run in that folder, if there is one."""
+    """Replace the run in that folder, if there is one, instead of continuing it."""
 
 
 def train(arguments: Sequence[str], console: rich.console.Console) -> None:
@@ -86,24 +89,33 @@ def train(arguments: Sequence[str], console: rich.console.Console) -> None:
         default=TrainOptions(config),
         description="Pre-train an encoder. --method, --encoder, --augmentation and --optimizer NAME choose a part by name "
         "(`jaxclr list`); its fields below are then those of the choice. --views N takes the first N views of the "
-        "augmentation, starting over after its last.",
+        "augmentation, starting over after its last. The same command continues the run that it started, from its newest "
+        f"checkpoint, until that is finished. {STATUSES}",
     )
     config = options.config
     method = next(name for name, kind in METHODS.items() if kind is type(config.method))
     run = Run(options.out or pathlib.Path(f"runs/{pathlib.Path(files[0]).stem}-{method}-{config.seed}"))
     session = training.open_session(config)
-    if options.resume and (run.folder / "config.json").is_file():
-        _check_same(run, session.config)
-    else:
-        run.create(session.config, overwrite=options.overwrite)
-    _train(session, run, console)
+    with run.locked():
+        if run.exists and not options.overwrite:
+            _check_continues(run, session)
+        else:
+            run.create(session.config, overwrite=options.overwrite)
+        _train(session, run, console)
 
 
 def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Continue a run from its newest checkpoint: jaxclr resume RUN"""
-    options = _parse(RunOptions, arguments, "resume", description="Continue a run from its newest checkpoint.")
+    options = _parse(
+        RunOptions,
+        arguments,
+        "resume",
+        description=f"Continue a run from its newest checkpoint, or probe it again if it is finished. {STATUSES}",
+    )
     run = Run(options.run)
-    _train(training.open_session(run.config()), run, console)
+    session = training.open_session(run.config())
+    with run.locked():
+        _train(session, run, console)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,9 +151,10 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
         raise UserError(f"{run.folder} has no checkpoint yet; continue it with `jaxclr resume {run.folder}`.")
     session = training.open_session(config)
     labelled_splits(session.dataset)
-    checkpoints = Checkpoints(run.checkpoints)
-    state = checkpoints.restore(session.init_state())
-    _evaluate(session, run, state, console, baselines=options.baselines)
+    with run.locked():
+        with Checkpoints(run.checkpoints) as checkpoints:
+            state = checkpoints.restore(session.init_state(), say=functools.partial(_say, console))
+        _evaluate(session, run, state, console, baselines=options.baselines)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,9 +198,10 @@ COMMANDS: dict[str, Callable[[Sequence[str], rich.console.Console], None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command; a user's mistake is one sentence on standard error and exit status 2."""
+    """Runs a command; what ends it early is one sentence on standard error and an exit status (`STATUSES`)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax logs what it also raises, and that is told in a sentence.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     console = rich.console.Console()
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
@@ -200,13 +214,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise errors.unknown("command", arguments[0], COMMANDS)
         COMMANDS[arguments[0]](arguments[1:], console)
     except UserError as error:
-        rich.console.Console(stderr=True, soft_wrap=True).print(
-            f"error: {error}", highlight=False, markup=False
-        )
+        _complain(f"error: {error}")
         sys.exit(2)
+    except Stopped as stopped:
+        _complain(str(stopped))
+        sys.exit(Stopped.STATUS)
     except KeyboardInterrupt:
-        rich.console.Console(stderr=True).print("interrupted")
-        sys.exit(130)
+        _complain("interrupted")
+        sys.stdout.flush()
+        # At once: a checkpoint that is being written has no name yet, and those before it are whole.
+        os._exit(130)
 
 
 def _train(session: Session, run: Run, console: rich.console.Console) -> None:
@@ -254,12 +271,27 @@ def _say(console: rich.console.Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _check_same(run: Run, config: Config) -> None:
-    changed = differences(run.config(), config)
+def _complain(text: str) -> None:
+    _say(rich.console.Console(stderr=True), text)
+
+
+def _check_continues(run: Run, session: Session) -> None:
+    """Refuses to continue a run of another configuration, or one that is finished."""
+    changed = differences(run.config(), session.config)
     if changed:
         raise UserError(
-            f"{run.folder} is a run of another configuration: {'; '.join(changed)}. "
-            f"Continue it as it is with `jaxclr resume {run.folder}`, or give another folder with --out."
+            f"{run.folder} is a run of another configuration: {'; '.join(changed)}. Continue it as it is with "
+            f"`jaxclr resume {run.folder}`, replace it with --overwrite, or give another folder with --out."
+        )
+    try:
+        labelled_splits(session.dataset)
+        labelled = True
+    except UserError:
+        labelled = False
+    if run.finished(session.steps, evaluated=labelled):
+        raise UserError(
+            f"{run.folder} holds a run of this configuration already, and it is finished. Probe it again with "
+            f"`jaxclr evaluate {run.folder}`, replace it with --overwrite, or give another folder with --out."
         )
 
 

@@ -37,6 +37,13 @@ def resident(split: Split, mesh: Mesh) -> Batch:
     return jax.device_put(whole, NamedSharding(mesh, P()))
 
 
+def batch_rows(count: int, *, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """Places in the training split of the images of batch `step`, int32 [batch_size]; see `resident_batches`."""
+    epoch, index = divmod(step, count // batch_size)
+    order = np.asarray(epoch_order(seed, epoch, count))
+    return order[index * batch_size : (index + 1) * batch_size]
+
+
 def resident_batches(
     whole: Batch, *, batch_size: int, seed: int, mesh: Mesh, start: int = 0
 ) -> Iterator[Batch]:

@@ -1,16 +1,29 @@
-"""Checkpoints of a run: written in the background by Orbax, complete or absent, the newest few kept."""
+"""Checkpoints of a run: written in the background by Orbax, complete or absent, and proven when they are read."""
 
+import json
 import pathlib
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
 
 from jaxclr.errors import UserError
+from jaxclr.training import seals
+from jaxclr.training.digests import digests
 from jaxclr.training.state import State
+
+_TEMPORARY = "*.orbax-checkpoint-tmp*"
 
 
 class Checkpoints:
-    """The folder of a run's checkpoints.
+    """The folder of a run's checkpoints, as a context manager: what was saved is on disk when it ends.
+
+    Beside the arrays a checkpoint holds the type, the shape and a digest of every leaf, since Orbax restores a bit that
+    has flipped in silence, and the checksums of its files, by which damage is named before Orbax stumbles over it.
 
     Args:
       folder: where they are; made if need be.
@@ -18,44 +31,198 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path, *, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+        )
         self._folder = folder
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        elif issubclass(kind, Exception):
+            # What went wrong first is what is told.
+            try:
+                self.close()
+            except UserError:
+                pass
 
     @property
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, state: State, step: int) -> None:
-        """Starts to write a state; the arrays are copied before this returns, so they may be donated."""
-        try:
-            self._manager.save(step, args=ocp.args.StandardSave(state))
-        except (OSError, ValueError) as error:
-            raise self._unwritable(error) from error
+    def save(self, state: State, step: int) -> float:
+        """Starts to write a state; the arrays are copied before this returns, so they may be donated.
 
-    def restore(self, like: State) -> State:
-        """The newest state, laid out over devices as `like` is.
+        Returns:
+          Seconds for which the caller waited.
 
         Raises:
-          UserError: there is no complete checkpoint.
+          UserError: it cannot be written, or the one before it could not.
         """
-        if self.latest is None:
-            raise UserError(f"{self._folder} holds no complete checkpoint: nothing to resume or evaluate yet.")
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._manager.restore(self.latest, args=ocp.args.StandardRestore(abstract))
+        start = time.perf_counter()
+        leaves = {
+            name: {**kind, "digest": digest}
+            for (name, kind), digest in zip(_kinds(state).items(), digests(state).values(), strict=True)
+        }
+        proof = {"leaves": leaves, "crc32": _crc32(leaves)}
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), proof=ocp.args.JsonSave(proof)
+        )
+        try:
+            self._manager.save(step, args=args, force=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._unwritable(error) from error
+        return time.perf_counter() - start
 
-    def close(self) -> None:
-        """Waits until what was saved is on disk."""
+    def restore(self, like: State, *, say: Callable[[str], None]) -> State:
+        """The newest undamaged state, laid out over devices as `like` is.
+
+        Damaged checkpoints that are newer are renamed to damaged-STEP, out of the way of those to come.
+
+        Args:
+          like: a state of the same structure, shapes and types.
+          say: told of each damaged checkpoint, and of what is wrong with it, in a sentence.
+
+        Raises:
+          UserError: there is no checkpoint, none is undamaged, or the newest one is of another structure.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        damaged: dict[int, str] = {}
+        for step in self._whole_first(steps, damaged):
+            try:
+                state = self._restore(step, like)
+            except UserError:
+                raise
+            except Exception as error:  # Orbax, TensorStore and JSON each raise their own.
+                damaged.setdefault(step, _reason(error))
+                continue
+            for newer in (number for number in steps if number > step):
+                place = self._set_aside(newer)
+                say(f"Checkpoint {newer} is damaged ({damaged[newer]}) and now {place}; {step} is used instead.")
+            if step in damaged:
+                say(f"Checkpoint {step} is used: its arrays are what was saved, though {damaged[step]}.")
+            return state
+        if damaged:
+            told = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
+            raise UserError(
+                f"Every checkpoint in {self._folder} is damaged ({told}). "
+                "Put back a copy of one, or start anew with --overwrite or another --out."
+            )
+        raise UserError(f"{self._folder} holds no complete checkpoint: nothing to resume or evaluate yet.")
+
+    def wait(self) -> None:
+        """Waits until what was saved is on disk.
+
+        Raises:
+          UserError: it could not be written.
+        """
         try:
             self._manager.wait_until_finished()
-            self._manager.close()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise self._unwritable(error) from error
 
+    def close(self) -> None:
+        """Waits until what was saved is on disk, and ends the threads.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def _whole_first(self, steps: list[int], damaged: dict[int, str]) -> Iterator[int]:
+        """The steps with an undamaged folder, then the others, which are added to those damaged: the file may not matter."""
+        altered = []
+        for step in steps:
+            if wrong := seals.damage(self._folder / str(step)):
+                damaged[step] = wrong
+                altered.append(step)
+            else:
+                yield step
+        yield from altered
+
+    def _restore(self, step: int, like: State) -> State:
+        """The state of a step, if its leaves are those that were saved."""
+        item = ocp.args.Composite(proof=ocp.args.JsonRestore())
+        proof = self._manager.restore(step, args=item).proof
+        saved = proof["leaves"]
+        if proof["crc32"] != _crc32(saved):
+            raise ValueError("its list of leaves was altered")
+        self._check_structure(step, saved, _kinds(like))
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        state = self._manager.restore(step, args=args).state
+        wrong = [name for name, digest in digests(state).items() if digest != saved[name]["digest"]]
+        if wrong:
+            more = f" and {len(wrong) - 1} more" * (len(wrong) > 1)
+            raise ValueError(f"{wrong[0]}{more} differs from what was saved")
+        return state
+
+    def _check_structure(self, step: int, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+        told = {name: _told(kind) for name, kind in saved.items()}
+        here = {name: _told(kind) for name, kind in wanted.items()}
+        for name in [*here, *told]:
+            if told.get(name) != here.get(name):
+                raise UserError(
+                    f"Checkpoint {step} in {self._folder} is of another model: {name} is {told.get(name, 'absent')} "
+                    f"there and {here.get(name, 'absent')} here. Use the code and the configuration that wrote it, "
+                    "or give another folder with --out."
+                )
+
+    def _seal(self) -> None:
+        """Seals what has been written and is about to get its name; in Orbax's thread."""
+        if jax.process_index() == 0:
+            for folder in self._folder.glob(_TEMPORARY):
+                seals.seal(folder)
+
+    def _set_aside(self, step: int) -> pathlib.Path:
+        """Renames a checkpoint so that it is none for Orbax; returns its new place."""
+        place, copy = self._folder / f"damaged-{step}", 1
+        while place.exists():
+            copy += 1
+            place = self._folder / f"damaged-{step}-{copy}"
+        (self._folder / str(step)).rename(place)
+        self._manager.reload()
+        return place
+
     def _unwritable(self, error: Exception) -> UserError:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # A part of a checkpoint is of no use, and the disk may be full of it.
+        for part in self._folder.glob(_TEMPORARY):
+            shutil.rmtree(part, ignore_errors=True)
         return UserError(
-            f"A checkpoint could not be written to {self._folder}: {reason} "
-            "Free some space or mend the permissions, then run `jaxclr resume`."
+            f"A checkpoint could not be written to {self._folder}: {_reason(error)}. "
+            "Those before it are whole: free some space or mend the permissions, then run the same command again."
         )
+
+
+def _kinds(state: State) -> dict[str, dict[str, Any]]:
+    """Type and shape of every leaf by its path."""
+    return {
+        jax.tree_util.keystr(path): {"dtype": str(leaf.dtype), "shape": list(leaf.shape)}
+        for path, leaf in jax.tree.leaves_with_path(state)
+    }
+
+
+def _told(kind: dict[str, Any]) -> str:
+    return f"{kind['dtype']}{kind['shape']}"
+
+
+def _crc32(leaves: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(leaves, sort_keys=True).encode())
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says."""
+    lines = str(error).strip().splitlines()
+    said = lines[0] if lines else type(error).__name__
+    return (said if len(said) <= 200 else f"{said[:200]} ...").rstrip(".:")

@@ -1,14 +1,21 @@
 """What a run says while it trains: metrics.jsonl, TensorBoard, and a progress bar on a terminal."""
 
 import json
+import pathlib
+import socket
+import struct
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import rich.console
 import rich.progress
-import tensorboardX
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
+from tensorboardX.summary import scalar
 
-from jaxclr.training.run import Run, writing
+from jaxclr.training.files import write_atomically, writing
+from jaxclr.training.run import Run
 
 
 class Logs:
@@ -27,10 +34,9 @@ class Logs:
         self._console = console
         self._said = 0
         with writing(run.folder):
-            kept = _lines_until(run, start)
-            self._file = run.metrics.open("w", buffering=1)
-            self._file.writelines(kept)
-            self._board = tensorboardX.SummaryWriter(str(run.tensorboard), purge_step=start)
+            write_atomically(run.metrics, "".join(_lines_until(run, start)))
+            self._file = run.metrics.open("a", buffering=1)
+            self._events = _Events(run.tensorboard, start=start)
         columns = (
             rich.progress.BarColumn(),
             rich.progress.MofNCompleteColumn(),
@@ -48,15 +54,14 @@ class Logs:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        self._file.close()
-        self._board.close()
+        with writing(self._run.folder), self._file:
+            self._events.close()
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """A line of metrics after so many steps."""
         with writing(self._run.folder):
             self._file.write(json.dumps({"step": step, **values}) + "\n")
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+            self._events.write(step, values)
 
     def progress(self, step: int, said: str) -> None:
         """Moves the bar; without a terminal, prints a line at every tenth of the run."""
@@ -69,6 +74,31 @@ class Logs:
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
         self._bar.console.print(text)
+
+
+class _Events:
+    """TensorBoard's file, written here and now: the thread of tensorboardX's SummaryWriter dies of a full disk unseen."""
+
+    def __init__(self, folder: pathlib.Path, *, start: int):
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        self._file = (folder / name).open("wb", buffering=0)
+        self._write(0, file_version="brain.Event:2")
+        # TensorBoard drops what an earlier file holds of this step and later ones.
+        self._write(start + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._write(step, summary=scalar(name, value))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, step: int, **what: Any) -> None:
+        data = Event(wall_time=time.time(), step=step, **what).SerializeToString()
+        length = struct.pack("<Q", len(data))
+        checks = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
+        self._file.write(length + next(checks) + data + next(checks))
 
 
 def _lines_until(run: Run, step: int) -> list[str]:

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import rich.console
 
 from jaxclr.errors import UserError
-from jaxclr.training.batches import Batch, resident, resident_batches
+from jaxclr.training.batches import Batch, batch_rows, resident, resident_batches
 from jaxclr.training.checkpoints import Checkpoints
+from jaxclr.training.digests import digests
 from jaxclr.training.logs import Logs
 from jaxclr.training.refresh import compile_refresh, refresh_is_due
 from jaxclr.training.run import Run
 from jaxclr.training.session import AXIS, Session
+from jaxclr.training.signals import Stopped, StopSignals
 from jaxclr.training.state import State
 from jaxclr.training.step import map_step, train_step
 
@@ -39,7 +41,7 @@ def train(
 ) -> State:
     """Trains from the newest checkpoint in the run's folder, or from the start if there is none, to the last step.
 
-    The host waits for a step only to log one.
+    The host waits for a step only to log one or to save. SIGTERM or SIGINT stop after the step at hand.
 
     Args:
       session: what to train.
@@ -52,66 +54,88 @@ def train(
       The last state.
 
     Raises:
-      UserError: loss, gradient or update is not finite, or the folder cannot be written. The last good state is kept.
+      UserError: loss, gradient or update is not finite, every checkpoint is damaged, or the folder cannot be written. The
+        last good state is kept.
+      Stopped: a signal came; the state is saved.
     """
     config, last = session.config, min(stop_after or session.steps, session.steps)
-    checkpoints = Checkpoints(run.checkpoints, keep=config.keep)
-    state = session.init_state()
-    if checkpoints.latest is not None:
-        state = checkpoints.restore(state).replace(bad_step=state.bad_step)
-    start = int(state.step)
-    step_fn, refreshed = compile_step(session), compile_refresh(session)
-    whole = resident(session.dataset.train, session.mesh)
-    batches = resident_batches(
-        whole,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        mesh=session.mesh,
-        start=start,
-    )
     # Virtual CPU devices share one pool of threads: with two collectives in flight they wait for each other for ever.
     one_at_a_time = session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
-    clock = _Clock()
-    with Logs(run, start=start, steps=session.steps, console=console) as logs:
-        for done in range(start + 1, last + 1):
-            if refresh_is_due(session, done - 1):
-                jax.block_until_ready(state)
-                with clock.paused():
-                    state = jax.block_until_ready(refreshed(state, whole.images))
-            state, metrics = step_fn(state, next(batches))
-            if one_at_a_time or done == start + 1:
-                jax.block_until_ready(state)
-            clock.count(config.batch_size, compiled=done > start + 1)
-            epoch, remainder = divmod(done, session.steps_per_epoch)
-            if done % config.log_every == 0 or done == last:
-                values = {name: value.item() for name, value in jax.device_get(metrics).items()}
-                bad_step = values.pop("bad_step")
-                rate = clock.rate()
-                logs.progress(done, f"loss {values['loss']:.4f}  {rate:.0f} images/s")
-                if bad_step >= 0:
-                    raise _not_finite(checkpoints, state, bad_step, run)
-                logs.write(done, {**values, "images_per_second": rate})
-            save = done == last or (remainder == 0 and epoch % config.checkpoint_every == 0)
-            look = remainder == 0 and config.evaluate_every and epoch % config.evaluate_every == 0
-            if save or look:
-                jax.block_until_ready(state)
-                with clock.paused():
-                    if save:
-                        checkpoints.save(state, done)
-                    if look and evaluate:
+    with StopSignals() as signals, Checkpoints(run.checkpoints, keep=config.keep) as checkpoints:
+        state = session.init_state()
+        if checkpoints.latest is not None:
+            state = checkpoints.restore(state, say=console.print).replace(bad_step=state.bad_step)
+        else:
+            digests(state)  # compiled now, not while the first save holds the steps up
+        start = int(state.step)
+        step_fn, refreshed = compile_step(session), compile_refresh(session)
+        whole = resident(session.dataset.train, session.mesh)
+        batches = resident_batches(
+            whole,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            mesh=session.mesh,
+            start=start,
+        )
+        clock = _Clock()
+        with Logs(run, start=start, steps=session.steps, console=console) as logs:
+            for done in range(start + 1, last + 1):
+                if refresh_is_due(session, done - 1):
+                    jax.block_until_ready(state)
+                    with clock.paused():
+                        state = jax.block_until_ready(refreshed(state, whole.images))
+                state, metrics = step_fn(state, next(batches))
+                if one_at_a_time or done == start + 1:
+                    jax.block_until_ready(state)
+                clock.count(config.batch_size, compiled=done > start + 1)
+                epoch, remainder = divmod(done, session.steps_per_epoch)
+                stopped = signals.received
+                log = done % config.log_every == 0 or done == last
+                save = done == last or stopped or (remainder == 0 and epoch % config.checkpoint_every == 0)
+                look = remainder == 0 and config.evaluate_every and epoch % config.evaluate_every == 0
+                if log or save or look:
+                    values = {name: value.item() for name, value in jax.device_get(metrics).items()}
+                    bad_step = values.pop("bad_step")
+                    if bad_step >= 0:
+                        raise _not_finite(session, run, checkpoints, state, bad_step)
+                if log:
+                    rate = clock.rate()
+                    logs.progress(done, f"loss {values['loss']:.4f}  {rate:.0f} images/s")
+                    logs.write(done, {**values, "images_per_second": rate})
+                if save:
+                    jax.block_until_ready(state)
+                    with clock.paused():
+                        blocked = checkpoints.save(state, done)
+                    logs.write(done, {"checkpoint_seconds": round(blocked, 4)})
+                if look and evaluate:
+                    jax.block_until_ready(state)
+                    with clock.paused():
                         record = evaluate(session, state)
-                        logs.write(done, {"epoch": epoch, **record})
-                        logs.say(f"epoch {epoch}  " + "  ".join(f"{k} {v}" for k, v in record.items()))
-        checkpoints.close()
+                    logs.write(done, {"epoch": epoch, **record})
+                    logs.say(f"epoch {epoch}  " + "  ".join(f"{k} {v}" for k, v in record.items()))
+                if stopped:
+                    checkpoints.wait()
+                    raise Stopped(
+                        f"{stopped}: stopped after step {done} of {session.steps}, which is saved. "
+                        f"The same command, or `jaxclr resume {run.folder}`, goes on."
+                    )
     return state
 
 
-def _not_finite(checkpoints: Checkpoints, state: State, bad_step: int, run: Run) -> UserError:
+def _not_finite(
+    session: Session, run: Run, checkpoints: Checkpoints, state: State, bad_step: int
+) -> UserError:
+    """Saves the state before the bad step, and what that step saw."""
     if checkpoints.latest != bad_step:
         checkpoints.save(state.replace(bad_step=jnp.full_like(state.bad_step, -1)), bad_step)
-    checkpoints.close()
+    config = session.config
+    rows = batch_rows(
+        session.recipe.images, batch_size=config.batch_size, seed=config.seed, step=bad_step
+    )
+    run.write_bad_step({"step": bad_step, "seed": config.seed, "images": rows.tolist()})
     return UserError(
-        f"The loss, its gradient or the update is not finite at step {bad_step}. The state before it is kept in {run.checkpoints}. "
+        f"The loss, its gradient or the update is not finite at step {bad_step}. The state before it is kept in "
+        f"{run.checkpoints}, its seed and the places of its images in {run.bad_step}. "
         "Lower the learning rate, set --clip-norm, or raise the temperature or eps."
     )
 

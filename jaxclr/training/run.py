@@ -3,18 +3,21 @@
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from jaxclr.errors import UserError
 from jaxclr.training import config as configs
 from jaxclr.training.config import Config
-from jaxclr.errors import UserError
+from jaxclr.training.files import locked, write_atomically, writing
 
-_OURS = ("config.json", "metrics.jsonl", "checkpoints", "evaluation.json", "tensorboard")
+_LOCK = ".lock"
+# What a process leaves that dies before it has written a configuration: the folder is still as good as empty.
+_NOTHING = {_LOCK, ".config.json.part"}
+# The configuration goes last: until then a folder that is being cleared is a run.
+_OURS = ("metrics.jsonl", "checkpoints", "evaluation.json", "bad_step.json", "tensorboard", "config.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,38 @@ class Run:
     @property
     def tensorboard(self) -> pathlib.Path:
         return self.folder / "tensorboard"
+
+    @property
+    def evaluation(self) -> pathlib.Path:
+        return self.folder / "evaluation.json"
+
+    @property
+    def bad_step(self) -> pathlib.Path:
+        return self.folder / "bad_step.json"
+
+    @property
+    def exists(self) -> bool:
+        return (self.folder / "config.json").is_file()
+
+    def finished(self, steps: int, *, evaluated: bool) -> bool:
+        """Whether there is a checkpoint of the last step and, where there can be one, an evaluation of it."""
+        if not (self.checkpoints / str(steps)).is_dir():
+            return False
+        try:
+            return not evaluated or json.loads(self.evaluation.read_bytes())["step"] == steps
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes out of the folder, which is made if need be.
+
+        Raises:
+          UserError: the folder is in use, is no run, or cannot be written.
+        """
+        self._check_ours()
+        with locked(self.folder / _LOCK):
+            yield
 
     def config(self) -> Config:
         """The configuration in the folder.
@@ -55,52 +90,36 @@ class Run:
         Raises:
           UserError: the folder holds something already and is not to be overwritten, is not a run, or cannot be written.
         """
-        with writing(self.folder):
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-                self._clear(overwrite)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / "config.json", configs.to_json(config))
-
-    def _clear(self, overwrite: bool) -> None:
-        if not self.folder.is_dir():
-            raise UserError(f"{self.folder} is a file; give another folder with --out.")
-        if not (self.folder / "config.json").is_file():
-            raise UserError(
-                f"{self.folder} holds something that is no run; give another folder with --out."
-            )
-        if not overwrite:
+        self._check_ours()
+        if self.exists and not overwrite:
             raise UserError(
                 f"{self.folder} holds a run already. Continue it with `jaxclr resume {self.folder}`, "
                 "replace it with --overwrite, or give another folder with --out."
             )
-        for name in _OURS:
-            path = self.folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        with writing(self.folder):
+            for name in _OURS:
+                path = self.folder / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / "config.json", configs.to_json(config))
+
+    def _check_ours(self) -> None:
+        """Refuses a folder that holds something but no run."""
+        with writing(self.folder):
+            if self.folder.exists() and not self.folder.is_dir():
+                raise UserError(f"{self.folder} is a file; give another folder with --out.")
+            if self.folder.exists() and not self.exists:
+                if {path.name for path in self.folder.iterdir()} - _NOTHING:
+                    raise UserError(
+                        f"{self.folder} holds something that is no run; give another folder with --out."
+                    )
+
+    def write_bad_step(self, record: dict[str, Any]) -> None:
+        """Writes bad_step.json, whole or not at all."""
+        with writing(self.folder):
+            write_atomically(self.bad_step, json.dumps(record) + "\n")
 
     def write_evaluation(self, record: dict[str, Any]) -> None:
         """Writes evaluation.json, whole or not at all."""
         with writing(self.folder):
-            write_atomically(self.folder / "evaluation.json", json.dumps(record, indent=2) + "\n")
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a file beside its place and moves it there, so that no half of it is ever seen."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def writing(folder: pathlib.Path) -> Iterator[None]:
-    """Turns what the file system refuses into a UserError that names the folder and the reason."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror or error}.") from error
+            write_atomically(self.evaluation, json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,71 @@
+"""Writing files so that no half of one is ever seen, and telling a person what the file system refuses."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+import socket
+from collections.abc import Iterator
+
+from jaxclr.errors import UserError
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes a file beside its place and moves it there."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def writing(folder: pathlib.Path) -> Iterator[None]:
+    """Turns what the file system refuses into a UserError that names the folder and the reason."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}.") from error
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path) -> Iterator[None]:
+    """Holds a file that no other process can hold meanwhile; it is free when this process ends, however it does.
+
+    Args:
+      path: the file; it and its folder are made if need be.
+
+    Raises:
+      UserError: another process holds it, or it cannot be written.
+    """
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with writing(path.parent):
+            _hold(handle, path)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _hold(handle: int, path: pathlib.Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = path.read_text().strip() or "another process"
+        raise UserError(
+            f"{path.parent} is in use by {holder}. Wait until that is done, or use another folder."
+        ) from error
+    except OSError as error:
+        # A file system that knows no locks; a run there goes without.
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    os.ftruncate(handle, 0)
+    os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())

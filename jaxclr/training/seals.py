@@ -1,0 +1,48 @@
+"""A seal: lengths and checksums of the files in a folder, by which damage is named before anyone reads them."""
+
+import json
+import pathlib
+import zlib
+
+from jaxclr.training.files import write_atomically
+
+NAME = "files.json"
+
+
+def seal(folder: pathlib.Path) -> None:
+    """Lists the files in all sub-folders in files.json."""
+    files = {
+        str(path.relative_to(folder)): _length_and_crc32(path)
+        for path in sorted(folder.glob("*/**/*"))
+        if path.is_file()
+    }
+    write_atomically(folder / NAME, json.dumps(files, indent=1) + "\n")
+
+
+def damage(folder: pathlib.Path) -> str | None:
+    """What is wrong with a file that is not as it was sealed, or None."""
+    try:
+        files = json.loads((folder / NAME).read_bytes())
+        for name, (length, crc32) in files.items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != length:
+                return f"{name} has {path.stat().st_size} bytes instead of {length}"
+            if _length_and_crc32(path)[1] != crc32:
+                return f"{name} differs from what was written"
+    except FileNotFoundError:
+        return f"{NAME} is missing"
+    except OSError as error:
+        return str(error)
+    except (ValueError, TypeError, AttributeError):
+        return f"{NAME} differs from what was written"
+    return None
+
+
+def _length_and_crc32(path: pathlib.Path) -> tuple[int, int]:
+    length = crc32 = 0
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            length, crc32 = length + len(part), zlib.crc32(part, crc32)
+    return length, crc32

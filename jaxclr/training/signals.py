@@ -1,0 +1,41 @@
+"""SIGTERM and SIGINT as a wish: training stops after the step at hand, with a checkpoint."""
+
+import signal
+import threading
+from typing import Self
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(Exception):
+    """A signal stopped a run, which is saved and can go on; the command line exits with `STATUS`."""
+
+    STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+
+class StopSignals:
+    """Notes the first SIGTERM or SIGINT, as a context manager; the second does what it did before.
+
+    Python allows handlers in the main thread only: elsewhere signals keep their meaning.
+
+    Attributes:
+      received: the name of the first signal, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, _: object) -> None:
+        self.received = signal.Signals(number).name
+        self.__exit__()
