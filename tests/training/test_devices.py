@@ -9,7 +9,13 @@ from tiny import distance, run_steps, tiny_config
 
 from jaxclr.methods import METHODS
 
-every_method = pytest.mark.parametrize("method", METHODS)
+# A step that compiles three times takes long: of the others the quick suite holds objective and state alone
+# (tests/methods/test_objectives.py).
+QUICK = ("byol", "moco_v3", "sim_affinity", "sim_siam", "sim_trace", "sim_trace_plain", "sim_whitening", "simclr")
+every_method = pytest.mark.parametrize(
+    "method",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in METHODS],
+)
 GRID = (PAIRWISE, pytest.param(REST, marks=pytest.mark.full))
 
 
