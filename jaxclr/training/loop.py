@@ -62,7 +62,8 @@ def train(
         state = checkpoints.restore(state).replace(bad_step=state.bad_step)
     start = int(state.step)
     step_fn, refreshed = compile_step(session), compile_refresh(session)
-    feed = open_feed(session, start=start, report=console.print)
+    report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    feed = open_feed(session, start=start, report=report)
     # Virtual CPU devices share one pool of threads: with two collectives in flight they wait for each other for ever.
     one_at_a_time = session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
     clock = _Clock()

@@ -114,8 +114,9 @@ def test_pieces_are_those_of_any_start_shard_and_thread(folder):
         pieces(folder, shard=2, shards=2)
 
 
-def test_workers_make_what_threads_make(folder):
-    """Two pieces a step, from the middle of a run."""
+def test_workers_make_what_threads_make(folder, monkeypatch):
+    """Two pieces a step, from the middle of a run; a worker that asked JAX for a device would fail."""
+    monkeypatch.setenv("JAX_PLATFORMS", "nowhere")
     large = pieces(folder, crops=(CROPS[0]._replace(size=450),) * 2)
     assert large.per_step == 2
     threads, workers = large.steps(2, 0), large.steps(2, 2)
