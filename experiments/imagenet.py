@@ -5,12 +5,13 @@
 DIR is where TensorFlow Datasets has prepared imagenet2012 as array_record. A file per encoder and method stands beside
 this one; the ViT-Small is `vit_small` below (300 epochs, batch 1024).
 
-Data larger than memory is not supported yet. The decoded images, 244 GiB at 256 x 256, must fit under
---data.memory-limit on the host, and those for training, 235 GiB, on every device too, for each holds a copy.
-A subset works: --data.source folder:PATH, with a --batch-size that it fills.
+The decoded images, 244 GiB at 256 x 256, do not fit in memory: they are streamed, each cropped from its whole file by
+--data.workers processes (None: a process for each core), and evaluated on the central square of 256. A subset works:
+--data.source folder:PATH, with a --batch-size that it fills. Below --data.memory-limit it lives in memory, at 256 x 256;
+--data.streaming always streams it too.
 
 Settings are those of MoCo v3, which the official code follows. What differs from it: the affinity methods use scales
-that do not depend on the batch size (see below), images are first cropped to their central square, AdamW does not
+that do not depend on the batch size (see below), evaluation sees the whole central square of an image, AdamW does not
 decay biases and norms, and bfloat16 takes the place of float16.
 
 Time: not run yet. Accuracy: not run yet.
@@ -24,6 +25,9 @@ from jaxclr.encoders import Encoder, ResNet, ViT
 from jaxclr.methods import METHODS, Method
 from jaxclr.training import AdamW, Config, Lars
 from jaxclr.training.optimizers import Optimizer
+
+# Of ImageNet's channels, as the field has them.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def config(method: str = "sim_affinity") -> Config:
@@ -85,7 +89,7 @@ def _config(
     return Config(
         method=method,
         encoder=encoder,
-        data=Data(source="tfds:imagenet2012", image_size=256, channels="rgb"),
+        data=Data(source="tfds:imagenet2012", image_size=256, channels="rgb", mean=MEAN, std=STD),
         augmentation=with_views(AUGMENTATIONS["byol"], method.views),
         optimizer=optimizer,
         epochs=epochs,

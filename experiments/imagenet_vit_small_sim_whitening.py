@@ -2,7 +2,7 @@
 
     jaxclr train experiments/imagenet_vit_small_sim_whitening.py --data.dir DIR
 
-The recipe, what DIR is, and why the whole of ImageNet does not fit yet are in imagenet.py.
+The recipe, what DIR is, and how images that do not fit in memory are streamed are in imagenet.py.
 
 Time: not run yet. Accuracy: not run yet.
 """

@@ -21,7 +21,7 @@ import tyro
 
 from jaxclr import errors, training
 from jaxclr.augment import AUGMENTATIONS, with_views
-from jaxclr.data import SOURCES
+from jaxclr.data import SOURCES, Stream
 from jaxclr.encoders import ENCODERS
 from jaxclr.errors import UserError
 from jaxclr.methods import METHODS, Method
@@ -227,13 +227,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _train(session: Session, run: Run, console: rich.console.Console) -> None:
-    config, images = session.config, session.dataset.train.images
+    config, train = session.config, session.dataset.train
+    shape = "" if isinstance(train, Stream) else f" of {'x'.join(map(str, train.images.shape[1:]))}"
     _say(
         console,
-        f"{type(config.method).__name__} on {session.dataset.name}: {len(images)} images of "
-        f"{'x'.join(map(str, images.shape[1:]))}, {session.steps} steps of {config.batch_size} "
+        f"{type(config.method).__name__} on {session.dataset.name}: {train.size} images{shape}, "
+        f"{session.steps} steps of {config.batch_size} "
         f"on {session.mesh.size} {session.mesh.devices.flat[0].device_kind} device(s)",
     )
+    for note in session.notes:
+        _say(console, note)
     if session.dataset.skipped:
         names = session.dataset.skipped
         _say(console, f"{len(names)} unreadable file(s) left out: {', '.join(names[:5])}{' ...' * (len(names) > 5)}")
@@ -243,7 +246,7 @@ def _train(session: Session, run: Run, console: rich.console.Console) -> None:
     except UserError as error:
         _say(console, f"Not evaluated: {error}")
     else:
-        _evaluate(session, run, state, console, baselines=len(images) <= FEW_IMAGES)
+        _evaluate(session, run, state, console, baselines=train.size <= FEW_IMAGES)
     others = ", ".join(name for name, kind in METHODS.items() if kind is not type(config.method))
     _say(
         console,

@@ -1,6 +1,7 @@
 """Random views of images, made on the device in batches from uint8."""
 
 from jaxclr.augment.blur import gaussian_blur as gaussian_blur
+from jaxclr.augment.boxes import CROP_DRAWS as CROP_DRAWS
 from jaxclr.augment.boxes import crop_box as crop_box
 from jaxclr.augment.colour import adjust_brightness as adjust_brightness
 from jaxclr.augment.colour import adjust_contrast as adjust_contrast

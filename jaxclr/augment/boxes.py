@@ -1,9 +1,14 @@
 """Which part of an image is cropped, from uniform draws."""
 
 import math
+from typing import TypeVar
 
-import jax.numpy as jnp
-from jax import Array
+import jax
+import numpy as np
+
+Array = TypeVar("Array", jax.Array, np.ndarray)
+
+CROP_DRAWS = 22  # of a box: ten areas, ten ratios, and the place
 
 
 def crop_box(
@@ -18,6 +23,9 @@ def crop_box(
     The first of ten candidates that fits is taken, at a uniform place; if none fits, the largest
     centred box whose ratio is allowed. Boxes are whole pixels.
 
+    Draws of NumPy give boxes of NumPy, so that hosts that crop follow the same rule; a length that falls between two
+    pixels may round to the other one there.
+
     Args:
       draws: [b, 22], uniform in [0, 1): ten areas, ten ratios, and the place.
       height, width: sides of the images in pixels.
@@ -30,24 +38,25 @@ def crop_box(
     References:
       torchvision's ``RandomResizedCrop``.
     """
-    area, aspect, place = jnp.split(draws, [10, 20], axis=1)
+    xp = draws.__array_namespace__()
+    area, aspect, place = draws[:, :10], draws[:, 10:20], draws[:, 20:]
     area = height * width * between(*scale, area)
-    aspect = jnp.exp(between(math.log(ratio[0]), math.log(ratio[1]), aspect))
-    w, h = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
+    aspect = xp.exp(between(math.log(ratio[0]), math.log(ratio[1]), aspect))
+    w, h = xp.round(xp.sqrt(area * aspect)), xp.round(xp.sqrt(area / aspect))
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
-    first, some = jnp.argmax(fits, axis=1, keepdims=True), fits.any(axis=1)
+    first, some = xp.argmax(fits, axis=1, keepdims=True), xp.any(fits, axis=1)
 
     whole_h = min(height, max(1, round(width / ratio[0])))
     whole_w = min(width, max(1, round(height * ratio[1])))
-    h = jnp.where(some, jnp.take_along_axis(h, first, axis=1)[:, 0], whole_h)
-    w = jnp.where(some, jnp.take_along_axis(w, first, axis=1)[:, 0], whole_w)
+    h = xp.where(some, xp.take_along_axis(h, first, axis=1)[:, 0], whole_h)
+    w = xp.where(some, xp.take_along_axis(w, first, axis=1)[:, 0], whole_w)
 
     def start(side: int, length: Array, draw: Array) -> Array:
         free = side - length
-        return jnp.floor(jnp.where(some, draw * (free + 1), free / 2))
+        return xp.floor(xp.where(some, draw * (free + 1), free / 2))
 
     box = start(height, h, place[:, 0]), start(width, w, place[:, 1]), h, w
-    return tuple(value.astype(jnp.int32) for value in box)
+    return tuple(value.astype(xp.int32) for value in box)
 
 
 def between(low: float, high: float, draw: Array) -> Array:

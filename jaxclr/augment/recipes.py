@@ -33,8 +33,24 @@ class Augmentation:
             raise UserError("An augmentation needs at least one view, got none.")
 
     def __call__(self, keys: Array, images: Array) -> tuple[Array, ...]:
-        fold_in = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-        return tuple(view(fold_in(keys, v), images) for v, view in enumerate(self.views))
+        return tuple(view(_keys_of(keys, v), images) for v, view in enumerate(self.views))
+
+    def after_crop(self, keys: Array, crops: tuple[Array, ...]) -> tuple[Array, ...]:
+        """The views of images whose crops a host has taken; see `PhotoView.after_crop`.
+
+        Args:
+          keys: [b], typed PRNG keys, one per image.
+          crops: for each view uint8 [b, size, size, C], its size.
+
+        Returns:
+          As a call.
+        """
+        pairs = enumerate(zip(self.views, crops, strict=True))
+        return tuple(view.after_crop(_keys_of(keys, v), crop) for v, (view, crop) in pairs)
+
+
+def _keys_of(keys: Array, view: int) -> Array:
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, view)
 
 
 def with_size(augmentation: Augmentation, size: int) -> Augmentation:

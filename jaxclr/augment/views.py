@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxclr.augment.blur import gaussian_blur
-from jaxclr.augment.boxes import between, crop_box
+from jaxclr.augment.boxes import CROP_DRAWS, between, crop_box
 from jaxclr.augment.colour import colour_jitter, grayscale, solarize
 from jaxclr.augment.corrupt import add_noise, erase
 from jaxclr.augment.geometry import affine, crop_resize, flip, to_float, warp
@@ -77,14 +77,39 @@ class PhotoView:
 
     def __call__(self, keys: Array, images: Array) -> Array:
         x = to_float(images)
-        _check_keys(keys, x)
-        has_colour = x.shape[-1] == 3
-        parts = (22, 4, 4, 1, 5)
-        crop, order, strengths, sigma, coins = _uniform(keys, parts, x.dtype)
-        flips, jitters, grays, blurs, solarizes = jnp.unstack(coins, axis=1)
-
+        crop, *rest = self._draws(keys, x)
         box = crop_box(crop, *x.shape[1:3], self.crop_scale, self.crop_ratio)
-        x = crop_resize(x, *box, self.size)
+        return self._finish(crop_resize(x, *box, self.size), *rest)
+
+    def after_crop(self, keys: Array, crops: Array) -> Array:
+        """The rest of the view, of crops that a host has taken already.
+
+        Draws are those of a call with the same keys: if the host's box comes from the first `CROP_DRAWS` of an image's
+        key, as it does in `jaxclr.data.crops`, the result is the view but for how the crop was resampled.
+
+        Args:
+          keys: [b], typed PRNG keys, one per image.
+          crops: uint8 [b, size, size, C].
+
+        Returns:
+          As a call: floats in [0, 1], [b, size, size, C].
+
+        Raises:
+          TypeError, ValueError: keys or crops are not as described.
+        """
+        x = to_float(crops)
+        if x.shape[1:3] != (self.size, self.size):
+            raise ValueError(f"Crops for a view of {self.size} pixels must have that size, got {crops.shape}.")
+        return self._finish(x, *self._draws(keys, x)[1:])
+
+    def _draws(self, keys: Array, images: Array) -> list[Array]:
+        """For the crop, the order of the jitter, its strengths, the blur, and the coins."""
+        _check_keys(keys, images)
+        return _uniform(keys, (CROP_DRAWS, 4, 4, 1, 5), images.dtype)
+
+    def _finish(self, x: Array, order: Array, strengths: Array, sigma: Array, coins: Array) -> Array:
+        has_colour = x.shape[-1] == 3
+        flips, jitters, grays, blurs, solarizes = jnp.unstack(coins, axis=1)
         factors = self._factors(strengths, jitters < self.jitter, has_colour)
         if any(factor is not None for factor in factors):
             x = colour_jitter(x, *factors, order=jnp.argsort(order, axis=1))

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from jaxclr.errors import UserError, unknown
 
 Channels = Literal["as_is", "rgb", "gray"]
+Streaming = Literal["auto", "never", "always"]
 
 # What stands after the colon of a source; None if nothing does.
 ARGUMENTS = {"digits": None, "folder": "PATH", "npz": "PATH", "tfds": "NAME"}
@@ -13,7 +14,7 @@ ARGUMENTS = {"digits": None, "folder": "PATH", "npz": "PATH", "tfds": "NAME"}
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Images to learn from, and how they become one uint8 array per split."""
+    """Images to learn from: one uint8 array per split, or streamed from their files."""
 
     source: str = "digits"
     """digits, tfds:NAME (or tfds:NAME/CONFIG:VERSION), folder:PATH or npz:PATH."""
@@ -22,7 +23,8 @@ class Data:
     """Where TFDS data sets are prepared; None: TFDS's own default, ~/tensorflow_datasets."""
 
     image_size: int | None = None
-    """Resize the short side to this many pixels, then crop the centre; None: as they are."""
+    """Resize the short side to this many pixels, then crop the centre; None: as they are. Streamed images are trained
+    on as they are, and evaluated at this size; None: at the size of the first view."""
 
     channels: Channels = "as_is"
     """Turn all images into RGB or grayscale; as_is: all must already have one channel count."""
@@ -31,16 +33,27 @@ class Data:
     """Share held out for testing where a source has no test split of its own; 0: no test split."""
 
     skip_corrupt: bool = False
-    """Leave out files that cannot be read as images, and list them, instead of stopping."""
+    """Leave out files that cannot be read as images, and list them, instead of stopping. In a stream the next image
+    takes the place of such a one."""
 
     mean: tuple[float, ...] | None = None
-    """Mean per channel, pixels scaled to [0, 1], to normalise with; None: measured on train."""
+    """Mean per channel, pixels scaled to [0, 1], to normalise with; None: measured on train, or on a sample of it
+    where images are streamed."""
 
     std: tuple[float, ...] | None = None
     """Standard deviation per channel in the same units; None: measured on train."""
 
     memory_limit: float = 8.0
-    """Most GiB that the decoded uint8 images of all splits may take."""
+    """Most GiB that the decoded uint8 images of all splits may take in memory."""
+
+    streaming: Streaming = "auto"
+    """Whether images of a folder or of TFDS stay in their files and are decoded and cropped as they are needed; auto:
+    if they take more than memory_limit. A streamed run crops on the host, where boxes are the same but pixels are
+    resampled in 8 bits: it repeats, but differs from the same run in memory."""
+
+    workers: int | None = None
+    """Processes that decode and crop a stream; 0: threads of this process; None: as many as there are cores. No figure
+    depends on it."""
 
     def __post_init__(self):
         kind, _, argument = self.source.partition(":")
@@ -57,6 +70,10 @@ class Data:
             raise unknown("choice of data.channels", str(self.channels), get_args(Channels))
         if not 0 <= self.test_fraction < 1:
             raise UserError(f"data.test_fraction must be in [0, 1), got {self.test_fraction}.")
+        if self.streaming not in get_args(Streaming):
+            raise unknown("choice of data.streaming", str(self.streaming), get_args(Streaming))
+        if self.workers is not None and self.workers < 0:
+            raise UserError(f"data.workers must be zero or more, or None, got {self.workers}.")
         if not self.memory_limit > 0:
             raise UserError(f"data.memory_limit must be positive, got {self.memory_limit} (GiB).")
         if (self.mean is None) != (self.std is None):

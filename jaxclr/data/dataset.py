@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from jaxclr.data.config import Data
+from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 
 
@@ -17,15 +17,54 @@ class Split(NamedTuple):
     images: np.ndarray
     labels: np.ndarray | None
 
+    @property
+    def size(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[-1]
+
+    @property
+    def labelled(self) -> bool:
+        return self.labels is not None
+
 
 class Dataset(NamedTuple):
-    """A train split, a test split if there is one, class names by label, and files left out."""
+    """A train split, a test split if there is one, class names by label, and files left out.
+
+    Both splits are in memory, or both are streams.
+    """
 
     name: str
-    train: Split
-    test: Split | None
+    train: Split | Stream
+    test: Split | Stream | None
     classes: tuple[str, ...]
     skipped: tuple[str, ...]
+
+
+def why_streamed(count: int, shape: tuple[int, ...], data: Data) -> str | None:
+    """Why N images of [H, W, C] bytes are streamed, or None: they belong into memory.
+
+    Raises:
+      UserError: they do not fit, and data.streaming is "never"; see `check_memory`.
+    """
+    size = count * math.prod(shape) / 2**30
+    if data.streaming == "always":
+        return "data.streaming is always"
+    if data.streaming == "auto" and size > data.memory_limit:
+        return f"in memory they would take {size:.3g} GiB, and data.memory_limit is {data.memory_limit:g}"
+    check_memory(count, shape, data, resizable=True)
+    return None
+
+
+def check_not_streamed(data: Data) -> None:
+    """Refuses to stream a source that holds arrays."""
+    if data.streaming == "always":
+        raise UserError(
+            f"'{data.source}' holds arrays, not image files, and cannot be streamed. Leave --data.streaming out."
+        )
 
 
 def check_memory(count: int, shape: tuple[int, ...], data: Data, *, resizable: bool) -> None:
@@ -46,6 +85,7 @@ def check_memory(count: int, shape: tuple[int, ...], data: Data, *, resizable: b
         return
     need = math.ceil(size / 2**30 * 100) / 100
     remedy = f"Set --data.memory-limit {need:g} if this machine has as much to spare"
+    remedy += ", --data.streaming auto" * resizable
     side = math.isqrt(int(limit / (count * shape[2])))
     if resizable and side >= 8:
         remedy += f", or --data.image-size {side} or less"
@@ -81,6 +121,9 @@ def split_rows(
     rows = np.arange(count)
     if fraction == 0:
         return rows, None
+    # Half of what a worker process would spend on starting; it splits nothing.
+    from sklearn.model_selection import train_test_split
+
     try:
         # The split belongs to the data, not to the run: its seed is fixed.
         train, test = train_test_split(rows, test_size=fraction, random_state=0, stratify=labels)

@@ -1,14 +1,17 @@
 """Image files in folders, one folder a class; or in one folder, without labels."""
 
 import functools
+import os
 import pathlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxclr.data.config import Data
-from jaxclr.data.dataset import Dataset, Split, abbreviate, check_memory, split_rows
+from jaxclr.data.dataset import Dataset, Split, abbreviate, split_rows, why_streamed
 from jaxclr.data.images import Encoded, Unreadable, decode_all, first_shape, open_image
+from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 
 TEST_NAMES = ("test", "val", "validation")
@@ -17,7 +20,7 @@ TEST_NAMES = ("test", "val", "validation")
 class Files(NamedTuple):
     """Paths, the class of each by number (None: no classes), and files that no class holds."""
 
-    paths: list[pathlib.Path]
+    paths: list[str]
     labels: np.ndarray | None
     loose: tuple[str, ...] = ()
 
@@ -47,14 +50,36 @@ def load(argument: str, data: Data) -> Dataset:
             train, test = _take(train, rows)
     every = train.paths + (test.paths if test else [])
     like = first_shape(map(_encoded, every), data)
-    check_memory(len(every), like[1], data, resizable=True)
+    name = path.resolve().name
+    if (why := why_streamed(len(every), like[1], data)) is not None:
+        streams = [files and _stream(files, str(path), like[1][2], data, why) for files in (train, test)]
+        return Dataset(name, *streams, classes, train.loose + (test.loose if test else ()))
     train_split, skipped = _decode(train, data, like)
     skipped += train.loose
     test_split = None
     if test is not None:
         test_split, more = _decode(test, data, like)
         skipped += more + test.loose
-    return Dataset(path.resolve().name, train_split, test_split, classes, skipped)
+    return Dataset(name, train_split, test_split, classes, skipped)
+
+
+class _Paths:
+    """Files below a folder, a million of which take some fifty megabytes."""
+
+    def __init__(self, folder: str, files: Files):
+        self._folder = folder
+        self._names = np.array([os.fsencode(os.path.relpath(path, folder)) for path in files.paths])
+        self._labels = files.labels
+
+    def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
+        labels = [-1] * len(rows) if self._labels is None else self._labels[list(rows)].tolist()
+        paths = (os.path.join(self._folder, os.fsdecode(self._names[row])) for row in rows)
+        return [(_encoded(path), label) for path, label in zip(paths, labels)]
+
+
+def _stream(files: Files, folder: str, channels: int, data: Data, why: str) -> Stream:
+    rows = np.arange(len(files.paths))
+    return Stream(_Paths(folder, files), rows, files.labels is not None, channels, data, why)
 
 
 def _split_folders(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None] | None:
@@ -73,14 +98,14 @@ def _list(path: pathlib.Path, data: Data) -> tuple[Files, tuple[str, ...]]:
     """The files of one split in sorted order, and its class names."""
     entries = _entries(path)
     folders = [entry for entry in entries if entry.is_dir()]
-    loose = [entry for entry in entries if not entry.is_dir()]
+    loose = [entry.path for entry in entries if not entry.is_dir()]
     if not entries:
         raise UserError(f"Folder '{path}' is empty; it should hold images, or a folder per class.")
     if not folders:
         return Files(loose, None), ()
     if images := [file for file in loose if _is_image(file)]:
         raise UserError(
-            f"'{path}' holds both images ('{images[0].name}') and folders ('{folders[0].name}'). "
+            f"'{path}' holds both images ('{os.path.basename(images[0])}') and folders ('{folders[0].name}'). "
             "Put every image into the folder of its class, or all of them into one folder."
         )
     if loose and not data.skip_corrupt:
@@ -90,17 +115,13 @@ def _list(path: pathlib.Path, data: Data) -> tuple[Files, tuple[str, ...]]:
         )
     paths, labels = [], []
     for label, folder in enumerate(folders):
-        inside = sorted(
-            file
-            for file in folder.rglob("*")
-            if file.is_file() and not _hidden(file.relative_to(folder))
-        )
+        inside = list(_files(folder.path))
         if not inside:
-            raise UserError(f"Class folder '{folder}' holds no files. Fill or remove it.")
+            raise UserError(f"Class folder '{folder.path}' holds no files. Fill or remove it.")
         paths += inside
         labels += [label] * len(inside)
     classes = tuple(folder.name for folder in folders)
-    return Files(paths, np.asarray(labels, np.int32), tuple(map(str, loose))), classes
+    return Files(paths, np.asarray(labels, np.int32), tuple(loose)), classes
 
 
 def _relabel(
@@ -135,11 +156,11 @@ def _decode(
     return Split(images, None if files.labels is None else files.labels[rows]), skipped
 
 
-def _encoded(path: pathlib.Path) -> Encoded:
-    return Encoded(str(path), functools.partial(str, path))
+def _encoded(path: str) -> Encoded:
+    return Encoded(path, functools.partial(str, path))
 
 
-def _is_image(path: pathlib.Path) -> bool:
+def _is_image(path: str) -> bool:
     try:
         open_image(_encoded(path)).close()
     except Unreadable:
@@ -163,9 +184,16 @@ def _take(
     return train._replace(loose=files.loose), test
 
 
-def _entries(path: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+def _entries(path: str | pathlib.Path) -> list[os.DirEntry]:
+    """What a folder holds that is not hidden, by name; kinds come with the names, so that no file is looked at."""
+    with os.scandir(path) as entries:
+        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
 
 
-def _hidden(path: pathlib.Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _files(path: str) -> Iterator[str]:
+    """The files below a folder."""
+    for entry in _entries(path):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(entry.path)
+        elif entry.is_file():
+            yield entry.path

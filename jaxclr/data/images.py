@@ -62,17 +62,36 @@ def decode(file: Encoded, data: Data) -> np.ndarray:
     size = data.image_size
     with open_image(file) as image:
         channels = shape_of(image, data)[2]
-        try:
-            if size is not None:
-                # A JPEG can be decoded at a fraction of its size; twice the target keeps it sharp.
-                image.draft(None, (2 * size, 2 * size))
-            converted = _to_bytes(image).convert("RGB" if channels == 3 else "L")
-        except Exception as error:
-            raise Unreadable(f"'{file.name}' is damaged ({_reason(error)})") from error
+        # Twice the target keeps a reduced JPEG sharp.
+        converted = decoded(image, file, channels, size and (2 * size, 2 * size))
     if size is not None:
         converted = resize_and_crop(converted, size)
-    pixels = np.asarray(converted)
-    return pixels if channels == 3 else pixels[..., None]
+    return to_array(converted)
+
+
+def decoded(
+    image: Image.Image, file: Encoded, channels: int, least: tuple[int, int] | None
+) -> Image.Image:
+    """The pixels of an open file in RGB or gray; a JPEG may come reduced, not below `least` (width, height).
+
+    Raises:
+      Unreadable: it is damaged.
+    """
+    try:
+        if least is not None:
+            image.draft(None, least)
+        image.load()
+        bytes_ = _to_bytes(image)
+        mode = "RGB" if channels == 3 else "L"
+        return bytes_ if bytes_.mode == mode else bytes_.convert(mode)
+    except Exception as error:
+        raise Unreadable(f"'{file.name}' is damaged ({_reason(error)})") from error
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """Uint8 [H, W, C]."""
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
@@ -97,7 +116,7 @@ def first_shape(files: Iterable[Encoded], data: Data) -> tuple[str, tuple[int, i
                 return file.name, shape_of(image, data), image.width * image.height
         except Unreadable as error:
             if not data.skip_corrupt:
-                raise _unreadable(error) from error
+                raise unreadable(error) from error
     raise UserError(f"'{data.source}' holds no file that can be read as an image.")
 
 
@@ -146,14 +165,14 @@ def decode_all(
 
     workers = min(16, os.cpu_count() or 1) if pixels >= THREADED_PIXELS else 1
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for start, files, outcomes in _in_order(pool, decode_some, jobs(), ahead=4 * workers):
+        for start, files, outcomes in in_order(pool, decode_some, jobs(), ahead=4 * workers):
             for row, (file, error) in enumerate(zip(files, outcomes), start):
                 if error is None:
                     kept.append(row)
                 elif data.skip_corrupt:
                     skipped.append(file.name)
                 else:
-                    raise _unreadable(error)
+                    raise unreadable(error)
     rows = np.asarray(kept, np.int64)
     if not kept:
         raise UserError(f"'{data.source}' has a split of which no file can be read as an image.")
@@ -189,7 +208,7 @@ def _to_bytes(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
 
 
-def _in_order(pool, function, jobs, *, ahead):
+def in_order(pool, function, jobs, *, ahead):
     """Results of function(*job) in the order of the jobs, at most `ahead` of them under way."""
     pending = []
     for job in jobs:
@@ -210,11 +229,12 @@ def _misfit(first: str, shape: tuple, name: str, other: tuple) -> UserError:
         )
     return UserError(
         f"'{first}' is {shape[0]}x{shape[1]} and '{name}' is {other[0]}x{other[1]} "
-        "(height x width). Set --data.image-size to bring all images to one size."
+        "(height x width). Set --data.image-size to bring all images to one size, or --data.streaming always."
     )
 
 
-def _unreadable(error: Unreadable) -> UserError:
+def unreadable(error: Unreadable) -> UserError:
+    """What to tell a user who did not ask to leave such files out."""
     return UserError(f"{error}. Remove or mend it, or set --data.skip-corrupt to leave it out.")
 
 

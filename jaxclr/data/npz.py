@@ -13,6 +13,7 @@ from jaxclr.data.dataset import (
     abbreviate,
     check_fixed_size,
     check_memory,
+    check_not_streamed,
     index_labels,
     split_rows,
 )
@@ -43,6 +44,7 @@ class Header(NamedTuple):
 
 def load(argument: str, data: Data) -> Dataset:
     """Reads one of `LAYOUTS`; labels are optional, integers or strings; nothing is unpickled."""
+    check_not_streamed(data)
     path = pathlib.Path(argument).expanduser()
     if not path.is_file():
         raise UserError(f"There is no file '{path}'.")

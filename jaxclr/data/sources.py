@@ -14,13 +14,13 @@ SOURCES = {
 
 
 def load(data: Data) -> Dataset:
-    """Loads all images of a source into memory, as uint8.
+    """Loads all images of a source into memory, as uint8, or finds them where they are to be streamed.
 
     Args:
       data: the source (what stands before its colon picks one of `SOURCES`), sizes and limits.
 
     Returns:
-      Splits with images [N, H, W, C] and labels [N]; class names; names of the files left out.
+      Splits with images [N, H, W, C] and labels [N], or streams; class names; names of the files left out.
 
     Raises:
       UserError: the source does not exist, is damaged or mixed, or does not fit in memory; the
@@ -28,7 +28,7 @@ def load(data: Data) -> Dataset:
     """
     kind, _, argument = data.source.partition(":")
     dataset = SOURCES[kind](argument, data)
-    channels = dataset.train.images.shape[-1]
+    channels = dataset.train.channels
     if data.mean is not None and len(data.mean) != channels:
         raise UserError(
             f"data.mean and data.std have {len(data.mean)} numbers, but the images of "

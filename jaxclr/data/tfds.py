@@ -5,15 +5,16 @@ import functools
 import importlib.util
 import io
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow_datasets
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxclr.data.config import Data
-from jaxclr.data.dataset import Dataset, Split, abbreviate, check_memory, split_rows
+from jaxclr.data.dataset import Dataset, Split, abbreviate, split_rows, why_streamed
 from jaxclr.data.images import Encoded, decode_all, first_shape
+from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 
 TEST_NAMES = ("test", "validation")
@@ -43,14 +44,13 @@ def load(argument: str, data: Data) -> Dataset:
                 test = candidate
                 break
 
-    images = (train.file(row, train.read([row])[0][0]) for row in range(len(train)))
-    like = first_shape(images, data)
+    like = first_shape((train.read([row])[0][0] for row in range(len(train))), data)
     count = len(train) + (len(test) if test else 0)
-    check_memory(count, like[1], data, resizable=True)
-
     classes: tuple[str, ...] = ()
     if label_key is not None:
         classes = tuple(info.features[label_key].names)
+    if (why := why_streamed(count, like[1], data)) is not None:
+        return Dataset(info.name, *_streams(train, test, like[1][2], data, why), classes, ())
     train_split, skipped = _decode(train, data, like)
     test_split = None
     if test is not None:
@@ -77,7 +77,7 @@ class _Records:
     def __len__(self) -> int:
         return len(self.source)
 
-    def read(self, rows: list[int]) -> list[tuple[bytes, int]]:
+    def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
         """Encoded image and label (-1 where there are none) of each row."""
         try:
             examples = [
@@ -94,11 +94,9 @@ class _Records:
             # The reader gives empty records beyond the end of a file that was cut off.
             if len(image) != 1 or len(label) != 1:
                 raise self._damaged(f"record {row} is empty")
-            pairs.append((image[0], label[0]))
+            file = Encoded(f"{self.name} record {row}", functools.partial(io.BytesIO, image[0]))
+            pairs.append((file, label[0]))
         return pairs
-
-    def file(self, row: int, image: bytes) -> Encoded:
-        return Encoded(f"{self.name} record {row}", functools.partial(io.BytesIO, image))
 
     def chunks(self, labels: list[int]) -> Iterator[list[Encoded]]:
         """All images, some at a time; their labels are appended to the list given."""
@@ -106,13 +104,27 @@ class _Records:
             rows = list(range(start, min(start + RECORDS, len(self))))
             pairs = self.read(rows)
             labels += [label for _, label in pairs]
-            yield [self.file(row, image) for row, (image, _) in zip(rows, pairs)]
+            yield [file for file, _ in pairs]
 
     def _damaged(self, reason: str) -> UserError:
         return UserError(
             f"{self.name} cannot be read from {abbreviate(list(map(str, self.paths)), 2)}: "
             f"{reason}. Delete the folder and prepare the data set again."
         )
+
+
+def _streams(
+    train: _Records, test: _Records | None, channels: int, data: Data, why: str
+) -> tuple[Stream, Stream | None]:
+    """Where there is no test split, one is taken without regard to labels, for which all records would have to be read."""
+    rows, test_rows = np.arange(len(train)), None
+    if test is not None:
+        test_rows = np.arange(len(test))
+    else:
+        rows, test_rows = split_rows(len(train), None, data.test_fraction)
+    labelled = train.label_key is not None
+    stream = lambda records, rows: Stream(records, rows, labelled, channels, data, why)
+    return stream(train, rows), None if test_rows is None else stream(test or train, test_rows)
 
 
 def _decode(records: _Records, data: Data, like: tuple) -> tuple[Split, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Batches from a split that lives on the devices."""
+"""Batches: rows of a split that lives on the devices, or crops of a stream."""
 
 import functools
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ class Batch(NamedTuple):
     """Images and what is known of them, rows of the global batch or of one device's part of it.
 
     Attributes:
-      images: uint8 [b, H, W, C].
+      images: uint8 [b, H, W, C]; or a tuple of crops that the host took, for each view uint8 [b, size, size, C].
       indices: their places in the training split, int32 [b].
       labels: int32 [b], -1 where there are none.
     """
 
-    images: Array
+    images: Array | tuple[Array, ...]
     indices: Array
     labels: Array
 

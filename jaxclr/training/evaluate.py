@@ -1,7 +1,8 @@
 """What a trained encoder is worth: kNN and linear probes on its frozen representations, and what to compare them with."""
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import rich.box
 import rich.table
 
-from jaxclr.data import Dataset, Split
+from jaxclr.data import Dataset, Split, Stream
 from jaxclr.errors import UserError
 from jaxclr.evaluation import few_label_probe, knn_accuracy, linear_probe
 from jaxclr.methods import Network
@@ -22,20 +23,25 @@ LABELS = (1, 5, 10)
 DRAWS = 10
 SEED = 0  # of label draws and validation splits: the same for every run, so that runs compare
 
-Features = tuple[np.ndarray, np.ndarray]
+BATCH = 250  # images embedded at once
 
 
-def represent(session: Session, state: State, images: np.ndarray, *, batch: int = 500) -> np.ndarray:
-    """Representations of images without augmentation, norms by their running statistics.
+class Features(NamedTuple):
+    """Representations, float32 [N, F], and their labels, int32 [N]."""
+
+    values: np.ndarray
+    labels: np.ndarray
+
+
+def represent(session: Session, state: State, split: Split | Stream) -> Features:
+    """Representations of labelled images without augmentation, norms by their running statistics.
+
+    They stay on the host, those of a stream too, whose images do not; its damaged images are left out.
 
     Args:
       session: whose network and preprocessing to use.
       state: whose parameters.
-      images: uint8 [N, H, W, C].
-      batch: images embedded at once.
-
-    Returns:
-      float32 [N, F].
+      split: N images.
     """
     recipe = session.recipe
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -48,21 +54,35 @@ def represent(session: Session, state: State, images: np.ndarray, *, batch: int 
 
     # Evaluation runs on one device: it needs no collective, and rows need not divide.
     variables = jax.device_put(jax.device_get(variables), jax.devices()[0])
-    padded = -(-len(images) // batch) * batch
-    rows = np.arange(padded) % len(images)
-    parts = [
-        np.asarray(embed(variables, images[rows[i : i + batch]])) for i in range(0, padded, batch)
-    ]
-    return np.concatenate(parts)[: len(images)]
+    values, labels = [], []
+    for images, some in _batches(split, session):
+        full = images[np.arange(BATCH) % len(images)]  # the last are fewer
+        values.append(np.asarray(embed(variables, full))[: len(images)])
+        labels.append(some)
+    return Features(np.concatenate(values), np.concatenate(labels))
 
 
-def labelled_splits(dataset: Dataset) -> tuple[Split, Split]:
+def _batches(split: Split | Stream, session: Session) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images, at most BATCH at a time, and their labels."""
+    if isinstance(split, Split):
+        for start in range(0, split.size, BATCH):
+            yield split.images[start : start + BATCH], split.labels[start : start + BATCH]
+        return
+    first = 0
+    for rows in split.plain(session.plain_size, batch=BATCH):
+        kept = np.flatnonzero(rows.indices == np.arange(first, first + len(rows.made)))
+        first += len(rows.made)
+        if len(kept):
+            yield np.stack([rows.made[row][0] for row in kept]), rows.labels[kept]
+
+
+def labelled_splits(dataset: Dataset) -> tuple[Split | Stream, Split | Stream]:
     """Train and test, if both have labels.
 
     Raises:
       UserError: there is no test split, or no labels.
     """
-    if dataset.test is None or dataset.train.labels is None or dataset.test.labels is None:
+    if dataset.test is None or not dataset.train.labelled or not dataset.test.labelled:
         raise UserError(
             f"'{dataset.name}' has no labelled test split, so there is nothing to evaluate against. "
             "Give images in class sub-folders, or labels, and a test split or --data.test-fraction."
@@ -76,7 +96,7 @@ def monitor(session: Session, state: State) -> dict[str, float]:
         train, test = labelled_splits(session.dataset)
     except UserError:
         return {}
-    features = (represent(session, state, split.images) for split in (train, test))
+    features = (represent(session, state, split) for split in (train, test))
     accuracies = _knn(session.dataset, *features)
     return {f"knn_{k}": round(accuracy, 6) for (k, _), accuracy in accuracies.items()}
 
@@ -90,7 +110,7 @@ def evaluate(session: Session, state: State, *, baselines: bool = True) -> dict[
     Args:
       session: the run's.
       state: its last state.
-      baselines: whether to include raw pixels and the untrained encoder.
+      baselines: whether to include raw pixels (of images in memory) and the untrained encoder.
 
     Returns:
       A record: settings, and figures by feature.
@@ -99,13 +119,14 @@ def evaluate(session: Session, state: State, *, baselines: bool = True) -> dict[
       UserError: the data has no labels or no test split.
     """
     train, test = labelled_splits(session.dataset)
-    embedded = lambda s: tuple(represent(session, s, split.images) for split in (train, test))
+    embedded = lambda s: tuple(represent(session, s, split) for split in (train, test))
     features = {}
     if baselines:
-        features["raw pixels"] = tuple(
-            split.images.reshape(len(split.images), -1).astype(np.float32) / 255
-            for split in (train, test)
-        )
+        if isinstance(train, Split):
+            features["raw pixels"] = tuple(
+                Features(split.images.reshape(split.size, -1).astype(np.float32) / 255, split.labels)
+                for split in (train, test)
+            )
         features["untrained"] = embedded(session.init_state())
     features["trained"] = embedded(state)
     return {
@@ -113,8 +134,8 @@ def evaluate(session: Session, state: State, *, baselines: bool = True) -> dict[
         "data": session.dataset.name,
         "seed": session.config.seed,
         "step": int(state.step),
-        "train_images": len(train.images),
-        "test_images": len(test.images),
+        "train_images": train.size,
+        "test_images": test.size,
         "features": {name: _probes(session.dataset, *pair) for name, pair in features.items()},
     }
 
@@ -132,10 +153,10 @@ def table(record: dict[str, Any]) -> rich.table.Table:
     return result
 
 
-def _probes(dataset: Dataset, train_x: np.ndarray, test_x: np.ndarray) -> dict[str, Any]:
-    arrays = (train_x, dataset.train.labels, test_x, dataset.test.labels)
+def _probes(dataset: Dataset, train: Features, test: Features) -> dict[str, Any]:
+    arrays = (*train, *test)
     classes = len(dataset.classes)
-    fewest = int(np.bincount(dataset.train.labels, minlength=classes).min())
+    fewest = int(np.bincount(train.labels, minlength=classes).min())
     figures: dict[str, Any] = {}
     for count in (count for count in LABELS if count < fewest):
         probe = few_label_probe(
@@ -149,18 +170,16 @@ def _probes(dataset: Dataset, train_x: np.ndarray, test_x: np.ndarray) -> dict[s
         }
     probe = linear_probe(*arrays, classes=classes, seed=SEED)
     figures["all"] = {"mean": probe.accuracy, "l2": probe.l2}
-    knn = _knn(dataset, train_x, test_x)
+    knn = _knn(dataset, train, test)
     for (k, temperature), accuracy in knn.items():
         figures[f"kNN {k}"] = {"mean": accuracy, "k": k, "temperature": temperature}
     return figures
 
 
-def _knn(
-    dataset: Dataset, train_x: np.ndarray, test_x: np.ndarray
-) -> dict[tuple[int, float], float]:
+def _knn(dataset: Dataset, train: Features, test: Features) -> dict[tuple[int, float], float]:
     """Accuracy by (k, temperature); k is at most the number of training images."""
-    arrays = (train_x, dataset.train.labels, test_x, dataset.test.labels)
-    settings = [(min(k, len(train_x)), temperature) for k, temperature in KNN]
+    arrays = (*train, *test)
+    settings = [(min(k, len(train.values)), temperature) for k, temperature in KNN]
     return {
         (k, temperature): knn_accuracy(
             *arrays, classes=len(dataset.classes), k=k, temperature=temperature

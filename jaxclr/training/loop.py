@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import rich.console
 
 from jaxclr.errors import UserError
-from jaxclr.training.batches import Batch, batch_rows, resident, resident_batches
+from jaxclr.training.batches import Batch, batch_rows
 from jaxclr.training.checkpoints import Checkpoints
 from jaxclr.training.digests import digests
+from jaxclr.training.feed import open_feed
 from jaxclr.training.logs import Logs
 from jaxclr.training.refresh import compile_refresh, refresh_is_due
 from jaxclr.training.run import Run
@@ -69,22 +70,17 @@ def train(
             digests(state)  # compiled now, not while the first save holds the steps up
         start = int(state.step)
         step_fn, refreshed = compile_step(session), compile_refresh(session)
-        whole = resident(session.dataset.train, session.mesh)
-        batches = resident_batches(
-            whole,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            mesh=session.mesh,
-            start=start,
-        )
+        report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+        feed = open_feed(session, start=start, report=report)
         clock = _Clock()
-        with Logs(run, start=start, steps=session.steps, console=console) as logs:
+        logged = Logs(run, start=start, steps=session.steps, console=console)
+        with contextlib.closing(feed), logged as logs:
             for done in range(start + 1, last + 1):
                 if refresh_is_due(session, done - 1):
                     jax.block_until_ready(state)
                     with clock.paused():
-                        state = jax.block_until_ready(refreshed(state, whole.images))
-                state, metrics = step_fn(state, next(batches))
+                        state = jax.block_until_ready(refreshed(state, feed.images))
+                state, metrics = step_fn(state, next(feed.batches))
                 if one_at_a_time or done == start + 1:
                     jax.block_until_ready(state)
                 clock.count(config.batch_size, compiled=done > start + 1)

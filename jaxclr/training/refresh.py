@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxclr.data import Stream
 from jaxclr.methods import MomentumEncoder
 from jaxclr.training.session import AXIS, Session
 from jaxclr.training.state import REFRESH, Recipe, State, settled
@@ -24,8 +26,9 @@ def refresh_is_due(session: Session, step: int) -> bool:
     return first is not None and offset == 0 and epoch >= first
 
 
-def compile_refresh(session: Session) -> Callable[[State, Array], State]:
-    """The state with the method's own refreshed, as a function of it and of all training images, uint8 [N, H, W, C].
+def compile_refresh(session: Session) -> Callable[[State, Array | Stream], State]:
+    """The state with the method's own refreshed, as a function of it and of all training images, uint8 [N, H, W, C] or
+    streamed.
 
     The key is folded from seed and epoch, so that a run that stops and resumes refreshes as one that went on. After a
     bad step nothing changes.
@@ -34,7 +37,10 @@ def compile_refresh(session: Session) -> Callable[[State, Array], State]:
 
     @jax.jit
     def refreshed(state: State, images: Array) -> State:
-        embeddings = jax.lax.with_sharding_constraint(embed(state, images), everywhere)
+        return from_embeddings(state, jax.lax.with_sharding_constraint(embed(state, images), everywhere))
+
+    @jax.jit
+    def from_embeddings(state: State, embeddings: Array) -> State:
         epoch = state.step // recipe.steps_per_epoch
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.seed), REFRESH), epoch)
         old = state.method_state
@@ -59,7 +65,22 @@ def compile_refresh(session: Session) -> Callable[[State, Array], State]:
         found = mapped(state, images)
         return found.reshape(-1, found.shape[-1])[: len(images)]
 
-    return lambda state, images: state.replace(method_state=refreshed(state, images))
+    embed_rows = jax.jit(lambda state, images: plain_embeddings(state, images, recipe))
+
+    def embed_stream(state: State, stream: Stream) -> Array:
+        parts = []
+        for rows in stream.plain(session.plain_size, batch=ROWS):
+            images = np.stack([image for (image,) in rows.made])
+            full = np.resize(images, (ROWS, *images.shape[1:]))  # the last are fewer
+            parts.append(np.asarray(embed_rows(state, full))[: len(images)])
+        return jax.device_put(np.concatenate(parts), everywhere)
+
+    def refresh(state: State, images: Array | Stream) -> State:
+        if isinstance(images, Stream):
+            return state.replace(method_state=from_embeddings(state, embed_stream(state, images)))
+        return state.replace(method_state=refreshed(state, images))
+
+    return refresh
 
 
 def plain_embeddings(state: State, images: Array, recipe: Recipe) -> Array:

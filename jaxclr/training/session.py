@@ -1,4 +1,4 @@
-"""What a configuration becomes: data in memory, devices, and the recipe of a step."""
+"""What a configuration becomes: data in memory or to stream, devices, and the recipe of a step."""
 
 import dataclasses
 from typing import NamedTuple
@@ -7,9 +7,10 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxclr.training.config import Config
-from jaxclr.data import Dataset, channel_statistics, load
+from jaxclr.augment import Augmentation, PhotoView
+from jaxclr.data import Dataset, Stream, channel_statistics, load
 from jaxclr.errors import UserError
+from jaxclr.training.config import Config
 from jaxclr.training.optimizers import make_optimizer, warmup_cosine
 from jaxclr.training.state import Recipe, State, init_state
 
@@ -17,12 +18,21 @@ AXIS = "batch"
 
 
 class Session(NamedTuple):
-    """A configuration that is ready to run on the devices at hand."""
+    """A configuration that is ready to run on the devices at hand.
+
+    Attributes:
+      config: with the mean and deviation of the channels filled in.
+      dataset: its splits.
+      mesh: the devices.
+      recipe: what a step needs to know.
+      notes: what was chosen or measured on the way, for the user.
+    """
 
     config: Config
     dataset: Dataset
     mesh: Mesh
     recipe: Recipe
+    notes: tuple[str, ...] = ()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -32,9 +42,17 @@ class Session(NamedTuple):
     def steps(self) -> int:
         return self.recipe.steps
 
+    @property
+    def plain_size(self) -> int:
+        """The side to which streamed images are brought where they are not augmented."""
+        return _plain_size(self.config)
+
     def init_state(self) -> State:
         """The state before the first step, on every device."""
-        state = init_state(self.recipe, self.dataset.train.images.shape[1:])
+        train = self.dataset.train
+        streamed = isinstance(train, Stream)
+        shape = (self.plain_size, self.plain_size, train.channels) if streamed else train.images.shape[1:]
+        state = init_state(self.recipe, shape)
         return jax.device_put(state, NamedSharding(self.mesh, P()))
 
 
@@ -51,28 +69,52 @@ def open_session(config: Config) -> Session:
             f"set a multiple of {len(devices)}."
         )
     dataset = load(config.data)
-    images = dataset.train.images
-    if config.batch_size > len(images):
+    train, notes = dataset.train, []
+    if isinstance(train, Stream):
+        _check_crops(config.augmentation)
+        notes.append(f"Images are streamed from their files: {train.why}.")
+    else:
+        notes.append("Images are in memory, and a copy of those for training is on every device.")
+    if config.batch_size > train.size:
         raise UserError(
-            f"batch_size {config.batch_size} is larger than the {len(images)} training images of "
-            f"'{config.data.source}'; set --batch-size to {len(images)} or less."
+            f"batch_size {config.batch_size} is larger than the {train.size} training images of "
+            f"'{config.data.source}'; set --batch-size to {train.size} or less."
         )
-    if config.method.needs_labels and dataset.train.labels is None:
+    if config.method.needs_labels and not train.labelled:
         raise UserError(
             f"{type(config.method).__name__} learns from labels, and '{config.data.source}' has none; "
             "give images in class sub-folders or labels beside them, or choose another --method."
         )
     if config.data.mean is None:
+        if isinstance(train, Stream):
+            images = train.sample(_plain_size(config))
+            notes.append(f"Channel means and deviations are those of a sample of {len(images)} images.")
+        else:
+            images = train.images
         mean, std = channel_statistics(images)
         data = dataclasses.replace(config.data, mean=mean, std=std)
         config = dataclasses.replace(config, data=data)
-    if len(config.data.mean) != images.shape[-1]:
+    if len(config.data.mean) != train.channels:
         raise UserError(
-            f"data.mean has {len(config.data.mean)} numbers, the images {images.shape[-1]} channels; give one per channel."
+            f"data.mean has {len(config.data.mean)} numbers, the images {train.channels} channels; give one per channel."
         )
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
-    recipe = make_recipe(config, images=len(images), classes=len(dataset.classes))
-    return Session(config, dataset, mesh, recipe)
+    recipe = make_recipe(config, images=train.size, classes=len(dataset.classes))
+    return Session(config, dataset, mesh, recipe, tuple(notes))
+
+
+def _plain_size(config: Config) -> int:
+    return config.data.image_size or config.augmentation.views[0].size
+
+
+def _check_crops(augmentation: Augmentation) -> None:
+    """A stream is cropped on the host: refuses views without a crop."""
+    for view in augmentation.views:
+        if not isinstance(view, PhotoView):
+            raise UserError(
+                f"{type(view).__name__} sees whole images, and a stream gives crops. Choose an --augmentation of PhotoViews, "
+                "or set --data.streaming never (and --data.memory-limit, if need be)."
+            )
 
 
 def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:

@@ -12,7 +12,7 @@ Array = jax.Array
 
 
 def take_views(
-    step: Array, images: Array, *, recipe: Recipe, axis_name: AxisName
+    step: Array, images: Array | tuple[Array, ...], *, recipe: Recipe, axis_name: AxisName
 ) -> tuple[Array, ...]:
     """Normalised random views of this device's images.
 
@@ -20,7 +20,7 @@ def take_views(
 
     Args:
       step: int32 [].
-      images: uint8 [b, H, W, C].
+      images: uint8 [b, H, W, C]; or a crop for each view, uint8 [b, size, size, C], taken by the host from the same keys.
       recipe: the recipe of the run.
       axis_name: mapped axis over which the batch is spread; None if images are all of it.
 
@@ -28,10 +28,11 @@ def take_views(
       A [b, h, w, C] of floats for each view; views may differ in size.
     """
     key = step_key(recipe.seed, step)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, row_ids(images, axis_name))
-    return tuple(
-        _normalize(view, recipe.mean, recipe.std) for view in recipe.augmentation(keys, images)
-    )
+    cropped = isinstance(images, tuple)
+    rows = row_ids(images[0] if cropped else images, axis_name)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+    draw = recipe.augmentation.after_crop if cropped else recipe.augmentation
+    return tuple(_normalize(view, recipe.mean, recipe.std) for view in draw(keys, images))
 
 
 def plain_view(images: Array, recipe: Recipe) -> Array:

@@ -18,6 +18,8 @@ from jaxclr.errors import UserError
         (dict(channels="grey"), "Did you mean 'gray'"),
         (dict(test_fraction=1.0), r"must be in \[0, 1\), got 1.0"),
         (dict(memory_limit=0.0), "must be positive, got 0.0"),
+        (dict(streaming="alway"), "Did you mean 'always'"),
+        (dict(workers=-1), "data.workers must be zero or more, or None, got -1"),
         (dict(mean=(0.5,)), "data.mean is set without data.std"),
         (dict(std=(0.5,)), "data.std is set without data.mean"),
         (dict(mean=(0.5,), std=(0.5, 0.5)), "got 1 and 2"),

@@ -188,11 +188,11 @@ def test_splits_that_do_not_agree(tmp_path):
 def test_memory_is_checked_and_both_remedies_work(tmp_path):
     _classes(tmp_path, count=20, size=(100, 100))
     with pytest.raises(UserError, match="40 images of 100x100x3 take 0.00 GiB") as caught:
-        _load(tmp_path, memory_limit=0.001)
+        _load(tmp_path, memory_limit=0.001, streaming="never")
     message = str(caught.value)
     size = int(message.split("--data.image-size ")[1].split()[0])
-    assert _load(tmp_path, memory_limit=0.001, image_size=size).train.images.shape[1] == size
+    assert _load(tmp_path, memory_limit=0.001, streaming="never", image_size=size).train.images.shape[1] == size
     with pytest.raises(UserError, match="memory_limit"):
-        _load(tmp_path, memory_limit=0.001, image_size=size + 1)
+        _load(tmp_path, memory_limit=0.001, streaming="never", image_size=size + 1)
     limit = float(message.split("--data.memory-limit ")[1].split()[0])
-    _load(tmp_path, memory_limit=limit)
+    _load(tmp_path, memory_limit=limit, streaming="never")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import sys
 
 import numpy as np
@@ -239,6 +240,20 @@ def test_what_holds_no_bytes_of_images(tmp_path):
 def test_memory_is_checked(tmp_path):
     _prepare(tmp_path, shape=(64, 64, 3), splits=(("train", 80), ("test", 10)))
     with pytest.raises(UserError, match="90 images of 64x64x3") as caught:
-        _load(tmp_path, memory_limit=0.001)
+        _load(tmp_path, memory_limit=0.001, streaming="never")
     size = int(str(caught.value).split("--data.image-size ")[1].split()[0])
-    assert _load(tmp_path, memory_limit=0.001, image_size=size).train.images.shape[1] == size
+    assert _load(tmp_path, memory_limit=0.001, streaming="never", image_size=size).train.images.shape[1] == size
+
+
+@pytest.mark.parametrize("splits", [(("train", 12), ("test", 4)), (("train", 16),)])
+def test_streams_read_what_memory_holds(tmp_path, splits):
+    """Images of one size that are not resized come out the same; without a test split one is taken by number."""
+    _prepare(tmp_path, shape=(6, 6, 3), splits=splits)
+    resident = _load(tmp_path, test_fraction=0.25)
+    dataset = pickle.loads(pickle.dumps(_load(tmp_path, test_fraction=0.25, streaming="always")))
+    assert dataset.classes == resident.classes and dataset.train.why == "data.streaming is always"
+    everything = {image.tobytes(): label for split in (resident.train, resident.test) for image, label in zip(*split)}
+    for split, size in ((dataset.train, 12), (dataset.test, 4)):
+        (rows,) = split.plain(6, batch=100)
+        assert split.size == size and split.labelled
+        assert rows.labels.tolist() == [everything.pop(image.tobytes()) for (image,) in rows.made]

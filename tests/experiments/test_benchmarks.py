@@ -60,6 +60,17 @@ def test_memory_and_collectives_are_told(benchmark, rows, devices, tmp_path):
     written(benchmark("measure"), record, memory.plot, tmp_path)
 
 
+def test_input_is_measured(benchmark):
+    input_ = benchmark("input")
+    sizes = input_.Sizes(
+        images=8, width=64, height=48, view=16, batch=4, rounds=2, listed=200, workers=0, epochs=2
+    )
+    record = input_.measure(sizes)
+    assert record["memory"]["growth"] >= 1 and len(record["memory"]["mib"]) == 2
+    text = told(input_.tables(record))
+    assert "s to list 200 files" in text and "at most 20: " in text
+
+
 def written(measure, record, plot, folder):
     pytest.importorskip("matplotlib")
     measure.save(record, plot(record), folder / "out", "figures")

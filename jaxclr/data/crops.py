@@ -1,0 +1,71 @@
+"""Random crops taken on the host: every crop that an image's views need, from one decoding.
+
+The boxes are those that `jaxclr.augment` draws on a device for the same seed, step and place; they depend on nothing
+else. Pixels differ a little from a device's: Pillow resamples with the same filter but rounds to 8 bits, and a large JPEG
+is decoded at a half, a quarter or an eighth of its size, as long as no crop is enlarged by that.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from jaxclr.augment.boxes import CROP_DRAWS, crop_box
+from jaxclr.data import threefry
+from jaxclr.data.config import Data
+from jaxclr.data.images import Encoded, decoded, open_image, shape_of, to_array
+
+REDUCTIONS = (8, 4, 2)
+
+
+class Crop(NamedTuple):
+    """What of a view is done on the host: its side in pixels, and its box's range of areas and of ratios."""
+
+    size: int
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+
+
+def crop_draws(seed: int, step: int, places: np.ndarray, views: int) -> np.ndarray:
+    """The uniform draws of the boxes of images by their places in the global batch: float32 [b, views, 22]."""
+    keys = threefry.fold_in(threefry.fold_in(threefry.key(seed), step), places[:, None])
+    return threefry.uniform(threefry.fold_in(keys, np.arange(views)), CROP_DRAWS)
+
+
+def take_crops(
+    file: Encoded, crops: Sequence[Crop], draws: np.ndarray, data: Data
+) -> tuple[np.ndarray, ...]:
+    """The crops of one image.
+
+    Args:
+      file: the image, of any size.
+      crops: one for each view.
+      draws: [views, 22], of `crop_draws`.
+      data: channels.
+
+    Returns:
+      uint8 [size, size, C] for each view.
+
+    Raises:
+      Unreadable: it is no image, or damaged.
+    """
+    with open_image(file) as image:
+        width, height = image.size
+        boxes = [
+            np.concatenate(crop_box(draws[v, None], height, width, crop.scale, crop.ratio))
+            for v, crop in enumerate(crops)
+        ]
+        least = min(min(box[2:]) / crop.size for box, crop in zip(boxes, crops, strict=True))
+        reduction = next((r for r in REDUCTIONS if r <= least), 1)
+        channels = shape_of(image, data)[2]
+        pixels = decoded(image, file, channels, (width // reduction, height // reduction))
+    reduced = round(width / pixels.width)  # only JPEGs are; an edge may hold part of a pixel
+    return tuple(_cut(pixels, box / reduced, crop.size) for box, crop in zip(boxes, crops))
+
+
+def _cut(image: Image.Image, box: np.ndarray, size: int) -> np.ndarray:
+    """The box (top, left, height, width) as a square."""
+    top, left, height, width = box.tolist()
+    corners = (left, top, min(left + width, image.width), min(top + height, image.height))
+    return to_array(image.resize((size, size), Image.Resampling.BILINEAR, box=corners))

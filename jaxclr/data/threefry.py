@@ -1,0 +1,60 @@
+"""JAX's random draws in NumPy, for hosts and worker processes that own no device.
+
+The same numbers as ``jax.random`` with keys of ``impl="threefry2x32"``: what is drawn here does not depend on where.
+A key is a pair of uint32, scalars or arrays of any one shape.
+"""
+
+import numpy as np
+
+Key = tuple[np.ndarray, np.ndarray]
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = np.uint32(0x1BD11BDA)
+
+
+def key(seed: int) -> Key:
+    """``jax.random.key(seed)``."""
+    return np.uint32(seed >> 32 & 0xFFFFFFFF), np.uint32(seed & 0xFFFFFFFF)
+
+
+def fold_in(key: Key, data: int | np.ndarray) -> Key:
+    """``jax.random.fold_in``, over whatever shape key and data broadcast to; data are below 2**32."""
+    return _hash(key, np.uint32(0), np.asarray(data, np.uint32))
+
+
+def bits(key: Key, count: int) -> np.ndarray:
+    """``jax.random.bits(key, (count,))``: uint32 [..., count]."""
+    key = tuple(np.asarray(half)[..., None] for half in key)
+    first, second = _hash(key, np.uint32(0), np.arange(count, dtype=np.uint32))
+    return first ^ second
+
+
+def uniform(key: Key, count: int) -> np.ndarray:
+    """``jax.random.uniform(key, (count,))``: float32 [..., count] in [0, 1), multiples of 2**-23.
+
+    A draw depends on its place alone: fewer are the first of more.
+    """
+    return (bits(key, count) >> np.uint32(9)).astype(np.float32) * np.float32(2**-23)
+
+
+def permutation(key: Key, size: int) -> np.ndarray:
+    """``jax.random.permutation(key, size)``: int32 [size], sorted by random keys, again where two may be equal."""
+    order = np.arange(size, dtype=np.int32)
+    for _ in range(int(np.ceil(3 * np.log(size) / np.log(2**32 - 1)))):
+        key, subkey = fold_in(key, 0), fold_in(key, 1)
+        order = order[np.argsort(bits(subkey, size), kind="stable")]
+    return order
+
+
+def _hash(key: Key, first: np.ndarray, second: np.ndarray) -> Key:
+    """Threefry-2x32 of 20 rounds (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011)."""
+    words = (*key, key[0] ^ key[1] ^ _PARITY)
+    with np.errstate(over="ignore"):  # sums are modulo 2**32
+        x, y = first + words[0], second + words[1]
+        for group in range(5):
+            for turn in _ROTATIONS[group % 2]:
+                x = x + y
+                y = (y << np.uint32(turn) | y >> np.uint32(32 - turn)) ^ x
+            x = x + words[(group + 1) % 3]
+            y = y + words[(group + 2) % 3] + np.uint32(group + 1)
+    return x, y

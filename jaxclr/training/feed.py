@@ -1,0 +1,111 @@
+"""What a run trains on: all its batches in turn, and all its images at once."""
+
+import collections
+import concurrent.futures
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxclr.data import Stream
+from jaxclr.data.crops import Crop
+from jaxclr.data.pieces import Piece, Pieces
+from jaxclr.training.batches import Batch, resident, resident_batches
+from jaxclr.training.session import Session
+
+Array = jax.Array
+
+AHEAD = 2  # batches that are on their way to the devices while a step runs
+
+
+class Feed(NamedTuple):
+    """What a run trains on.
+
+    Attributes:
+      batches: from the first to come, without end; batch t is a function of (seed, t) alone.
+      images: of the training split, uint8 [N, H, W, C] on every device; or the stream that they come from.
+    """
+
+    batches: Iterator[Batch]
+    images: Array | Stream
+
+    def close(self) -> None:
+        """Ends the processes and threads that make batches."""
+        self.batches.close()
+
+
+def open_feed(
+    session: Session, *, start: int, report: Callable[[str], None], shard: int = 0, shards: int = 1
+) -> Feed:
+    """The batches of a session from a step on, resident or streamed as its data are.
+
+    Args:
+      session: whose data, batch size, seed, views and devices.
+      start: number of the first step.
+      report: told about every damaged image, once.
+      shard: number of this process.
+      shards: number of processes, each of which streams its part of a batch.
+    """
+    config, train = session.config, session.dataset.train
+    if isinstance(train, Stream):
+        crops = tuple(Crop(v.size, v.crop_scale, v.crop_ratio) for v in config.augmentation.views)
+        pieces = Pieces(train, crops, config.batch_size, config.seed, shard, shards)
+        steps = pieces.steps(start, config.data.workers)
+        return Feed(streamed_batches(train, steps, session.mesh, report), train)
+    whole = resident(train, session.mesh)
+    batches = resident_batches(
+        whole, batch_size=config.batch_size, seed=config.seed, mesh=session.mesh, start=start
+    )
+    return Feed(batches, whole.images)
+
+
+def streamed_batches(
+    stream: Stream, steps: Iterator[list[Piece]], mesh: Mesh, report: Callable[[str], None]
+) -> Iterator[Batch]:
+    """Batches of crops, of which the next are copied to the devices by a thread while this one is used.
+
+    Args:
+      stream: for the names of damaged images.
+      steps: this process's pieces of each step.
+      mesh: the devices of all processes.
+      report: told about every damaged image, once.
+
+    Yields:
+      A batch whose images are a tuple of crops, spread over the devices by rows.
+    """
+    by_rows = NamedSharding(mesh, P(mesh.axis_names))
+    damaged: set[int] = set()
+
+    def put() -> Batch:
+        pieces = next(steps)
+        for piece in pieces:
+            for index in piece.wanted[piece.wanted != piece.indices].tolist():
+                if index not in damaged:
+                    damaged.add(index)
+                    name = stream.name(index)
+                    report(f"{len(damaged)} damaged image(s) left out so far: '{name}'; the next one takes its place.")
+        crops = tuple(map(_join, zip(*(piece.crops for piece in pieces), strict=True)))
+        batch = Batch(crops, _join([p.indices for p in pieces]), _join([p.labels for p in pieces]))
+        return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(by_rows, rows), batch)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        try:
+            pending = collections.deque(pool.submit(put) for _ in range(AHEAD))
+            while True:
+                batch = pending.popleft().result()
+                pending.append(pool.submit(put))
+                yield batch
+        finally:
+            for future in pending:
+                future.cancel()
+            concurrent.futures.wait(pending)
+            steps.close()
+
+
+def _join(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """A copy in memory of its own: what a worker sent lies in shared memory, which ends with the piece."""
+    joined = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
+    return np.concatenate([np.asarray(part) for part in parts], out=joined)
