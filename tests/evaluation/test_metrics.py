@@ -1,15 +1,37 @@
-"""Collapse metrics against their definitions in NumPy, and on spectra known in closed form."""
+"""Collapse metrics against their definitions in NumPy, on spectra known in closed form, and on official values."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from battery import GOLDEN, golden_view
 
-from jaxclr.evaluation import effective_rank, rank_me, total_variance
+from jaxclr.evaluation import (
+    alignment,
+    augmentation_confusion_ratio,
+    average_relative_confusion,
+    collapse_auc,
+    effective_rank,
+    feature_std,
+    rank_me,
+    spectrum,
+    total_variance,
+    uniformity,
+)
+
+OF_FEATURES = (
+    collapse_auc,
+    effective_rank,
+    feature_std,
+    rank_me,
+    spectrum,
+    total_variance,
+    uniformity,
+)
 
 
 def _unit(z):
-    return z / np.linalg.norm(z, axis=1, keepdims=True)
+    return z / np.linalg.norm(z, axis=-1, keepdims=True)
 
 
 def _entropy_rank(values):
@@ -30,6 +52,23 @@ def test_equal_numpy(shape):
     np.testing.assert_allclose(jax.jit(total_variance)(x), np.trace(covariance), rtol=1e-5)
     expected = _entropy_rank(singular / singular.sum() + 1e-7)
     np.testing.assert_allclose(jax.jit(rank_me)(x), expected, rtol=1e-4)
+    largest_first = eigenvalues[::-1][: min(shape)]
+    np.testing.assert_allclose(jax.jit(spectrum)(x), largest_first, rtol=1e-4, atol=1e-7)
+    deviations = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose(jax.jit(feature_std)(x), deviations.mean(), rtol=1e-5)
+    centred = np.linalg.svd(z - z.mean(axis=0), compute_uv=False)
+    area = np.mean(np.cumsum(centred) / centred.sum())
+    np.testing.assert_allclose(jax.jit(collapse_auc)(x), area, rtol=1e-5)
+
+
+def test_official_values():
+    z = jnp.asarray(np.concatenate([golden_view(v, rows=32) for v in (0, 1)]), jnp.float32)
+    golden = {row["name"]: row["loss"] for row in GOLDEN}
+    np.testing.assert_allclose(rank_me(z), golden["RankMe Z=[view0;view1] B=32"], rtol=1e-5)
+    np.testing.assert_allclose(collapse_auc(z), golden["Collapse AUC same Z"], rtol=1e-5)
+    x0, x1 = (jnp.asarray(golden_view(v), jnp.float32) for v in (0, 1))
+    both = alignment(x0, x1) + (uniformity(x0) + uniformity(x1)) / 2
+    np.testing.assert_allclose(both, golden["align+uniform (1,1,a=2,t=2)"], rtol=1e-5)
 
 
 def test_known_spectra():
@@ -37,16 +76,54 @@ def test_known_spectra():
     np.testing.assert_allclose(effective_rank(corners), 8, rtol=1e-5)
     np.testing.assert_allclose(total_variance(corners), 1, rtol=1e-6)
     np.testing.assert_allclose(rank_me(corners), 8, rtol=1e-4)
+    np.testing.assert_allclose(spectrum(corners), 1 / 8, rtol=1e-5)
+    np.testing.assert_allclose(feature_std(corners), 1 / np.sqrt(8), rtol=1e-5)
+    np.testing.assert_allclose(collapse_auc(corners), 9 / 16, rtol=1e-5)
     line = jnp.array([[1.0, 0, 0], [-1.0, 0, 0]])
     np.testing.assert_allclose(effective_rank(line), 1, rtol=1e-5)
+    np.testing.assert_allclose(collapse_auc(line), 1, rtol=1e-5)
+    np.testing.assert_allclose(uniformity(line, t=0.5), -2, rtol=1e-5)
+    np.testing.assert_allclose(alignment(line, line[::-1], alpha=3.0), 8, rtol=1e-5)
     point = jnp.ones((6, 4))
     assert float(effective_rank(point)) == pytest.approx(1)
     assert float(total_variance(point)) == pytest.approx(0, abs=1e-12)
     assert float(rank_me(point)) == pytest.approx(1, abs=1e-4)
+    assert float(feature_std(point)) == pytest.approx(0, abs=1e-6)
+    assert float(uniformity(point)) == pytest.approx(0, abs=1e-6)
+    assert float(collapse_auc(point)) == 1
     assert np.isfinite(effective_rank(jnp.zeros((6, 4))))
 
 
+@pytest.mark.parametrize("noise, offset", [(0.1, 0), (0.6, 0), (10.0, 0), (0.1, 1000)])
+def test_confusion_is_that_of_nearest_neighbours(noise, offset):
+    rng = np.random.default_rng(0)
+    views = offset + rng.normal(size=(30, 4)) + noise * rng.normal(size=(3, 30, 4))
+    rows = _unit(views).reshape(-1, 4)
+    distances = np.linalg.norm(rows[:30, None] - rows[None], axis=2)
+    distances[np.arange(30), np.arange(30)] = np.inf
+    confused = np.mean(np.argmin(distances, axis=1) % 30 != np.arange(30))
+    found = augmentation_confusion_ratio(jnp.asarray(views, jnp.float32))
+    np.testing.assert_allclose(found, confused, rtol=1e-6)
+
+
+def test_confusion_of_clear_and_of_unrelated_views():
+    images = jnp.eye(8)
+    assert float(augmentation_confusion_ratio([images, 2 * images])) == 0
+    assert float(augmentation_confusion_ratio([images, jnp.roll(images, 1, axis=0)])) == 1
+    assert float(average_relative_confusion(0.25, 0.5)) == 1.5
+    with pytest.raises(ValueError, match="views must be at least 2 of each image, got 1"):
+        augmentation_confusion_ratio([images])
+
+
+def test_confusion_takes_bounded_memory():
+    views = jax.ShapeDtypeStruct((2, 8192, 4), jnp.float32)
+    memory = jax.jit(augmentation_confusion_ratio).lower(views).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 64 * 1024**2 < 2 * 8192**2 * 4
+
+
 def test_refuse_what_is_no_matrix():
-    for metric in (effective_rank, total_variance, rank_me):
-        with pytest.raises(ValueError, match=r"\[n, D\]"):
+    for metric in OF_FEATURES:
+        with pytest.raises(ValueError, match=r"\[n, D\]|\[b, D\]"):
             metric(jnp.ones(3))
+    with pytest.raises(ValueError, match="at least two rows for uniformity, got 1"):
+        uniformity(jnp.ones((1, 3)))
