@@ -15,9 +15,13 @@ from jaxclr.training import Config, Sgd
 
 WIDTH = 64
 
+# What methods size for ImageNet, by the name of the field.
+SMALL = {"queue_size": 256}
+
 
 def config(method: str = "sim_affinity") -> Config:
     chosen = METHODS[method]().with_heads(hidden=128, out=WIDTH)
+    chosen = chosen.replace(**{name: size for name, size in SMALL.items() if hasattr(chosen, name)})
     if hasattr(chosen, "temperature"):
         chosen = chosen.replace(temperature=0.5)
     if hasattr(chosen, "symmetry_scale"):

@@ -16,9 +16,13 @@ from jaxclr.training.session import AXIS, open_session
 
 BATCH = 16
 
+# What methods size for ImageNet, by the name of the field.
+TINY = {"queue_size": 2 * BATCH}
+
 
 def tiny_config(method="sim_affinity", **changes):
     chosen = METHODS[method]() if isinstance(method, str) else method
+    chosen = chosen.replace(**{name: size for name, size in TINY.items() if hasattr(chosen, name)})
     config = Config(
         method=chosen.with_heads(hidden=12, out=8),
         encoder=SmallConv(widths=(4, 8)),
