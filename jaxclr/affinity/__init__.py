@@ -1,6 +1,7 @@
 """The affinity matrix of two sets of embeddings: its rows, its diagonal and its asymmetry, never the whole of it."""
 
 from jaxclr.affinity.asymmetry import asymmetry as asymmetry
+from jaxclr.affinity.checks import check_batch as check_batch
 from jaxclr.affinity.checks import check_choice as check_choice
 from jaxclr.affinity.checks import check_count as check_count
 from jaxclr.affinity.checks import check_embeddings as check_embeddings
@@ -14,6 +15,7 @@ from jaxclr.affinity.collectives import batch_size as batch_size
 from jaxclr.affinity.collectives import gather_rows as gather_rows
 from jaxclr.affinity.collectives import row_ids as row_ids
 from jaxclr.affinity.collectives import sum_over as sum_over
+from jaxclr.affinity.divergence import divergence as divergence
 from jaxclr.affinity.logsumexp import Implementation as Implementation
 from jaxclr.affinity.logsumexp import attention as attention
 from jaxclr.affinity.logsumexp import labelled_logsumexp as labelled_logsumexp

@@ -80,6 +80,12 @@ def check_views(
     return views
 
 
+def check_batch(images: int) -> None:
+    """Raises ValueError unless the global batch has images to set against each other."""
+    if images < 2:
+        raise ValueError(f"the global batch must be at least 2 images, got {images}: none has a negative.")
+
+
 def check_ids(name: str, ids: Array, rows: int | None, *, below: int | None = None) -> Array:
     """Integers [rows] as int32: labels, assignments, places.
 

@@ -128,27 +128,29 @@ def attention(
 def self_logsumexp(
     rows: Array,
     *,
+    exclude: Array | None = None,
     axis_name: AxisName = None,
     implementation: Implementation = "auto",
     tile: int | None = None,
 ) -> Array:
     r"""Log-sum-exp of every row over all other rows of all devices.
 
-    .. math:: r_i = \log \sum_{j \ne i} \exp \langle x_i, x_j \rangle
+    .. math:: r_i = \log \sum_{j \,:\, u_i \ne u_j} \exp \langle x_i, x_j \rangle
 
-    The same as `row_logsumexp` of rows against themselves without their diagonal, with a cheaper gradient: the matrix is
-    symmetric, so that one tile serves both its sides.
+    The same as `row_logsumexp` of rows against themselves, with a cheaper gradient: the matrix is symmetric, so that one
+    tile serves both its sides.
 
     Args:
       rows: [b, D], already divided by the square root of the temperature.
+      exclude: ids u [b]; a pair of equal ids is left out. None leaves out each row's pair with itself alone.
       axis_name: mapped axis over which the rows are spread; None if these are all of them.
       implementation: as of `row_logsumexp`.
       tile: rows and columns of a tile; None for what was measured fastest.
 
     Returns:
-      [b]; -inf for a row that is the only one.
+      [b]; -inf for a row whose every column is left out.
     """
-    side = Side(rows, row_ids(rows, axis_name))
+    side = Side(rows, row_ids(rows, axis_name) if exclude is None else exclude)
     return _self_statistics(side, axis_name, implementation, tile).logsumexp
 
 

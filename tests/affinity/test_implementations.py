@@ -58,7 +58,14 @@ def self_loss(x, labels, *, temperature, **options):
     again, matched, count = affinity.self_labelled_logsumexp(
         x / temperature**0.5, labels=labels, **options
     )
-    return jnp.sum(finite(lse) + finite(again) * count - matched)
+    of_others = affinity.self_logsumexp(x / temperature**0.5, exclude=labels, **options)
+    return jnp.sum(finite(lse) + finite(again) * count - matched + finite(of_others))
+
+
+def divergence_loss(x, *, temperature, **options):
+    """A sum, with weights, of the divergence of x from itself in another order of entries."""
+    apart = affinity.divergence(x / temperature, x[:, ::-1], **options)
+    return jnp.sum(apart * (1 + x[:, 0]))
 
 
 def finite(values):
@@ -103,7 +110,8 @@ def test_streamed_is_dense(rows, columns, width, temperature, kind, seed):
         of_labels = differentiate(labelled_loss, 0, 1)(x, y, ids)
         of_mean = differentiate(attention_loss, 0, 1, 2)(x, y, bias, ids)
         of_self = differentiate(self_loss, 0)(x, ids[0])
-        return jax.tree.leaves((of_rows, of_labels, of_mean, of_self))
+        of_itself = differentiate(divergence_loss, 0)(x)
+        return jax.tree.leaves((of_rows, of_labels, of_mean, of_self, of_itself))
 
     arrays = (x, y, bias, weights)
     dense, streamed = both("dense", *arrays), both("streamed", *arrays)
@@ -134,6 +142,7 @@ def test_devices_agree(implementation, how, names):
             total = row_loss(x, y, bias, weights, local, temperature=0.1, **options)
             total += labelled_loss(x, y, local, temperature=0.3, **options)
             total += attention_loss(x, y, bias, local, temperature=0.2, **options)
+            total += divergence_loss(x, temperature=0.5, **options)
             return size * (total + self_loss(x, local[0], temperature=0.5, **options))
 
         arrays = (x, y, bias, np.ones(40))

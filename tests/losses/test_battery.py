@@ -182,15 +182,19 @@ def degenerate(entry):
         """Whether a row is the fourth, in the shape of the array."""
         return (np.arange(ROWS) == 3).reshape((-1,) + (1,) * (a.ndim - entry.axes[i] - 1))
 
+    def instead(a, other):
+        """The other, where it can stand in the place of this one."""
+        return other if a.ndim == 2 and a.shape == other.shape else a
+
     yield "collapsed", batch(lambda a, i: np.ones_like(a))
-    yield "equal views", batch(lambda a, i: np.broadcast_to(a[:1], a.shape) if a.ndim > 2 else arrays[places[0]])
+    yield "equal views", batch(lambda a, i: np.broadcast_to(a[:1], a.shape) if a.ndim > 2 else instead(a, arrays[places[0]]))
     yield "duplicated", batch(lambda a, i: np.repeat(np.take(a, [0, 1], entry.axes[i]), ROWS // 2, entry.axes[i]))
     yield "zero", batch(lambda a, i: np.zeros_like(a))
     yield "one zero row", batch(lambda a, i: a * ~rows(a, i))
     if entry.scales:
         yield "huge row", batch(lambda a, i: np.where(rows(a, i), 1e30 * a, a))
         yield "tiny", batch(lambda a, i: 1e-30 * a)
-    yield "opposite", batch(lambda a, i: a if i % 2 else -arrays[places[-1]] if a.ndim == 2 else -a)
+    yield "opposite", batch(lambda a, i: a if i % 2 else -instead(a, arrays[places[-1]]))
 
 
 @every_loss

@@ -1,0 +1,297 @@
+"""Losses of any number of views of each image."""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxclr.affinity import (
+    AxisName,
+    Implementation,
+    batch_size,
+    check_batch,
+    check_embeddings,
+    check_positive,
+    check_views,
+    positives,
+    row_ids,
+    row_logsumexp,
+    self_logsumexp,
+    unit_rows,
+)
+
+Array = jax.Array
+Views = Array | Sequence[Array]
+
+
+def mv_info_nce(
+    views: Views,
+    *,
+    temperature: float | Array = 0.5,
+    implementation: Implementation = "auto",
+    axis_name: AxisName = None,
+) -> Array:
+    r"""One cross-entropy for each image of all pairs of its views among all pairs of rows (MV-InfoNCE).
+
+    .. math:: \frac1B \sum_i \Big[ \log \sum_l \sum_{(j,m) \ne (i,l)} e^{s_{il,jm}} - \log \sum_{l \ne m} e^{s_{il,im}} \Big],
+       \qquad s_{il,jm} = \langle \hat z_{il}, \hat z_{jm} \rangle / \tau
+
+    The denominator holds the views of the image itself and other images' rows of the same view, as in the official code.
+    For two views it is not `nt_xent`: both rows of an image share one logarithm. O(V^2 B^2 D), streamed.
+
+    Args:
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      temperature: tau; positive.
+      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
+        `jaxclr.affinity.row_logsumexp`.
+      axis_name: mapped axis over which the batch is spread; None if views are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: views are no arrays of floats, or temperature no number.
+      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not positive, or there is no
+        such implementation.
+
+    References:
+      Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025 (arXiv:2507.06979).
+    """
+    rows = _rows(views, temperature)
+    spread = self_logsumexp(_flat(rows), implementation=implementation, axis_name=axis_name)
+    spread = jax.nn.logsumexp(spread.reshape(rows.shape[:2]), axis=0)
+    return jnp.mean(spread - _logsumexp_of_positives(rows))
+
+
+def mv_dhel(
+    views: Views,
+    *,
+    temperature: float | Array = 0.5,
+    implementation: Implementation = "auto",
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Each view's rows are spread among themselves, and all pairs of views of an image attracted (MV-DHEL).
+
+    .. math:: \frac1B \sum_i \Big[ \sum_l \log \sum_{j \ne i} e^{s_{il,jl}} - \log \sum_{l < m} e^{s_{il,im}} \Big],
+       \qquad s_{il,jm} = \langle \hat z_{il}, \hat z_{jm} \rangle / \tau
+
+    The sum of logarithms is the logarithm of the product that the official code takes, which overflows float32.
+    O(V B^2 D), streamed.
+
+    Args:
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      temperature: tau; positive.
+      implementation: as of `mv_info_nce`.
+      axis_name: mapped axis over which the batch is spread; None if views are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: views are no arrays of floats, or temperature no number.
+      ValueError: views are no matrices, differ in shape or are fewer than two, the global batch is a single image,
+        temperature is not positive, or there is no such implementation.
+
+    References:
+      Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025 (arXiv:2507.06979).
+    """
+    rows = _rows(views, temperature)
+    check_batch(batch_size(rows[0], axis_name))
+    within = functools.partial(self_logsumexp, implementation=implementation, axis_name=axis_name)
+    spread = jnp.sum(jax.vmap(within)(rows), axis=0)
+    return jnp.mean(spread - _logsumexp_of_positives(rows)) + math.log(2)  # each pair twice
+
+
+def dhel(
+    z1: Array,
+    z2: Array,
+    *,
+    temperature: float | Array = 0.3,
+    implementation: Implementation = "auto",
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Each view's rows are spread among themselves, and positives attracted (DHEL).
+
+    .. math:: \frac1B \sum_i \Big[ \log \sum_{j \ne i} e^{\langle \hat z_{1i}, \hat z_{1j} \rangle / \tau}
+       + \log \sum_{j \ne i} e^{\langle \hat z_{2i}, \hat z_{2j} \rangle / \tau} - \langle \hat z_{1i}, \hat z_{2i} \rangle / \tau \Big]
+
+    The form that spreads both views; the official code can also leave the second one out. `mv_dhel` of two views.
+
+    Args:
+      z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      z2: embeddings of the other view, [b, D].
+      temperature: tau; positive.
+      implementation: as of `mv_info_nce`.
+      axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: z1 or z2 is no array of floats, or temperature no number.
+      ValueError: z1 and z2 differ in shape or are no matrices, the global batch is a single image, temperature is not
+        positive, or there is no such implementation.
+
+    References:
+      Koromilas et al., Bridging Mini-Batch and Asymptotic Analysis in Contrastive Learning: From InfoNCE to Kernel-Based
+      Losses, 2024 (arXiv:2405.18045).
+    """
+    views = jnp.stack(check_embeddings(z1=z1, z2=z2))
+    return mv_dhel(views, temperature=temperature, implementation=implementation, axis_name=axis_name)
+
+
+def pairwise_nt_xent(
+    views: Views,
+    *,
+    temperature: float | Array = 0.5,
+    implementation: Implementation = "auto",
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Mean of `nt_xent` over all pairs of views (PWE).
+
+    .. math:: \binom{V}{2}^{-1} \sum_{l < m} \text{nt\_xent}(Z_l, Z_m)
+
+    O(V^2 B^2 D), streamed: each block of two views is formed once.
+
+    Args:
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      temperature: tau; positive.
+      implementation: as of `mv_info_nce`.
+      axis_name: mapped axis over which the batch is spread; None if views are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: views are no arrays of floats, or temperature no number.
+      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not positive, or there is no
+        such implementation.
+
+    References:
+      Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025 (arXiv:2507.06979).
+    """
+    rows = _rows(views, temperature)
+    ids = row_ids(_flat(rows), axis_name).reshape(rows.shape[:2])
+    over = functools.partial(
+        row_logsumexp, _flat(rows), implementation=implementation, axis_name=axis_name
+    )
+    blocks = [over(view, exclude=(ids.reshape(-1), of_view)) for view, of_view in zip(rows, ids)]
+    spread = jnp.stack([block.reshape(ids.shape) for block in blocks], axis=1)
+    # The sum of a row over its own view is shared by all pairs that have it.
+    own = jnp.stack([spread[v, v] for v in range(len(rows))])
+    return _mean_of_pairs(jnp.logaddexp(own[:, None], spread) - _own_logits(rows))
+
+
+def average_nt_xent(
+    views: Views,
+    *,
+    temperature: float | Array = 0.5,
+    implementation: Implementation = "auto",
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Mean over views of NT-Xent of that view and the mean of the others (AVG).
+
+    .. math:: \frac1V \sum_l \text{nt\_xent}\Big(\hat Z_l, \frac{1}{V - 1} \sum_{m \ne l} \hat Z_m\Big)
+
+    where the mean of unit rows is not normalised again. O(V B^2 D), streamed.
+
+    Args:
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      temperature: tau; positive.
+      implementation: as of `mv_info_nce`.
+      axis_name: mapped axis over which the batch is spread; None if views are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: views are no arrays of floats, or temperature no number.
+      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not positive, or there is no
+        such implementation.
+
+    References:
+      Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025 (arXiv:2507.06979).
+    """
+    rows = _rows(views, temperature)
+    others = (jnp.sum(rows, axis=0, keepdims=True) - rows) / (len(rows) - 1)
+    pairs = jnp.concatenate([rows, others], axis=1)  # [V, 2b, D]
+    within = functools.partial(self_logsumexp, implementation=implementation, axis_name=axis_name)
+    return jnp.mean(jax.vmap(within)(pairs)) - jnp.mean(positives(rows, others))
+
+
+def poly_view(
+    views: Views,
+    *,
+    temperature: float | Array = 0.5,
+    implementation: Implementation = "auto",
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Mean over pairs of views of the cross-entropy of the pair among all views of other images (PVC, geometric).
+
+    .. math:: \frac{1}{V(V-1)B} \sum_{l \ne m} \sum_i
+       -\log \frac{e^{s_{il,im}}}{e^{s_{il,im}} + \sum_{j \ne i} \sum_{n} e^{s_{il,jn}}},
+       \qquad s_{il,jm} = \langle \hat z_{il}, \hat z_{jm} \rangle / \tau
+
+    For two views it is `nt_xent`. O(V^2 B^2 D), streamed.
+
+    Args:
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      temperature: tau; positive.
+      implementation: as of `mv_info_nce`.
+      axis_name: mapped axis over which the batch is spread; None if views are all of it.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: views are no arrays of floats, or temperature no number.
+      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not positive, or there is no
+        such implementation.
+
+    References:
+      Shidani et al., Poly-View Contrastive Learning, 2024 (arXiv:2403.05490).
+    """
+    rows = _rows(views, temperature)
+    images = jnp.tile(row_ids(rows[0], axis_name), len(rows))
+    negatives = self_logsumexp(
+        _flat(rows), exclude=images, implementation=implementation, axis_name=axis_name
+    )
+    margins = negatives.reshape(rows.shape[:2])[:, None] - _own_logits(rows)
+    return _mean_of_pairs(jax.nn.softplus(margins))
+
+
+def _rows(views: Views, temperature: float | Array) -> Array:
+    """Unit rows [V, b, D], over the root of the temperature."""
+    views = check_views(views)
+    check_positive("temperature", temperature)
+    return unit_rows(views) / jnp.sqrt(jnp.asarray(temperature, views.dtype))
+
+
+def _flat(rows: Array) -> Array:
+    """[V, b, D] to [V * b, D]: rows of one view after those of another."""
+    return rows.reshape(-1, rows.shape[2])
+
+
+def _own_logits(rows: Array) -> Array:
+    """Of each image: inner products of its views, [V, V, b]."""
+    return positives(rows[:, None], rows[None])
+
+
+def _logsumexp_of_positives(rows: Array) -> Array:
+    """Of each image, over all ordered pairs of its views: [b]."""
+    logits = _own_logits(rows)
+    return jax.nn.logsumexp(jnp.where(_two_views(logits), logits, -jnp.inf), axis=(0, 1))
+
+
+def _mean_of_pairs(values: Array) -> Array:
+    """Mean of values [V, V, b] over ordered pairs of two views, and over images."""
+    count, _, images = values.shape
+    values = jnp.where(_two_views(values), values, jnp.zeros_like(values))
+    return jnp.sum(values) / (count * (count - 1) * images)
+
+
+def _two_views(values: Array) -> Array:
+    """Which entries of [V, V, b] are of two views, not of a view and itself: [V, V, 1]."""
+    return ~jnp.eye(len(values), dtype=bool)[:, :, None]

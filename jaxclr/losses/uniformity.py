@@ -1,0 +1,100 @@
+"""Alignment of positives and uniformity of all rows on the sphere."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxclr.affinity import (
+    AxisName,
+    Implementation,
+    batch_size,
+    check_batch,
+    check_embeddings,
+    check_positive,
+    gather_rows,
+    self_logsumexp,
+    unit_rows,
+)
+
+Array = jax.Array
+
+
+def alignment(
+    z1: Array, z2: Array, *, alpha: float | Array = 2.0, axis_name: AxisName = None
+) -> Array:
+    r"""Mean distance of positives, to a power.
+
+    .. math:: \frac1B \sum_i \| \hat z_{1i} - \hat z_{2i} \|^\alpha
+
+    Positives that coincide receive no gradient.
+
+    Args:
+      z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      z2: embeddings of the other view, [b, D].
+      alpha: the power; positive.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+
+    Returns:
+      This device's share of the loss; its mean over devices is the loss of the global batch.
+
+    Raises:
+      TypeError: z1 or z2 is no array of floats, or alpha no number.
+      ValueError: z1 and z2 differ in shape or are no matrices, or alpha is not positive.
+
+    References:
+      Wang and Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere,
+      2020 (arXiv:2005.10242), section 4.1.
+    """
+    del axis_name  # rows stand alone
+    z1, z2 = check_embeddings(z1=z1, z2=z2)
+    check_positive("alpha", alpha)
+    squared = jnp.sum((unit_rows(z1) - unit_rows(z2)) ** 2, axis=1)
+    apart = squared > 0
+    powers = jnp.where(apart, squared, jnp.ones_like(squared)) ** (alpha / 2)
+    return jnp.mean(jnp.where(apart, powers, jnp.zeros_like(powers)))
+
+
+def uniformity(
+    z: Array,
+    *,
+    t: float | Array = 2.0,
+    implementation: Implementation = "auto",
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Logarithm of the mean Gaussian potential of all pairs of rows.
+
+    .. math:: \log \frac{1}{B(B-1)} \sum_{i \ne j} e^{-t \| \hat z_i - \hat z_j \|^2}
+
+    The two-view loss of the paper is alignment(z1, z2) + (uniformity(z1) + uniformity(z2)) / 2. The pairs are those of the
+    global batch, where the official code takes those of each device. O(B^2 D), streamed.
+
+    Args:
+      z: embeddings, [b, D], any float dtype; rows are normalised here.
+      t: of the potential; positive.
+      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
+        `jaxclr.affinity.row_logsumexp`.
+      axis_name: mapped axis over which the batch is spread; None if z is all of it.
+
+    Returns:
+      The loss of the global batch, on every device: the share whose mean it is.
+
+    Raises:
+      TypeError: z is no array of floats, or t no number.
+      ValueError: z is no matrix, the global batch is a single row, t is not positive, or there is no such implementation.
+
+    References:
+      Wang and Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere,
+      2020 (arXiv:2005.10242), section 4.1.
+    """
+    (z,) = check_embeddings(z=z)
+    check_positive("t", t)
+    count = batch_size(z, axis_name)
+    check_batch(count)
+    twice = jnp.asarray(2 * t, z.dtype)
+    # -t |x - y|^2 = 2t <x, y> - 2t between unit rows
+    potentials = self_logsumexp(
+        unit_rows(z) * jnp.sqrt(twice), implementation=implementation, axis_name=axis_name
+    )
+    total = jax.nn.logsumexp(gather_rows(potentials, axis_name))
+    return total - twice - math.log(count * (count - 1))
