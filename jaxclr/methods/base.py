@@ -14,6 +14,48 @@ from jaxclr.errors import UserError
 Array = jax.Array
 Tree = Any
 
+# What hyper-parameters of a name may be, in all methods that have it.
+_POSITIVE = (
+    "alpha",
+    "base_temperature",
+    "consistency_temperature",
+    "eps",
+    "extrapolation",
+    "gate_embedding",
+    "gate_hidden",
+    "heads",
+    "interpolation",
+    "least_temperature",
+    "logit_divisor",
+    "pairwise_temperature",
+    "renew_every",
+    "sigma",
+    "t",
+    "t_negative",
+    "temperature",
+    "temperature_hidden",
+    "temperature_negative",
+    "temperature_positive",
+)
+_NOT_NEGATIVE = (
+    "alignment",
+    "attraction",
+    "consistency_weight",
+    "margin",
+    "mse_weight",
+    "pairwise_weight",
+    "penalty",
+    "repulsion",
+    "symmetry_weight",
+    "t_positive",
+    "uniformity",
+)
+_RANGES = (
+    (_POSITIVE, lambda value: value > 0, "more than zero"),
+    (_NOT_NEGATIVE, lambda value: value >= 0, "zero or more"),
+    (("debias",), lambda value: 0 <= value < 1, "from zero to below one"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
@@ -155,14 +197,11 @@ class Method:
     """What predictions are compared with."""
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "eps", "logit_divisor"):
-            value = getattr(self, name, None)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise UserError(f"method.{name} must be more than zero, got {value}.")
-        if getattr(self, "symmetry_weight", 0) < 0:
-            raise UserError(
-                f"method.symmetry_weight must be zero or more, got {self.symmetry_weight}."
-            )
+        for names, holds, wanted in _RANGES:
+            for name in names:
+                value = getattr(self, name, None)
+                if value is not None and not (holds(value) and math.isfinite(value)):
+                    raise UserError(f"method.{name} must be {wanted}, got {value}.")
         if self.predictor is not None and self.predictor.out != self.projector.out:
             raise UserError(
                 f"method.predictor.out is {self.predictor.out} and method.projector.out {self.projector.out}: "
