@@ -1,5 +1,6 @@
 """Methods: heads, a target and an objective; and the names they go by."""
 
+from jaxclr.methods.adaptive import Amcl as Amcl
 from jaxclr.methods.base import Branch as Branch
 from jaxclr.methods.base import Method as Method
 from jaxclr.methods.base import MomentumEncoder as MomentumEncoder
@@ -9,22 +10,53 @@ from jaxclr.methods.base import Shared as Shared
 from jaxclr.methods.base import Sizes as Sizes
 from jaxclr.methods.base import StopGradient as StopGradient
 from jaxclr.methods.base import Target as Target
+from jaxclr.methods.contrastive import Dcl as Dcl
+from jaxclr.methods.contrastive import Dclw as Dclw
 from jaxclr.methods.contrastive import MocoV3 as MocoV3
 from jaxclr.methods.contrastive import SimClr as SimClr
+from jaxclr.methods.labelled import Hydra as Hydra
+from jaxclr.methods.labelled import SupCon as SupCon
+from jaxclr.methods.multiview import Cacr as Cacr
+from jaxclr.methods.multiview import CacrMocoV3 as CacrMocoV3
+from jaxclr.methods.multiview import MvDhel as MvDhel
+from jaxclr.methods.multiview import MvInfoNce as MvInfoNce
+from jaxclr.methods.pairwise import Mio as Mio
+from jaxclr.methods.pairwise import Trip as Trip
+from jaxclr.methods.pairwise import TripRoma as TripRoma
 from jaxclr.methods.predictive import Byol as Byol
 from jaxclr.methods.predictive import SimSiam as SimSiam
+from jaxclr.methods.queued import Co2 as Co2
+from jaxclr.methods.queued import Ft as Ft
+from jaxclr.methods.queued import MocoV2 as MocoV2
 from jaxclr.methods.uniclr import SimAffinity as SimAffinity
 from jaxclr.methods.uniclr import SimTrace as SimTrace
 from jaxclr.methods.uniclr import SimTracePlain as SimTracePlain
 from jaxclr.methods.uniclr import SimWhitening as SimWhitening
+from jaxclr.methods.uniformity import AlignUniform as AlignUniform
 
 METHODS: dict[str, type[Method]] = {
+    "align_uniform": AlignUniform,
+    "amcl": Amcl,
     "byol": Byol,
+    "cacr": Cacr,
+    "cacr_moco_v3": CacrMocoV3,
+    "co2": Co2,
+    "dcl": Dcl,
+    "dclw": Dclw,
+    "ft": Ft,
+    "hydra": Hydra,
+    "mio": Mio,
+    "moco_v2": MocoV2,
     "moco_v3": MocoV3,
+    "mv_dhel": MvDhel,
+    "mv_info_nce": MvInfoNce,
     "sim_affinity": SimAffinity,
     "sim_siam": SimSiam,
     "sim_trace": SimTrace,
     "sim_trace_plain": SimTracePlain,
     "sim_whitening": SimWhitening,
     "simclr": SimClr,
+    "sup_con": SupCon,
+    "trip": Trip,
+    "trip_roma": TripRoma,
 }
