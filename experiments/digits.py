@@ -44,6 +44,8 @@ def config(method: str = "sim_affinity") -> Config:
         epochs=120,
         batch_size=128,
         warmup_epochs=5.0,
+        # Temperatures that are learned can become small, and gradients large.
+        clip_norm=1.0 if hasattr(chosen, "least_temperature") else None,
         checkpoint_every=40,
         evaluate_every=40,
     )

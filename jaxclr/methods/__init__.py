@@ -1,5 +1,6 @@
 """Methods: heads, a target and an objective; and the names they go by."""
 
+from jaxclr.methods.adaptive import Amcl as Amcl
 from jaxclr.methods.base import Branch as Branch
 from jaxclr.methods.base import Method as Method
 from jaxclr.methods.base import MomentumEncoder as MomentumEncoder
@@ -11,13 +12,27 @@ from jaxclr.methods.base import StopGradient as StopGradient
 from jaxclr.methods.base import Target as Target
 from jaxclr.methods.clustered import Pauc as Pauc
 from jaxclr.methods.clustered import Pcl as Pcl
+from jaxclr.methods.contrastive import Dcl as Dcl
+from jaxclr.methods.contrastive import Dclw as Dclw
 from jaxclr.methods.contrastive import MocoV3 as MocoV3
 from jaxclr.methods.contrastive import SimClr as SimClr
+from jaxclr.methods.labelled import Hydra as Hydra
+from jaxclr.methods.labelled import SupCon as SupCon
+from jaxclr.methods.multiview import Cacr as Cacr
+from jaxclr.methods.multiview import CacrMocoV3 as CacrMocoV3
+from jaxclr.methods.multiview import MvDhel as MvDhel
+from jaxclr.methods.multiview import MvInfoNce as MvInfoNce
+from jaxclr.methods.pairwise import Mio as Mio
+from jaxclr.methods.pairwise import Trip as Trip
+from jaxclr.methods.pairwise import TripRoma as TripRoma
 from jaxclr.methods.predictive import Byol as Byol
 from jaxclr.methods.predictive import ByolGsg as ByolGsg
 from jaxclr.methods.predictive import SimSiam as SimSiam
 from jaxclr.methods.predictive import SimSiamGsg as SimSiamGsg
 from jaxclr.methods.prototypes import SwAv as SwAv
+from jaxclr.methods.queued import Co2 as Co2
+from jaxclr.methods.queued import Ft as Ft
+from jaxclr.methods.queued import MocoV2 as MocoV2
 from jaxclr.methods.redundancy import BarlowTwins as BarlowTwins
 from jaxclr.methods.redundancy import UniGrad as UniGrad
 from jaxclr.methods.redundancy import VicReg as VicReg
@@ -28,12 +43,26 @@ from jaxclr.methods.uniclr import SimAffinity as SimAffinity
 from jaxclr.methods.uniclr import SimTrace as SimTrace
 from jaxclr.methods.uniclr import SimTracePlain as SimTracePlain
 from jaxclr.methods.uniclr import SimWhitening as SimWhitening
+from jaxclr.methods.uniformity import AlignUniform as AlignUniform
 
 METHODS: dict[str, type[Method]] = {
+    "align_uniform": AlignUniform,
+    "amcl": Amcl,
     "barlow_twins": BarlowTwins,
     "byol": Byol,
     "byol_gsg": ByolGsg,
+    "cacr": Cacr,
+    "cacr_moco_v3": CacrMocoV3,
+    "co2": Co2,
+    "dcl": Dcl,
+    "dclw": Dclw,
+    "ft": Ft,
+    "hydra": Hydra,
+    "mio": Mio,
+    "moco_v2": MocoV2,
     "moco_v3": MocoV3,
+    "mv_dhel": MvDhel,
+    "mv_info_nce": MvInfoNce,
     "pauc": Pauc,
     "pcl": Pcl,
     "sim_affinity": SimAffinity,
@@ -45,7 +74,10 @@ METHODS: dict[str, type[Method]] = {
     "sim_whitening": SimWhitening,
     "sim_whitening_running": SimWhiteningRunning,
     "simclr": SimClr,
+    "sup_con": SupCon,
     "swav": SwAv,
+    "trip": Trip,
+    "trip_roma": TripRoma,
     "uni_grad": UniGrad,
     "vicreg": VicReg,
     "w_mse": WMse,

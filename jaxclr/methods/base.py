@@ -14,6 +14,48 @@ from jaxclr.errors import UserError
 Array = jax.Array
 Tree = Any
 
+# What hyper-parameters of a name may be, in all methods that have it.
+_POSITIVE = (
+    "alpha",
+    "base_temperature",
+    "consistency_temperature",
+    "eps",
+    "extrapolation",
+    "gate_embedding",
+    "gate_hidden",
+    "heads",
+    "interpolation",
+    "least_temperature",
+    "logit_divisor",
+    "pairwise_temperature",
+    "renew_every",
+    "sigma",
+    "t",
+    "t_negative",
+    "temperature",
+    "temperature_hidden",
+    "temperature_negative",
+    "temperature_positive",
+)
+_NOT_NEGATIVE = (
+    "alignment",
+    "attraction",
+    "consistency_weight",
+    "margin",
+    "mse_weight",
+    "pairwise_weight",
+    "penalty",
+    "repulsion",
+    "symmetry_weight",
+    "t_positive",
+    "uniformity",
+)
+_RANGES = (
+    (_POSITIVE, lambda value: value > 0, "more than zero"),
+    (_NOT_NEGATIVE, lambda value: value >= 0, "zero or more"),
+    (("debias",), lambda value: 0 <= value < 1, "from zero to below one"),
+)
+
 
 # What hyper-parameters of a name may be, in all methods that have it.
 _POSITIVE = (

@@ -1,6 +1,7 @@
 """Methods that set positives against negatives of the batch."""
 
 import dataclasses
+import functools
 
 import jax
 
@@ -47,3 +48,44 @@ class MocoV3(Method):
             for q, k in ((q1, k2), (q2, k1))
         )
         return 2 * self.temperature * both
+
+
+@dataclasses.dataclass(frozen=True)
+class Dcl(Method):
+    """Contrast whose denominator leaves out the positive, in both directions (DCL, arXiv:2110.06848)."""
+
+    temperature: float = 0.1
+    """Divides the affinities; positive."""
+
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = Shared()
+    """What predictions are compared with."""
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        loss = functools.partial(losses.dcl, temperature=self.temperature, axis_name=axis_name)
+        z1, z2 = out.embeddings
+        return loss(z1, z2) + loss(z2, z1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dclw(Dcl):
+    """DCL in which hard positives weigh more (DCLW, arXiv:2110.06848)."""
+
+    sigma: float = 0.5
+    """Divides the affinities of positives in the softmax that weighs them; positive."""
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        loss = functools.partial(
+            losses.dcl,
+            temperature=self.temperature,
+            weighting="von_mises_fisher",
+            sigma=self.sigma,
+            axis_name=axis_name,
+        )
+        z1, z2 = out.embeddings
+        return loss(z1, z2) + loss(z2, z1)

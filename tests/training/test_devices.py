@@ -10,7 +10,7 @@ from tiny import distance, run_steps, tiny_config
 from jaxclr.methods import METHODS
 
 # A step that compiles three times takes long: of the others the quick suite holds objective and state alone
-# (tests/methods/test_objectives.py).
+# (tests/methods/test_global_batch.py).
 QUICK = ("byol", "moco_v3", "sim_affinity", "sim_siam", "sim_trace", "sim_trace_plain", "sim_whitening", "simclr")
 every_method = pytest.mark.parametrize(
     "method",

@@ -1,0 +1,16 @@
+"""CACR on MoCo v3 on CIFAR-10 with two views and four small ones: ResNet-18, 200 epochs at batch 512.
+
+    jaxclr train experiments/cifar10_cacr_moco_v3.py --data.dir DIR
+
+The recipe, and what DIR is, are in cifar10.py.
+
+Time: not run yet. Accuracy: not run yet; one measured on pixels that were re-encoded as JPEG will say so.
+"""
+
+import cifar10
+
+from jaxclr.training import Config
+
+
+def config(method: str = "cacr_moco_v3") -> Config:
+    return cifar10.config(method)

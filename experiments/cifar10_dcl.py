@@ -1,0 +1,16 @@
+"""DCL on CIFAR-10: ResNet-18, 200 epochs at batch 512.
+
+    jaxclr train experiments/cifar10_dcl.py --data.dir DIR
+
+The recipe, and what DIR is, are in cifar10.py.
+
+Time: not run yet. Accuracy: not run yet; one measured on pixels that were re-encoded as JPEG will say so.
+"""
+
+import cifar10
+
+from jaxclr.training import Config
+
+
+def config(method: str = "dcl") -> Config:
+    return cifar10.config(method)

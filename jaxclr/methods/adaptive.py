@@ -1,0 +1,89 @@
+"""Contrast by several heads at once, each with temperatures of its own."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxclr import losses
+from jaxclr.affinity import AxisName
+from jaxclr.encoders import Encoder, Mlp, SideBySide
+from jaxclr.errors import UserError
+from jaxclr.methods.base import Method, Network, Outputs, Shared, Sizes, Target, Tree
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Amcl(Method):
+    r"""NT-Xent of several heads, at temperatures that a trained network finds for each pair (AMCL, arXiv:2310.05615).
+
+    .. math:: \tau_{ij} = \tau_0 + (\tau_1 - \tau_0) \operatorname{sigmoid} (-\langle \phi(\hat z_i), \phi(\hat z_j) \rangle)
+
+    where phi is a multi-layer perceptron that all heads share. Small temperatures make large gradients: clip their norm, as
+    the official code does at 1.
+    """
+
+    heads: int = 3
+    """Projectors of the same kind, each with weights of its own."""
+
+    penalty: float = 1e-4
+    """Weight of what keeps temperatures from growing; zero or more."""
+
+    least_temperature: float = 1e-5
+    """Temperatures are above it; positive."""
+
+    most_temperature: float = 2.0
+    """Temperatures are below it; positive."""
+
+    temperature_hidden: int = 128
+    """Width of phi's hidden layer."""
+
+    projector: Mlp = Mlp(layers=2, hidden=512, out=128)
+    """Each head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = Shared()
+    """What predictions are compared with."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.least_temperature < self.most_temperature:
+            raise UserError(
+                f"method.least_temperature must be below method.most_temperature, "
+                f"got {self.least_temperature} and {self.most_temperature}."
+            )
+
+    def network(self, encoder: Encoder, axis_name: AxisName) -> Network:
+        heads = [self.projector.build(axis_name, encoder.dtype) for _ in range(self.heads)]
+        return super().network(encoder, axis_name).clone(projector=SideBySide(tuple(heads)))
+
+    def init_params(self, key: Array, sizes: Sizes) -> Tree:
+        features = jnp.zeros((1, sizes.embedding // self.heads))
+        return _Phi(self.temperature_hidden).init(key, features)["params"]
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        phi = lambda x: _Phi(self.temperature_hidden).apply({"params": out.params}, x)
+
+        def temperatures(x: Array, y: Array) -> Array:
+            share = jax.nn.sigmoid(-jnp.einsum("...d,...d->...", phi(x), phi(y)))
+            return self.least_temperature + share * (self.most_temperature - self.least_temperature)
+
+        by_head = lambda z: jnp.moveaxis(z.reshape(len(z), self.heads, -1), 1, 0)
+        return losses.adaptive_multi_head(
+            *map(by_head, out.embeddings), temperatures, beta=self.penalty, axis_name=axis_name
+        )
+
+
+class _Phi(nn.Module):
+    """Unit features [..., D] to features [..., D] whose inner products tell temperatures."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        hidden = nn.relu(nn.Dense(self.hidden, name="hidden")(x))
+        return nn.Dense(x.shape[-1], name="out")(hidden)

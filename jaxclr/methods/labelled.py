@@ -1,0 +1,118 @@
+"""Methods that are told by labels which images belong together."""
+
+import dataclasses
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxclr import losses
+from jaxclr.affinity import AxisName, batch_size, gather_rows, row_ids
+from jaxclr.encoders import Mlp
+from jaxclr.encoders.common import batch_norm
+from jaxclr.methods.base import Method, Outputs, Shared, Sizes, Target, Tree
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class SupCon(Method):
+    """Cross-entropy of all views of all images of a class among the batch (SupCon, arXiv:2004.11362)."""
+
+    more_views: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+
+    temperature: float = 0.07
+    """Divides the affinities; positive."""
+
+    base_temperature: float = 0.07
+    """The loss is multiplied by temperature / base_temperature; positive."""
+
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = Shared()
+    """What predictions are compared with."""
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        return losses.sup_con(
+            out.embeddings,
+            out.labels,
+            temperature=self.temperature,
+            base_temperature=self.base_temperature,
+            axis_name=axis_name,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Hydra(Method):
+    """Contrast in the features that a gate selects for a pair of classes (Hydra, later SimLAP, arXiv:2410.18200).
+
+    The other class of a row's pair is that of a row drawn from the global batch. The projector ends in a BatchNorm, the
+    official one in a LayerNorm. Its linear classifier of constant representations is a probe, which is not trained here.
+    """
+
+    views: ClassVar[int] = 1
+    needs_labels: ClassVar[bool] = True
+
+    temperature: float = 0.1
+    """Divides the affinities; positive."""
+
+    gate_embedding: int = 512
+    """Width of the gate's embeddings of classes."""
+
+    gate_hidden: int = 1024
+    """Width of its hidden layer."""
+
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=256, last_norm=True)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = Shared()
+    """What predictions are compared with."""
+
+    def init_params(self, key: Array, sizes: Sizes) -> Tree:
+        gate = self._gate(sizes.classes, sizes.embedding, axis_name=None)
+        someone = jnp.zeros(1, jnp.int32)
+        return gate.init(key, someone, someone)["params"]
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        (z,) = out.embeddings
+        rows = jax.random.permutation(out.key, batch_size(z, axis_name))
+        partners = gather_rows(out.labels, axis_name)[rows[row_ids(z, axis_name)]]
+        classes = len(out.params["classes"]["embedding"])
+        gate, _ = self._gate(classes, z.shape[1], axis_name).apply(
+            {"params": out.params}, out.labels, partners, mutable=["batch_stats"]
+        )
+        return losses.gated_contrast(
+            z, gate, out.labels, partners, temperature=self.temperature, axis_name=axis_name
+        )
+
+    def _gate(self, classes: int, width: int, axis_name: AxisName) -> nn.Module:
+        return _Gate(classes, self.gate_embedding, self.gate_hidden, width, axis_name)
+
+
+class _Gate(nn.Module):
+    """What two classes attend to: labels [b] and their partners' to values between 0 and 1, [b, out]."""
+
+    classes: int
+    embedding: int
+    hidden: int
+    out: int
+    axis_name: AxisName
+
+    @nn.compact
+    def __call__(self, labels: Array, partners: Array) -> Array:
+        embed = nn.Embed(
+            self.classes, self.embedding, embedding_init=nn.initializers.normal(1.0), name="classes"
+        )
+        # Only training needs a gate: its norms never use running statistics.
+        norm = lambda x: batch_norm("float32", self.axis_name, train=True)(nn.relu(x))
+        x = nn.Dense(self.hidden, name="hidden")(norm((embed(labels) + embed(partners)) / 2))
+        return nn.sigmoid(nn.Dense(self.out, name="out")(norm(x)))

@@ -1,0 +1,112 @@
+"""Methods of any number of views of each image."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+
+from jaxclr import losses
+from jaxclr.affinity import AxisName
+from jaxclr.encoders import Mlp
+from jaxclr.methods.base import Method, Outputs, Shared, Target, Tree
+from jaxclr.methods.contrastive import MocoV3
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class MvInfoNce(Method):
+    """One cross-entropy for each image of all pairs of its views among all pairs of rows (MV-InfoNCE, arXiv:2507.06979)."""
+
+    more_views: ClassVar[bool] = True
+
+    temperature: float = 0.5
+    """Divides the affinities; positive."""
+
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128, last_norm=True)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = Shared()
+    """What predictions are compared with."""
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        return losses.mv_info_nce(
+            out.embeddings, temperature=self.temperature, axis_name=axis_name
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class MvDhel(MvInfoNce):
+    """Rows of a view are spread among themselves, all pairs of views of an image attracted (MV-DHEL, arXiv:2507.06979)."""
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        return losses.mv_dhel(out.embeddings, temperature=self.temperature, axis_name=axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cacr(Method):
+    """Far positives are attracted and close negatives repelled the most (CACR, arXiv:2105.03746).
+
+    The paper's form for small images, with four positives of each view: five views.
+    """
+
+    more_views: ClassVar[bool] = True
+
+    attraction: float = 1.0
+    """Weight of the squared distances of positives; zero or more."""
+
+    repulsion: float = 1.0
+    """Weight of those of negatives; zero or more."""
+
+    t_positive: float = 1.0
+    """How much far positives count; zero or more."""
+
+    t_negative: float = 0.9
+    """How much close negatives count; positive."""
+
+    debias: float = 0.0
+    """Share of positives among the negatives, from 0 to below 1."""
+
+    projector: Mlp = Mlp(layers=2, hidden=4096, out=128)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = Shared()
+    """What predictions are compared with."""
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        return losses.cacr(
+            out.embeddings,
+            alpha=self.attraction,
+            beta=self.repulsion,
+            t_positive=self.t_positive,
+            t_negative=self.t_negative,
+            debias=self.debias,
+            axis_name=axis_name,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class CacrMocoV3(MocoV3):
+    """MoCo v3 with several queries of each key, the far ones counting most (CACR on MoCo v3, arXiv:2105.03746).
+
+    The first two views are keys, and all are queries of the keys of other views. With two views it is half of MoCo v3's
+    loss: more make the difference.
+    """
+
+    more_views: ClassVar[bool] = True
+    target_views: ClassVar[slice] = slice(0, 2)
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        def of_key(place: int) -> Array:
+            others = out.predictions[:place] + out.predictions[place + 1 :]
+            return losses.cacr_rbf(
+                others, out.targets[place], temperature=self.temperature, axis_name=axis_name
+            )
+
+        return (of_key(0) + of_key(1)) / 2

@@ -1,0 +1,108 @@
+"""Methods that compare pairs and triplets of rows one by one."""
+
+import dataclasses
+
+import jax
+
+from jaxclr import losses
+from jaxclr.affinity import AxisName
+from jaxclr.encoders import Mlp
+from jaxclr.methods.base import Method, Outputs, Shared, Sizes, Target, Tree
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Mio(Method):
+    """Binary cross-entropy of positives against all negatives (MIO, arXiv:2111.12664)."""
+
+    temperature_positive: float = 0.5
+    """Divides the affinities of positives; positive."""
+
+    temperature_negative: float = 0.5
+    """Divides those of negatives; positive."""
+
+    mse_weight: float = 0.0
+    """Weight of the squared distance of positives; zero or more."""
+
+    bound: bool = False
+    """Without the repulsion of positives, and with a bound of that of negatives: a guess at the paper's later versions."""
+
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128, last_norm=True)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = Shared()
+    """What predictions are compared with."""
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        return losses.mio(
+            *out.embeddings,
+            temperature_positive=self.temperature_positive,
+            temperature_negative=self.temperature_negative,
+            mse_weight=self.mse_weight,
+            bound=self.bound,
+            axis_name=axis_name,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trip(Method):
+    """Hinge of all triplets, and cross-entropy of their pairs (Trip, arXiv:2107.10419).
+
+    The projector's ReLUs are leaky in the official code.
+    """
+
+    margin: float = 1.0
+    """By which a positive should be closer than a negative; zero or more."""
+
+    pairwise_weight: float = 8.0
+    """Weight of the cross-entropy; zero or more."""
+
+    pairwise_temperature: float = 0.5
+    """Divides the affinities in it; positive."""
+
+    projector: Mlp = Mlp(layers=3, hidden=2048, out=2048, last_norm=True)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = Shared()
+    """What predictions are compared with."""
+
+    def projection(self, out: Outputs, state: Tree) -> Array | None:
+        """What maps embeddings before they are compared, [D, D]; None for nothing."""
+        del out, state
+        return None
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        return losses.triplet(
+            *out.embeddings,
+            self.projection(out, state),
+            margin=self.margin,
+            pairwise_weight=self.pairwise_weight,
+            pairwise_temperature=self.pairwise_temperature,
+            axis_name=axis_name,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TripRoma(Trip):
+    """Trip after a random mapping, which is renewed every few epochs (Trip-ROMA, arXiv:2107.10419).
+
+    Its state is the key of all mappings: that of an epoch is drawn again in each step, so that no checkpoint holds it.
+    """
+
+    renew_every: int = 10
+    """Epochs that a mapping lasts; the paper has 10 on CIFAR and 1 on ImageNet-100."""
+
+    def init_state(self, key: Array, sizes: Sizes) -> Array:
+        return jax.random.key_data(key)
+
+    def projection(self, out: Outputs, state: Array) -> Array:
+        width = out.embeddings[0].shape[1]
+        key = jax.random.fold_in(jax.random.wrap_key_data(state), out.epoch // self.renew_every)
+        return jax.random.normal(key, (width, width))

@@ -1,0 +1,91 @@
+"""MoCo v2, and what has been built on its queue."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+
+from jaxclr import losses
+from jaxclr.affinity import AxisName
+from jaxclr.encoders import Mlp
+from jaxclr.methods.base import Method, MomentumEncoder, Outputs, Sizes, Target, Tree
+from jaxclr.methods.queue import Queue, enqueue, init_queue
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class MocoV2(Method):
+    """InfoNCE of one view against the other's key and a queue of earlier keys (MoCo v2, arXiv:2003.04297)."""
+
+    online_views: ClassVar[slice] = slice(0, 1)
+    target_views: ClassVar[slice] = slice(1, 2)
+
+    temperature: float = 0.2
+    """Divides the affinities; positive."""
+
+    queue_size: int = 65_536
+    """Keys of earlier batches; a multiple of the batch."""
+
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
+    """Head from representations to embeddings."""
+
+    predictor: Mlp | None = None
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = MomentumEncoder(momentum=0.999, ramp=False)
+    """What predictions are compared with."""
+
+    def init_state(self, key: Array, sizes: Sizes) -> Queue:
+        return init_queue(key, self.queue_size, sizes)
+
+    def next_state(self, out: Outputs, state: Queue, axis_name: AxisName) -> Queue:
+        return enqueue(state, out.targets[0], axis_name)
+
+    def objective(self, out: Outputs, state: Queue, axis_name: AxisName) -> Array:
+        (q,), (k,) = out.predictions, out.targets
+        return losses.queue_info_nce(
+            q, k, state.rows, temperature=self.temperature, axis_name=axis_name
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Co2(MocoV2):
+    """MoCo v2, and a query sees the queue as its key does (CO2, arXiv:2010.02217)."""
+
+    consistency_weight: float = 0.3
+    """Weight of the divergence of both softmaxes over the queue; zero or more."""
+
+    consistency_temperature: float = 0.05
+    """Divides the affinities of these softmaxes; positive."""
+
+    def objective(self, out: Outputs, state: Queue, axis_name: AxisName) -> Array:
+        (q,), (k,) = out.predictions, out.targets
+        consistency = losses.co2(
+            q, k, state.rows, temperature=self.consistency_temperature, axis_name=axis_name
+        )
+        return super().objective(out, state, axis_name) + self.consistency_weight * consistency
+
+
+@dataclasses.dataclass(frozen=True)
+class Ft(MocoV2):
+    """MoCo v2 with positives moved apart and negatives mixed with each other (feature transformation, arXiv:2108.02982)."""
+
+    extrapolation: float = 2.0
+    """Both parameters of the Beta distribution of how far the positives of a step move apart; positive."""
+
+    interpolation: float = 1.6
+    """Both parameters of the Beta distribution of how much of another one a step's negatives get; positive."""
+
+    def objective(self, out: Outputs, state: Queue, axis_name: AxisName) -> Array:
+        (q,), (k,) = out.predictions, out.targets
+        of_positives, of_negatives, of_order = jax.random.split(out.key, 3)
+        apart = 1 + jax.random.beta(of_positives, self.extrapolation, self.extrapolation)
+        mixed = jax.random.beta(of_negatives, self.interpolation, self.interpolation)
+        order = jax.random.permutation(of_order, self.queue_size)
+        return losses.queue_cross_entropy(
+            *losses.extrapolate_positives(q, k, apart),
+            losses.interpolate_negatives(state.rows, mixed, order),
+            temperature=self.temperature,
+            axis_name=axis_name,
+        )
