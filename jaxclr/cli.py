@@ -14,22 +14,26 @@ from typing import Annotated, Any
 # of SimTrace on two virtual devices took 178 ms with them and 9 ms without. It reads this once, when it is loaded.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import rich.box
 import rich.console
 import rich.markup
 import rich.table
 import tyro
 
-from jaxclr import errors, training
+from jaxclr import errors, losses, training
 from jaxclr.augment import AUGMENTATIONS, with_views
 from jaxclr.data import SOURCES, Stream
 from jaxclr.encoders import ENCODERS
 from jaxclr.errors import UserError
+from jaxclr.losses.catalogue import LOSSES
+from jaxclr.losses.catalogue import paper as paper_of
 from jaxclr.methods import METHODS, Method
 from jaxclr.training import OPTIMIZERS, Config, Run, Session
 from jaxclr.training.checkpoints import Checkpoints
 from jaxclr.training.config import differences
 from jaxclr.training.evaluate import evaluate, labelled_splits, monitor, table
 from jaxclr.training.experiments import load_experiment
+from jaxclr.training.own_methods import method_name
 from jaxclr.training.signals import Stopped
 
 # Parts of a configuration that are chosen by name before their fields are set; the method is the experiment's to make.
@@ -93,7 +97,7 @@ def train(arguments: Sequence[str], console: rich.console.Console) -> None:
         f"checkpoint, until that is finished. {STATUSES}",
     )
     config = options.config
-    method = next(name for name, kind in METHODS.items() if kind is type(config.method))
+    method = method_name(config.method)
     run = Run(options.out or pathlib.Path(f"runs/{pathlib.Path(files[0]).stem}-{method}-{config.seed}"))
     session = training.open_session(config)
     with run.locked():
@@ -162,11 +166,11 @@ class ListOptions:
     """Options of `jaxclr list`."""
 
     what: tyro.conf.Positional[str] = "all"
-    """methods, encoders, augmentations, optimizers, data or all."""
+    """methods, losses, encoders, augmentations, optimizers, data or all."""
 
 
 def list_names(arguments: Sequence[str], console: rich.console.Console) -> None:
-    """Show methods, encoders, augmentations, optimizers and data sources: jaxclr list [WHAT]"""
+    """Show methods, losses, encoders, augmentations, optimizers and data sources: jaxclr list [WHAT]"""
     options = _parse(ListOptions, arguments, "list", description="What can be chosen by name.")
     tables = {
         "methods": {name: f"{_first_line(kind)} {_needs(kind)}" for name, kind in METHODS.items()},
@@ -179,14 +183,30 @@ def list_names(arguments: Sequence[str], console: rich.console.Console) -> None:
         "optimizers": {name: _first_line(kind) for name, kind in OPTIMIZERS.items()},
         "data": {name: _first_line(source) for name, source in SOURCES.items()},
     }
-    if options.what != "all" and options.what not in tables:
-        raise errors.unknown("list", options.what, ["all", *tables])
+    if options.what not in ("all", "losses") and options.what not in tables:
+        raise errors.unknown("list", options.what, ["all", "losses", *tables])
     for title, rows in tables.items():
         if options.what in ("all", title):
             shown = rich.table.Table(title=title, title_justify="left", show_header=False)
             for row in rows.items():
                 shown.add_row(*map(rich.markup.escape, row))
             console.print(shown)
+    if options.what in ("all", "losses"):
+        console.print(_losses_table())
+
+
+def _losses_table() -> rich.table.Table:
+    """Every loss: what it needs, costs and computes over the global batch."""
+    title = "losses (B images of D dimensions, V views)"
+    shown = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
+    for column in ("", "arXiv", "cost"):
+        shown.add_column(column, no_wrap=True)
+    for column in ("needs", "over the global batch"):
+        shown.add_column(column)
+    for name, facts in LOSSES.items():
+        paper = paper_of(getattr(losses, name))
+        shown.add_row(name, paper, facts.cost, facts.needs, facts.together)
+    return shown
 
 
 COMMANDS: dict[str, Callable[[Sequence[str], rich.console.Console], None]] = {
@@ -247,11 +267,10 @@ def _train(session: Session, run: Run, console: rich.console.Console) -> None:
         _say(console, f"Not evaluated: {error}")
     else:
         _evaluate(session, run, state, console, baselines=train.size <= FEW_IMAGES)
-    others = ", ".join(name for name, kind in METHODS.items() if kind is not type(config.method))
     _say(
         console,
         f"The run is in {run.folder}: configuration, metrics.jsonl, TensorBoard events, checkpoints, evaluation.json.\n"
-        f"Next: another objective with --method ({others}), other settings (`jaxclr train EXPERIMENT.py --help`), "
+        f"Next: another objective with --method (`jaxclr list methods`), other settings (`jaxclr train EXPERIMENT.py --help`), "
         f"or the probes again with `jaxclr evaluate {run.folder}`.",
     )
 

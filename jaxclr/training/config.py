@@ -116,16 +116,25 @@ def differences(one: Config, other: Config) -> list[str]:
     ]
 
 
-@functools.cache
 def _converter() -> cattrs.Converter:
+    return _make_converter(tuple(_subclasses(Method)))
+
+
+@functools.cache
+def _make_converter(methods: tuple[type[Method], ...]) -> cattrs.Converter:
+    """Reads and writes configurations of these methods; experiments may define more of them at any time."""
     converter = cattrs.Converter(forbid_extra_keys=True)
     tagged = functools.partial(configure_tagged_union, tag_name="type")
     for union in (Target, Encoder, Optimizer, PhotoView | DigitView):
         tagged(union, converter)
-    include_subclasses(Method, converter, union_strategy=tagged)
+    include_subclasses(Method, converter, subclasses=(Method, *methods), union_strategy=tagged)
     for kind in (int, float, bool, str):
         converter.register_structure_hook(kind, _exactly)
     return converter
+
+
+def _subclasses(kind: type) -> list[type]:
+    return [sub for child in kind.__subclasses__() for sub in (child, *_subclasses(child))]
 
 
 def _exactly(value: Any, kind: type) -> Any:

@@ -27,14 +27,16 @@ def load_experiment(path: pathlib.Path, *, method: str | None = None) -> Config:
     if method is not None and method not in METHODS:
         raise errors.unknown("method", method, METHODS)
     with _importing_from(path.parent.resolve()):
-        spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+        name = f"experiment_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
             raise UserError(f"{path} is no Python file; an experiment ends in .py.")
-        module = importlib.util.module_from_spec(spec)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         if not callable(getattr(module, "config", None)):
             raise UserError(f"{path} defines no config(method=...) that returns a Config.")
         config = module.config() if method is None else module.config(method)
+    sys.modules[name] = module  # whose classes are looked up by name, a method's for instance
     if not isinstance(config, Config):
         raise UserError(f"config() of {path} returned {type(config).__name__}, not a Config.")
     return config

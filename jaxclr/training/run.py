@@ -10,14 +10,15 @@ from typing import Any
 
 from jaxclr.errors import UserError
 from jaxclr.training import config as configs
+from jaxclr.training import own_methods
 from jaxclr.training.config import Config
 from jaxclr.training.files import locked, write_atomically, writing
 
 _LOCK = ".lock"
 # What a process leaves that dies before it has written a configuration: the folder is still as good as empty.
-_NOTHING = {_LOCK, ".config.json.part"}
+_NOTHING = {_LOCK, "method.py", ".method.py.part", ".config.json.part"}
 # The configuration goes last: until then a folder that is being cleared is a run.
-_OURS = ("metrics.jsonl", "checkpoints", "evaluation.json", "bad_step.json", "tensorboard", "config.json")
+_OURS = ("metrics.jsonl", "checkpoints", "evaluation.json", "bad_step.json", "tensorboard", "method.py", "config.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Run:
     @property
     def bad_step(self) -> pathlib.Path:
         return self.folder / "bad_step.json"
+
+    @property
+    def method(self) -> pathlib.Path:
+        """The source of a method that the user's experiment defines; absent for ours."""
+        return self.folder / "method.py"
 
     @property
     def exists(self) -> bool:
@@ -80,6 +86,8 @@ class Run:
         if not path.is_file():
             raise UserError(f"{self.folder} is no run: it has no config.json. Give the folder of a run.")
         try:
+            if self.method.is_file():
+                own_methods.define(self.method)
             return configs.from_json(path.read_text())
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
@@ -101,6 +109,8 @@ class Run:
                 path = self.folder / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             self.folder.mkdir(parents=True, exist_ok=True)
+            if source := own_methods.own_source(config.method):
+                write_atomically(self.method, source.read_text())
             write_atomically(self.folder / "config.json", configs.to_json(config))
 
     def _check_ours(self) -> None:
