@@ -359,7 +359,7 @@ def _count(name: str, text: str) -> int:
 
 def _needs(kind: type[Method]) -> str:
     """What a method asks of the data, in brackets."""
-    views = f"{kind.views}{' or more' * kind.more_views} views"
+    views = f"{kind.views}{' or more' * kind.more_views} view{'s' * (kind.views > 1 or kind.more_views)}"
     return f"[{views}{', labels' * kind.needs_labels}]"
 
 
