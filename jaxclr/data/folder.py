@@ -68,7 +68,8 @@ class _Paths:
 
     def __init__(self, folder: str, files: Files):
         self._folder = folder
-        self._names = np.array([os.fsencode(os.path.relpath(path, folder)) for path in files.paths])
+        above = os.path.join(folder, "")
+        self._names = np.array([os.fsencode(path.removeprefix(above)) for path in files.paths])
         self._labels = files.labels
 
     def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
