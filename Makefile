@@ -17,10 +17,10 @@ demo: setup
 	$(VENV)/bin/jaxclr train experiments/digits.py --method $(METHOD) --out $(RUN) --overwrite
 
 test: setup
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not full"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not full"
 
 test-full: setup
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
 
 # Tables on the terminal, figures and plots in build/bench. The pod benchmark needs the TPU's compiler, not a TPU.
 bench: setup build/libtpu

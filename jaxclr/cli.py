@@ -157,7 +157,7 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
     labelled_splits(session.dataset)
     with run.locked():
         with Checkpoints(run.checkpoints) as checkpoints:
-            state = checkpoints.restore(session.init_state(), say=functools.partial(_say, console))
+            state = checkpoints.restore(session.state_shape(), say=functools.partial(_say, console))
         _evaluate(session, run, state, console, baselines=options.baselines)
 
 

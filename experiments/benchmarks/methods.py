@@ -57,7 +57,8 @@ def main(options: Options) -> None:
     results = {}
     for name in options.only:
         with tempfile.TemporaryDirectory() as folder:
-            results[name] = measure(configuration(name, options.steps), pathlib.Path(folder) / "run", options.steps)
+            session = training.open_session(configuration(name, options.steps))
+            results[name] = measure(session, pathlib.Path(folder) / "run", options.steps)[1]
     record = {"machine": machine(), "steps": options.steps, "methods": results}
     console = rich.console.Console()
     console.print(machine_table(record["machine"]))
@@ -74,17 +75,17 @@ def configuration(name: str, steps: int) -> Config:
     )
 
 
-def measure(config: Config, folder: pathlib.Path, steps: int) -> dict[str, float]:
-    """Losses at both ends of the training, what became of the embeddings, and the seconds that it took."""
-    session = training.open_session(config)
+def measure(session: Session, folder: pathlib.Path, steps: int) -> tuple[State, dict[str, float]]:
+    """The state after so many steps, and the losses at both ends, what became of the embeddings, and the seconds."""
     run = Run(folder)
     run.create(session.config, overwrite=False)
     started = time.perf_counter()
     state = training.train(session, run, console=rich.console.Console(file=io.StringIO()), stop_after=steps)
     seconds = time.perf_counter() - started
-    losses = [json.loads(line)["loss"] for line in run.metrics.read_text().splitlines()]
+    lines = map(json.loads, run.metrics.read_text().splitlines())
+    losses = [line["loss"] for line in lines if "loss" in line]
     embeddings = embed(session, state)
-    return {
+    return state, {
         "first_loss": statistics.mean(losses[:ENDS]),
         "last_loss": statistics.mean(losses[-ENDS:]),
         "effective_rank": float(effective_rank(embeddings)),

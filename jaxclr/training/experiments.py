@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import inspect
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ def load_experiment(path: pathlib.Path, *, method: str | None = None) -> Config:
         spec.loader.exec_module(module)
         if not callable(getattr(module, "config", None)):
             raise UserError(f"{path} defines no config(method=...) that returns a Config.")
+        if method is not None and not inspect.signature(module.config).parameters:
+            raise UserError(f"config() of {path} takes no method: leave --method out, or take another experiment.")
         config = module.config() if method is None else module.config(method)
     sys.modules[name] = module  # whose classes are looked up by name, a method's for instance
     if not isinstance(config, Config):

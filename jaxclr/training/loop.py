@@ -63,10 +63,10 @@ def train(
     # Virtual CPU devices share one pool of threads: with two collectives in flight they wait for each other for ever.
     one_at_a_time = session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
     with StopSignals() as signals, Checkpoints(run.checkpoints, keep=config.keep) as checkpoints:
-        state = session.init_state()
         if checkpoints.latest is not None:
-            state = checkpoints.restore(state, say=console.print).replace(bad_step=state.bad_step)
+            state = checkpoints.restore(session.state_shape(), say=console.print)
         else:
+            state = session.init_state()
             digests(state)  # compiled now, not while the first save holds the steps up
         start = int(state.step)
         step_fn, refreshed = compile_step(session), compile_refresh(session)

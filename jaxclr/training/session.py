@@ -55,6 +55,12 @@ class Session(NamedTuple):
         state = init_state(self.recipe, shape)
         return jax.device_put(state, NamedSharding(self.mesh, P()))
 
+    def state_shape(self) -> State:
+        """Shapes, types and layout of a state, without its arrays."""
+        everywhere = NamedSharding(self.mesh, P())
+        laid = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
+        return jax.tree.map(laid, jax.eval_shape(self.init_state))
+
 
 def open_session(config: Config) -> Session:
     """Loads the data, measures its channels where the configuration leaves that open, and checks what fits what.

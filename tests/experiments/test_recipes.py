@@ -1,18 +1,22 @@
 """The recipes: they load, are what their name and docstring say, and survive config.json."""
 
 import ast
+import dataclasses
 import pathlib
 
 import pytest
 
 from jaxclr.encoders import Mlp
+from jaxclr.errors import UserError
 from jaxclr.methods import METHODS, MomentumEncoder
+from jaxclr.training import Run
 from jaxclr.training.config import from_json, to_json
 from jaxclr.training.experiments import load_experiment
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 RECIPES = sorted(FOLDER.glob("*.py"))
-SHARED = [path for path in RECIPES if "_" not in path.stem]  # of any method
+OWN = FOLDER / "margin.py"  # of a method that it defines itself
+SHARED = [path for path in RECIPES if "_" not in path.stem and path != OWN]  # of any method
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -24,11 +28,11 @@ def test_a_recipe_loads_and_survives_json(path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_docstring_states_the_command(path):
     docstring = ast.get_docstring(ast.parse(path.read_text()))
-    assert f"\njaxclr train experiments/{path.name} " in docstring.replace("\n    ", "\n")
+    assert f"\njaxclr train experiments/{path.name}" in docstring.replace("\n    ", "\n")
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in RECIPES if path not in SHARED], ids=lambda path: path.stem
+    "path", [path for path in RECIPES if path not in (*SHARED, OWN)], ids=lambda path: path.stem
 )
 def test_a_file_is_named_after_its_method(path):
     named = max((name for name in METHODS if path.stem.endswith(f"_{name}")), key=len)
@@ -41,6 +45,17 @@ def test_a_shared_recipe_takes_any_method(path, method):
     config = load_experiment(path, method=method)
     assert type(config.method) is METHODS[method]
     assert from_json(to_json(config)) == config
+
+
+def test_a_run_keeps_the_source_of_its_own_method(tmp_path):
+    with pytest.raises(UserError, match="margin.py takes no method"):
+        load_experiment(OWN, method="simclr")
+    config = load_experiment(OWN)
+    run = Run(tmp_path / "run")
+    run.create(config, overwrite=False)
+    read = run.config().method
+    assert type(read).__name__ == "Margin" and type(read) is not type(config.method)
+    assert dataclasses.asdict(read) == dataclasses.asdict(config.method)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -13,10 +13,15 @@ from jax.test_util import check_grads
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 ENTRIES = entries()
-every_loss = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-every_streaming_loss = pytest.mark.parametrize(
-    "entry", [entry for entry in ENTRIES if entry.streams], ids=lambda entry: entry.name
-)
+
+
+def together(entry, *more, marks=()):
+    """Tests of an entry run in one process, which compiles it once."""
+    name = "-".join([entry.name, *(one.name for one in more)])
+    return pytest.param(entry, *more, id=name, marks=(pytest.mark.xdist_group(entry.name), *marks))
+
+
+every_loss = pytest.mark.parametrize("entry", map(together, ENTRIES))
 
 
 @functools.cache
@@ -59,11 +64,12 @@ def test_value_in_float32_is_compiled_once(entry):
     assert len(traces) <= 1
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(jnp.float64, 1e-9), (jnp.float32, 1e-5)])
 @pytest.mark.parametrize(
-    "entry, golden",
-    [(entry, golden) for entry in ENTRIES for golden in entry.golden],
-    ids=lambda value: value.name,
+    "dtype, tolerance",
+    [(jnp.float64, 1e-9), pytest.param(jnp.float32, 1e-5, marks=pytest.mark.full)],
+)
+@pytest.mark.parametrize(
+    "entry, golden", [together(entry, golden) for entry in ENTRIES for golden in entry.golden]
 )
 def test_official_values_and_gradients(entry, golden, dtype, tolerance):
     places = range(len(golden.row["grad_norms"])) if golden.places is None else golden.places
@@ -107,29 +113,25 @@ def assert_same_on_devices(entry, loss, devices, how, names=("batch",)):
             np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-12)
 
 
-# One axis under pmap, two under shard_map; the rest in the full grid.
+# One axis under pmap, two under shard_map; the rest in the full grid. On one device so few rows are dense.
 GRID = (
-    (2, "pmap", ("batch",)),
-    (8, "shard_map", ("slice", "chip")),
+    (2, "pmap", ("batch",), "streamed"),
+    (8, "shard_map", ("slice", "chip"), "ring"),
     *(
-        pytest.param(devices, how, ("batch",), marks=pytest.mark.full)
+        pytest.param(devices, how, ("batch",), implementation, marks=pytest.mark.full)
         for devices in (1, 2, 8)
         for how in ("pmap", "shard_map")
+        for implementation in ("dense", "streamed", "ring")
     ),
 )
 
 
+@pytest.mark.parametrize("devices, how, names, implementation", GRID, ids=str)
 @every_loss
-@pytest.mark.parametrize("devices, how, names", GRID, ids=str)
-def test_devices_share_one_loss(entry, devices, how, names):
-    assert_same_on_devices(entry, entry, devices, how, names)
-
-
-@pytest.mark.parametrize("implementation", ["streamed", "ring"])
-@every_streaming_loss
-def test_implementations_share_one_loss(entry, implementation):
-    other = dataclasses.replace(entry, settings={**entry.settings, "implementation": implementation})
-    assert_same_on_devices(entry, other, 8, "shard_map")
+def test_devices_and_implementations_share_one_loss(entry, devices, how, names, implementation):
+    settings = {**entry.settings, **({"implementation": implementation} if entry.streams else {})}
+    spread = dataclasses.replace(entry, settings=settings)
+    assert_same_on_devices(entry, spread, devices, how, names)
 
 
 @every_loss

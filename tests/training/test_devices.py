@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from distributed import PAIRWISE, REST
-from tiny import distance, run_steps, tiny_config
+from tiny import QUICK, distance, run_steps, tiny_config
 
 from jaxclr.methods import METHODS
 
-# A step that compiles three times takes long: of the others the quick suite holds objective and state alone
+# A step that compiles three times takes long: of others than QUICK the short suite holds objective and state alone
 # (tests/methods/test_global_batch.py).
-QUICK = ("byol", "moco_v3", "sim_affinity", "sim_siam", "sim_trace", "sim_trace_plain", "sim_whitening", "simclr")
 every_method = pytest.mark.parametrize(
     "method",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in METHODS],
