@@ -9,6 +9,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Two workers on two cores: a second BLAS thread of each only waits for the other's.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
+import gc
+
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -21,3 +23,20 @@ def strict_promotion():
     """Types never mix in silence: for the core, which promises what it computes in."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+# Thousands of compiled functions slow the garbage collector, and with it every trace, to a crawl: a process forgets them
+# now and then, and collects seldom.
+gc.set_threshold(50_000, 20, 20)
+FORGET_AFTER = 60
+ran = 0
+
+
+@pytest.fixture(autouse=True)
+def forgetting():
+    yield
+    global ran
+    ran += 1
+    if ran % FORGET_AFTER == 0:
+        jax.clear_caches()
+        gc.collect()

@@ -24,12 +24,12 @@ def together(entry, *more, marks=()):
 every_loss = pytest.mark.parametrize("entry", map(together, ENTRIES))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)
 def compiled(entry):
     return jax.jit(jax.value_and_grad(entry, entry.floats))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)
 def value_of(entry):
     """The compiled loss, and a list that grows whenever it is traced."""
     traces = []
