@@ -60,6 +60,14 @@ def test_memory_and_collectives_are_told(benchmark, rows, devices, tmp_path):
     written(benchmark("measure"), record, memory.plot, tmp_path)
 
 
+def test_a_run_that_is_killed_comes_to_the_same_bits(benchmark):
+    faults = benchmark("faults")
+    record = faults.measure(faults.Options(rounds=3, epochs=30))
+    assert sum(len(run["deaths"]) for run in record["runs"]) == 3
+    assert record["lost"] == 0, record["runs"]
+    assert "lost, at most 0: met" in told([faults.table(record)])
+
+
 def written(measure, record, plot, folder):
     pytest.importorskip("matplotlib")
     measure.save(record, plot(record), folder / "out", "figures")
