@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxclr import cli
+from jaxclr.training import Run
 
 DIGITS = str(pathlib.Path(__file__).parents[1] / "experiments" / "digits.py")
 TINY = [
@@ -86,12 +87,15 @@ def test_train_resume_evaluate(capsys, tmp_path):
     assert set(record["features"]) == {"raw pixels", "untrained", "trained"}
     assert len(record["features"]["raw pixels"]["5 labels"]["accuracies"]) == 10
 
-    assert "holds a run already" in mistake(capsys, "train", DIGITS, "--out", run, *TINY)
-    other = mistake(capsys, "train", DIGITS, "--out", run, *TINY, "--resume", "--seed", "1")
+    assert "and it is finished" in mistake(capsys, "train", DIGITS, "--out", run, *TINY)
+    other = mistake(capsys, "train", DIGITS, "--out", run, *TINY, "--seed", "1")
     assert "another configuration: seed: 0 is now 1" in other
     assert (run / "metrics.jsonl").read_text() == before
 
     (run / "evaluation.json").unlink()
+    with Run(run).locked():
+        assert "is in use by process" in mistake(capsys, "evaluate", run)
+        assert "is in use by process" in mistake(capsys, "train", DIGITS, "--out", run, *TINY)
     cli.main(["evaluate", str(run), "--no-baselines"])
     assert set(json.loads((run / "evaluation.json").read_text())["features"]) == {"trained"}
 
@@ -102,6 +106,10 @@ def test_train_resume_evaluate(capsys, tmp_path):
     for checkpoint in (run / "checkpoints").iterdir():
         checkpoint.rename(run / checkpoint.name)
     assert "no complete checkpoint" in mistake(capsys, "evaluate", run)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.png").touch()
+    assert "no run" in mistake(capsys, "train", DIGITS, "--out", tmp_path / "photos", *TINY)
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["1.png"]
 
 
 def test_help_shows_every_field_and_its_default():

@@ -70,7 +70,9 @@ class _Records:
 
     def __init__(self, builder, split: str, image_key: str, label_key: str | None):
         self.name = f"{builder.info.full_name} {split}"
-        self.paths = builder.info.splits[split].filepaths
+        info = builder.info.splits[split]
+        self.paths = [str(path) for path in info.filepaths]
+        self.ends = np.cumsum(info.shard_lengths)  # rows up to the end of each file
         self.image_key, self.label_key = image_key, label_key
         self.source = builder.as_data_source(split=split, deserialize_method=RAW)
 
@@ -85,7 +87,7 @@ class _Records:
                 for record in self.source.__getitems__(rows)
             ]
         except Exception as error:  # RuntimeError of the reader, DecodeError of the parser.
-            raise self._damaged(_first_line(error)) from error
+            raise self._damaged(self._unreadable(rows), _first_line(error)) from error
         pairs = []
         for row, example in zip(rows, examples, strict=True):
             feature = example.features.feature
@@ -93,7 +95,7 @@ class _Records:
             label = feature[self.label_key].int64_list.value if self.label_key else [-1]
             # The reader gives empty records beyond the end of a file that was cut off.
             if len(image) != 1 or len(label) != 1:
-                raise self._damaged(f"record {row} is empty")
+                raise self._damaged(row, f"record {row} is empty")
             file = Encoded(f"{self.name} record {row}", functools.partial(io.BytesIO, image[0]))
             pairs.append((file, label[0]))
         return pairs
@@ -106,10 +108,20 @@ class _Records:
             labels += [label for _, label in pairs]
             yield [file for file, _ in pairs]
 
-    def _damaged(self, reason: str) -> UserError:
+    def _unreadable(self, rows: list[int]) -> int:
+        """The first row that cannot be read alone, or the first of all if each can."""
+        for row in rows:
+            try:
+                tf_example_pb2.Example.FromString(self.source.__getitems__([row])[0])
+            except Exception:  # As above.
+                return row
+        return rows[0]
+
+    def _damaged(self, row: int, reason: str) -> UserError:
+        path = self.paths[int(np.searchsorted(self.ends, row, side="right"))]
         return UserError(
-            f"{self.name} cannot be read from {abbreviate(list(map(str, self.paths)), 2)}: "
-            f"{reason}. Delete the folder and prepare the data set again."
+            f"{self.name} cannot be read from {path}: {reason}. "
+            "Delete the folder and prepare the data set again."
         )
 
 

@@ -1,6 +1,8 @@
 """Checkpoints of a run: written in the background by Orbax, complete or absent, and proven when they are read."""
 
+import errno
 import json
+import os
 import pathlib
 import shutil
 import time
@@ -9,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from jaxclr.errors import UserError
@@ -37,8 +40,18 @@ class Checkpoints:
             cleanup_tmp_directories=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
+        # Orbax would share the writing of replicated arrays out among devices, and for that compile a slice of every leaf on
+        # each of them while the first save holds the steps up.
+        arrays = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
+        registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+        handlers = {
+            "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
+            "proof": ocp.JsonCheckpointHandler(),
+        }
         self._folder = folder
-        self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+        self._manager = ocp.CheckpointManager(
+            folder.resolve(), options=options, item_handlers=handlers
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +87,7 @@ class Checkpoints:
         }
         proof = {"leaves": leaves, "crc32": _crc32(leaves)}
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), proof=ocp.args.JsonSave(proof)
+            state=ocp.args.PyTreeSave(jax.tree.map(_raw, state)), proof=ocp.args.JsonSave(proof)
         )
         try:
             self._manager.save(step, args=args, force=True)
@@ -94,6 +107,7 @@ class Checkpoints:
         Raises:
           UserError: there is no checkpoint, none is undamaged, or the newest one is of another structure.
         """
+        self.wait()
         steps = sorted(self._manager.all_steps(), reverse=True)
         damaged: dict[int, str] = {}
         for step in self._whole_first(steps, damaged):
@@ -139,6 +153,9 @@ class Checkpoints:
             self.wait()
         finally:
             self._manager.close()
+            # A part of a checkpoint is of no use, and the disk may be full of it.
+            for part in self._folder.glob(_TEMPORARY) if jax.process_index() == 0 else ():
+                shutil.rmtree(part, ignore_errors=True)
 
     def _whole_first(self, steps: list[int], damaged: dict[int, str]) -> Iterator[int]:
         """The steps with an undamaged folder, then the others, which are added to those damaged: the file may not matter."""
@@ -159,9 +176,10 @@ class Checkpoints:
         if proof["crc32"] != _crc32(saved):
             raise ValueError("its list of leaves was altered")
         self._check_structure(step, saved, _kinds(like))
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        state = self._manager.restore(step, args=args).state
+        abstract = jax.tree.map(lambda leaf: ocp.utils.to_shape_dtype_struct(_raw(leaf)), like)
+        placed = ocp.checkpoint_utils.construct_restore_args(abstract)
+        args = ocp.args.Composite(state=ocp.args.PyTreeRestore(abstract, restore_args=placed))
+        state = jax.tree.map(_typed, self._manager.restore(step, args=args).state, like)
         wrong = [name for name, digest in digests(state).items() if digest != saved[name]["digest"]]
         if wrong:
             more = f" and {len(wrong) - 1} more" * (len(wrong) > 1)
@@ -196,13 +214,23 @@ class Checkpoints:
         return place
 
     def _unwritable(self, error: Exception) -> UserError:
-        # A part of a checkpoint is of no use, and the disk may be full of it.
-        for part in self._folder.glob(_TEMPORARY):
-            shutil.rmtree(part, ignore_errors=True)
         return UserError(
             f"A checkpoint could not be written to {self._folder}: {_reason(error)}. "
             "Those before it are whole: free some space or mend the permissions, then run the same command again."
         )
+
+
+def _raw(leaf: jax.Array) -> jax.Array:
+    """What is written of a leaf: of typed keys their words."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _typed(raw: jax.Array, like: jax.Array) -> jax.Array:
+    return jax.random.wrap_key_data(raw, impl=jax.random.key_impl(like)) if _is_key(like) else raw
+
+
+def _is_key(leaf: jax.Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _kinds(state: State) -> dict[str, dict[str, Any]]:
@@ -222,7 +250,10 @@ def _crc32(leaves: dict[str, Any]) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what an error says."""
-    lines = str(error).strip().splitlines()
-    said = lines[0] if lines else type(error).__name__
-    return (said if len(said) <= 200 else f"{said[:200]} ...").rstrip(".:")
+    """What the file system refused, if that is what an error says somewhere, or else its first line."""
+    said = str(error).strip()
+    for refused in map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)):
+        if refused in said:
+            return refused
+    line = said.splitlines()[0] if said else type(error).__name__
+    return (line if len(line) <= 200 else f"{line[:200]} ...").rstrip(".:")

@@ -11,6 +11,8 @@ Array = jax.Array
 def digests(tree: Any) -> dict[str, str]:
     """Eight hexadecimal digits for each leaf, by its path; they depend on every bit and its place, not on the devices.
 
+    Of a replicated leaf the copy on this process's first device is read.
+
     Leaves that differ in one 32-bit word have different digests for certain; otherwise two that differ share one with
     probability 2**-32.
 
@@ -21,11 +23,17 @@ def digests(tree: Any) -> dict[str, str]:
       A digest by the path of its leaf, such as ".params['encoder']['kernel']".
     """
     leaves = jax.tree.leaves_with_path(tree)
-    values = jax.device_get([_digest(leaf) for _, leaf in leaves])
+    values = jax.device_get([_digest(_one_copy(leaf)) for _, leaf in leaves])
     return {
         jax.tree_util.keystr(path): f"{value:08x}"
         for (path, _), value in zip(leaves, values, strict=True)
     }
+
+
+def _one_copy(leaf: Array) -> Array:
+    """A replicated array as it is on one device, whose work is enough; another one as it is."""
+    replicated = isinstance(leaf, jax.Array) and leaf.is_fully_replicated
+    return leaf.addressable_data(0) if replicated else leaf
 
 
 @jax.jit

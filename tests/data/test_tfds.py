@@ -37,6 +37,7 @@ def _prepare(
     label=None,
     encode=_png,
     version="1.0.0",
+    shards=1,
 ):
     """Writes a prepared data set; returns the images of each split."""
     folder = root / name / version
@@ -58,8 +59,11 @@ def _prepare(
         (folder / "label.labels.txt").write_text("circle\nsquare\nstar\n")
     infos = []
     for split, count in splits:
-        path = folder / f"{name}-{split}.{file_format}-00000-of-00001"
-        writer = ArrayRecordWriter(str(path), "group_size:1")
+        paths = [
+            folder / f"{name}-{split}.{file_format}-{shard:05d}-of-{shards:05d}"
+            for shard in range(shards)
+        ]
+        writers = [ArrayRecordWriter(str(path), "group_size:1") for path in paths]
         images[split] = []
         for row in range(count):
             height, width, depth = (side or 5 + row % 2 for side in shape)
@@ -72,12 +76,13 @@ def _prepare(
             if labelled:
                 value = row % 3 if label is None or split == "train" else label
                 feature["label"].int64_list.value.append(value)
-            writer.write(example.SerializeToString())
-        writer.close()
+            writers[row * shards // count].write(example.SerializeToString())
+        for writer in writers:
+            writer.close()
         infos.append(
             {
                 "name": split,
-                "shardLengths": [str(count)],
+                "shardLengths": [str(count // shards)] * shards,
                 "numBytes": "1",
                 "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
             }
@@ -194,8 +199,8 @@ def test_another_format(tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncated", "zeroed", "missing"])
 def test_damaged_files(tmp_path, damage):
-    _prepare(tmp_path)
-    path = next((tmp_path / "tiny_shapes" / "1.0.0").glob("*train*"))
+    _prepare(tmp_path, shards=4)
+    path = tmp_path / "tiny_shapes" / "1.0.0" / "tiny_shapes-train.array_record-00002-of-00004"
     content = path.read_bytes()
     if damage == "missing":
         path.unlink()
@@ -204,7 +209,7 @@ def test_damaged_files(tmp_path, damage):
     else:
         middle = len(content) // 3
         path.write_bytes(content[:100] + bytes(middle) + content[100 + middle :])
-    with pytest.raises(UserError, match="train cannot be read from .*tiny_shapes-train.*prepare"):
+    with pytest.raises(UserError, match="train cannot be read from .*tiny_shapes-train.array_record-00002.*prepare"):
         _load(tmp_path)
 
 

@@ -71,6 +71,14 @@ def test_input_is_measured(benchmark):
     assert "s to list 200 files" in text and "at most 20: " in text
 
 
+def test_a_run_that_is_killed_comes_to_the_same_bits(benchmark):
+    faults = benchmark("faults")
+    record = faults.measure(faults.Options(rounds=3, epochs=30))
+    assert sum(len(run["deaths"]) for run in record["runs"]) == 3
+    assert record["lost"] == 0, record["runs"]
+    assert "lost, at most 0: met" in told([faults.table(record)])
+
+
 def written(measure, record, plot, folder):
     pytest.importorskip("matplotlib")
     measure.save(record, plot(record), folder / "out", "figures")

@@ -15,6 +15,7 @@ from jaxclr import training
 from jaxclr.augment import AUGMENTATIONS
 from jaxclr.errors import UserError
 from jaxclr.training import loop
+from jaxclr.training.batches import resident, resident_batches
 from jaxclr.training.checkpoints import Checkpoints
 from jaxclr.training.evaluate import monitor
 from jaxclr.training.optimizers import make_optimizer
@@ -37,8 +38,17 @@ def uninterrupted(session, tmp_path_factory):
 
 
 def metrics(run):
+    """The lines of metrics.jsonl without what a clock measured."""
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+    clocked = ("images_per_second", "checkpoint_seconds")
+    lines = [{k: v for k, v in line.items() if k not in clocked} for line in lines]
+    return [line for line in lines if len(line) > 1]
+
+
+def blocked(run):
+    """Seconds that each save held the steps up, by step."""
+    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    return {line["step"]: line["checkpoint_seconds"] for line in lines if "checkpoint_seconds" in line}
 
 
 def test_a_stopped_run_resumes_to_the_same_bits(session, uninterrupted, tmp_path):
@@ -62,6 +72,7 @@ def test_logs_checkpoints_and_events_are_there(session, uninterrupted):
     assert {"loss", "grad_norm", "learning_rate"} < metrics(run)[0].keys()
     assert int(state.step) == session.steps == 22
     assert sorted(p.name for p in run.checkpoints.iterdir()) == ["11", "22"]
+    assert blocked(run).keys() == {11, 22} and min(blocked(run).values()) > 0
     assert list(run.tensorboard.glob("events*"))
     assert run.config() == session.config
 
@@ -100,10 +111,15 @@ def test_what_is_not_finite_stops_with_the_last_good_state(session, tmp_path, br
     run.create(session.config, overwrite=False)
     with pytest.raises(UserError, match=f"not finite at step {step}. The state before it is kept"):
         training.train(broken, run, console=QUIET)
-    kept = Checkpoints(run.checkpoints)
-    state = kept.restore(session.init_state())
-    assert int(state.step) == kept.latest == step and state.bad_step == -1
+    with Checkpoints(run.checkpoints) as kept:
+        state = kept.restore(session.init_state(), say=pytest.fail)
+        assert int(state.step) == kept.latest == step and state.bad_step == -1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    seen = json.loads(run.bad_step.read_text())
+    assert (seen["step"], seen["seed"]) == (step, CONFIG.seed)
+    whole = resident(session.dataset.train, session.mesh)
+    batches = resident_batches(whole, batch_size=128, seed=CONFIG.seed, mesh=session.mesh, start=step)
+    np.testing.assert_array_equal(seen["images"], next(batches).indices)
 
 
 def test_knn_is_measured_on_the_way(session, tmp_path):

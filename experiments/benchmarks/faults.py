@@ -1,0 +1,217 @@
+"""Death at any moment: a run that is killed again and again, resumed by the same command, against one that is left alone.
+
+    python experiments/benchmarks/faults.py [--rounds 50] [--seed 0] [--out FILE.json]
+
+Each round starts `jaxclr train` on 320 digits in a process of its own and kills it (SIGKILL) at a random moment: while it
+starts, between steps, while a checkpoint is being written, or while the trained encoder is probed. A run that gets to its
+end is compared with the undisturbed one, bit for bit, by the digests of all leaves of its last checkpoint and by its
+evaluation, and another one begins. A run is lost if it differs or if the command refuses to go on. The last run is left
+to end by itself. A round takes ten seconds or so on one core.
+"""
+
+import dataclasses
+import json
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.table
+import tyro
+from measure import machine, machine_table, verdict
+from sklearn.datasets import load_digits
+
+ROOT = pathlib.Path(__file__).parents[2]
+PHASES = ("start", "steps", "checkpoint", "evaluation")
+POLL_SECONDS = 0.002
+TINY = (
+    *("--warmup-epochs", "0", "--batch-size", "64", "--encoder.widths", "4", "8"),
+    *("--method.projector.hidden", "12", "--method.projector.out", "8"),
+    *("--method.predictor.hidden", "12", "--method.predictor.out", "8"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """A run that is killed again and again against one that is left alone."""
+
+    rounds: int = 50
+    """Deaths."""
+
+    epochs: int = 100
+    """Epochs of four steps, with a checkpoint every tenth and a look at kNN every twenty-fifth."""
+
+    seed: int = 0
+    """Of the moments."""
+
+    out: pathlib.Path | None = None
+    """File for the figures, as JSON."""
+
+
+class Command:
+    """`jaxclr train` into a folder, as often as it takes.
+
+    Args:
+      folder: of the run.
+      data: the .npz of images.
+      epochs: of the run.
+    """
+
+    def __init__(self, folder: pathlib.Path, data: pathlib.Path, *, epochs: int):
+        experiment = str(ROOT / "experiments" / "digits.py")
+        every = ("--checkpoint-every", str(min(10, epochs)), "--evaluate-every", str(min(25, epochs)))
+        source = ("--data.source", f"npz:{data}", "--data.test-fraction", "0.2")
+        length = ("--epochs", str(epochs))
+        self._arguments = ["train", experiment, "--out", str(folder), *length, *every, *source, *TINY]
+        self._folder = folder
+        self.steps = 4 * epochs
+
+    def start(self) -> subprocess.Popen:
+        program = [sys.executable, "-m", "jaxclr", *self._arguments]
+        return subprocess.Popen(
+            program, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+    def reached(self) -> Mapping[str, Callable[[], bool]]:
+        """For each phase whether a process that starts now is in it, as far as its folder shows."""
+        checkpoints, metrics = self._folder / "checkpoints", self._folder / "metrics.jsonl"
+        lines = len(_lines(metrics))
+        return {
+            "start": lambda: True,
+            "steps": lambda: len(_lines(metrics)) > lines,
+            "checkpoint": lambda: self.writing,
+            "evaluation": (checkpoints / str(self.steps)).is_dir,
+        }
+
+    @property
+    def writing(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return any((self._folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+
+    @property
+    def newest(self) -> int:
+        """Step of the newest checkpoint, 0 without one."""
+        names = [path.name for path in (self._folder / "checkpoints").glob("*")]
+        return max((int(name) for name in names if name.isdecimal()), default=0)
+
+    def result(self) -> Any:
+        """What a finished run has come to: digests of all leaves, evaluation, and the metrics of each step."""
+        proof = self._folder / "checkpoints" / str(self.steps) / "proof" / "metadata"
+        evaluation = self._folder / "evaluation.json"
+        metrics = [json.loads(line) for line in _lines(self._folder / "metrics.jsonl")]
+        clocked = ("images_per_second", "checkpoint_seconds")
+        return (
+            json.loads(proof.read_text())["leaves"],
+            json.loads(evaluation.read_text()),
+            [{k: v for k, v in line.items() if k not in clocked} for line in metrics],
+        )
+
+
+def main(options: Options) -> None:
+    record = {"machine": machine(), **measure(options)}
+    console = rich.console.Console()
+    console.print(machine_table(record["machine"]))
+    console.print(table(record))
+    if options.out is not None:
+        options.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """Every death, and what became of the runs."""
+    moments = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        digits = load_digits()
+        images = digits.images[:320, :, :, None].astype(np.uint8)
+        np.savez(folder / "digits.npz", images=images, labels=digits.target[:320])
+        make = lambda label: Command(folder / label, folder / "digits.npz", epochs=options.epochs)
+        whole = make("whole")
+        lasting = time_phases(whole)
+        runs: list[dict[str, Any]] = []
+        deaths = 0
+        while deaths < options.rounds:
+            command = make(f"run-{len(runs)}")
+            phases = PHASES[deaths % len(PHASES) :] + PHASES * options.rounds
+            run = live(command, phases[: options.rounds - deaths], lasting, moments)
+            run["same"] = run["error"] is None and command.result() == whole.result()
+            runs.append(run)
+            deaths += len(run["deaths"])
+    lost = sum(not run["same"] for run in runs)
+    return {"steps": whole.steps, "seconds": lasting, "runs": runs, "lost": lost}
+
+
+def time_phases(command: Command) -> dict[str, float]:
+    """How long the phases of an undisturbed run last, in seconds; a death during a checkpoint comes within 0.1 s."""
+    reached, started = command.reached(), time.perf_counter()
+    process, began = command.start(), {}
+    while process.poll() is None:
+        for phase in ("steps", "evaluation"):
+            if phase not in began and reached[phase]():
+                began[phase] = time.perf_counter()
+        time.sleep(POLL_SECONDS)
+    if process.returncode:
+        sys.exit(f"The undisturbed run failed: {process.stderr.read()}")
+    process.stderr.close()
+    ended = time.perf_counter()
+    return {
+        "start": round(began["steps"] - started, 3),
+        "steps": round(began["evaluation"] - began["steps"], 3),
+        "checkpoint": 0.1,
+        "evaluation": round(ended - began["evaluation"], 3),
+    }
+
+
+def live(
+    command: Command, phases: Sequence[str], lasting: Mapping[str, float], moments: random.Random
+) -> dict[str, Any]:
+    """One run to its end: each process dies in the next phase, until one comes to the end or refuses to go on."""
+    deaths: list[dict[str, Any]] = []
+    while True:
+        phase = phases[len(deaths)] if len(deaths) < len(phases) else None
+        reached, process = command.reached(), command.start()
+        if phase is not None:
+            while process.poll() is None and not reached[phase]():
+                time.sleep(POLL_SECONDS)
+            try:
+                process.wait(moments.uniform(0, lasting[phase]))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        error = process.communicate()[1]
+        if process.returncode != -signal.SIGKILL:
+            return {"deaths": deaths, "error": error.strip() if process.returncode else None}
+        deaths.append({"phase": phase, "newest": command.newest, "writing": command.writing})
+
+
+def table(record: Mapping[str, Any]) -> rich.table.Table:
+    """Deaths by phase, and the runs, for a person to read."""
+    deaths = [death for run in record["runs"] for death in run["deaths"]]
+    shown = rich.table.Table(
+        f"{record['steps']} steps on digits", "deaths", "half a checkpoint left", title_justify="left"
+    )
+    for phase in PHASES:
+        here = [death for death in deaths if death["phase"] == phase]
+        shown.add_row(phase, str(len(here)), str(sum(death["writing"] for death in here)))
+    shown.add_section()
+    shown.add_row("all", str(len(deaths)), str(sum(death["writing"] for death in deaths)))
+    same = sum(run["same"] for run in record["runs"])
+    shown.add_row(f"runs, all to the same bits: {same} of {len(record['runs'])}", "", "")
+    shown.add_row(f"lost, {verdict(record['lost'], most=0)}", str(record["lost"]), "")
+    return shown
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,181 @@
+"""Damaged checkpoints: the one before is used, whatever became of the files, and what is saved next is in its place."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from jaxclr.errors import UserError
+from jaxclr.training import seals
+from jaxclr.training.checkpoints import Checkpoints
+from jaxclr.training.digests import digests
+
+OLD = {
+    "kernel": jnp.arange(600.0).reshape(20, 30) / 7,
+    "zeros": jnp.zeros(5, jnp.bfloat16),
+    "step": jnp.int32(1),
+    "key": jax.random.key(1),
+}
+NEW = {"kernel": OLD["kernel"] + 1, "zeros": OLD["zeros"], "step": jnp.int32(2), "key": jax.random.key(2)}
+
+
+def flip(data, place):
+    return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
+
+
+DAMAGES = {
+    "cut": lambda data: data[: len(data) // 2],
+    "emptied": lambda data: b"",
+    "zeroed": lambda data: bytes(len(data)),
+    "removed": lambda data: None,
+    "first bit": lambda data: flip(data, 0),
+    "middle bit": lambda data: flip(data, len(data) // 2),
+    "last bit": lambda data: flip(data, len(data) - 1),
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(OLD, 1)
+        checkpoints.save(NEW, 2)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "checkpoints")
+
+
+def restored(folder):
+    """What is restored, and what is said."""
+    said = []
+    with Checkpoints(folder) as checkpoints:
+        return checkpoints.restore(OLD, say=said.append), said
+
+
+def is_one_of_them(state):
+    step = int(state["step"])
+    assert digests(state) == digests({1: OLD, 2: NEW}[step])
+    return step
+
+
+def test_the_newest_comes_back_bit_for_bit(folder):
+    state, said = restored(folder)
+    assert is_one_of_them(state) == 2 and not said
+    assert jax.random.uniform(state["key"]) == jax.random.uniform(NEW["key"])
+
+
+def test_whatever_becomes_of_a_file(saved, tmp_path, capfd):
+    files = [path.relative_to(saved) for path in (saved / "2").rglob("*") if path.is_file()]
+    assert len(files) > 10
+    told = []
+    for index, file in enumerate(files):
+        for name, damage in DAMAGES.items():
+            folder = tmp_path / f"{index}{name}"
+            shutil.copytree(saved, folder)
+            content = damage((folder / file).read_bytes())
+            (folder / file).unlink() if content is None else (folder / file).write_bytes(content)
+            state, said = restored(folder)
+            step = is_one_of_them(state)
+            told += said
+            # What lies beside the items is Orbax's own, and of no consequence.
+            assert step == (2 if len(file.parts) == 2 and file.name != seals.NAME else 1), (file, name)
+            assert (folder / "damaged-2").exists() == (step == 1)
+            shutil.rmtree(folder)
+    assert all(line.startswith("Checkpoint 2 is damaged (") and "\n" not in line for line in told)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def replace_array(folder, state):
+    """Other arrays in a checkpoint with the proof of those that were saved, and a seal that is whole."""
+    with ocp.CheckpointManager(folder.parent / "other") as manager:
+        manager.save(2, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+    shutil.rmtree(folder / "2" / "state")
+    shutil.move(folder.parent / "other" / "2" / "state", folder / "2" / "state")
+    seals.seal(folder / "2")
+
+
+def test_arrays_that_orbax_restores_in_silence_are_held_against_their_digests(folder):
+    one_bit = np.asarray(NEW["kernel"]).copy()
+    one_bit.view(np.uint32)[3, 4] ^= 1
+    replace_array(folder, {**NEW, "kernel": jnp.asarray(one_bit), "key": jax.random.key_data(NEW["key"])})
+    state, said = restored(folder)
+    assert is_one_of_them(state) == 1
+    assert "damaged (['kernel'] differs from what was saved)" in said[0]
+
+
+def test_a_damaged_one_is_out_of_the_way_of_the_next(folder):
+    for copy in ("damaged-2", "damaged-2-2"):
+        (folder / "2" / "proof" / "metadata").write_text("{}")
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.restore(OLD, say=lambda _: None)
+            assert checkpoints.latest == 1
+            checkpoints.save(NEW, 2)
+        assert (folder / copy / "proof" / "metadata").read_text() == "{}"
+    assert is_one_of_them(restored(folder)[0]) == 2
+
+
+def test_the_only_one_serves_though_a_file_that_does_not_matter_is_damaged(folder):
+    shutil.rmtree(folder / "1")
+    (folder / "2" / "state" / "_sharding").unlink()
+    state, said = restored(folder)
+    assert is_one_of_them(state) == 2
+    assert said == ["Checkpoint 2 is used: its arrays are what was saved, though state/_sharding is missing."]
+
+
+def test_nothing_is_touched_where_none_is_whole(folder):
+    for step in "12":
+        (folder / step / "proof" / "metadata").unlink()
+    with pytest.raises(UserError, match="Every checkpoint in .* is damaged .2: proof/metadata is missing; 1: "):
+        restored(folder)
+    assert {path.name for path in folder.iterdir()} == {"1", "2"}
+
+
+def test_another_structure_is_no_damage(folder):
+    for other, told in (
+        ({**OLD, "kernel": jnp.zeros((20, 31))}, r"kernel'\] is float32\[20, 30\] there and float32\[20, 31\] here"),
+        ({**OLD, "bias": OLD["zeros"]}, r"bias'\] is absent there"),
+        ({"kernel": OLD["kernel"]}, "absent here"),
+    ):
+        with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match=told):
+            checkpoints.restore(other, say=pytest.fail)
+    assert {path.name for path in folder.iterdir()} == {"1", "2"}
+
+
+def test_a_save_that_fails_leaves_those_before_it(folder, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(seals, "seal", full)
+    with pytest.raises(UserError, match="could not be written to .*: No space left on device"):
+        with Checkpoints(folder, keep=1) as checkpoints:
+            checkpoints.save(NEW, 3)
+    assert {path.name for path in folder.iterdir()} == {"1", "2"}
+    assert is_one_of_them(restored(folder)[0]) == 2
+
+
+def test_a_part_left_by_a_process_that_died_is_no_checkpoint(folder):
+    shutil.copytree(folder / "2", folder / "3.orbax-checkpoint-tmp")
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.latest == 2
+        checkpoints.save(NEW, 3)
+    assert {path.name for path in folder.iterdir()} == {"2", "3"}
+    proof = json.loads((folder / "3" / "proof" / "metadata").read_text())
+    assert proof["leaves"]["['kernel']"]["digest"] == digests(NEW)["['kernel']"]
+
+
+def test_donated_buffers_do_not_change_what_is_written(tmp_path):
+    overwrite = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 0 - 1, tree), donate_argnums=0)
+    state = {"kernel": jnp.arange(1e6)}
+    want = digests(state)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, 1)
+        state = jax.block_until_ready(overwrite(state))
+        checkpoints.wait()
+        assert digests(checkpoints.restore(state, say=pytest.fail)) == want
