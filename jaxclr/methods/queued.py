@@ -8,7 +8,7 @@ import jax
 from jaxclr import losses
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp
-from jaxclr.methods.base import Method, MomentumEncoder, Outputs, Sizes, Target, Tree
+from jaxclr.methods.base import Method, MomentumEncoder, Outputs, Sizes, Target
 from jaxclr.methods.queue import Queue, enqueue, init_queue
 
 Array = jax.Array

@@ -26,7 +26,14 @@ def methods(monkeypatch):
     return importlib.import_module("methods")
 
 
-@pytest.mark.parametrize("name", METHODS)
+# One of every kind: plain, a queue, a queue of crops, drawn permutations, labels, many views, parameters of its own,
+# clusters, running statistics. `make methods` trains all, and the full suite tests them.
+QUICK = ("sim_affinity", "moco_v2", "swav", "w_mse", "sup_con", "mv_info_nce", "hydra", "pcl", "sim_trace_running")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in METHODS]
+)
 def test_thirty_steps(methods, name, tmp_path, monkeypatch):
     compiled = {}
 

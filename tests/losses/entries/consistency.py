@@ -1,7 +1,7 @@
 """Losses of softmaxes that are to agree."""
 
 import numpy as np
-from battery import Entry, Golden, cross_entropy, golden_view, softmax, unit, views
+from battery import Entry, Golden, golden_view, softmax, unit, views
 
 from jaxclr import losses
 

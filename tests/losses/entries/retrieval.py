@@ -1,6 +1,5 @@
 """Losses of similarity matrices."""
 
-import numpy as np
 from battery import Entry, Golden, golden_view, unit
 
 from jaxclr import losses
