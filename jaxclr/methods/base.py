@@ -20,14 +20,17 @@ _POSITIVE = (
     "base_temperature",
     "consistency_temperature",
     "eps",
+    "epsilon",
     "extrapolation",
     "gate_embedding",
     "gate_hidden",
     "heads",
     "interpolation",
+    "iterations",
     "least_temperature",
     "logit_divisor",
     "pairwise_temperature",
+    "prototypes",
     "renew_every",
     "sigma",
     "t",
@@ -36,49 +39,27 @@ _POSITIVE = (
     "temperature_hidden",
     "temperature_negative",
     "temperature_positive",
+    "whitening_iterations",
 )
 _NOT_NEGATIVE = (
     "alignment",
     "attraction",
     "consistency_weight",
-    "margin",
-    "mse_weight",
-    "pairwise_weight",
-    "penalty",
-    "repulsion",
-    "symmetry_weight",
-    "t_positive",
-    "uniformity",
-)
-_RANGES = (
-    (_POSITIVE, lambda value: value > 0, "more than zero"),
-    (_NOT_NEGATIVE, lambda value: value >= 0, "zero or more"),
-    (("debias",), lambda value: 0 <= value < 1, "from zero to below one"),
-)
-
-
-# What hyper-parameters of a name may be, in all methods that have it.
-_POSITIVE = (
-    "eps",
-    "epsilon",
-    "iterations",
-    "logit_divisor",
-    "prototypes",
-    "t",
-    "temperature",
-    "whitening_iterations",
-)
-_NOT_NEGATIVE = (
-    "alignment",
     "correlation",
     "correlation_weight",
     "covariance",
     "freeze_prototypes",
     "invariance",
+    "margin",
+    "mse_weight",
     "negatives",
     "off_diagonal",
+    "pairwise_weight",
+    "penalty",
     "queue_from",
+    "repulsion",
     "symmetry_weight",
+    "t_positive",
     "uniformity",
     "variance",
     "warmup_epochs",
@@ -88,6 +69,7 @@ _RANGES = (
     (_POSITIVE, lambda value: value > 0, "more than zero"),
     (_NOT_NEGATIVE, lambda value: value >= 0, "zero or more"),
     (_SHARES, lambda value: 0 <= value <= 1, "between 0 and 1"),
+    (("debias",), lambda value: 0 <= value < 1, "from zero to below one"),
 )
 
 
