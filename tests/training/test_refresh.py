@@ -18,6 +18,8 @@ from jaxclr.training.refresh import compile_refresh
 
 QUIET = rich.console.Console(file=io.StringIO())
 
+pytestmark = pytest.mark.full  # minutes on two cores
+
 
 # 11 steps an epoch; 3 epochs
 CONFIG = tiny_config(Clusters(), batch_size=128, epochs=3)
