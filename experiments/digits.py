@@ -21,6 +21,7 @@ WIDTH = 64
 SMALL = {
     "clusters": (20, 40),
     "freeze_prototypes": 0,
+    "off_diagonal": 0.1,  # 0.0051 is for 8,192 dimensions: narrow embeddings have far fewer pairs
     "prototypes": 60,
     "queue_size": 256,
     "warmup_epochs": 0,
