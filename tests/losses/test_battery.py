@@ -21,7 +21,7 @@ def together(entry, *more, marks=()):
     return pytest.param(entry, *more, id=name, marks=(pytest.mark.xdist_group(entry.name), *marks))
 
 
-every_loss = pytest.mark.parametrize("entry", map(together, ENTRIES))
+every_loss = pytest.mark.parametrize("entry", tuple(map(together, ENTRIES)))
 
 
 @functools.lru_cache(maxsize=2)

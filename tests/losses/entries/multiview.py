@@ -33,7 +33,7 @@ def mv_info_nce(views, temperature):
 
 
 def mv_dhel(views, temperature):
-    rows, a = views.shape[1], np.exp(logits(views, temperature))
+    (count, rows), a = views.shape[:2], np.exp(logits(views, temperature))
     total = 0
     for i in range(rows):
         total += sum(np.log(a[v, i, v].sum() - a[v, i, v, i]) for v in range(count))
@@ -66,7 +66,7 @@ def average(views, temperature):
 
 
 def poly_view(views, temperature):
-    rows, a = views.shape[1], np.exp(logits(views, temperature))
+    (count, rows), a = views.shape[:2], np.exp(logits(views, temperature))
     terms = []
     for v, w in itertools.permutations(range(count), 2):
         for i in range(rows):
