@@ -27,7 +27,7 @@ from measure import machine, machine_table
 
 from jaxclr import training
 from jaxclr.evaluation import effective_rank, total_variance
-from jaxclr.methods import METHODS
+from jaxclr.methods import METHODS, MomentumEncoder
 from jaxclr.training import Config, Run, Session
 from jaxclr.training.batches import resident, resident_batches
 from jaxclr.training.experiments import load_experiment
@@ -68,8 +68,13 @@ def main(options: Options) -> None:
 
 
 def configuration(name: str, steps: int) -> Config:
-    """The digits recipe for so many steps, logged one by one, at a learning rate that is there from the start."""
+    """The digits recipe for so many steps, logged one by one, with a learning rate and a momentum encoder to match."""
     config = load_experiment(DIGITS, method=name)
+    if isinstance(config.method.target, MomentumEncoder):
+        # Averages over more steps than there are would leave the momentum encoder, and so the queue, as they began.
+        momentum = min(config.method.target.momentum, 1 - 3 / steps)
+        target = dataclasses.replace(config.method.target, momentum=momentum)
+        config = dataclasses.replace(config, method=config.method.replace(target=target))
     return dataclasses.replace(
         config, epochs=steps, warmup_epochs=0.0, log_every=1, evaluate_every=0, checkpoint_every=steps
     )

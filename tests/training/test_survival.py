@@ -61,7 +61,10 @@ def test_a_signal_a_full_disk_and_a_damaged_checkpoint_change_no_bit(tmp_path, m
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_second_signal_does_what_it_did_before():
+def test_the_second_signal_does_what_it_did_before(request):
+    # A shell starts what it puts in the background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with StopSignals() as signals:
         assert signals.received is None
         os.kill(os.getpid(), signal.SIGINT)
