@@ -76,7 +76,7 @@ def test_a_run_that_is_killed_comes_to_the_same_bits(benchmark, monkeypatch):
     one_device = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     monkeypatch.setenv("XLA_FLAGS", " ".join(one_device))
     faults = benchmark("faults")
-    record = faults.measure(faults.Options(rounds=5, epochs=30))
+    record = faults.measure(faults.Options(rounds=5, epochs=12))
     assert sum(len(run["deaths"]) for run in record["runs"]) == 5
     assert record["lost"] == 0, record["runs"]
     assert "lost, at most 0: met" in told([faults.table(record)])

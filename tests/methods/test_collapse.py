@@ -17,7 +17,7 @@ from jaxclr.training import Sgd, train_step
 from jaxclr.training.session import open_session
 from jaxclr.training.views import take_views
 
-STEPS, BATCH, WIDTH = 300, 64, 64
+STEPS, BATCH, WIDTH = 100, 64, 64
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from distributed import mesh
 from jax.sharding import PartitionSpec as P
 from tiny import BATCH, QUICK, cast, tiny_config
 
-from jaxclr.methods import METHODS, MomentumEncoder, Outputs, Shared, Sizes
+from jaxclr.methods import METHODS, Method, MomentumEncoder, Outputs, Shared, Sizes
 
 IMAGES, CLASSES, FEATURES = 64, 4, 10
 
@@ -55,8 +55,21 @@ def evaluate(method, state, trained, rest, axis_name):
     return value, gradients, following
 
 
-# The whole steps of these are held on eight devices by tests/training/test_devices.py.
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in QUICK])
+def carries(kind):
+    """Whether a method has parameters or a state of its own; without them its objective is its loss, which the losses' tests
+    hold on eight devices."""
+    return kind.init_state is not Method.init_state or kind.init_params is not Method.init_params
+
+
+# The whole steps of QUICK are held on eight devices by tests/training/test_devices.py.
+CASES = [
+    name if carries(kind) else pytest.param(name, marks=pytest.mark.full)
+    for name, kind in METHODS.items()
+    if name not in QUICK
+]
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_eight_devices_are_one(name):
     method = tiny_config(name).method
     with jax.enable_x64(True):
