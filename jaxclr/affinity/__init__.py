@@ -19,6 +19,7 @@ from jaxclr.affinity.collectives import sum_over as sum_over
 from jaxclr.affinity.divergence import divergence as divergence
 from jaxclr.affinity.logsumexp import Implementation as Implementation
 from jaxclr.affinity.logsumexp import attention as attention
+from jaxclr.affinity.logsumexp import expected_logit as expected_logit
 from jaxclr.affinity.logsumexp import labelled_logsumexp as labelled_logsumexp
 from jaxclr.affinity.logsumexp import row_logsumexp as row_logsumexp
 from jaxclr.affinity.logsumexp import self_labelled_logsumexp as self_labelled_logsumexp

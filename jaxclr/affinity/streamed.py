@@ -29,6 +29,7 @@ class Plan(NamedTuple):
     axis_name: AxisName
     ring: bool
     mean: bool = False
+    expected: bool = False
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -39,7 +40,8 @@ def streamed(rows: Side, columns: Side, plan: Plan) -> Statistics:
 
 def _meet_all(rows: Side, columns: Side, plan: Plan) -> Running:
     visit = lambda running, shard: (meet(running, rows, shard, plan.tile), shard)
-    nothing = begin(rows, labelled=rows.labels is not None, mean=plan.mean)
+    labelled = rows.labels is not None
+    nothing = begin(rows, labelled=labelled, mean=plan.mean, expected=plan.expected)
     return each_shard(visit, nothing, columns, plan.axis_name, ring=plan.ring)[0]
 
 

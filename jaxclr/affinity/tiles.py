@@ -27,7 +27,8 @@ class Running(NamedTuple):
     """What each row [m] has met so far.
 
     largest: the largest logit; total: the sum of exponentials less it; matched and count: the sum and number of logits
-    of columns of its label, None without labels; mean [m, D]: the sum of columns by their exponentials, None if unwanted.
+    of columns of its label, None without labels; mean [m, D]: the sum of columns by their exponentials, expected: that of
+    the logits themselves, None if unwanted.
     """
 
     largest: Array
@@ -35,24 +36,28 @@ class Running(NamedTuple):
     matched: Array | None = None
     count: Array | None = None
     mean: Array | None = None
+    expected: Array | None = None
 
 
 class Statistics(NamedTuple):
     """Of each row [m]: its log-sum-exp, and those of the others that were asked for.
 
-    matched and count: sum and number of the logits of its label; mean [m, D]: softmax-weighted mean of the columns.
+    matched and count: sum and number of the logits of its label; mean [m, D]: softmax-weighted mean of the columns;
+    expected: that of the logits.
     """
 
     logsumexp: Array
     matched: Array | None = None
     count: Array | None = None
     mean: Array | None = None
+    expected: Array | None = None
 
 
 class Weighing(NamedTuple):
     """What gives the gradient at a row's logits: of each row [m], and the gradient at its mean [m, D].
 
-    (exp(logit - shift)) * (factor + scale * (<mean, column> - offset)), plus matched where labels are equal.
+    exp(logit - shift) * (factor + scale * (<mean, column> - offset) + rise * (logit - level)), plus matched where labels
+    are equal.
     """
 
     shift: Array
@@ -61,9 +66,11 @@ class Weighing(NamedTuple):
     scale: Array | None = None
     offset: Array | None = None
     mean: Array | None = None
+    rise: Array | None = None
+    level: Array | None = None
 
 
-def begin(rows: Side, *, labelled: bool = False, mean: bool = False) -> Running:
+def begin(rows: Side, *, labelled: bool, mean: bool, expected: bool) -> Running:
     """Of rows that have met no column."""
     like = rows.values[:, 0]
     zeros = jnp.zeros_like(like)
@@ -73,6 +80,7 @@ def begin(rows: Side, *, labelled: bool = False, mean: bool = False) -> Running:
         zeros if labelled else None,
         zeros if labelled else None,
         jnp.zeros_like(rows.values) if mean else None,
+        zeros if expected else None,
     )
 
 
@@ -81,7 +89,8 @@ def finish(running: Running) -> Statistics:
     met, total = _met(running)
     logsumexp = jnp.where(met, jnp.log(total) + running.largest, -jnp.inf)
     mean = None if running.mean is None else running.mean / total[:, None]
-    return Statistics(logsumexp, running.matched, running.count, mean)
+    expected = None if running.expected is None else running.expected / total
+    return Statistics(logsumexp, running.matched, running.count, mean, expected)
 
 
 def weigh(running: Running, gradient: Statistics) -> Weighing:
@@ -98,6 +107,9 @@ def weigh(running: Running, gradient: Statistics) -> Weighing:
     if running.mean is not None:
         offset = jnp.sum(gradient.mean * running.mean, axis=1) / total
         weighing = weighing._replace(scale=1 / total, offset=offset, mean=gradient.mean)
+    if running.expected is not None:
+        rise, level = gradient.expected / total, running.expected / total - 1
+        weighing = weighing._replace(rise=rise, level=level)
     return weighing
 
 
@@ -133,6 +145,9 @@ def meet(running: Running, rows: Side, columns: Side, tile: int) -> Running:
             if before.mean is not None:
                 mean = before.mean * shrink[:, None] + matmul(exponentials, column_tile.values)
                 after = after._replace(mean=mean)
+            if before.expected is not None:
+                total = jnp.sum(exponentials * finite(logits), axis=1)
+                after = after._replace(expected=before.expected * shrink + total)
             return after, None
 
         return jax.lax.scan(columns_of_a_tile, before, column_tiles)[0]
@@ -191,6 +206,8 @@ def _weights(rows: Side, columns: Side, weighing: Weighing) -> tuple[Array, Arra
     if weighing.mean is not None:
         shares = exponentials * weighing.scale[:, None]
         weights += shares * (matmul(weighing.mean, columns.values.T) - weighing.offset[:, None])
+    if weighing.rise is not None:
+        weights += exponentials * weighing.rise[:, None] * (finite(logits) - weighing.level[:, None])
     return weights, shares
 
 
@@ -234,6 +251,11 @@ def scores(rows: Side, columns: Side) -> Array:
     if rows.ids is not None and columns.ids is not None:
         logits = jnp.where(rows.ids[:, None] != columns.ids[None, :], logits, -jnp.inf)
     return logits
+
+
+def finite(logits: Array) -> Array:
+    """Logits, and zero for pairs that are left out."""
+    return jnp.where(jnp.isneginf(logits), jnp.zeros_like(logits), logits)
 
 
 def matches(logits: Array, rows: Side, columns: Side) -> Array:

@@ -6,14 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxclr.affinity import (
-    check_embeddings,
-    check_positive,
-    check_views,
-    row_max,
-    self_logsumexp,
-    unit_rows,
-)
+from jaxclr import losses
+from jaxclr.affinity import check_views, row_max, unit_rows
 from jaxclr.evaluation.checks import check_features
 
 
@@ -177,9 +171,7 @@ def alignment(z1: Array, z2: Array, *, alpha: float = 2.0) -> Array:
       Wang and Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity on
       the Hypersphere, 2020 (arXiv:2005.10242), section 4.1.
     """
-    z1, z2 = check_embeddings(z1=z1, z2=z2)
-    check_positive("alpha", alpha)
-    return jnp.mean(jnp.linalg.norm(unit_rows(z1) - unit_rows(z2), axis=1) ** alpha)
+    return losses.alignment(z1, z2, alpha=alpha)
 
 
 def uniformity(z: Array, *, t: float = 2.0) -> Array:
@@ -202,13 +194,7 @@ def uniformity(z: Array, *, t: float = 2.0) -> Array:
     References:
       Wang and Isola, arXiv:2005.10242, section 4.1.
     """
-    (z,) = check_embeddings(z=z)
-    check_positive("t", t)
-    count = z.shape[0]
-    if count < 2:
-        raise ValueError(f"z must have at least two rows for uniformity, got {count}.")
-    potentials = self_logsumexp(unit_rows(z) * jnp.sqrt(2.0 * t))
-    return jax.nn.logsumexp(potentials) - 2 * t - jnp.log(count * (count - 1.0))
+    return losses.uniformity(z, t=t)
 
 
 def augmentation_confusion_ratio(views: Array | Sequence[Array]) -> Array:

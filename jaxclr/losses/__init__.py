@@ -3,6 +3,7 @@
 from jaxclr.losses.adaptive import adaptive_multi_head as adaptive_multi_head
 from jaxclr.losses.attraction import cacr as cacr
 from jaxclr.losses.attraction import cacr_rbf as cacr_rbf
+from jaxclr.losses.batch_prototypes import pauc as pauc
 from jaxclr.losses.compose import affinity_loss as affinity_loss
 from jaxclr.losses.consistency import co2 as co2
 from jaxclr.losses.consistency import hierarchical_consistency as hierarchical_consistency
@@ -35,7 +36,6 @@ from jaxclr.losses.predictive import byol as byol
 from jaxclr.losses.predictive import guided_stop_gradient as guided_stop_gradient
 from jaxclr.losses.predictive import negative_cosine as negative_cosine
 from jaxclr.losses.predictive import sim_siam as sim_siam
-from jaxclr.losses.prototypes import pauc as pauc
 from jaxclr.losses.prototypes import proto_nce as proto_nce
 from jaxclr.losses.prototypes import sinkhorn as sinkhorn
 from jaxclr.losses.prototypes import swav as swav

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jaxclr.affinity import (
     AxisName,
     Implementation,
-    attention,
     batch_size,
     check_batch,
     check_floats,
     check_positive,
     check_views,
+    expected_logit,
     positives,
     row_ids,
     row_logsumexp,
@@ -83,15 +83,17 @@ def cacr(
     weights = jax.nn.softmax(jnp.where(others, t_positive * distances, -jnp.inf), axis=1)
     attraction = alpha * jnp.mean(jnp.sum(weights * distances, axis=1))
 
-    attention_to = functools.partial(attention, implementation=implementation, axis_name=axis_name)
+    expected = functools.partial(
+        expected_logit, implementation=implementation, axis_name=axis_name
+    )
     images = row_ids(rows[0], axis_name)
     repulsions = []
     for later in range(1, len(rows)):
         before = rows[:later].reshape(-1, rows.shape[2])
         exclude = jnp.tile(images, later), images
-        _, negative = attention_to(2 * t_negative * before, rows[later], exclude=exclude)
-        # The weighted mean of squared distances is linear in the weighted mean of rows.
-        repulsion = -beta * (2 - 2 * positives(before, negative))
+        # -t d is 2t <x, y> - 2t between unit rows.
+        _, logit = expected(2 * t_negative * before, rows[later], exclude=exclude)
+        repulsion = -beta * (2 - logit / t_negative)
         repulsions.append(repulsion - debias * distances[:later, later].reshape(-1))
     return attraction + jnp.mean(jnp.concatenate(repulsions)) / (1 - debias)
 

@@ -100,7 +100,7 @@ def mv_dhel(
     rows = _rows(views, temperature)
     check_batch(batch_size(rows[0], axis_name))
     within = functools.partial(self_logsumexp, implementation=implementation, axis_name=axis_name)
-    spread = jnp.sum(jax.vmap(within)(rows), axis=0)
+    spread = sum(within(view) for view in rows)
     return jnp.mean(spread - _logsumexp_of_positives(rows)) + math.log(2)  # each pair twice
 
 
@@ -218,7 +218,8 @@ def average_nt_xent(
     others = (jnp.sum(rows, axis=0, keepdims=True) - rows) / (len(rows) - 1)
     pairs = jnp.concatenate([rows, others], axis=1)  # [V, 2b, D]
     within = functools.partial(self_logsumexp, implementation=implementation, axis_name=axis_name)
-    return jnp.mean(jax.vmap(within)(pairs)) - jnp.mean(positives(rows, others))
+    spread = jnp.stack([within(pair) for pair in pairs])
+    return jnp.mean(spread) - jnp.mean(positives(rows, others))
 
 
 def poly_view(

@@ -1,6 +1,7 @@
 """Losses that sum a function of each pair of rows."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -94,8 +95,7 @@ def mio(
         repulsion = jax.nn.softplus(total - math.log(negatives))
     else:
         attraction = jnp.mean(jax.nn.softplus(-closeness))
-        total = pair_sum(jax.nn.softplus, rows, rows, exclude=(ids, ids), axis_name=axis_name)
-        repulsion = sum_over(total, axis_name) / negatives
+        repulsion = _sum_of_symmetric(jax.nn.softplus, rows, ids, axis_name) / negatives
     return attraction + repulsion + mse_weight * jnp.mean((z1 - z2) ** 2)
 
 
@@ -174,3 +174,15 @@ def triplet(
     triplets = 4.0 * images * (images - 1)
     return hinge + pairwise_weight * pairwise / triplets
 
+
+def _sum_of_symmetric(
+    f: Callable[[Array], Array], rows: Array, ids: Array, axis_name: AxisName
+) -> Array:
+    """Sum of f of the inner products of all pairs of rows of different ids.
+
+    A row owes as much to the pairs of its column as to those of its row: with constant columns the gradient is half.
+    """
+    constant = jax.lax.stop_gradient(rows)
+    total = pair_sum(f, rows, constant, exclude=(ids, ids), axis_name=axis_name)
+    total = sum_over(total, axis_name)
+    return 2 * total - jax.lax.stop_gradient(total)

@@ -109,8 +109,8 @@ def guided_stop_gradient(
        \cos(p_{2b,i}, \operatorname{sg} z_{2\bar b,i}) \right], \qquad
        (a, b) = \arg\min_{a, b \in \{1, 2\}} \|z_{1a,i} - z_{2b,i}\|
 
-    where the bar is the other crop; the first of equal distances in the order 11, 12, 21, 22 is taken. Row i pairs an image
-    with another: the method pairs images over the global batch before it calls.
+    where the bar is the other crop; of equal distances the first is taken, in the order 11, 12, 21, 22 of (a, b). Row i
+    pairs an image with another: the method pairs images over the global batch before it calls.
 
     Args:
       p11: predictions of the first image's first crop, [b, D], any float dtype; rows are normalised here.
@@ -129,7 +129,7 @@ def guided_stop_gradient(
       ValueError: inputs differ in shape or are no matrices.
 
     References:
-      Lee and Lee, Implicit Contrastive Representation Learning with Guided Stop-gradient, 2023 (arXiv:2503.09058), section 3.
+      Lee and Lee, Implicit Contrastive Representation Learning with Guided Stop-gradient, 2023 (arXiv:2503.09058).
     """
     p11, p12, p21, p22, z11, z12, z21, z22 = check_embeddings(
         p11=p11, p12=p12, p21=p21, p22=p22, z11=z11, z12=z12, z21=z21, z22=z22

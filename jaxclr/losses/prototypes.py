@@ -1,4 +1,4 @@
-"""Losses of embeddings against prototypes: assigned by optimal transport, by clustering, or averaged from the batch."""
+"""Losses of embeddings against prototypes, assigned by optimal transport or by clustering."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxclr.affinity import (
     AxisName,
     Implementation,
-    batch_size,
     check_count,
     check_floats,
     check_ids,
@@ -16,13 +15,10 @@ from jaxclr.affinity import (
     check_views,
     gather_rows,
     positives,
-    row_ids,
     row_logsumexp,
     sum_over,
     unit_rows,
 )
-from jaxclr.affinity.collectives import scatter_sum
-from jaxclr.losses.redundancy import cross_correlation, from_identity
 
 Array = jax.Array
 
@@ -39,8 +35,8 @@ def sinkhorn(
 
     .. math:: Q = \operatorname{diag}(u)\, e^{S / \epsilon} \operatorname{diag}(v)
 
-    whose columns, then rows, are scaled to equal sums over the global batch, a given number of times. Scales are kept as
-    logarithms, so that nothing overflows. O(bK) a time.
+    whose columns, then rows, are scaled to equal sums over the global batch, a given number of times. Scales are kept
+    as logarithms, so that nothing overflows. O(bK) a time.
 
     Args:
       scores: S [b, K], any float dtype.
@@ -98,8 +94,8 @@ def swav(
        q_{cik} \log \operatorname{softmax}_k(s_{vi} / \tau), \qquad q_c = \operatorname{sinkhorn}(S_c)
 
     Args:
-      scores: S of the V crops, [V, b, K] or a sequence of [b, K], any float dtype; at least two. Cosines of embeddings and
-        prototypes, whose gradient reaches both by the predictions alone.
+      scores: S of the V crops, [V, b, K] or a sequence of [b, K], any float dtype; at least two. Cosines of embeddings
+        and prototypes, whose gradient reaches both by the predictions alone.
       assign_crops: A, the crops whose assignments are predicted from every other.
       earlier: for each of assign_crops the `earlier` of `sinkhorn`, [A, m, K] or a sequence of [m, K]; None for none.
       temperature: tau; positive.
@@ -156,8 +152,8 @@ def proto_nce(
     .. math:: \frac1B \sum_i \left[ \log \sum_{k \in K} e^{s_{ik}} - s_{i a_i} \right], \qquad
        s_{ik} = \hat q_i^\top \hat c_k / \phi_k,\; K = \{a_1, \dots, a_B\} \cup N
 
-    for one clustering; PCL takes the mean over several, and adds `info_nce` or `queue_info_nce`. K is a set: the official
-    code counts a prototype once per image assigned to it, so that copies of an image's own prototype are its negatives.
+    for one clustering; PCL takes the mean over several, and adds `info_nce` or `queue_info_nce`. K is a set: the
+    official code counts a prototype once per image assigned to it, so that copies of an image's own are its negatives.
 
     Args:
       q: queries, [b, D], any float dtype; rows are normalised here.
@@ -194,107 +190,6 @@ def proto_nce(
         q, prototypes[columns], column_bias=-jnp.log(copies[columns]), implementation=implementation
     )
     return jnp.mean(spread - positives(q, prototypes[assignments]))
-
-
-def pauc(
-    q1: Array,
-    q2: Array,
-    prototypes: Array,
-    assignments: Array,
-    *,
-    alignment: float | Array = 1.0,
-    uniformity: float | Array = 1.0,
-    correlation: float | Array = 1.0,
-    t: float | Array = 2.0,
-    off_diagonal: float | Array = 0.0051,
-    axis_name: AxisName = None,
-) -> Array:
-    r"""Alignment with prototypes, uniformity of the batch's prototypes and their decorrelation (after PAUC).
-
-    A reconstruction: the paper's abstract names these three terms; their form and their weights here are guesses. They are
-    to be added to `info_nce` or `proto_nce`.
-
-    .. math:: \frac12 \sum_{v} \left[ \frac{\lambda_a}{B} \sum_i \|\hat q_{vi} - \operatorname{sg} \hat c_{a_i}\|^2
-       + \lambda_u \log \frac{1}{n(n-1)} \sum_{k \ne l} e^{-t \|p_{vk} - p_{vl}\|^2} \right]
-       + \lambda_c \left[ \sum_d (C_{dd} - 1)^2 + \lambda \sum_{d \ne e} C_{de}^2 \right]
-
-    where p is the unit mean of the rows that are assigned to one of the n prototypes present in the global batch, and C the
-    cross-correlation of the two views' p over these, as in `barlow_twins`. Fewer than two have no uniformity, which is 0.
-    O(n^2 D + n D^2), the first divided among devices.
-
-    Args:
-      q1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
-      q2: embeddings of the other view, [b, D].
-      prototypes: c, centroids of a clustering, [K, D], the same on every device; no gradient.
-      assignments: a [b], the prototype of each image.
-      alignment: lambda_a; zero or more.
-      uniformity: lambda_u; zero or more.
-      correlation: lambda_c; zero or more.
-      t: of the uniformity's kernel; positive.
-      off_diagonal: lambda; zero or more.
-      axis_name: mapped axis over which the batch is spread; None if q1 and q2 are all of it.
-
-    Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
-
-    Raises:
-      TypeError: an input is no array of floats, or of integers, or a hyper-parameter no number.
-      ValueError: shapes do not fit, an assignment is no prototype, or a hyper-parameter is out of range.
-
-    References:
-      Mo, Sun and Li, Rethinking Prototypical Contrastive Learning through Alignment, Uniformity and Correlation, 2022
-      (arXiv:2210.10194), abstract.
-    """
-    q1, q2, prototypes = check_floats(q1=(q1, "b D"), q2=(q2, "b D"), prototypes=(prototypes, "K D"))
-    assignments = check_ids("assignments", assignments, q1.shape[0], below=prototypes.shape[0])
-    weights = {"alignment": alignment, "uniformity": uniformity, "correlation": correlation}
-    for name, value in {**weights, "off_diagonal": off_diagonal}.items():
-        check_positive(name, value, zero=True)
-    check_positive("t", t)
-
-    q1, q2 = unit_rows(q1), unit_rows(q2)
-    assigned = jax.lax.stop_gradient(unit_rows(prototypes)[assignments])
-    distance = lambda q: jnp.mean(jnp.sum((q - assigned) ** 2, axis=1))
-    (p1, p2), real = _batch_prototypes((q1, q2), assignments, prototypes.shape[0], axis_name)
-    decorrelation = from_identity(
-        cross_correlation(p1, p2, real=real, axis_name=axis_name), off_diagonal
-    )
-    spread = _uniformity(p1, real, t, axis_name) + _uniformity(p2, real, t, axis_name)
-    aligned = distance(q1) + distance(q2)
-    return alignment / 2 * aligned + uniformity / 2 * spread + correlation * decorrelation
-
-
-def _batch_prototypes(
-    views: Sequence[Array], assignments: Array, count: int, axis_name: AxisName
-) -> tuple[list[Array], Array]:
-    """For each view the unit means of its rows by assignment, spread over devices: [n, D], and bool [n], which are real."""
-    size = batch_size(assignments, axis_name)
-    devices = size // assignments.shape[0]
-    each = -(-min(count, size) // devices)
-    present = jnp.unique(gather_rows(assignments, axis_name), size=each * devices, fill_value=count)
-    places = jnp.searchsorted(present, assignments)
-
-    def means(rows: Array) -> Array:
-        sums = jax.ops.segment_sum(rows, places, each * devices)
-        return unit_rows(scatter_sum(sums, axis_name))
-
-    own = row_ids(jnp.zeros(each), axis_name)
-    return [means(rows) for rows in views], present[own] < count
-
-
-def _uniformity(unit: Array, real: Array, t: float | Array, axis_name: AxisName) -> Array:
-    """Log-mean-exp over pairs of different real rows of minus t times their squared distance; 0 if there are none."""
-    ids = row_ids(unit, axis_name)
-    absent = jnp.where(real, jnp.zeros_like(unit[:, 0]), -jnp.inf)
-    of_rows = row_logsumexp(
-        2 * t * unit, unit, exclude=(ids, ids), column_bias=absent, axis_name=axis_name
-    )
-    count = sum_over(jnp.sum(real, dtype=unit.dtype), axis_name)
-    some = count > 1
-    of_rows = jnp.where(some, of_rows + absent, jnp.zeros_like(of_rows))
-    pairs = jnp.where(some, count * (count - 1), jnp.ones_like(count))
-    total = _batch_logsumexp(of_rows[:, None], axis_name)[0, 0]
-    return jnp.where(some, total - 2 * t - jnp.log(pairs), jnp.zeros_like(total))
 
 
 def _batch_logsumexp(logits: Array, axis_name: AxisName) -> Array:

@@ -85,8 +85,8 @@ def barlow_twins(
 
     .. math:: \sum_d (C_{dd} - 1)^2 + \lambda \sum_{d \ne e} C_{de}^2
 
-    with `cross_correlation` C over the global batch. The gradient is that of this loss; the official code's is divided by
-    the number of devices. O(BD^2).
+    with `cross_correlation` C over the global batch. The gradient is that of this loss; the official code's is divided
+    by the number of devices. O(BD^2).
 
     Args:
       z1: embeddings of one view, [b, D], any float dtype.
@@ -123,16 +123,15 @@ def w_mse(
     .. math:: \frac{2}{V(V-1)} \sum_{u < v} \frac{1}{TB} \sum_{t, i} \|\hat w_{tui} - \hat w_{tvi}\|^2,
        \qquad w_{tvi} = L_{tvc}^{-1} (z_{vi} - \mu_{tvc}),\; L L^\top = (1 - \epsilon) \Sigma + \epsilon I
 
-    where c is the sub-batch of image i under permutation t, the same images in every view, and mean and unbiased covariance
-    are those of one view of it. Gradients flow through both. O(TVBD^2), divided among devices by sub-batches, and O(VBD)
-    gathered.
+    where c is the sub-batch of image i under permutation t, the same images in every view, and mean and unbiased
+    covariance are those of one view of it. Gradients flow through both. O(TVBD^2) in sub-batches divided among devices.
 
     Args:
       views: V views of the same images, [V, b, D] or a sequence of [b, D], any float dtype; at least two.
       permutations: [T, B], each a permutation of the places of the global batch, cut into sub-batches of consecutive
         entries; the same on every device.
       whitening_size: images of a sub-batch; it divides B. The paper takes about 2D.
-      eps: epsilon, 0 to 1. Zero needs more images than dimensions, and is undefined (NaN) where a sub-batch has collapsed.
+      eps: epsilon, 0 to 1. Zero needs more images than dimensions, and is NaN where a sub-batch has collapsed.
       normalize: normalise whitened rows; if not, the squared distance is divided by D.
       axis_name: mapped axis over which the batch is spread; None if views are all of it.
 
@@ -140,8 +139,8 @@ def w_mse(
       This device's share of the loss; its mean over devices is the loss of the global batch.
 
     Raises:
-      TypeError: views are no arrays of floats, or permutations no integers, or whitening_size or eps no number.
-      ValueError: shapes are wrong, a row of permutations is none, or whitening_size or eps leaves a covariance undefined.
+      TypeError: views are no arrays of floats, permutations no integers, or whitening_size or eps no number.
+      ValueError: shapes are wrong, a row of permutations is none, or a covariance would be undefined.
 
     References:
       Ermolov et al., Whitening for Self-Supervised Representation Learning, 2020 (arXiv:2007.06346), section 3.
@@ -213,10 +212,9 @@ def uni_grad(
       (arXiv:2112.05141).
     """
     del axis_name  # rows stand alone
-    pairs = {name: (rows, "b D") for name, rows in (("z1", z1), ("z2", z2), ("m1", m1), ("m2", m2))}
-    *embeddings, correlation = check_floats(**pairs, correlation=(correlation, "D D"))
+    shapes = {name: (rows, "b D") for name, rows in (("z1", z1), ("z2", z2), ("m1", m1), ("m2", m2))}
+    z1, z2, m1, m2, correlation = check_floats(**shapes, correlation=(correlation, "D D"))
     check_positive("weight", weight, zero=True)
-    z1, z2, m1, m2 = embeddings
     z = unit_rows(jnp.concatenate([z1, z2]))
     m = unit_rows(jnp.concatenate([m2, m1]))
     # The gradient at z, as a constant: F is symmetric, so nothing else need be computed backward.
@@ -277,7 +275,7 @@ def cross_correlation(
 
 
 def from_identity(correlation: Array, off_diagonal: float | Array) -> Array:
-    r"""Squared distance of [D, D] from the identity, :math:`\sum_d (C_{dd} - 1)^2 + \lambda \sum_{d \ne e} C_{de}^2`."""
+    r"""Squared distance of C [D, D] from the identity: :math:`\sum_d (C_{dd} - 1)^2 + \lambda \sum_{d \ne e} C_{de}^2`."""
     on = jnp.sum((jnp.diagonal(correlation) - 1) ** 2)
     return on + off_diagonal * jnp.sum(_off_diagonal(correlation) ** 2)
 
@@ -289,14 +287,13 @@ def _off_diagonal(square: Array) -> Array:
 def _check_whitening(whitening_size: int, eps: float | Array, size: int, width: int) -> None:
     check_count("whitening_size", whitening_size, least=2)
     check_positive("eps", eps, zero=True)
-    if isinstance(eps, numbers.Real) and eps > 1:
+    known = isinstance(eps, numbers.Real)
+    if known and eps > 1:
         raise ValueError(f"eps must be at most 1, got {eps}: the covariance is weighed by 1 - eps.")
     if size % whitening_size:
+        raise ValueError(f"whitening_size must divide the {size} images of the global batch, got {whitening_size}.")
+    if known and eps == 0 and whitening_size <= width:
         raise ValueError(
-            f"whitening_size must divide the {size} images of the global batch, got {whitening_size}."
-        )
-    if isinstance(eps, numbers.Real) and eps == 0 and whitening_size <= width:
-        raise ValueError(
-            f"whitening_size must be more than the {width} dimensions, got {whitening_size}: the covariance of so few rows "
-            "has no inverse; take larger sub-batches, narrower embeddings, or eps above 0."
+            f"whitening_size must be more than the {width} dimensions, got {whitening_size}: the covariance of so few "
+            "rows has no inverse; take larger sub-batches, narrower embeddings, or eps above 0."
         )

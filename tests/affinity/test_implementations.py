@@ -48,9 +48,11 @@ def labelled_loss(x, y, ids, *, temperature, **options):
 
 
 def attention_loss(x, y, bias, ids, *, temperature, **options):
-    """Something of the log-sum-exp and of each entry of the mean column."""
+    """Something of the log-sum-exp, of each entry of the mean column and of the entropy."""
     lse, mean = affinity.attention(x / temperature, y, column_bias=bias, exclude=ids, **options)
-    return jnp.sum(finite(lse)) + jnp.sum(jnp.sin(3 * mean + x))
+    again, logit = affinity.expected_logit(x / temperature, y, exclude=ids, **options)
+    entropy = jnp.sum(x[:, 0] * (finite(again) - logit))
+    return jnp.sum(finite(lse)) + jnp.sum(jnp.sin(3 * mean + x)) + entropy
 
 
 def self_loss(x, labels, *, temperature, **options):

@@ -57,6 +57,9 @@ def test_labels_and_attention_are_their_definitions(implementation):
     found = affinity.labelled_logsumexp(ROWS, COLUMNS, labels=labels, **options)
     for got, wanted in zip(found, (lse, matched, count), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+    _, got = affinity.expected_logit(ROWS, COLUMNS, **options)
+    *_, unbiased = statistics_in_numpy(ROWS, COLUMNS, 0 * BIAS, labels, ids)
+    np.testing.assert_allclose(got, np.sum(ROWS * unbiased, axis=1), rtol=1e-5, atol=1e-5)
     _, got = affinity.attention(ROWS, COLUMNS, column_bias=BIAS, **options)
     np.testing.assert_allclose(got, mean, rtol=1e-5, atol=1e-5)
 
