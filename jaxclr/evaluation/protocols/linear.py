@@ -23,8 +23,9 @@ _momentum = optax.trace(decay=0.9)
 class Linear(Protocol):
     """Softmax regression on frozen, standardised representations, by SGD with a cosine schedule (arXiv:2104.02057)."""
 
-    learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
-    """Peaks, for a batch of 256, that are trained at once; the best on held-out training images is trained on all."""
+    learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    """Peaks, for a batch of 256, that are trained at once; the one with the lowest cross-entropy on held-out training images
+    is trained on all."""
 
     l2: float = 1.0
     """Ridge on the weights: half of it times their squares is added to the sum of all training images' losses, as
@@ -73,7 +74,7 @@ def probe(
       seed: of the validation split and the order of batches.
 
     Returns:
-      Accuracy in [0, 1], and what was chosen: of equals, the smallest learning rate.
+      Accuracy in [0, 1], and what was chosen.
 
     Raises:
       UserError: there are fewer than two training rows, or the classifier diverged.
@@ -92,11 +93,11 @@ def probe(
     best = 0
     if len(rates) > 1:
         fits = fit(rows[held_out:], jnp.array(rates), choose_key)
-        best = int(np.argmax(_accuracies(fits, x[rows[:held_out]], y[rows[:held_out]])))
+        best = int(np.argmin(_judge(fits, x[rows[:held_out]], y[rows[:held_out]])[0]))
     final = fit(rows, jnp.array(rates[best : best + 1]), final_key)
     if not all(jnp.isfinite(leaf).all() for leaf in final):
         raise UserError(f"The classifier diverged at a learning rate of {rates[best]:g}; give lower --learning-rates.")
-    accuracy = _accuracies(final, jnp.asarray(test.values), jnp.asarray(test.labels))
+    _, accuracy = _judge(final, jnp.asarray(test.values), jnp.asarray(test.labels))
     return float(accuracy[0]), {"learning rate": rates[best]}
 
 
@@ -152,12 +153,14 @@ def _train(
 
 
 @jax.jit
-def _accuracies(fits: LinearFit, x: Array, y: Array) -> Array:
-    """Of R classifiers, [R], on rows that are looked at a tile at a time."""
+def _judge(fits: LinearFit, x: Array, y: Array) -> tuple[Array, Array]:
+    """Cross-entropy and accuracy of R classifiers, [R] each, on rows that are looked at a tile at a time."""
 
-    def right(row: tuple[Array, Array]) -> Array:
+    def of_row(row: tuple[Array, Array]) -> tuple[Array, Array]:
         logits = jnp.einsum("d,rdc->rc", row[0].astype(jnp.float32), fits.weights, precision="highest") + fits.bias
-        # A classifier that diverged is never right.
-        return (jnp.argmax(logits, axis=1) == row[1]) & jnp.isfinite(logits).all(axis=1)
+        losses = jax.nn.logsumexp(logits, axis=1) - logits[:, row[1]]
+        # A classifier that diverged is the worst.
+        return jnp.where(jnp.isfinite(losses), losses, jnp.inf), jnp.argmax(logits, axis=1) == row[1]
 
-    return jnp.mean(jax.lax.map(right, (x, y), batch_size=min(len(x), _TILE)), axis=0)
+    losses, right = jax.lax.map(of_row, (x, y), batch_size=min(len(x), _TILE))
+    return jnp.mean(losses, axis=0), jnp.mean(right, axis=0)

@@ -30,7 +30,7 @@ class FineTuning(Protocol):
 
     learning_rates: tuple[float, ...] = (0.3, 0.1, 0.03)
     """Peaks, for a batch of 256. Of several, the one that does best on held-out labelled images, of equals the first, is
-    trained again on all of them."""
+    trained again on all of them; the first, too, where no class has a label to spare."""
 
     epochs: int = 60
     """Passes over the labelled images."""
@@ -75,8 +75,8 @@ def tune(
     batch = min(settings.batch_size, len(rows))
     train = functools.partial(_train, subject, epochs=settings.epochs, batch=batch, seed=seed)
     best = 0
-    if len(rates) > 1:
-        chosen_on = hold_out(labels, settings.held_out, seed)
+    chosen_on = hold_out(labels, settings.held_out, seed)
+    if len(rates) > 1 and len(chosen_on):
         kept = np.setdiff1d(np.arange(len(rows)), chosen_on)
         judged = [_accuracy(subject, train(rows[kept], rate=rate), subject.train, rows[chosen_on]) for rate in rates]
         best = int(np.argmax(judged))
@@ -87,7 +87,7 @@ def tune(
 
 
 def hold_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Places of about this share of the labels, drawn so that every class keeps one at least."""
+    """Places of about this share of the labels, fewer where a class would not keep one; none if each has just one."""
     order = np.random.default_rng(seed).permutation(len(labels))
     _, firsts = np.unique(labels[order], return_index=True)
     free = np.delete(order, firsts)
