@@ -194,9 +194,10 @@ def _judge(protocol: Protocol, name: str, arguments: list[str], console: rich.co
     )
     if options.seeds < 1:
         raise UserError(f"--seeds must be at least 1, got {options.seeds}.")
-    if options.data == own and protocol.elsewhere:
+    is_own = options.data.source == own.source
+    if is_own and protocol.elsewhere:
         raise UserError(f"{name} needs other data than the run's own: give --data.source, for instance tfds:cifar10.")
-    key = name if options.data == own else f"{name} {options.data.source}"
+    key = name if is_own else f"{name} {options.data.source}"
     session = _session_of(run)
     with run.locked():
         judged = on_data(session, options.data)

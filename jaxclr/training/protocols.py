@@ -30,6 +30,8 @@ def on_data(session: Session, data: Data) -> Session:
       UserError: the data cannot be had, or has other channels than the encoder takes.
     """
     own = session.config.data
+    if (data.mean, data.std) not in ((None, None), (own.mean, own.std)):
+        raise UserError("Images are normalised as the run's own were; leave --data.mean and --data.std out.")
     data = dataclasses.replace(data, mean=own.mean, std=own.std)
     if data == own:
         return session
@@ -60,6 +62,7 @@ def judge(session: Session, state: State, protocol: Protocol, *, seeds: int = 1)
     Raises:
       UserError: protocol, data and encoder do not fit each other.
     """
+    _check_finite(state)
     subject = _subject(session, state, labelled=protocol.needs_labels)
     tried = list(range(seeds if protocol.is_random else 1))
     results = [protocol.run(subject, seed) for seed in tried]
@@ -94,13 +97,23 @@ def protocol_table(record: dict[str, Any]) -> rich.table.Table:
     return result
 
 
+def _check_finite(state: State) -> None:
+    """Refuses parameters that are not finite; features may hide it, for XLA's fast maximum on CPUs takes ReLU(NaN) as 0."""
+    leaves = jax.tree.leaves(jax.device_get((state.params, state.batch_stats)))
+    if not all(np.isfinite(leaf).all() for leaf in leaves):
+        raise UserError(
+            f"The parameters or statistics of step {int(state.step)} are not finite (NaN), so there is nothing to judge. "
+            "Train again with a lower learning rate, or with --clip-norm."
+        )
+
+
 def _summary(values: list[float]) -> dict[str, Any]:
     std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return {"mean": float(np.mean(values)), "std": std, "values": values}
 
 
 def _choices(chosen: list[dict[str, Any]], figure: str) -> str:
-    """What was chosen for a figure, or for all of them, each value once."""
+    """What was chosen for a figure, each value once."""
     seen: dict[str, list[Any]] = {}
     for choice in chosen:
         for name, value in choice.get(figure, {}).items():

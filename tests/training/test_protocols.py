@@ -96,6 +96,8 @@ def test_refuses(tiny, sources):
         judge(on_data(session, sources("pixels")), state, Knn())
     with pytest.raises(UserError, match="'unlabelled' has no labelled test split"):
         judge(on_data(session, sources("unlabelled")), state, ClusterAgreement())
+    with pytest.raises(UserError, match="leave --data.mean and --data.std out"):
+        on_data(session, dataclasses.replace(sources("letters"), mean=(0.5,), std=(0.5,)))
     broken = state.replace(params=jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), state.params))
-    with pytest.raises(UserError, match="1437 of 1437 training images have features that are not finite"):
+    with pytest.raises(UserError, match="parameters or statistics of step 0 are not finite"):
         judge(session, broken, Knn())

@@ -17,7 +17,7 @@ _BATCH = 128
 
 @dataclasses.dataclass(frozen=True)
 class Arc(Protocol):
-    """Average relative confusion of the run's augmentation, which ranks runs without labels; higher is better (arXiv:2203.13457).
+    """Average relative confusion by the run's augmentation: ranks runs without labels, higher is better (arXiv:2203.13457).
 
     ACR is the share of views whose nearest neighbour, among the views of all images, is of another image; ARC is
     (1 - ACR) / (1 - ACR of the untrained network). Embeddings are projector outputs.
@@ -52,7 +52,7 @@ class Arc(Protocol):
         acr, initial = (float(augmentation_confusion_ratio(jnp.asarray(views))) for views in (trained, untrained))
         if initial == 1:
             raise UserError(
-                f"The untrained network confuses all {count} images, so that nothing is relative to it; ask for fewer --images."
+                f"The untrained network confuses all {count} images, and nothing is relative to that; ask for fewer --images."
             )
         arc = float(average_relative_confusion(acr, initial))
         return Result({"ARC": (arc,), "ACR": (acr,), "ACR untrained": (initial,)})

@@ -15,7 +15,7 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class FewShot(Protocol):
-    """Ridge regression of one-hot labels, in closed form, on frozen, standardised representations of a few images a class."""
+    """Ridge regression, in closed form, on frozen, standardised representations of a few labelled images per class."""
 
     per_class: tuple[int, ...] = (1, 5, 10)
     """Labels per class."""

@@ -24,8 +24,8 @@ class Linear(Protocol):
     """Softmax regression on frozen, standardised representations, by SGD with a cosine schedule (arXiv:2104.02057)."""
 
     learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-    """Peaks, for a batch of 256, that are trained at once; the one with the lowest cross-entropy on held-out training images
-    is trained on all."""
+    """Peaks, for a batch of 256, that are trained at once; the one of the lowest cross-entropy on held-out training
+    images is trained on all."""
 
     l2: float = 1.0
     """Ridge on the weights: half of it times their squares is added to the sum of all training images' losses, as
