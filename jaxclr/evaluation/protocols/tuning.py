@@ -28,12 +28,15 @@ _momentum = optax.trace(decay=0.9, nesterov=True)
 class FineTuning(Protocol):
     """Encoder and a linear head trained on labels by SGD: Nesterov momentum 0.9, cosine schedule, no decay of weights."""
 
-    learning_rates: tuple[float, ...] = (0.3, 0.1, 0.03)
-    """Peaks, for a batch of 256. Of several, the one that does best on held-out labelled images, of equals the first, is
+    learning_rates: tuple[float, ...] = (0.1, 0.03, 0.3)
+    """Peaks, whatever the batch. Of several, the one that does best on held-out labelled images, of equals the first, is
     trained again on all of them; the first, too, where no class has a label to spare."""
 
     epochs: int = 60
     """Passes over the labelled images."""
+
+    least_steps: int = 300
+    """Steps of a training at the least, however few images there are."""
 
     batch_size: int = 64
     """Images in a step; all of them if there are fewer."""
@@ -45,6 +48,7 @@ class FineTuning(Protocol):
         rates = self.learning_rates
         require("learning_rates", rates, len(rates) > 0 and min(rates) > 0, "at least one number above zero")
         require("epochs", self.epochs, self.epochs >= 1, "at least 1")
+        require("least_steps", self.least_steps, self.least_steps >= 1, "at least 1")
         require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
         require("held_out", self.held_out, 0 < self.held_out < 1, "between 0 and 1")
 
@@ -73,7 +77,7 @@ def tune(
     """
     rates = settings.learning_rates
     batch = min(settings.batch_size, len(rows))
-    train = functools.partial(_train, subject, epochs=settings.epochs, batch=batch, seed=seed)
+    train = functools.partial(_train, subject, settings=settings, batch=batch, seed=seed)
     best = 0
     chosen_on = hold_out(labels, settings.held_out, seed)
     if len(rates) > 1 and len(chosen_on):
@@ -95,7 +99,7 @@ def hold_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 
 def _train(
-    subject: Subject, rows: np.ndarray, *, rate: float, epochs: int, batch: int, seed: int
+    subject: Subject, rows: np.ndarray, *, rate: float, settings: FineTuning, batch: int, seed: int
 ) -> Tree:
     """Parameters of encoder and head, and batch statistics, after the epochs."""
     width = jax.eval_shape(
@@ -104,10 +108,10 @@ def _train(
     head = LinearFit(jnp.zeros((width, len(subject.classes))), jnp.zeros(len(subject.classes)))
     params = {"encoder": subject.variables["params"], "head": head}
     state = (params, subject.variables["batch_stats"], _momentum.init(params))
-    steps = max(1, epochs * len(rows) // batch)
+    steps = max(settings.least_steps, settings.epochs * len(rows) // batch)
     key = jax.random.key(seed)
     for step, (images, labels) in enumerate(_endless(subject, rows, batch, steps, seed)):
-        now = rate * batch / 256 * 0.5 * (1 + np.cos(np.pi * step / steps))
+        now = rate * 0.5 * (1 + np.cos(np.pi * step / steps))
         state = _step(
             state, images, labels, jax.random.fold_in(key, step), now, encoder=subject.encoder, augmented=subject.augmented
         )
