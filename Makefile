@@ -28,6 +28,7 @@ bench: setup build/libtpu
 	$(VENV)/bin/python experiments/benchmarks/memory.py --short --out build/bench
 	$(VENV)/bin/python experiments/benchmarks/step.py --out build/bench/step.json
 	$(VENV)/bin/python experiments/benchmarks/input.py --short --out build/bench/input.json
+	$(VENV)/bin/python experiments/benchmarks/knn.py --out build/bench/knn.json
 	TPU_LIBRARY_PATH=build/libtpu/libtpu/libtpu.so \
 		$(VENV)/bin/python experiments/benchmarks/pod.py --short --out build/bench
 

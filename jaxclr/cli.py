@@ -22,9 +22,10 @@ import tyro
 
 from jaxclr import errors, losses, training
 from jaxclr.augment import AUGMENTATIONS, with_views
-from jaxclr.data import SOURCES, Stream
+from jaxclr.data import SOURCES, Data, Stream
 from jaxclr.encoders import ENCODERS
 from jaxclr.errors import UserError
+from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
 from jaxclr.losses.catalogue import LOSSES
 from jaxclr.losses.catalogue import paper as paper_of
 from jaxclr.methods import METHODS, Method
@@ -34,6 +35,7 @@ from jaxclr.training.config import differences
 from jaxclr.training.evaluate import evaluate, labelled_splits, monitor, table
 from jaxclr.training.experiments import load_experiment
 from jaxclr.training.own_methods import method_name
+from jaxclr.training.protocols import judge, on_data, protocol_table
 from jaxclr.training.signals import Stopped
 
 # Parts of a configuration that are chosen by name before their fields are set; the method is the experiment's to make.
@@ -141,24 +143,81 @@ class EvaluateOptions:
     """Also probe raw pixels and the same encoder untrained."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ProtocolOptions:
+    """Options of `jaxclr evaluate RUN --protocol NAME`."""
+
+    protocol: Annotated[Protocol, tyro.conf.arg(name="")]
+
+    data: Data
+    """What to judge on; the run's own data unless set otherwise."""
+
+    seeds: int = 1
+    """How often to repeat what is drawn: labels, splits, initial values, views."""
+
+
 def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> None:
-    """Probe the newest checkpoint of a run: jaxclr evaluate RUN"""
+    """Probe the newest checkpoint of a run: jaxclr evaluate RUN [--protocol NAME] [--seeds N] [--field value ...]"""
+    arguments = list(arguments)
+    name = _take(arguments, "protocol")
+    if name is not None:
+        _judge(_named("protocol", name, PROTOCOLS)(), name, arguments, console)
+        return
+    protocols = "; ".join(f"{name}: {_first_line(kind)}" for name, kind in PROTOCOLS.items())
     options = _parse(
         EvaluateOptions,
         arguments,
         "evaluate",
-        description="kNN and linear probes of a run's newest checkpoint; writes evaluation.json.",
+        description="kNN and linear probes of a run's newest checkpoint; writes evaluation.json. --protocol NAME judges it "
+        f"otherwise, and its fields are shown by `jaxclr evaluate RUN --protocol NAME --help`. {protocols}",
     )
     run = Run(options.run)
+    session = _session_of(run)
+    labelled_splits(session.dataset)
+    with run.locked():
+        state = _newest(session, run, console)
+        _evaluate(session, run, state, console, baselines=options.baselines)
+
+
+def _judge(protocol: Protocol, name: str, arguments: list[str], console: rich.console.Console) -> None:
+    folders = [a for a in arguments[:1] if not a.startswith("-")]
+    if not folders and not {"-h", "--help"} & set(arguments):
+        raise UserError(f"Give the folder of a run first: jaxclr evaluate RUN --protocol {name}.")
+    run = Run(pathlib.Path(*folders))
+    own = run.config().data if folders else Data()
+    options = _parse(
+        ProtocolOptions,
+        arguments[len(folders) :],
+        f"evaluate RUN --protocol {name}",
+        default=ProtocolOptions(protocol, own),
+        description=f"{_first_line(type(protocol))} Writes what it finds into evaluation.json, under its name.",
+    )
+    if options.seeds < 1:
+        raise UserError(f"--seeds must be at least 1, got {options.seeds}.")
+    is_own = options.data.source == own.source
+    if is_own and protocol.elsewhere:
+        raise UserError(f"{name} needs other data than the run's own: give --data.source, for instance tfds:cifar10.")
+    key = name if is_own else f"{name} {options.data.source}"
+    session = _session_of(run)
+    with run.locked():
+        judged = on_data(session, options.data)
+        state = _newest(session, run, console)
+        record = judge(judged, state, options.protocol, seeds=options.seeds)
+        run.write_protocol(key, record)
+    console.print(protocol_table(record))
+
+
+def _session_of(run: Run) -> Session:
+    """The session of a run that has a checkpoint."""
     config = run.config()
     if not run.checkpoints.is_dir():
         raise UserError(f"{run.folder} has no checkpoint yet; continue it with `jaxclr resume {run.folder}`.")
-    session = training.open_session(config)
-    labelled_splits(session.dataset)
-    with run.locked():
-        with Checkpoints(run.checkpoints) as checkpoints:
-            state = checkpoints.restore(session.state_shape(), say=functools.partial(_say, console))
-        _evaluate(session, run, state, console, baselines=options.baselines)
+    return training.open_session(config)
+
+
+def _newest(session: Session, run: Run, console: rich.console.Console) -> training.State:
+    with Checkpoints(run.checkpoints) as checkpoints:
+        return checkpoints.restore(session.state_shape(), say=functools.partial(_say, console))
 
 
 @dataclasses.dataclass(frozen=True)

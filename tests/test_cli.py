@@ -53,6 +53,9 @@ MISTAKES = {
     "larger than the 1437 training images": ["train", DIGITS, "--batch-size", "1440"],
     "no data source named 'tfd'. Did you mean 'tfds'": ["train", DIGITS, "--data.source", "tfd:x"],
     "no run: it has no config.json": ["resume", "nowhere"],
+    "no protocol named 'knnn'. Did you mean 'knn'": ["evaluate", "nowhere", "--protocol", "knnn"],
+    "Give the folder of a run first: jaxclr evaluate RUN --protocol linear": ["evaluate", "--protocol", "linear"],
+    "nowhere is no run": ["evaluate", "nowhere", "--protocol=knn"],
     "no list named 'method'. Did you mean 'methods'": ["list", "method"],
 }
 
@@ -96,8 +99,11 @@ def test_train_resume_evaluate(capsys, tmp_path):
     with Run(run).locked():
         assert "is in use by process" in mistake(capsys, "evaluate", run)
         assert "is in use by process" in mistake(capsys, "train", DIGITS, "--out", run, *TINY)
+    judged_by_protocols(capsys, run)
     cli.main(["evaluate", str(run), "--no-baselines"])
-    assert set(json.loads((run / "evaluation.json").read_text())["features"]) == {"trained"}
+    record = json.loads((run / "evaluation.json").read_text())
+    assert set(record["features"]) == {"trained"}
+    assert set(record["protocols"]) == {"knn"}
 
     text = (run / "config.json").read_text()
     (run / "config.json").write_text(text.replace('"epochs"', '"epoch"'))
@@ -110,6 +116,35 @@ def test_train_resume_evaluate(capsys, tmp_path):
     (tmp_path / "photos" / "1.png").touch()
     assert "no run" in mistake(capsys, "train", DIGITS, "--out", tmp_path / "photos", *TINY)
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["1.png"]
+
+
+def judged_by_protocols(capsys, run):
+    """Protocols of a run: what they tell, keep and refuse."""
+    judge = ("evaluate", str(run), "--protocol")
+    cli.main([*judge, "knn", "--k", "7"])
+    assert "Knn on digits, 1437 training and 360 test images" in capsys.readouterr().out
+    found = json.loads((run / "evaluation.json").read_text())["protocols"]["knn"]
+    assert found["settings"] == {"k": 7, "temperature": 0.07} and found["seeds"] == [0]
+    mistakes = {
+        "transfer needs other data than the run's own": ["transfer"],
+        "--seeds must be at least 1, got 0": ["knn", "--seeds", "0"],
+        "temperature must be more than zero, got -1.0": ["knn", "--temperature", "-1"],
+        "Perhaps you meant: --temperature": ["knn", "--temprature", "1"],
+    }
+    for words, arguments in mistakes.items():
+        assert words in mistake(capsys, *judge, *arguments)
+    checkpoints = run / "checkpoints"
+    checkpoints.rename(run / "elsewhere")
+    assert "has no checkpoint yet" in mistake(capsys, *judge, "knn")
+    (run / "elsewhere").rename(checkpoints)
+
+
+def test_help_shows_protocols_and_their_fields(capsys):
+    shown = {"clusters: k-means": ["evaluate", "--help"], "--k INT": ["evaluate", "--protocol", "knn", "--help"]}
+    for words, arguments in shown.items():
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(arguments)
+        assert not exit_.value.code and words in capsys.readouterr().out
 
 
 def test_help_shows_every_field_and_its_default():

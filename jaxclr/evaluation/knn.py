@@ -90,8 +90,7 @@ def knn_predict(
     train_y = check_labelled("train", train_x, train_y, classes)
     check_features("test_x", test_x)
     count = train_x.shape[0]
-    if k > count:
-        raise UserError(f"k = {k} neighbours of {count} training rows; set k to {count} or less.")
+    check_neighbours(k, count)
     if k < 1 or tile < 1 or not temperature > 0:
         raise ValueError(
             f"k, tile and temperature must be positive, got {k}, {tile} and {temperature}."
@@ -106,6 +105,12 @@ def knn_predict(
         rows=min(tile, test_x.shape[0]),
         columns=min(tile, count),
     )
+
+
+def check_neighbours(k: int, count: int) -> None:
+    """Raises UserError if more neighbours are asked for than there are training rows."""
+    if k > count:
+        raise UserError(f"k = {k} neighbours of {count} training rows; set k to {count} or less.")
 
 
 @functools.partial(jax.jit, static_argnames=("classes", "k", "rows", "columns"))

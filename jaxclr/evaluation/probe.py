@@ -163,7 +163,7 @@ def few_label_probe(
     train_x, test_x = standardize(train_x, test_x)
 
     totals, fits = np.zeros(len(grid)), []
-    for labelled, held_out in _draw(train_y, classes, per_class, draws, seed):
+    for labelled, held_out in draw_few(train_y, classes, per_class, draws, seed):
         x, basis = _span(train_x[labelled])
         fit, path = _zeros(x, classes), []
         for place, l2 in enumerate(grid):
@@ -184,7 +184,7 @@ def few_label_probe(
     )
 
 
-def _draw(
+def draw_few(
     labels: np.ndarray, classes: int, per_class: int, draws: int, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Rows with labels, per_class of each class, and rows to validate on, for each draw."""

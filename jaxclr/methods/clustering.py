@@ -57,19 +57,27 @@ def k_means(key: Array, rows: Array, count: int, *, iterations: int) -> tuple[Ar
     """
     step = lambda _, centroids: lloyd_step(rows, centroids)
     centroids = jax.lax.fori_loop(0, iterations, step, _seeds(key, rows, count))
-    return centroids, _nearest(rows, centroids)
+    return centroids, assign(rows, centroids)
 
 
 def lloyd_step(rows: Array, centroids: Array) -> Array:
     """The means [K, D] of the rows [N, D] that are nearest to each centroid, or else one of the farthest rows."""
     count = len(centroids)
-    assignments = _nearest(rows, centroids)
+    assignments = assign(rows, centroids)
     sizes = jnp.bincount(assignments, length=count)
     sums = jax.ops.segment_sum(rows, assignments, count)
     means = sums / jnp.maximum(sizes, 1).astype(rows.dtype)[:, None]
     farthest = jnp.argsort(-_squares(rows, centroids[assignments]))[:count]
     nth_empty = jnp.cumsum(sizes == 0) - 1
     return jnp.where((sizes == 0)[:, None], rows[farthest[nth_empty]], means)
+
+
+def assign(rows: Array, centroids: Array) -> Array:
+    """The nearest of the centroids [K, D] to each row [N, D], int32 [N]."""
+    halves = jnp.sum(centroids * centroids, axis=1) / 2
+    nearest = lambda row: jnp.argmin(halves - matmul(centroids, row)).astype(jnp.int32)
+    at_once = min(len(rows), max(1, _DISTANCES // len(centroids)))
+    return jax.lax.map(nearest, rows, batch_size=at_once)
 
 
 def concentrations(
@@ -120,13 +128,6 @@ def _seeds(key: Array, rows: Array, count: int) -> Array:
     first = rows[jax.random.randint(jax.random.fold_in(key, 0), (), 0, len(rows))]
     seeds = jnp.zeros((count, rows.shape[1]), rows.dtype).at[0].set(first)
     return jax.lax.fori_loop(1, count, add, (seeds, _squares(rows, first[None])))[0]
-
-
-def _nearest(rows: Array, centroids: Array) -> Array:
-    halves = jnp.sum(centroids * centroids, axis=1) / 2
-    nearest = lambda row: jnp.argmin(halves - matmul(centroids, row)).astype(jnp.int32)
-    at_once = min(len(rows), max(1, _DISTANCES // len(centroids)))
-    return jax.lax.map(nearest, rows, batch_size=at_once)
 
 
 def _squares(rows: Array, others: Array) -> Array:

@@ -1,8 +1,7 @@
 """What a trained encoder is worth: kNN and linear probes on its frozen representations, and what to compare them with."""
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,8 @@ import rich.table
 from jaxclr.data import Dataset, Split, Stream
 from jaxclr.errors import UserError
 from jaxclr.evaluation import few_label_probe, knn_accuracy, linear_probe
+from jaxclr.evaluation.images import image_batches
+from jaxclr.evaluation.protocols import Features
 from jaxclr.methods import Network
 from jaxclr.training.session import Session
 from jaxclr.training.state import State
@@ -24,13 +25,6 @@ DRAWS = 10
 SEED = 0  # of label draws and validation splits: the same for every run, so that runs compare
 
 BATCH = 250  # images embedded at once
-
-
-class Features(NamedTuple):
-    """Representations, float32 [N, F], and their labels, int32 [N]."""
-
-    values: np.ndarray
-    labels: np.ndarray
 
 
 def represent(session: Session, state: State, split: Split | Stream) -> Features:
@@ -55,25 +49,11 @@ def represent(session: Session, state: State, split: Split | Stream) -> Features
     # Evaluation runs on one device: it needs no collective, and rows need not divide.
     variables = jax.device_put(jax.device_get(variables), jax.devices()[0])
     values, labels = [], []
-    for images, some in _batches(split, session):
+    for images, some in image_batches(split, size=session.plain_size, batch=BATCH):
         full = images[np.arange(BATCH) % len(images)]  # the last are fewer
         values.append(np.asarray(embed(variables, full))[: len(images)])
         labels.append(some)
     return Features(np.concatenate(values), np.concatenate(labels))
-
-
-def _batches(split: Split | Stream, session: Session) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images, at most BATCH at a time, and their labels."""
-    if isinstance(split, Split):
-        for start in range(0, split.size, BATCH):
-            yield split.images[start : start + BATCH], split.labels[start : start + BATCH]
-        return
-    first = 0
-    for rows in split.plain(session.plain_size, batch=BATCH):
-        kept = np.flatnonzero(rows.indices == np.arange(first, first + len(rows.made)))
-        first += len(rows.made)
-        if len(kept):
-            yield np.stack([rows.made[row][0] for row in kept]), rows.labels[kept]
 
 
 def labelled_splits(dataset: Dataset) -> tuple[Split | Stream, Split | Stream]:

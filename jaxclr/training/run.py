@@ -130,6 +130,23 @@ class Run:
             write_atomically(self.bad_step, json.dumps(record) + "\n")
 
     def write_evaluation(self, record: dict[str, Any]) -> None:
-        """Writes evaluation.json, whole or not at all."""
+        """Writes evaluation.json, whole or not at all; what protocols found stays in it."""
+        protocols = self._evaluation().get("protocols")
+        self._write_evaluation({**record, "protocols": protocols} if protocols else record)
+
+    def write_protocol(self, name: str, record: dict[str, Any]) -> None:
+        """Puts what a protocol found under its name into evaluation.json, beside all else that is there."""
+        before = self._evaluation()
+        self._write_evaluation({**before, "protocols": {**before.get("protocols", {}), name: record}})
+
+    def _evaluation(self) -> dict[str, Any]:
+        """What evaluation.json holds; nothing if it is missing or damaged."""
+        try:
+            record = json.loads(self.evaluation.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def _write_evaluation(self, record: dict[str, Any]) -> None:
         with writing(self.folder):
             write_atomically(self.evaluation, json.dumps(record, indent=2) + "\n")

@@ -43,8 +43,8 @@ class Session(NamedTuple):
         return self.recipe.steps
 
     @property
-    def plain_size(self) -> int:
-        """The side to which streamed images are brought where they are not augmented."""
+    def plain_size(self) -> int | None:
+        """The side to which streamed images are brought where they are not augmented; None if nothing tells."""
         return _plain_size(self.config)
 
     def init_state(self) -> State:
@@ -109,8 +109,8 @@ def open_session(config: Config) -> Session:
     return Session(config, dataset, mesh, recipe, tuple(notes))
 
 
-def _plain_size(config: Config) -> int:
-    return config.data.image_size or config.augmentation.views[0].size
+def _plain_size(config: Config) -> int | None:
+    return config.data.image_size or getattr(config.augmentation.views[0], "size", None)
 
 
 def _check_crops(augmentation: Augmentation) -> None:

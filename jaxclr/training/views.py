@@ -32,7 +32,7 @@ def take_views(
     rows = row_ids(images[0] if cropped else images, axis_name)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
     draw = recipe.augmentation.after_crop if cropped else recipe.augmentation
-    return tuple(_normalize(view, recipe.mean, recipe.std) for view in draw(keys, images))
+    return tuple(normalize(view, recipe.mean, recipe.std) for view in draw(keys, images))
 
 
 def plain_view(images: Array, recipe: Recipe) -> Array:
@@ -47,10 +47,10 @@ def plain_view(images: Array, recipe: Recipe) -> Array:
     """
     view = recipe.augmentation.views[0]
     size = view.size if isinstance(view, PhotoView) else images.shape[1]
-    return _normalize(resize(images, size), recipe.mean, recipe.std)
+    return normalize(resize(images, size), recipe.mean, recipe.std)
 
 
-def _normalize(images: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
+def normalize(images: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
     """Images [b, h, w, C] in [0, 1], less the mean and divided by the standard deviation of their channels."""
     mean, std = (jnp.asarray(value, images.dtype)[None, None, None, :] for value in (mean, std))
     return (images - mean) / std

@@ -122,10 +122,10 @@ def test_few_label_probe(digits, width):
     assert result.mean == pytest.approx(np.mean(result.accuracies))
     assert result.std == pytest.approx(np.std(result.accuracies, ddof=1))
     # The same draws, fitted by scikit-learn in all features.
-    from jaxclr.evaluation.probe import _draw
+    from jaxclr.evaluation.probe import draw_few
 
     train, test = (np.asarray(x) for x in standardize(jnp.asarray(train_x), jnp.asarray(test_x)))
-    for (rows, held_out), accuracy in zip(_draw(train_y, 10, 5, 3, 1), result.accuracies):
+    for (rows, held_out), accuracy in zip(draw_few(train_y, 10, 5, 3, 1), result.accuracies):
         assert np.bincount(train_y[rows]).tolist() == [5] * 10
         assert not set(rows) & set(held_out)
         expected = _oracle(train[rows], train_y[rows], result.l2).score(test, test_y)

@@ -72,6 +72,13 @@ def test_input_is_measured(benchmark):
     assert "s to list 200 files" in text and "at most 20: " in text
 
 
+def test_neighbours_are_those_of_scikit_learn(benchmark):
+    knn = benchmark("knn")
+    record = knn.measure(knn.Options(train=2000, test=100, width=16))
+    assert record["agreement"] > 0.98 and record["mib_above_features"] >= 0
+    assert "20 neighbours of 100 rows among 2,000, D = 16" in told(knn.tables(record))
+
+
 def test_a_run_that_is_killed_comes_to_the_same_bits(benchmark, monkeypatch):
     one_device = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     monkeypatch.setenv("XLA_FLAGS", " ".join(one_device))

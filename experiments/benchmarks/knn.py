@@ -1,0 +1,121 @@
+"""How long nearest neighbours take, and how much memory above the features themselves.
+
+    python experiments/benchmarks/knn.py [--train 50000] [--test 10000] [--width 512] [--out FILE.json]
+
+Random features around class centres, so loose that neighbours disagree. Time and memory include compilation; memory is the
+peak of this process during the call, above what it held with the features. Predictions for the first thousand test rows are
+compared with scikit-learn's.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import time
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.table
+import tyro
+from measure import machine, machine_table, number, verdict
+from sklearn.neighbors import KNeighborsClassifier
+
+from jaxclr.evaluation import knn_predict
+
+SECONDS_BAR = 60
+MIB_BAR = 1024
+CLASSES = 100
+COMPARED = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How long nearest neighbours take, and how much memory above the features themselves."""
+
+    train: int = 50_000
+    """Rows among which neighbours are searched."""
+
+    test: int = 10_000
+    """Rows whose neighbours are searched."""
+
+    width: int = 512
+    """Of a row."""
+
+    k: int = 20
+    """Neighbours."""
+
+    temperature: float = 0.07
+    """Of their weights."""
+
+    out: pathlib.Path | None = None
+    """File for the figures, as JSON."""
+
+
+def main(options: Options) -> None:
+    record = measure(options)
+    console = rich.console.Console()
+    for table in tables(record):
+        console.print(table)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(record, indent=2, default=str) + "\n")
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """All figures."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(CLASSES, options.width)).astype(np.float32)
+    train_y, test_y = (rng.integers(0, CLASSES, count).astype(np.int32) for count in (options.train, options.test))
+    loose = lambda y: centres[y] + 6 * rng.standard_normal((len(y), options.width), np.float32)
+    train_x, test_x = loose(train_y), loose(test_y)
+    settings = dict(classes=CLASSES, k=options.k, temperature=options.temperature)
+
+    forget_peak()
+    before, start = resident_mib("VmRSS"), time.perf_counter()
+    predicted = np.asarray(knn_predict(train_x, train_y, test_x, **settings))
+    seconds, mib = time.perf_counter() - start, resident_mib("VmHWM") - before
+
+    oracle = KNeighborsClassifier(
+        options.k,
+        metric="cosine",
+        algorithm="brute",
+        weights=lambda distances: np.exp((1 - distances) / options.temperature),
+    ).fit(train_x, train_y)
+    agreement = np.mean(oracle.predict(test_x[:COMPARED]) == predicted[:COMPARED])
+    return {
+        "machine": machine(),
+        "sizes": dataclasses.asdict(options),
+        "seconds": seconds,
+        "mib_above_features": mib,
+        "accuracy": float(np.mean(predicted == test_y)),
+        "agreement": float(agreement),
+    }
+
+
+def forget_peak() -> None:
+    """Starts VmHWM again from what is resident now."""
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+
+def resident_mib(name: str) -> float:
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(rf"{name}:\s+(\d+)", status)[1]) / 1024
+
+
+def tables(record: dict[str, Any]) -> list[rich.table.Table]:
+    """The figures for a person to read."""
+    sizes = record["sizes"]
+    table = rich.table.Table(
+        f"{sizes['k']} neighbours of {sizes['test']:,} rows among {sizes['train']:,}, D = {sizes['width']}", ""
+    )
+    table.add_row("seconds", f"{number(record['seconds'])}; {verdict(record['seconds'], most=SECONDS_BAR)}")
+    mib = record["mib_above_features"]
+    table.add_row("MiB above the features", f"{number(mib)}; {verdict(mib, most=MIB_BAR)}")
+    table.add_row("accuracy", f"{record['accuracy']:.4f}")
+    table.add_row("share that scikit-learn predicts too", f"{record['agreement']:.4f}")
+    return [machine_table(record["machine"]), table]
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,78 @@
+"""Whether classes are clusters: k-means without labels."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclr.affinity import unit_rows
+from jaxclr.errors import UserError
+from jaxclr.evaluation.protocols.base import Protocol, Result, Subject, require
+from jaxclr.methods.clustering import assign, k_means
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterAgreement(Protocol):
+    """k-means of the unit representations of training images; how the clusters of test images agree with their classes."""
+
+    clusters: int | None = None
+    """How many; None: as many as there are classes."""
+
+    iterations: int = 50
+    """Of Lloyd, from the seeds of k-means++."""
+
+    restarts: int = 10
+    """Tries, of which the one with the smallest distances on training images is taken."""
+
+    def __post_init__(self) -> None:
+        require("clusters", self.clusters, self.clusters is None or self.clusters >= 1, "at least 1, or None")
+        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
+        require("restarts", self.restarts, self.restarts >= 1, "at least 1")
+
+    def run(self, subject: Subject, seed: int) -> Result:
+        count = self.clusters or len(subject.classes)
+        if count > subject.train.size:
+            raise UserError(f"{count} clusters of {subject.train.size} training images; set --clusters to fewer.")
+        train, test = (unit_rows(jnp.asarray(features.values)) for features in subject.features)
+        keys = jax.random.split(jax.random.key(seed), self.restarts)
+        tries = [_fit(key, train, count, self.iterations) for key in keys]
+        _, centroids = min(tries, key=lambda one: one[0].item())
+        return Result(agreement(subject.features[1].labels, np.asarray(assign(test, centroids))))
+
+
+def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, tuple[float]]:
+    """How clusters agree with classes, whatever their numbers.
+
+    Args:
+      labels: classes, integers [n].
+      clusters: integers [n].
+
+    Returns:
+      NMI (normalised by the arithmetic mean of both entropies), ARI, and the accuracy of the best assignment of clusters
+      to classes, one to one.
+
+    References:
+      Kuhn, The Hungarian method for the assignment problem, 1955; Hubert and Arabie, Comparing partitions, 1985.
+    """
+    from scipy.optimize import linear_sum_assignment
+    from sklearn import metrics
+    from sklearn.metrics.cluster import contingency_matrix
+
+    table = contingency_matrix(labels, clusters)
+    matched = table[linear_sum_assignment(table, maximize=True)].sum()
+    return {
+        "NMI": (float(metrics.normalized_mutual_info_score(labels, clusters)),),
+        "ARI": (float(metrics.adjusted_rand_score(labels, clusters)),),
+        "accuracy": (float(matched / len(labels)),),
+    }
+
+
+@functools.partial(jax.jit, static_argnames=("count", "iterations"))
+def _fit(key: Array, rows: Array, count: int, iterations: int) -> tuple[Array, Array]:
+    """Mean squared distance of rows from their centroids, and the centroids."""
+    centroids, assignments = k_means(key, rows, count, iterations=iterations)
+    return jnp.mean(jnp.sum((rows - centroids[assignments]) ** 2, axis=1)), centroids
