@@ -110,7 +110,7 @@ def test_statistics_are_each_micro_batchs_own_and_move_in_their_order():
 def temporaries(encoder, view, rows, micro_batches):
     """Bytes that a step on images of 32 x 32 x 3 takes beside its arguments, by the compiler's own account."""
     config = tiny_config(
-        "moco_v3",
+        "simclr",
         encoder=encoder,
         data=Data("digits", mean=(0.5,) * 3, std=(0.2,) * 3),
         augmentation=Augmentation((view, view)),
