@@ -72,10 +72,11 @@ def train(
             state = session.init_state()
             digests(state)  # compiled now, not while the first save holds the steps up
         start = int(state.step)
+        trace = Trace(run.profile, profile, start=start)
         step_fn, refreshed = compile_step(session), compile_refresh(session)
         report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
         feed = open_feed(session, start=start, report=report)
-        trace, clock = Trace(run.profile, profile, start=start), Clock()
+        clock = Clock()
         logged = Logs(run, start=start, steps=session.steps, console=console)
         with contextlib.closing(feed), logged as logs, trace:
             for done in range(start + 1, last + 1):
@@ -87,7 +88,8 @@ def train(
                 first = done == start + 1  # compiles
                 with clock.spent_on("start" if first else "input"):
                     batch = next(feed.batches)
-                with clock.spent_on("start" if first else "step"), jax.profiler.StepTraceAnnotation("train", step_num=done - 1):
+                traced = jax.profiler.StepTraceAnnotation("train", step_num=done - 1)
+                with clock.spent_on("start" if first else "step"), traced:
                     state, metrics = step_fn(state, batch)
                     if one_at_a_time or first:
                         jax.block_until_ready(state)

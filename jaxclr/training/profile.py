@@ -24,7 +24,9 @@ def steps_to_profile(text: str, steps: int) -> range:
             f"--profile must be START:STOP, two whole numbers of which STOP is larger, got {text!r}; for instance 10:15."
         )
     if wanted.stop > steps:
-        raise UserError(f"--profile {text} reaches past the end of the run, which has {steps} steps; set STOP to {steps} at most.")
+        raise UserError(
+            f"--profile {text} reaches past the end of the run, which has {steps} steps; set STOP to {steps} at most."
+        )
     return wanted
 
 
