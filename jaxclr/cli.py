@@ -35,6 +35,7 @@ from jaxclr.training.config import differences
 from jaxclr.training.evaluate import evaluate, labelled_splits, monitor, table
 from jaxclr.training.experiments import load_experiment
 from jaxclr.training.own_methods import method_name
+from jaxclr.training.profile import steps_to_profile
 from jaxclr.training.protocols import judge, on_data, protocol_table
 from jaxclr.training.signals import Stopped
 
@@ -62,6 +63,10 @@ class TrainOptions:
 
     overwrite: bool = False
     """Replace the run in that folder, if there is one, instead of continuing it."""
+
+    profile: str | None = None
+    """START:STOP, steps to trace into the folder's profile/, for TensorBoard and Perfetto; step 0 is the first and compiles,
+    STOP is left out."""
 
 
 def train(arguments: Sequence[str], console: rich.console.Console) -> None:
@@ -102,12 +107,13 @@ def train(arguments: Sequence[str], console: rich.console.Console) -> None:
     method = method_name(config.method)
     run = Run(options.out or pathlib.Path(f"runs/{pathlib.Path(files[0]).stem}-{method}-{config.seed}"))
     session = training.open_session(config)
+    profile = steps_to_profile(options.profile, session.steps) if options.profile is not None else range(0)
     with run.locked():
         if run.exists and not options.overwrite:
             _check_continues(run, session)
         else:
             run.create(session.config, overwrite=options.overwrite)
-        _train(session, run, console)
+        _train(session, run, console, profile=profile)
 
 
 def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
@@ -305,7 +311,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os._exit(130)
 
 
-def _train(session: Session, run: Run, console: rich.console.Console) -> None:
+def _train(
+    session: Session, run: Run, console: rich.console.Console, *, profile: range = range(0)
+) -> None:
     config, train = session.config, session.dataset.train
     shape = "" if isinstance(train, Stream) else f" of {'x'.join(map(str, train.images.shape[1:]))}"
     _say(
@@ -319,7 +327,7 @@ def _train(session: Session, run: Run, console: rich.console.Console) -> None:
     if session.dataset.skipped:
         names = session.dataset.skipped
         _say(console, f"{len(names)} unreadable file(s) left out: {', '.join(names[:5])}{' ...' * (len(names) > 5)}")
-    state = training.train(session, run, console=console, evaluate=monitor)
+    state = training.train(session, run, console=console, evaluate=monitor, profile=profile)
     try:
         labelled_splits(session.dataset)
     except UserError as error:

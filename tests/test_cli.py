@@ -51,6 +51,8 @@ MISTAKES = {
     "SimAffinity needs 2 views, the augmentation makes 6": ["train", DIGITS, "--augmentation", "cifar_multi_crop"],
     "batch_size 100 cannot be spread evenly over 8": ["train", DIGITS, "--batch-size", "100"],
     "larger than the 1437 training images": ["train", DIGITS, "--batch-size", "1440"],
+    "--profile must be START:STOP, two whole numbers": ["train", DIGITS, "--profile", "7:7"],
+    "--profile 5:1321 reaches past the end of the run, which has 1320": ["train", DIGITS, "--profile", "5:1321"],
     "no data source named 'tfd'. Did you mean 'tfds'": ["train", DIGITS, "--data.source", "tfd:x"],
     "no run: it has no config.json": ["resume", "nowhere"],
     "no protocol named 'knnn'. Did you mean 'knn'": ["evaluate", "nowhere", "--protocol", "knnn"],

@@ -115,11 +115,11 @@ class Command:
         proof = self._folder / "checkpoints" / str(self.steps) / "proof" / "metadata"
         evaluation = self._folder / "evaluation.json"
         metrics = [json.loads(line) for line in _lines(self._folder / "metrics.jsonl")]
-        clocked = ("images_per_second", "checkpoint_seconds")
+        clocked = lambda name: name == "images_per_second" or name.endswith("_seconds")
         return (
             json.loads(proof.read_text())["leaves"],
             json.loads(evaluation.read_text()),
-            [{k: v for k, v in line.items() if k not in clocked} for line in metrics],
+            [{k: v for k, v in line.items() if not clocked(k)} for line in metrics],
         )
 
 

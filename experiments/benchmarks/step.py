@@ -33,6 +33,7 @@ from jax.sharding import PartitionSpec as P
 from measure import machine, machine_table, spread, verdict
 
 from jaxclr import training
+from jaxclr.affinity.collectives import row_ids
 from jaxclr.augment import AUGMENTATIONS
 from jaxclr.data import Data
 from jaxclr.encoders import Mlp, SmallConv
@@ -178,7 +179,7 @@ def augmentation_call(session: Session, batch: Batch) -> Callable[[], Any]:
     """Takes the views of one batch, and nothing else."""
 
     def views(step: Array, images: Array) -> tuple[Array, ...]:
-        return take_views(step, images, recipe=session.recipe, axis_name=AXIS)
+        return take_views(step, images, row_ids(images, AXIS), recipe=session.recipe)
 
     mapped = jax.jit(
         jax.shard_map(

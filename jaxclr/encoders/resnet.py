@@ -11,6 +11,7 @@ from jaxclr.encoders.common import (
     AxisName,
     Precision,
     batch_norm,
+    check_bool,
     check_choice,
     check_images,
     check_precision,
@@ -36,6 +37,8 @@ class ResNet:
       stem: "imagenet" is a 7x7 convolution of stride 2 and a max-pool of stride 2; "cifar" a 3x3
         convolution of stride 1 and no pool, for images of 32 pixels or so.
       dtype: precision of the computation; parameters and batch statistics are float32 in both.
+      remat: keep only the input of each residual block for the gradient, and compute the block again
+        for it: less memory for about a third more computation.
 
     Raises:
       UserError: a field is none of its valid values.
@@ -48,11 +51,13 @@ class ResNet:
     depth: Literal[18, 34, 50] = 18
     stem: Literal["cifar", "imagenet"] = "cifar"
     dtype: Precision = "float32"
+    remat: bool = False
 
     def __post_init__(self) -> None:
         check_choice("ResNet.depth", self.depth, (18, 34, 50))
         check_choice("ResNet.stem", self.stem, ("cifar", "imagenet"))
         check_precision("ResNet.dtype", self.dtype)
+        check_bool("ResNet.remat", self.remat)
 
     def build(self, axis_name: AxisName) -> nn.Module:
         """The Linen module, called as module(images, train); its norms span axis_name."""
@@ -75,6 +80,8 @@ class ResNetModule(nn.Module):
         if imagenet:
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         block = Bottleneck if self.spec.depth == 50 else BasicBlock
+        if self.spec.remat:
+            block = nn.remat(block, static_argnums=2)  # `train`, counted from self
         for stage, count in enumerate(_STAGES[self.spec.depth]):
             for index in range(count):
                 x = block(

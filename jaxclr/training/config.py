@@ -43,6 +43,11 @@ class Config:
     batch_size: int = 512
     """Images in a step, over all devices."""
 
+    micro_batches: int = 1
+    """Parts in which each device embeds its rows, one after the other, with memory for one. The loss and its gradient remain
+    those of the whole batch; what differs is BatchNorm, which normalises each micro-batch by its own statistics (over all
+    devices) and moves the running ones once for each micro-batch and view, in order."""
+
     warmup_epochs: float = 10.0
     """Epochs of linear warm-up before the cosine."""
 
@@ -68,7 +73,7 @@ class Config:
     """Checkpoints to keep, the newest ones."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "log_every", "checkpoint_every", "keep"):
+        for name in ("epochs", "batch_size", "micro_batches", "log_every", "checkpoint_every", "keep"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
         for name in ("warmup_epochs", "evaluate_every", "seed"):
             _require(self, name, getattr(self, name) >= 0, "zero or more")

@@ -2,8 +2,7 @@
 
 import contextlib
 import functools
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,9 +12,11 @@ import rich.console
 from jaxclr.errors import UserError
 from jaxclr.training.batches import Batch, batch_rows
 from jaxclr.training.checkpoints import Checkpoints
+from jaxclr.training.clock import Clock
 from jaxclr.training.digests import digests
 from jaxclr.training.feed import open_feed
 from jaxclr.training.logs import Logs
+from jaxclr.training.profile import Trace
 from jaxclr.training.refresh import compile_refresh, refresh_is_due
 from jaxclr.training.run import Run
 from jaxclr.training.session import AXIS, Session
@@ -39,6 +40,7 @@ def train(
     console: rich.console.Console,
     evaluate: Evaluate | None = None,
     stop_after: int | None = None,
+    profile: range = range(0),
 ) -> State:
     """Trains from the newest checkpoint in the run's folder, or from the start if there is none, to the last step.
 
@@ -50,6 +52,7 @@ def train(
       console: for progress.
       evaluate: called every `evaluate_every` epochs; what it returns is logged.
       stop_after: stop, with a checkpoint, when so many steps are taken in all.
+      profile: steps to trace, counted from 0; none by default.
 
     Returns:
       The last state.
@@ -69,21 +72,28 @@ def train(
             state = session.init_state()
             digests(state)  # compiled now, not while the first save holds the steps up
         start = int(state.step)
+        trace = Trace(run.profile, profile, start=start)
         step_fn, refreshed = compile_step(session), compile_refresh(session)
         report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
         feed = open_feed(session, start=start, report=report)
-        clock = _Clock()
+        clock = Clock()
         logged = Logs(run, start=start, steps=session.steps, console=console)
-        with contextlib.closing(feed), logged as logs:
+        with contextlib.closing(feed), logged as logs, trace:
             for done in range(start + 1, last + 1):
+                trace.turn(done - 1, state, clock)
                 if refresh_is_due(session, done - 1):
                     jax.block_until_ready(state)
-                    with clock.paused():
+                    with clock.spent_on("refresh"):
                         state = jax.block_until_ready(refreshed(state, feed.images))
-                state, metrics = step_fn(state, next(feed.batches))
-                if one_at_a_time or done == start + 1:
-                    jax.block_until_ready(state)
-                clock.count(config.batch_size, compiled=done > start + 1)
+                first = done == start + 1  # compiles
+                with clock.spent_on("start" if first else "input"):
+                    batch = next(feed.batches)
+                traced = jax.profiler.StepTraceAnnotation("train", step_num=done - 1)
+                with clock.spent_on("start" if first else "step"), traced:
+                    state, metrics = step_fn(state, batch)
+                    if one_at_a_time or first:
+                        jax.block_until_ready(state)
+                clock.count(0 if first else config.batch_size)
                 epoch, remainder = divmod(done, session.steps_per_epoch)
                 stopped = signals.received
                 log = done % config.log_every == 0 or done == last
@@ -95,17 +105,18 @@ def train(
                     if bad_step >= 0:
                         raise _not_finite(session, run, checkpoints, state, bad_step)
                 if log:
-                    rate = clock.rate()
-                    logs.progress(done, f"loss {values['loss']:.4f}  {rate:.0f} images/s")
-                    logs.write(done, {**values, "images_per_second": rate})
+                    values |= clock.look()
+                    with clock.spent_on("logging"):
+                        logs.progress(done, f"loss {values['loss']:.4f}  {values['images_per_second']:.0f} images/s")
+                        logs.write(done, values)
                 if save:
                     jax.block_until_ready(state)
-                    with clock.paused():
+                    with clock.spent_on("checkpoint"):
                         blocked = checkpoints.save(state, done)
-                    logs.write(done, {"checkpoint_seconds": round(blocked, 4)})
+                    logs.write(done, {"save_seconds": round(blocked, 4)})
                 if look and evaluate:
                     jax.block_until_ready(state)
-                    with clock.paused():
+                    with clock.spent_on("evaluation"):
                         record = evaluate(session, state)
                     logs.write(done, {"epoch": epoch, **record})
                     logs.say(f"epoch {epoch}  " + "  ".join(f"{k} {v}" for k, v in record.items()))
@@ -134,30 +145,3 @@ def _not_finite(
         f"{run.checkpoints}, its seed and the places of its images in {run.bad_step}. "
         "Lower the learning rate, set --clip-norm, or raise the temperature or eps."
     )
-
-
-class _Clock:
-    """Images per second of the steps alone: compilation, checkpoints and evaluation do not count."""
-
-    def __init__(self) -> None:
-        self._images = 0
-        self._since = time.perf_counter()
-
-    def count(self, images: int, *, compiled: bool) -> None:
-        if compiled:
-            self._images += images
-        else:
-            self._since = time.perf_counter()
-
-    def rate(self) -> float:
-        """Since the last call."""
-        now = time.perf_counter()
-        rate = self._images / max(now - self._since, 1e-9)
-        self._images, self._since = 0, now
-        return round(rate, 1)
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - start

@@ -18,7 +18,7 @@ _LOCK = ".lock"
 # What a process leaves that dies before it has written a configuration: the folder is still as good as empty.
 _NOTHING = {_LOCK, "method.py", ".method.py.part", ".config.json.part"}
 # The configuration goes last: until then a folder that is being cleared is a run.
-_OURS = ("metrics.jsonl", "checkpoints", "evaluation.json", "bad_step.json", "tensorboard", "method.py", "config.json")
+_OURS = ("metrics.jsonl", "checkpoints", "evaluation.json", "bad_step.json", "tensorboard", "profile", "method.py", "config.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,10 @@ class Run:
     @property
     def tensorboard(self) -> pathlib.Path:
         return self.folder / "tensorboard"
+
+    @property
+    def profile(self) -> pathlib.Path:
+        return self.folder / "profile"
 
     @property
     def evaluation(self) -> pathlib.Path:

@@ -69,10 +69,12 @@ def open_session(config: Config) -> Session:
       UserError: the data cannot be had, or batch, data and devices do not fit each other.
     """
     devices = jax.devices()
-    if config.batch_size % len(devices):
+    parts = len(devices) * config.micro_batches
+    if config.batch_size % parts:
+        each = f" of {config.micro_batches} micro-batches each" * (config.micro_batches > 1)
         raise UserError(
-            f"batch_size {config.batch_size} cannot be spread evenly over {len(devices)} devices; "
-            f"set a multiple of {len(devices)}."
+            f"batch_size {config.batch_size} cannot be spread evenly over {len(devices)} devices{each}; "
+            f"set a multiple of {parts}."
         )
     dataset = load(config.data)
     train, notes = dataset.train, []
@@ -153,6 +155,7 @@ def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:
         images=images,
         classes=classes,
         batch_size=config.batch_size,
+        micro_batches=config.micro_batches,
         steps=steps,
         seed=config.seed,
         mean=config.data.mean,

@@ -57,6 +57,7 @@ class Recipe(NamedTuple):
     images: int
     classes: int
     batch_size: int
+    micro_batches: int
     steps: int
     seed: int
     mean: tuple[float, ...]

@@ -11,7 +11,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxclr.affinity import AxisName
+from jaxclr.affinity.collectives import row_ids
 from jaxclr.methods import Branch, MomentumEncoder, Network, Outputs, StopGradient
+from jaxclr.training.accumulate import in_micro_batches
 from jaxclr.training.batches import Batch
 from jaxclr.training.optimizers import momentum_ramp
 from jaxclr.training.state import Recipe, State, settled, step_key, target_parts
@@ -41,14 +43,13 @@ def train_step(
       The next state, and scalars of the global batch: loss, grad_norm, learning_rate, bad_step.
     """
     method = recipe.method
-    views = take_views(state.step, batch.images, recipe=recipe, axis_name=axis_name)
-    target, targets = _targets_before(state, views, recipe)
+    target_params = _target_before(state, recipe)
 
-    def share(params: Tree) -> tuple[Array, tuple[Outputs, Tree]]:
-        out, stats = _outputs(params, state, batch, views, targets, recipe)
+    def share(params: Tree) -> tuple[Array, tuple[Outputs, _Stats]]:
+        out, stats = _outputs(params, target_params, state, batch, recipe, axis_name)
         return method.objective(out, state.method_state, axis_name), (out, stats)
 
-    (loss, (out, batch_stats)), gradients = jax.value_and_grad(share, has_aux=True)(state.params)
+    (loss, (out, stats)), gradients = jax.value_and_grad(share, has_aux=True)(state.params)
     # The gradient of a share already holds what other devices' shares owe to this one's rows: the mean is exact.
     if axis_name is not None:
         loss, gradients = jax.lax.pmean((loss, gradients), axis_name)
@@ -58,8 +59,9 @@ def train_step(
     moved = State(
         step=state.step + 1,
         params=params,
-        batch_stats=batch_stats,
-        **_target_after(target, params, state.step, recipe),
+        batch_stats=stats.online,
+        target_params=_target_after(target_params, params, state.step, recipe),
+        target_batch_stats=stats.target,
         opt_state=opt_state,
         method_state=settled(
             method.next_state(out, state.method_state, axis_name), state.method_state
@@ -81,9 +83,8 @@ def train_step(
 
 def observe(state: State, batch: Batch, *, recipe: Recipe, axis_name: AxisName) -> Outputs:
     """What the objective sees in a step on this device's rows; arguments as in `train_step`."""
-    views = take_views(state.step, batch.images, recipe=recipe, axis_name=axis_name)
-    _, targets = _targets_before(state, views, recipe)
-    return _outputs(state.params, state, batch, views, targets, recipe)[0]
+    target_params = _target_before(state, recipe)
+    return _outputs(state.params, target_params, state, batch, recipe, axis_name)[0]
 
 
 def map_step(step: Step, mesh: Mesh, how: Mapper) -> Step:
@@ -117,33 +118,41 @@ def map_step(step: Step, mesh: Mesh, how: Mapper) -> Step:
     return lambda state, batch: mapped(state, split(batch))
 
 
-def _forward(
-    network: Network, params: Tree, stats: Tree, views: tuple[Array, ...]
-) -> tuple[list[Branch], Tree]:
-    """One view after the other, so that batch statistics are per view."""
-    branches = []
-    for view in views:
-        branch, updates = network.apply(
-            {"params": params, "batch_stats": stats}, view, train=True, mutable=["batch_stats"]
-        )
-        stats = updates.get("batch_stats", stats)
-        branches.append(branch)
-    return branches, stats
+class _Stats(NamedTuple):
+    """Running statistics of the network's norms and of the momentum encoder's, {} without one."""
+
+    online: Tree
+    target: Tree
 
 
 def _outputs(
     params: Tree,
+    target_params: Tree,
     state: State,
     batch: Batch,
-    views: tuple[Array, ...],
-    targets: tuple[Array, ...],
     recipe: Recipe,
-) -> tuple[Outputs, Tree]:
-    """What the objective sees at parameters that may differ from the state's, and the network's next statistics."""
-    online = views[recipe.method.online_views]
-    branches, stats = _forward(recipe.network, params, state.batch_stats, online)
+    axis_name: AxisName,
+) -> tuple[Outputs, _Stats]:
+    """What the objective sees at parameters that may differ from the state's, and the next statistics."""
+    method = recipe.method
+
+    def embed(stats: _Stats, rows: tuple[Tree, Array]) -> tuple[_Stats, tuple[Tree, Tree]]:
+        views = take_views(state.step, *rows, recipe=recipe)
+        branches, online = _forward(recipe.network, params, stats.online, views[method.online_views])
+        if not isinstance(method.target, MomentumEncoder):
+            return _Stats(online, {}), (branches, ())
+        keys = recipe.network.clone(predictor=None)
+        seen, target = _forward(keys, target_params, stats.target, views[method.target_views])
+        return _Stats(online, target), (branches, tuple(branch.embedding for branch in seen))
+
+    stats, (branches, targets) = in_micro_batches(
+        embed,
+        _Stats(state.batch_stats, state.target_batch_stats),
+        (batch.images, row_ids(batch.indices, axis_name)),
+        count=recipe.micro_batches,
+    )
     embeddings = tuple(branch.embedding for branch in branches)
-    match recipe.method.target:
+    match method.target:
         case MomentumEncoder():
             pass
         case StopGradient():
@@ -166,35 +175,33 @@ def _outputs(
     return out, stats
 
 
-class _Momentum(NamedTuple):
-    params: Tree
-    stats: Tree
+def _forward(
+    network: Network, params: Tree, stats: Tree, views: tuple[Array, ...]
+) -> tuple[tuple[Branch, ...], Tree]:
+    """One view after the other, so that batch statistics are per view."""
+    branches = []
+    for view in views:
+        branch, updates = network.apply(
+            {"params": params, "batch_stats": stats}, view, train=True, mutable=["batch_stats"]
+        )
+        stats = updates.get("batch_stats", stats)
+        branches.append(branch)
+    return tuple(branches), stats
 
 
-def _targets_before(
-    state: State, views: tuple[Array, ...], recipe: Recipe
-) -> tuple[_Momentum, tuple[Array, ...]]:
-    """The momentum encoder as it embeds the targets, and these embeddings; nothing without one."""
+def _target_before(state: State, recipe: Recipe) -> Tree:
+    """Parameters with which the momentum encoder embeds the targets; {} without one."""
     spec = recipe.method.target
-    if not isinstance(spec, MomentumEncoder):
-        return _Momentum({}, {}), ()
-    params = state.target_params
-    if spec.update == "before_keys":
-        params = _average(params, state.params, state.step, recipe)
-    network = recipe.network.clone(predictor=None)
-    seen = views[recipe.method.target_views]
-    branches, stats = _forward(network, params, state.target_batch_stats, seen)
-    return _Momentum(params, stats), tuple(
-        jax.lax.stop_gradient(branch.embedding) for branch in branches
-    )
+    if isinstance(spec, MomentumEncoder) and spec.update == "before_keys":
+        return _average(state.target_params, state.params, state.step, recipe)
+    return state.target_params
 
 
-def _target_after(target: _Momentum, params: Tree, step: Array, recipe: Recipe) -> dict[str, Tree]:
+def _target_after(target: Tree, params: Tree, step: Array, recipe: Recipe) -> Tree:
     spec = recipe.method.target
-    averaged = target.params
     if isinstance(spec, MomentumEncoder) and spec.update == "after_update":
-        averaged = _average(averaged, params, step, recipe)
-    return {"target_params": averaged, "target_batch_stats": target.stats}
+        return _average(target, params, step, recipe)
+    return target
 
 
 def _average(target: Tree, params: Tree, step: Array, recipe: Recipe) -> Tree:

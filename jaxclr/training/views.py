@@ -3,8 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from jaxclr.affinity import AxisName
-from jaxclr.affinity.collectives import row_ids
 from jaxclr.augment import PhotoView, resize
 from jaxclr.training.state import Recipe, step_key
 
@@ -12,25 +10,24 @@ Array = jax.Array
 
 
 def take_views(
-    step: Array, images: Array | tuple[Array, ...], *, recipe: Recipe, axis_name: AxisName
+    step: Array, images: Array | tuple[Array, ...], places: Array, *, recipe: Recipe
 ) -> tuple[Array, ...]:
-    """Normalised random views of this device's images.
+    """Normalised random views of some images of a batch.
 
-    Image i of the global batch draws from fold_in(fold_in(key(seed), step), i), whatever the devices.
+    Image i of the global batch draws from fold_in(fold_in(key(seed), step), i), whatever the devices and micro-batches.
 
     Args:
       step: int32 [].
       images: uint8 [b, H, W, C]; or a crop for each view, uint8 [b, size, size, C], taken by the host from the same keys.
+      places: of the images in the global batch, int32 [b].
       recipe: the recipe of the run.
-      axis_name: mapped axis over which the batch is spread; None if images are all of it.
 
     Returns:
       A [b, h, w, C] of floats for each view; views may differ in size.
     """
     key = step_key(recipe.seed, step)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
     cropped = isinstance(images, tuple)
-    rows = row_ids(images[0] if cropped else images, axis_name)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
     draw = recipe.augmentation.after_crop if cropped else recipe.augmentation
     return tuple(normalize(view, recipe.mean, recipe.std) for view in draw(keys, images))
 

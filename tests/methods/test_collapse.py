@@ -57,7 +57,7 @@ def variance_and_rank(method, last_norm):
         return jax.lax.scan(one, state, jnp.arange(STEPS))[0]
 
     state = train(jax.device_put(jax.device_get(session.init_state()), jax.devices()[0]))
-    view, _ = take_views(jnp.int32(STEPS + 1), whole.images[:512], recipe=recipe, axis_name=None)
+    view, _ = take_views(jnp.int32(STEPS + 1), whole.images[:512], jnp.arange(512), recipe=recipe)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     branch, _ = recipe.network.apply(variables, view, train=True, mutable=["batch_stats"])
     assert state.bad_step == -1

@@ -1,6 +1,7 @@
 """A run from start to end: stopping and resuming, compiling once, stopping at a loss that is not finite."""
 
 import dataclasses
+import gzip
 import io
 import json
 
@@ -34,21 +35,21 @@ def session():
 def uninterrupted(session, tmp_path_factory):
     run = training.Run(tmp_path_factory.mktemp("runs") / "whole")
     run.create(session.config, overwrite=False)
-    return run, training.train(session, run, console=QUIET)
+    return run, training.train(session, run, console=QUIET, profile=range(4, 6))
 
 
 def metrics(run):
     """The lines of metrics.jsonl without what a clock measured."""
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
-    clocked = ("images_per_second", "checkpoint_seconds")
-    lines = [{k: v for k, v in line.items() if k not in clocked} for line in lines]
+    clocked = lambda name: name == "images_per_second" or name.endswith("_seconds")
+    lines = [{k: v for k, v in line.items() if not clocked(k)} for line in lines]
     return [line for line in lines if len(line) > 1]
 
 
 def blocked(run):
     """Seconds that each save held the steps up, by step."""
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
-    return {line["step"]: line["checkpoint_seconds"] for line in lines if "checkpoint_seconds" in line}
+    return {line["step"]: line["save_seconds"] for line in lines if "save_seconds" in line}
 
 
 def test_a_stopped_run_resumes_to_the_same_bits(session, uninterrupted, tmp_path):
@@ -75,6 +76,38 @@ def test_logs_checkpoints_and_events_are_there(session, uninterrupted):
     assert blocked(run).keys() == {11, 22} and min(blocked(run).values()) > 0
     assert list(run.tensorboard.glob("events*"))
     assert run.config() == session.config
+
+
+def test_each_log_says_where_its_seconds_went(uninterrupted):
+    run, _ = uninterrupted
+    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    logs = [line for line in lines if "loss" in line]
+    always = {f"{part}_seconds" for part in ("input", "step", "logging", "checkpoint", "evaluation")}
+    assert all(always <= line.keys() for line in logs)
+    seconds = lambda part: [line["step"] for line in logs if line.get(f"{part}_seconds", 0) > 0]
+    assert seconds("start") == [3] and seconds("profile") == [6, 9] and seconds("evaluation") == []
+    assert seconds("checkpoint") == [12]  # that of step 11; the last one comes after the last log
+    assert len(seconds("step")) == len(seconds("input")) == len(logs)
+    for line in logs[1:]:
+        spent = sum(line[f"{part}_seconds"] for part in ("input", "step", "logging"))
+        steps = line["step"] - (line["step"] - 1) // 3 * 3
+        assert line["images_per_second"] * spent == pytest.approx(128 * steps, rel=0.05)
+
+
+def test_the_trace_holds_the_steps_that_were_asked_for(uninterrupted):
+    run, _ = uninterrupted
+    (for_perfetto,) = run.profile.glob("plugins/profile/*/perfetto_trace.json.gz")
+    assert list(for_perfetto.parent.glob("*.xplane.pb"))  # TensorBoard's
+    events = json.loads(gzip.decompress(for_perfetto.read_bytes()))["traceEvents"]
+    names = [event.get("name") for event in events]
+    assert [event["args"]["step_num"] for event in events if event.get("name") == "train"] == ["4", "5"]
+    assert names.count("input") == 2 and names.count("logging") == 1
+
+
+def test_a_trace_of_steps_that_are_over_is_refused(session, uninterrupted):
+    run, _ = uninterrupted
+    with pytest.raises(UserError, match="--profile 2:5 begins before step 22, from which this run goes on"):
+        training.train(session, run, console=QUIET, profile=range(2, 5))
 
 
 def test_the_step_is_compiled_once(session, tmp_path, monkeypatch):
