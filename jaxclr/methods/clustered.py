@@ -11,7 +11,7 @@ from jaxclr.affinity import AxisName, unit_rows
 from jaxclr.encoders import Mlp
 from jaxclr.errors import UserError
 from jaxclr.methods.base import Method, MomentumEncoder, Outputs, Sizes, Target, Tree
-from jaxclr.methods.clustering import Clusters, cluster
+from jaxclr.affinity.clustering import Clusters, cluster
 from jaxclr.methods.queue import enqueue, init_queue
 
 Array = jax.Array

@@ -10,7 +10,7 @@ import numpy as np
 from jaxclr.affinity import unit_rows
 from jaxclr.errors import UserError
 from jaxclr.evaluation.protocols.base import Protocol, Result, Subject, require
-from jaxclr.methods.clustering import assign, k_means
+from jaxclr.affinity.clustering import assign, k_means
 
 Array = jax.Array
 

@@ -9,8 +9,8 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from jaxclr.methods import clustering
-from jaxclr.methods.clustering import cluster, concentrations, k_means, lloyd_step
+from jaxclr.affinity import clustering
+from jaxclr.affinity.clustering import cluster, concentrations, k_means, lloyd_step
 
 BLOBS, EACH, WIDTH = 7, 30, 5
 
