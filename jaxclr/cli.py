@@ -1,5 +1,6 @@
-"""The command `jaxclr`: train, resume, evaluate, list."""
+"""The command `jaxclr`: train, resume, evaluate, list; `jaxclr launch` is in `jaxclr.launch`."""
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -7,20 +8,22 @@ import logging
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 # JAX's Cholesky and solves on CPUs call OpenBLAS, whose threads wait for each other where devices share the cores: a step
 # of SimTrace on two virtual devices took 178 ms with them and 9 ms without. It reads this once, when it is loaded.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import jax
 import rich.box
 import rich.console
 import rich.markup
 import rich.table
 import tyro
 
-from jaxclr import errors, losses, training
+from jaxclr import errors, launch, losses, training
 from jaxclr.augment import AUGMENTATIONS, with_views
 from jaxclr.data import SOURCES, Stream
 from jaxclr.encoders import ENCODERS
@@ -28,12 +31,13 @@ from jaxclr.errors import UserError
 from jaxclr.losses.catalogue import LOSSES
 from jaxclr.losses.catalogue import paper as paper_of
 from jaxclr.methods import METHODS, Method
-from jaxclr.training import OPTIMIZERS, Config, Run, Session
+from jaxclr.training import OPTIMIZERS, Config, Run, Session, processes
 from jaxclr.training.checkpoints import Checkpoints
-from jaxclr.training.config import differences
+from jaxclr.training.config import differences, to_json
 from jaxclr.training.evaluate import evaluate, labelled_splits, monitor, table
 from jaxclr.training.experiments import load_experiment
 from jaxclr.training.own_methods import method_name
+from jaxclr.training.processes import Distributed
 from jaxclr.training.signals import Stopped
 
 # Parts of a configuration that are chosen by name before their fields are set; the method is the experiment's to make.
@@ -60,6 +64,9 @@ class TrainOptions:
 
     overwrite: bool = False
     """Replace the run in that folder, if there is one, instead of continuing it."""
+
+    distributed: Distributed = Distributed()
+    """Several processes: each is started by the same command."""
 
 
 def train(arguments: Sequence[str], console: rich.console.Console) -> None:
@@ -99,12 +106,9 @@ def train(arguments: Sequence[str], console: rich.console.Console) -> None:
     config = options.config
     method = method_name(config.method)
     run = Run(options.out or pathlib.Path(f"runs/{pathlib.Path(files[0]).stem}-{method}-{config.seed}"))
-    session = training.open_session(config)
-    with run.locked():
-        if run.exists and not options.overwrite:
-            _check_continues(run, session)
-        else:
-            run.create(session.config, overwrite=options.overwrite)
+    session = _open_session(config)
+    with _held(run):
+        processes.first(lambda: _create_or_continue(run, session, overwrite=options.overwrite))
         _train(session, run, console)
 
 
@@ -117,8 +121,8 @@ def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
         description=f"Continue a run from its newest checkpoint, or probe it again if it is finished. {STATUSES}",
     )
     run = Run(options.run)
-    session = training.open_session(run.config())
-    with run.locked():
+    session = _open_session(processes.together(run.config))
+    with _held(run):
         _train(session, run, console)
 
 
@@ -128,6 +132,9 @@ class RunOptions:
 
     run: tyro.conf.Positional[pathlib.Path]
     """Folder of the run."""
+
+    distributed: Distributed = Distributed()
+    """Several processes: each is started by the same command."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +147,9 @@ class EvaluateOptions:
     baselines: bool = True
     """Also probe raw pixels and the same encoder untrained."""
 
+    distributed: Distributed = Distributed()
+    """Several processes: each is started by the same command."""
+
 
 def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Probe the newest checkpoint of a run: jaxclr evaluate RUN"""
@@ -150,12 +160,12 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
         description="kNN and linear probes of a run's newest checkpoint; writes evaluation.json.",
     )
     run = Run(options.run)
-    config = run.config()
+    config = processes.together(run.config)
     if not run.checkpoints.is_dir():
         raise UserError(f"{run.folder} has no checkpoint yet; continue it with `jaxclr resume {run.folder}`.")
-    session = training.open_session(config)
+    session = _open_session(config)
     labelled_splits(session.dataset)
-    with run.locked():
+    with _held(run):
         with Checkpoints(run.checkpoints) as checkpoints:
             state = checkpoints.restore(session.state_shape(), say=functools.partial(_say, console))
         _evaluate(session, run, state, console, baselines=options.baselines)
@@ -224,6 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     console = rich.console.Console()
     try:
+        processes.initialize(_parse_distributed(arguments))
+        console.quiet = not processes.is_first()
         if not arguments or arguments[0] in ("-h", "--help"):
             console.print("jaxclr: self-supervised learning on the global affinity matrix\n")
             for command in COMMANDS.values():
@@ -233,17 +245,69 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if arguments[0] not in COMMANDS:
             raise errors.unknown("command", arguments[0], COMMANDS)
         COMMANDS[arguments[0]](arguments[1:], console)
-    except UserError as error:
-        _complain(f"error: {error}")
+    except processes.Agreed as error:
+        if processes.is_first():
+            _complain(f"error: {error}")
         sys.exit(2)
     except Stopped as stopped:
-        _complain(str(stopped))
+        if processes.is_first():
+            _complain(str(stopped))
         sys.exit(Stopped.STATUS)
     except KeyboardInterrupt:
         _complain("interrupted")
         sys.stdout.flush()
         # At once: a checkpoint that is being written has no name yet, and those before it are whole.
         os._exit(130)
+    except Exception as error:
+        _fail(error)
+
+
+def _fail(error: Exception) -> None:
+    """Ends a process by what went wrong in it."""
+    if processes.lost(error):
+        _complain(launch.peer_died(jax.process_index(), launch.first_line(error)))
+        status = Stopped.STATUS
+    elif isinstance(error, UserError):
+        _complain(f"error: {error}")
+        status = 2
+    elif processes.alone():
+        raise error
+    else:
+        traceback.print_exception(error)
+        status = 1
+    if processes.alone():
+        sys.exit(status)
+    # At once: on its way out JAX waits for the other processes, which wait for this one.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _parse_distributed(arguments: Sequence[str]) -> Distributed:
+    """What the arguments say of processes; read before all else, since an experiment file may compute."""
+    given = [argument for argument in arguments if argument.startswith("--distributed.")]
+    if not given:
+        return Distributed()
+    return tyro.cli(_Processes, args=arguments[1:], add_help=False, return_unknown_args=True)[0].distributed
+
+
+@dataclasses.dataclass(frozen=True)
+class _Processes:
+    distributed: Distributed = Distributed()
+
+
+def _open_session(config: Config) -> Session:
+    session = processes.together(lambda: training.open_session(config))
+    processes.check_same(to_json(session.config), "configurations or images")
+    return session
+
+
+@contextlib.contextmanager
+def _held(run: Run) -> Iterator[None]:
+    """Keeps others out of the folder, which the first process holds for all."""
+    with contextlib.ExitStack() as stack:
+        processes.first(lambda: stack.enter_context(run.locked()))
+        yield
 
 
 def _train(session: Session, run: Run, console: rich.console.Console) -> None:
@@ -253,7 +317,8 @@ def _train(session: Session, run: Run, console: rich.console.Console) -> None:
         console,
         f"{type(config.method).__name__} on {session.dataset.name}: {train.size} images{shape}, "
         f"{session.steps} steps of {config.batch_size} "
-        f"on {session.mesh.size} {session.mesh.devices.flat[0].device_kind} device(s)",
+        f"on {session.mesh.size} {session.mesh.devices.flat[0].device_kind} device(s)"
+        f"{'' if processes.alone() else f' of {jax.process_count()} processes'}",
     )
     for note in session.notes:
         _say(console, note)
@@ -284,7 +349,7 @@ def _evaluate(
     baselines: bool,
 ) -> None:
     record = evaluate(session, state, baselines=baselines)
-    run.write_evaluation(record)
+    processes.first(lambda: run.write_evaluation(record))
     console.print(table(record))
 
 
@@ -295,6 +360,13 @@ def _say(console: rich.console.Console, text: str) -> None:
 
 def _complain(text: str) -> None:
     _say(rich.console.Console(stderr=True), text)
+
+
+def _create_or_continue(run: Run, session: Session, *, overwrite: bool) -> None:
+    if run.exists and not overwrite:
+        _check_continues(run, session)
+    else:
+        run.create(session.config, overwrite=overwrite)
 
 
 def _check_continues(run: Run, session: Session) -> None:
