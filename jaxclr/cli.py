@@ -1,6 +1,5 @@
 """The command `jaxclr`: train, resume, evaluate, list; `jaxclr launch` is in `jaxclr.launch`."""
 
-import contextlib
 import dataclasses
 import functools
 import inspect
@@ -9,7 +8,7 @@ import os
 import pathlib
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 # JAX's Cholesky and solves on CPUs call OpenBLAS, whose threads wait for each other where devices share the cores: a step
@@ -33,7 +32,7 @@ from jaxclr.losses.catalogue import paper as paper_of
 from jaxclr.methods import METHODS, Method
 from jaxclr.training import OPTIMIZERS, Config, Run, Session, processes
 from jaxclr.training.checkpoints import Checkpoints
-from jaxclr.training.config import differences, to_json
+from jaxclr.training.config import differences
 from jaxclr.training.evaluate import evaluate, labelled_splits, monitor, table
 from jaxclr.training.experiments import load_experiment
 from jaxclr.training.own_methods import method_name
@@ -71,6 +70,15 @@ class TrainOptions:
 
 def train(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Pre-train: jaxclr train EXPERIMENT.py [--method NAME] [--field value ...]"""
+    options, run = processes.together(lambda: _train_options(arguments))
+    session = training.open_session(options.config)
+    with processes.held_by_first(run.locked()):
+        processes.first(lambda: _create_or_continue(run, session, overwrite=options.overwrite))
+        _train(session, run, console)
+
+
+def _train_options(arguments: Sequence[str]) -> tuple[TrainOptions, Run]:
+    """What is asked for, and the folder to do it in."""
     files = [a for a in arguments[:1] if not a.startswith("-")]
     arguments = list(arguments[len(files) :])
     names = {part: _take(arguments, part) for part in ("method", "views", *CHOICES)}
@@ -103,13 +111,9 @@ def train(arguments: Sequence[str], console: rich.console.Console) -> None:
         "augmentation, starting over after its last. The same command continues the run that it started, from its newest "
         f"checkpoint, until that is finished. {STATUSES}",
     )
-    config = options.config
-    method = method_name(config.method)
-    run = Run(options.out or pathlib.Path(f"runs/{pathlib.Path(files[0]).stem}-{method}-{config.seed}"))
-    session = _open_session(config)
-    with _held(run):
-        processes.first(lambda: _create_or_continue(run, session, overwrite=options.overwrite))
-        _train(session, run, console)
+    method = method_name(options.config.method)
+    folder = f"runs/{pathlib.Path(files[0]).stem}-{method}-{options.config.seed}"
+    return options, Run(options.out or pathlib.Path(folder))
 
 
 def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
@@ -121,8 +125,8 @@ def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
         description=f"Continue a run from its newest checkpoint, or probe it again if it is finished. {STATUSES}",
     )
     run = Run(options.run)
-    session = _open_session(processes.together(run.config))
-    with _held(run):
+    session = training.open_session(processes.together(run.config))
+    with processes.held_by_first(run.locked()):
         _train(session, run, console)
 
 
@@ -160,15 +164,20 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
         description="kNN and linear probes of a run's newest checkpoint; writes evaluation.json.",
     )
     run = Run(options.run)
-    config = processes.together(run.config)
-    if not run.checkpoints.is_dir():
-        raise UserError(f"{run.folder} has no checkpoint yet; continue it with `jaxclr resume {run.folder}`.")
-    session = _open_session(config)
-    labelled_splits(session.dataset)
-    with _held(run):
+    config = processes.together(lambda: _checkpointed(run))
+    session = training.open_session(config)
+    processes.together(lambda: labelled_splits(session.dataset))
+    with processes.held_by_first(run.locked()):
         with Checkpoints(run.checkpoints) as checkpoints:
             state = checkpoints.restore(session.state_shape(), say=functools.partial(_say, console))
         _evaluate(session, run, state, console, baselines=options.baselines)
+
+
+def _checkpointed(run: Run) -> Config:
+    config = run.config()
+    if not run.checkpoints.is_dir():
+        raise UserError(f"{run.folder} has no checkpoint yet; continue it with `jaxclr resume {run.folder}`.")
+    return config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,10 +249,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             console.print("jaxclr: self-supervised learning on the global affinity matrix\n")
             for command in COMMANDS.values():
                 _say(console, f"  {inspect.getdoc(command)}")
+            _say(console, f"  {launch.HELP.splitlines()[0]}")
             console.print("\n`jaxclr COMMAND --help` shows every option and its default.")
             return
         if arguments[0] not in COMMANDS:
-            raise errors.unknown("command", arguments[0], COMMANDS)
+            raise errors.unknown("command", arguments[0], [*COMMANDS, "launch"])
         COMMANDS[arguments[0]](arguments[1:], console)
     except processes.Agreed as error:
         if processes.is_first():
@@ -294,20 +304,6 @@ def _parse_distributed(arguments: Sequence[str]) -> Distributed:
 @dataclasses.dataclass(frozen=True)
 class _Processes:
     distributed: Distributed = Distributed()
-
-
-def _open_session(config: Config) -> Session:
-    session = processes.together(lambda: training.open_session(config))
-    processes.check_same(to_json(session.config), "configurations or images")
-    return session
-
-
-@contextlib.contextmanager
-def _held(run: Run) -> Iterator[None]:
-    """Keeps others out of the folder, which the first process holds for all."""
-    with contextlib.ExitStack() as stack:
-        processes.first(lambda: stack.enter_context(run.locked()))
-        yield
 
 
 def _train(session: Session, run: Run, console: rich.console.Console) -> None:

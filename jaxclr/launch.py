@@ -68,7 +68,8 @@ def run(programs: Sequence[Sequence[str]]) -> int:
             errors = None if output is None else subprocess.STDOUT
             # Of JAX's own: a process that finds several GPUs sees this one.
             visible = {"JAX_LOCAL_DEVICE_IDS": str(index)}
-            children.append(_start(program, stdout=output, stderr=errors, env=visible))
+            child = _start(program, stdout=output, stderr=errors, env=visible)
+            children.append(stack.enter_context(child))
         died = _first_to_die(children)
         if died is None:
             return 0
@@ -76,7 +77,7 @@ def run(programs: Sequence[Sequence[str]]) -> int:
         status = children[died].returncode
         if stopped() or status == STOPPED:
             return max(children[0].returncode, STOPPED)
-        if status > 0 and outputs[died] is not None:
+        if status > 0 and children[0].returncode != status:  # else process 0 has told it
             _show(outputs[died])
         if status != 2:
             _complain(
@@ -98,10 +99,10 @@ def watch(arguments: Sequence[str]) -> int:
     """Runs `jaxclr ARGUMENTS`, one of several processes, in a child; returns its exit status."""
     children: list[subprocess.Popen] = []
     with _forwarding(children):
-        child = _start([sys.executable, "-m", "jaxclr", *arguments], stderr=subprocess.PIPE)
-        children.append(child)
-        aborted = _copy_errors(child.stderr)
-        status = child.wait()
+        with _start([sys.executable, "-m", "jaxclr", *arguments], stderr=subprocess.PIPE) as child:
+            children.append(child)
+            aborted = _copy_errors(child.stderr)
+        status = child.returncode
     if aborted:
         _complain(peer_died(_process_id(arguments), "JAX gave up waiting for it"))
         return STOPPED

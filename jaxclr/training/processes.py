@@ -4,6 +4,7 @@ With one process every function here is what its name says without any other: no
 """
 
 import collections
+import contextlib
 import dataclasses
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -183,6 +184,18 @@ def first(act: Callable[[], Any]) -> None:
       Agreed: its UserError.
     """
     together(lambda: act() if is_first() else None)
+
+
+@contextlib.contextmanager
+def held_by_first(lock: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+    """What the first process holds for all.
+
+    Raises:
+      Agreed: the UserError with which it cannot.
+    """
+    with contextlib.ExitStack() as stack:
+        first(lambda: stack.enter_context(lock))
+        yield
 
 
 def check_same(text: str, what: str) -> None:

@@ -12,7 +12,7 @@ from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.data import Dataset, Stream, channel_statistics, load
 from jaxclr.errors import UserError
 from jaxclr.training import processes
-from jaxclr.training.config import Config
+from jaxclr.training.config import Config, to_json
 from jaxclr.training.optimizers import make_optimizer, warmup_cosine
 from jaxclr.training.state import Recipe, State, init_state
 
@@ -69,8 +69,14 @@ def open_session(config: Config) -> Session:
     """Loads the data, measures its channels where the configuration leaves that open, and checks what fits what.
 
     Raises:
-      UserError: the data cannot be had, or batch, data and devices do not fit each other.
+      UserError: the data cannot be had, batch, data and devices do not fit each other, or processes have different ones.
     """
+    session = processes.together(lambda: _open(config))
+    processes.check_same(to_json(session.config), "configurations or images")
+    return session
+
+
+def _open(config: Config) -> Session:
     devices = processes.devices()
     if config.mapper == "pmap" and not processes.alone():
         raise UserError(
