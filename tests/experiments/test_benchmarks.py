@@ -71,9 +71,10 @@ def test_input_is_measured(benchmark):
     assert "s to list 200 files" in text and "at most 20: " in text
 
 
-def test_a_run_that_is_killed_comes_to_the_same_bits(benchmark):
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.full)])
+def test_a_run_that_is_killed_comes_to_the_same_bits(benchmark, processes):
     faults = benchmark("faults")
-    record = faults.measure(faults.Options(rounds=3, epochs=30))
+    record = faults.measure(faults.Options(rounds=3, epochs=30, processes=processes))
     assert sum(len(run["deaths"]) for run in record["runs"]) == 3
     assert record["lost"] == 0, record["runs"]
     assert "lost, at most 0: met" in told([faults.table(record)])
