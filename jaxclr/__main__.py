@@ -1,9 +1,18 @@
 """`python -m jaxclr` is the command `jaxclr`."""
 
+import sys
+
 
 def main() -> None:
     """The command line."""
     # Processes that decode images import this file again, and need nothing of what it runs.
+    from jaxclr import launch
+
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["launch"]:
+        sys.exit(launch.main(arguments[1:]))
+    if not launch.is_watched() and any(word.startswith("--distributed.") for word in arguments):
+        sys.exit(launch.watch(arguments))
     from jaxclr import cli
 
     cli.main()

@@ -1,4 +1,4 @@
-"""The command `jaxclr`: train, resume, evaluate, list."""
+"""The command `jaxclr`: train, resume, evaluate, list; `jaxclr launch` is in `jaxclr.launch`."""
 
 import dataclasses
 import functools
@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -14,13 +15,14 @@ from typing import Annotated, Any
 # of SimTrace on two virtual devices took 178 ms with them and 9 ms without. It reads this once, when it is loaded.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import jax
 import rich.box
 import rich.console
 import rich.markup
 import rich.table
 import tyro
 
-from jaxclr import errors, losses, training
+from jaxclr import errors, launch, losses, training
 from jaxclr.augment import AUGMENTATIONS, with_views
 from jaxclr.data import SOURCES, Data, Stream
 from jaxclr.encoders import ENCODERS
@@ -29,12 +31,13 @@ from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
 from jaxclr.losses.catalogue import LOSSES
 from jaxclr.losses.catalogue import paper as paper_of
 from jaxclr.methods import METHODS, Method
-from jaxclr.training import OPTIMIZERS, Config, Run, Session
+from jaxclr.training import OPTIMIZERS, Config, Run, Session, processes
 from jaxclr.training.checkpoints import Checkpoints
 from jaxclr.training.config import differences
 from jaxclr.training.evaluate import evaluate, labelled_splits, monitor, table
 from jaxclr.training.experiments import load_experiment
 from jaxclr.training.own_methods import method_name
+from jaxclr.training.processes import Distributed
 from jaxclr.training.profile import steps_to_profile
 from jaxclr.training.protocols import judge, on_data, protocol_table
 from jaxclr.training.signals import Stopped
@@ -67,10 +70,23 @@ class TrainOptions:
     profile: str | None = None
     """START:STOP, steps to trace into the folder's profile/, for TensorBoard and Perfetto; step 0 is the first and compiles,
     STOP is left out."""
+    distributed: Distributed = Distributed()
+    """Several processes: each is started by the same command."""
 
 
 def train(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Pre-train: jaxclr train EXPERIMENT.py [--method NAME] [--field value ...]"""
+    options, run = processes.together(lambda: _train_options(arguments))
+    session = training.open_session(options.config)
+    asked = options.profile
+    profile = range(0) if asked is None else processes.together(lambda: steps_to_profile(asked, session.steps))
+    with processes.held_by_first(run.locked()):
+        processes.first(lambda: _create_or_continue(run, session, overwrite=options.overwrite))
+        _train(session, run, console, profile=profile)
+
+
+def _train_options(arguments: Sequence[str]) -> tuple[TrainOptions, Run]:
+    """What is asked for, and the folder to do it in."""
     files = [a for a in arguments[:1] if not a.startswith("-")]
     arguments = list(arguments[len(files) :])
     names = {part: _take(arguments, part) for part in ("method", "views", *CHOICES)}
@@ -103,17 +119,9 @@ def train(arguments: Sequence[str], console: rich.console.Console) -> None:
         "augmentation, starting over after its last. The same command continues the run that it started, from its newest "
         f"checkpoint, until that is finished. {STATUSES}",
     )
-    config = options.config
-    method = method_name(config.method)
-    run = Run(options.out or pathlib.Path(f"runs/{pathlib.Path(files[0]).stem}-{method}-{config.seed}"))
-    session = training.open_session(config)
-    profile = steps_to_profile(options.profile, session.steps) if options.profile is not None else range(0)
-    with run.locked():
-        if run.exists and not options.overwrite:
-            _check_continues(run, session)
-        else:
-            run.create(session.config, overwrite=options.overwrite)
-        _train(session, run, console, profile=profile)
+    method = method_name(options.config.method)
+    folder = f"runs/{pathlib.Path(files[0]).stem}-{method}-{options.config.seed}"
+    return options, Run(options.out or pathlib.Path(folder))
 
 
 def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
@@ -125,8 +133,8 @@ def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
         description=f"Continue a run from its newest checkpoint, or probe it again if it is finished. {STATUSES}",
     )
     run = Run(options.run)
-    session = training.open_session(run.config())
-    with run.locked():
+    session = training.open_session(processes.together(run.config))
+    with processes.held_by_first(run.locked()):
         _train(session, run, console)
 
 
@@ -136,6 +144,9 @@ class RunOptions:
 
     run: tyro.conf.Positional[pathlib.Path]
     """Folder of the run."""
+
+    distributed: Distributed = Distributed()
+    """Several processes: each is started by the same command."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +158,9 @@ class EvaluateOptions:
 
     baselines: bool = True
     """Also probe raw pixels and the same encoder untrained."""
+
+    distributed: Distributed = Distributed()
+    """Several processes: each is started by the same command."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,9 +192,10 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
         f"otherwise, and its fields are shown by `jaxclr evaluate RUN --protocol NAME --help`. {protocols}",
     )
     run = Run(options.run)
-    session = _session_of(run)
-    labelled_splits(session.dataset)
-    with run.locked():
+    config = processes.together(lambda: _checkpointed(run))
+    session = training.open_session(config)
+    processes.together(lambda: labelled_splits(session.dataset))
+    with processes.held_by_first(run.locked()):
         state = _newest(session, run, console)
         _evaluate(session, run, state, console, baselines=options.baselines)
 
@@ -204,7 +219,7 @@ def _judge(protocol: Protocol, name: str, arguments: list[str], console: rich.co
     if is_own and protocol.elsewhere:
         raise UserError(f"{name} needs other data than the run's own: give --data.source, for instance tfds:cifar10.")
     key = name if is_own else f"{name} {options.data.source}"
-    session = _session_of(run)
+    session = training.open_session(_checkpointed(run))
     with run.locked():
         judged = on_data(session, options.data)
         state = _newest(session, run, console)
@@ -213,17 +228,18 @@ def _judge(protocol: Protocol, name: str, arguments: list[str], console: rich.co
     console.print(protocol_table(record))
 
 
-def _session_of(run: Run) -> Session:
-    """The session of a run that has a checkpoint."""
-    config = run.config()
-    if not run.checkpoints.is_dir():
-        raise UserError(f"{run.folder} has no checkpoint yet; continue it with `jaxclr resume {run.folder}`.")
-    return training.open_session(config)
-
-
 def _newest(session: Session, run: Run, console: rich.console.Console) -> training.State:
     with Checkpoints(run.checkpoints) as checkpoints:
         return checkpoints.restore(session.state_shape(), say=functools.partial(_say, console))
+
+
+
+
+def _checkpointed(run: Run) -> Config:
+    config = run.config()
+    if not run.checkpoints.is_dir():
+        raise UserError(f"{run.folder} has no checkpoint yet; continue it with `jaxclr resume {run.folder}`.")
+    return config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,26 +305,67 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     console = rich.console.Console()
     try:
+        processes.initialize(_parse_distributed(arguments))
+        console.quiet = not processes.is_first()
         if not arguments or arguments[0] in ("-h", "--help"):
             console.print("jaxclr: self-supervised learning on the global affinity matrix\n")
             for command in COMMANDS.values():
                 _say(console, f"  {inspect.getdoc(command)}")
+            _say(console, f"  {launch.HELP.splitlines()[0]}")
             console.print("\n`jaxclr COMMAND --help` shows every option and its default.")
             return
         if arguments[0] not in COMMANDS:
-            raise errors.unknown("command", arguments[0], COMMANDS)
+            raise errors.unknown("command", arguments[0], [*COMMANDS, "launch"])
         COMMANDS[arguments[0]](arguments[1:], console)
-    except UserError as error:
-        _complain(f"error: {error}")
+    except processes.Agreed as error:
+        if processes.is_first():
+            _complain(f"error: {error}")
         sys.exit(2)
     except Stopped as stopped:
-        _complain(str(stopped))
+        if processes.is_first():
+            _complain(str(stopped))
         sys.exit(Stopped.STATUS)
     except KeyboardInterrupt:
         _complain("interrupted")
         sys.stdout.flush()
         # At once: a checkpoint that is being written has no name yet, and those before it are whole.
         os._exit(130)
+    except Exception as error:
+        _fail(error)
+
+
+def _fail(error: Exception) -> None:
+    """Ends a process by what went wrong in it."""
+    if processes.lost(error):
+        _complain(launch.peer_died(jax.process_index(), launch.first_line(error)))
+        status = Stopped.STATUS
+    elif isinstance(error, UserError):
+        _complain(f"error: {error}")
+        status = 2
+    elif processes.alone():
+        raise error
+    else:
+        traceback.print_exception(error)
+        status = 1
+    if processes.alone():
+        sys.exit(status)
+    # At once: on its way out JAX waits for the other processes, which wait for this one.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _parse_distributed(arguments: Sequence[str]) -> Distributed:
+    """What the arguments say of processes; read before all else, since an experiment file may compute."""
+    given = [argument for argument in arguments if argument.startswith("--distributed.")]
+    if not given:
+        return Distributed()
+    return tyro.cli(_Processes, args=arguments[1:], add_help=False, return_unknown_args=True)[0].distributed
+
+
+@dataclasses.dataclass(frozen=True)
+class _Processes:
+    distributed: Distributed = Distributed()
 
 
 def _train(
@@ -320,7 +377,8 @@ def _train(
         console,
         f"{type(config.method).__name__} on {session.dataset.name}: {train.size} images{shape}, "
         f"{session.steps} steps of {config.batch_size} "
-        f"on {session.mesh.size} {session.mesh.devices.flat[0].device_kind} device(s)",
+        f"on {session.mesh.size} {session.mesh.devices.flat[0].device_kind} device(s)"
+        f"{'' if processes.alone() else f' of {jax.process_count()} processes'}",
     )
     for note in session.notes:
         _say(console, note)
@@ -351,7 +409,7 @@ def _evaluate(
     baselines: bool,
 ) -> None:
     record = evaluate(session, state, baselines=baselines)
-    run.write_evaluation(record)
+    processes.first(lambda: run.write_evaluation(record))
     console.print(table(record))
 
 
@@ -362,6 +420,13 @@ def _say(console: rich.console.Console, text: str) -> None:
 
 def _complain(text: str) -> None:
     _say(rich.console.Console(stderr=True), text)
+
+
+def _create_or_continue(run: Run, session: Session, *, overwrite: bool) -> None:
+    if run.exists and not overwrite:
+        _check_continues(run, session)
+    else:
+        run.create(session.config, overwrite=overwrite)
 
 
 def _check_continues(run: Run, session: Session) -> None:

@@ -1,12 +1,13 @@
 """Death at any moment: a run that is killed again and again, resumed by the same command, against one that is left alone.
 
-    python experiments/benchmarks/faults.py [--rounds 50] [--seed 0] [--out FILE.json]
+    python experiments/benchmarks/faults.py [--rounds 50] [--processes 1] [--seed 0] [--out FILE.json]
 
 Each round starts `jaxclr train` on 320 digits in a process of its own and kills it (SIGKILL) at a random moment: while it
 starts, between steps, while a checkpoint is being written, or while the trained encoder is probed. A run that gets to its
 end is compared with the undisturbed one, bit for bit, by the digests of all leaves of its last checkpoint and by its
 evaluation, and another one begins. A run is lost if it differs or if the command refuses to go on. The last run is left
-to end by itself. A round takes ten seconds or so on one core.
+to end by itself. A round takes ten seconds or so on one core. With `--processes 2` the command is `jaxclr launch -n 2`, and
+one of its two processes is killed.
 """
 
 import dataclasses
@@ -49,6 +50,9 @@ class Options:
     epochs: int = 100
     """Epochs of four steps, with a checkpoint every tenth and a look at kNN every twenty-fifth."""
 
+    processes: int = 1
+    """Processes of a run; of several, which `jaxclr launch` starts, any one is killed."""
+
     seed: int = 0
     """Of the moments."""
 
@@ -63,14 +67,16 @@ class Command:
       folder: of the run.
       data: the .npz of images.
       epochs: of the run.
+      processes: that it has.
     """
 
-    def __init__(self, folder: pathlib.Path, data: pathlib.Path, *, epochs: int):
+    def __init__(self, folder: pathlib.Path, data: pathlib.Path, *, epochs: int, processes: int = 1):
         experiment = str(ROOT / "experiments" / "digits.py")
         every = ("--checkpoint-every", str(min(10, epochs)), "--evaluate-every", str(min(25, epochs)))
         source = ("--data.source", f"npz:{data}", "--data.test-fraction", "0.2")
         length = ("--epochs", str(epochs))
-        self._arguments = ["train", experiment, "--out", str(folder), *length, *every, *source, *TINY]
+        several = ("launch", "-n", str(processes)) if processes > 1 else ()
+        self._arguments = [*several, "train", experiment, "--out", str(folder), *length, *every, *source, *TINY]
         self._folder = folder
         self.steps = 4 * epochs
 
@@ -87,6 +93,12 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def kill(self, process: subprocess.Popen, moments: random.Random) -> None:
+        """Kills the process; if it has children, which are the run, one of these."""
+        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        several = self._arguments[0] == "launch" and children
+        os.kill(int(moments.choice(children)) if several else process.pid, signal.SIGKILL)
 
     def reached(self) -> Mapping[str, Callable[[], bool]]:
         """For each phase whether a process that starts now is in it, as far as its folder shows."""
@@ -140,7 +152,7 @@ def measure(options: Options) -> dict[str, Any]:
         digits = load_digits()
         images = digits.images[:320, :, :, None].astype(np.uint8)
         np.savez(folder / "digits.npz", images=images, labels=digits.target[:320])
-        make = lambda label: Command(folder / label, folder / "digits.npz", epochs=options.epochs)
+        make = lambda label: Command(folder / label, folder / "digits.npz", epochs=options.epochs, processes=options.processes)
         whole = make("whole")
         lasting = time_phases(whole)
         runs: list[dict[str, Any]] = []
@@ -153,7 +165,7 @@ def measure(options: Options) -> dict[str, Any]:
             runs.append(run)
             deaths += len(run["deaths"])
     lost = sum(not run["same"] for run in runs)
-    return {"steps": whole.steps, "seconds": lasting, "runs": runs, "lost": lost}
+    return {"steps": whole.steps, "processes": options.processes, "seconds": lasting, "runs": runs, "lost": lost}
 
 
 def time_phases(command: Command) -> dict[str, float]:
@@ -191,9 +203,9 @@ def live(
             try:
                 process.wait(moments.uniform(0, lasting[phase]))
             except subprocess.TimeoutExpired:
-                process.kill()
+                command.kill(process, moments)
         error = process.communicate()[1]
-        if process.returncode != -signal.SIGKILL:
+        if process.returncode not in (-signal.SIGKILL, 128 + signal.SIGKILL):  # the second is `jaxclr launch`'s
             return {"deaths": deaths, "error": error.strip() if process.returncode else None}
         deaths.append({"phase": phase, "newest": command.newest, "writing": command.writing})
 
@@ -202,7 +214,7 @@ def table(record: Mapping[str, Any]) -> rich.table.Table:
     """Deaths by phase, and the runs, for a person to read."""
     deaths = [death for run in record["runs"] for death in run["deaths"]]
     shown = rich.table.Table(
-        f"{record['steps']} steps on digits", "deaths", "half a checkpoint left", title_justify="left"
+        f"{record['steps']} steps on digits, processes: {record['processes']}", "deaths", "half a checkpoint left", title_justify="left"
     )
     for phase in PHASES:
         here = [death for death in deaths if death["phase"] == phase]

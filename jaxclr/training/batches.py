@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxclr.data import Split, epoch_order
+from jaxclr.training.processes import replicate
 
 Array = jax.Array
 
@@ -34,7 +35,7 @@ def resident(split: Split, mesh: Mesh) -> Batch:
     indices = np.arange(count, dtype=np.int32)
     labels = np.full(count, -1) if split.labels is None else split.labels
     whole = Batch(split.images, indices, labels.astype(np.int32))
-    return jax.device_put(whole, NamedSharding(mesh, P()))
+    return replicate(whole, mesh)
 
 
 def batch_rows(count: int, *, batch_size: int, seed: int, step: int) -> np.ndarray:
@@ -59,7 +60,7 @@ def resident_batches(
     Yields:
       A batch, spread over the devices by rows.
     """
-    everywhere, by_rows = NamedSharding(mesh, P()), NamedSharding(mesh, P(mesh.axis_names))
+    by_rows = NamedSharding(mesh, P(mesh.axis_names))
     count = len(whole.images)
     per_epoch = count // batch_size
 
@@ -70,7 +71,7 @@ def resident_batches(
 
     epoch, first = divmod(start, per_epoch)
     while True:
-        order = jax.device_put(epoch_order(seed, epoch, count), everywhere)
+        order = replicate(epoch_order(seed, epoch, count), mesh)
         for index in range(first, per_epoch):
             yield take(whole, order, index)
         epoch, first = epoch + 1, 0

@@ -1,6 +1,7 @@
 """Checkpoints of a run: written in the background by Orbax, complete or absent, and proven when they are read."""
 
 import errno
+import functools
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from jaxclr.errors import UserError
-from jaxclr.training import seals
+from jaxclr.training import processes, seals
 from jaxclr.training.digests import digests
 from jaxclr.training.state import State
 
@@ -27,6 +28,8 @@ class Checkpoints:
 
     Beside the arrays a checkpoint holds the type, the shape and a digest of every leaf, since Orbax restores a bit that
     has flipped in silence, and the checksums of its files, by which damage is named before Orbax stumbles over it.
+
+    Several processes share the folder: all call the same methods, and the first one decides what is damaged and tells the rest.
 
     Args:
       folder: where they are; made if need be.
@@ -56,10 +59,10 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is None:
             self.close()
-        elif issubclass(kind, Exception):
+        elif isinstance(error, Exception) and not processes.lost(error):
             # What went wrong first is what is told.
             try:
                 self.close()
@@ -69,7 +72,7 @@ class Checkpoints:
     @property
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint, or None."""
-        return self._manager.latest_step()
+        return processes.told(self._manager.latest_step())
 
     def save(self, state: State, step: int) -> float:
         """Starts to write a state; the arrays are copied before this returns, so they may be donated.
@@ -107,30 +110,7 @@ class Checkpoints:
         Raises:
           UserError: there is no checkpoint, none is undamaged, or the newest one is of another structure.
         """
-        self.wait()
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        damaged: dict[int, str] = {}
-        for step in self._whole_first(steps, damaged):
-            try:
-                state = self._restore(step, like)
-            except UserError:
-                raise
-            except Exception as error:  # Orbax, TensorStore and JSON each raise their own.
-                damaged.setdefault(step, _reason(error))
-                continue
-            for newer in (number for number in steps if number > step):
-                place = self._set_aside(newer)
-                say(f"Checkpoint {newer} is damaged ({damaged[newer]}) and now {place}; {step} is used instead.")
-            if step in damaged:
-                say(f"Checkpoint {step} is used: its arrays are what was saved, though {damaged[step]}.")
-            return state
-        if damaged:
-            told = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
-            raise UserError(
-                f"Every checkpoint in {self._folder} is damaged ({told}). "
-                "Put back a copy of one, or start anew with --overwrite or another --out."
-            )
-        raise UserError(f"{self._folder} holds no complete checkpoint: nothing to resume or evaluate yet.")
+        return processes.together(functools.partial(self._newest_whole, like, say))
 
     def wait(self) -> None:
         """Waits until what was saved is on disk.
@@ -157,6 +137,26 @@ class Checkpoints:
             for part in self._folder.glob(_TEMPORARY) if jax.process_index() == 0 else ():
                 shutil.rmtree(part, ignore_errors=True)
 
+    def _newest_whole(self, like: State, say: Callable[[str], None]) -> State:
+        self.wait()
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        damaged: dict[int, str] = {}
+        for step in processes.follow(self._whole_first(steps, damaged)):
+            state, wrong = self._attempt(step, like)
+            if wrong := processes.anyone(wrong):
+                damaged.setdefault(step, wrong)
+                continue
+            processes.first(functools.partial(self._set_aside, step, damaged, say))
+            self._manager.reload()
+            return state
+        if damaged:
+            told = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
+            raise UserError(
+                f"Every checkpoint in {self._folder} is damaged ({told}). "
+                "Put back a copy of one, or start anew with --overwrite or another --out."
+            )
+        raise UserError(f"{self._folder} holds no complete checkpoint: nothing to resume or evaluate yet.")
+
     def _whole_first(self, steps: list[int], damaged: dict[int, str]) -> Iterator[int]:
         """The steps with an undamaged folder, then the others, which are added to those damaged: the file may not matter."""
         altered = []
@@ -167,6 +167,17 @@ class Checkpoints:
             else:
                 yield step
         yield from altered
+
+    def _attempt(self, step: int, like: State) -> tuple[State | None, str | None]:
+        """The state of a step, or what is wrong with it."""
+        try:
+            return self._restore(step, like), None
+        except UserError:
+            raise
+        except Exception as error:  # Orbax, TensorStore and JSON each raise their own.
+            if processes.lost(error):
+                raise
+            return None, _reason(error)
 
     def _restore(self, step: int, like: State) -> State:
         """The state of a step, if its leaves are those that were saved."""
@@ -203,15 +214,18 @@ class Checkpoints:
             for folder in self._folder.glob(_TEMPORARY):
                 seals.seal(folder)
 
-    def _set_aside(self, step: int) -> pathlib.Path:
-        """Renames a checkpoint so that it is none for Orbax; returns its new place."""
-        place, copy = self._folder / f"damaged-{step}", 1
-        while place.exists():
-            copy += 1
-            place = self._folder / f"damaged-{step}-{copy}"
-        (self._folder / str(step)).rename(place)
-        self._manager.reload()
-        return place
+    def _set_aside(self, step: int, damaged: dict[int, str], say: Callable[[str], None]) -> None:
+        """Renames the damaged checkpoints after a step, so that they are none for Orbax, and tells what was done."""
+        for newer, reason in damaged.items():
+            if newer > step:
+                place, copy = self._folder / f"damaged-{newer}", 1
+                while place.exists():
+                    copy += 1
+                    place = self._folder / f"damaged-{newer}-{copy}"
+                (self._folder / str(newer)).rename(place)
+                say(f"Checkpoint {newer} is damaged ({reason}) and now {place}; {step} is used instead.")
+        if step in damaged:
+            say(f"Checkpoint {step} is used: its arrays are what was saved, though {damaged[step]}.")
 
     def _unwritable(self, error: Exception) -> UserError:
         return UserError(

@@ -46,8 +46,8 @@ def represent(session: Session, state: State, split: Split | Stream) -> Features
         out = recipe.network.apply(variables, pixels, method=Network.represent)
         return out.astype(jnp.float32)
 
-    # Evaluation runs on one device: it needs no collective, and rows need not divide.
-    variables = jax.device_put(jax.device_get(variables), jax.devices()[0])
+    # Evaluation runs on one device, of each process the same: it needs no collective, and rows need not divide.
+    variables = jax.device_put(jax.device_get(variables), jax.local_devices()[0])
     values, labels = [], []
     for images, some in image_batches(split, size=session.plain_size, batch=BATCH):
         full = images[np.arange(BATCH) % len(images)]  # the last are fewer

@@ -37,22 +37,19 @@ class Feed(NamedTuple):
         self.batches.close()
 
 
-def open_feed(
-    session: Session, *, start: int, report: Callable[[str], None], shard: int = 0, shards: int = 1
-) -> Feed:
-    """The batches of a session from a step on, resident or streamed as its data are.
+def open_feed(session: Session, *, start: int, report: Callable[[str], None]) -> Feed:
+    """The batches of a session from a step on, resident or streamed as its data are; each process streams its own rows.
 
     Args:
       session: whose data, batch size, seed, views and devices.
       start: number of the first step.
       report: told about every damaged image, once.
-      shard: number of this process.
-      shards: number of processes, each of which streams its part of a batch.
     """
     config, train = session.config, session.dataset.train
     if isinstance(train, Stream):
         crops = tuple(Crop(v.size, v.crop_scale, v.crop_ratio) for v in config.augmentation.views)
-        pieces = Pieces(train, crops, config.batch_size, config.seed, shard, shards)
+        share = (jax.process_index(), jax.process_count())
+        pieces = Pieces(train, crops, config.batch_size, config.seed, *share)
         steps = pieces.steps(start, config.data.workers)
         return Feed(streamed_batches(train, steps, session.mesh, report), train)
     whole = resident(train, session.mesh)

@@ -1,5 +1,6 @@
 """What a run says while it trains: metrics.jsonl, TensorBoard, and a progress bar on a terminal."""
 
+import contextlib
 import json
 import pathlib
 import socket
@@ -14,8 +15,27 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
 
+from jaxclr.training import processes
 from jaxclr.training.files import write_atomically, writing
 from jaxclr.training.run import Run
+
+
+def open_logs(run: Run, *, start: int, steps: int, console: rich.console.Console) -> "Logs | Silence":
+    """The writers of the first process; those of the others write nothing. Arguments as of `Logs`."""
+    return Logs(run, start=start, steps=steps, console=console) if processes.is_first() else Silence()
+
+
+class Silence(contextlib.nullcontext):
+    """What `Logs` does, without a word."""
+
+    def __init__(self) -> None:
+        super().__init__(self)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None: ...
+
+    def progress(self, step: int, said: str) -> None: ...
+
+    def say(self, text: str) -> None: ...
 
 
 class Logs:

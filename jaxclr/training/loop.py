@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import rich.console
 
 from jaxclr.errors import UserError
+from jaxclr.training import processes
 from jaxclr.training.batches import Batch, batch_rows
 from jaxclr.training.checkpoints import Checkpoints
 from jaxclr.training.clock import Clock
 from jaxclr.training.digests import digests
 from jaxclr.training.feed import open_feed
-from jaxclr.training.logs import Logs
+from jaxclr.training.logs import open_logs
 from jaxclr.training.profile import Trace
 from jaxclr.training.refresh import compile_refresh, refresh_is_due
 from jaxclr.training.run import Run
@@ -44,7 +45,8 @@ def train(
 ) -> State:
     """Trains from the newest checkpoint in the run's folder, or from the start if there is none, to the last step.
 
-    The host waits for a step only to log one or to save. SIGTERM or SIGINT stop after the step at hand.
+    The host waits for a step only to log one or to save. SIGTERM or SIGINT stop after the step at hand; several processes
+    agree on it when they log the next time.
 
     Args:
       session: what to train.
@@ -72,12 +74,12 @@ def train(
             state = session.init_state()
             digests(state)  # compiled now, not while the first save holds the steps up
         start = int(state.step)
-        trace = Trace(run.profile, profile, start=start)
+        trace = Trace(run.profile, profile if processes.is_first() else range(0), start=start)
         step_fn, refreshed = compile_step(session), compile_refresh(session)
         report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
         feed = open_feed(session, start=start, report=report)
         clock = Clock()
-        logged = Logs(run, start=start, steps=session.steps, console=console)
+        logged = open_logs(run, start=start, steps=session.steps, console=console)
         with contextlib.closing(feed), logged as logs, trace:
             for done in range(start + 1, last + 1):
                 trace.turn(done - 1, state, clock)
@@ -95,15 +97,15 @@ def train(
                         jax.block_until_ready(state)
                 clock.count(0 if first else config.batch_size)
                 epoch, remainder = divmod(done, session.steps_per_epoch)
-                stopped = signals.received
                 log = done % config.log_every == 0 or done == last
+                stopped = processes.agree_on_stop(signals.received, now=log)
                 save = done == last or stopped or (remainder == 0 and epoch % config.checkpoint_every == 0)
                 look = remainder == 0 and config.evaluate_every and epoch % config.evaluate_every == 0
                 if log or save or look:
                     values = {name: value.item() for name, value in jax.device_get(metrics).items()}
                     bad_step = values.pop("bad_step")
                     if bad_step >= 0:
-                        raise _not_finite(session, run, checkpoints, state, bad_step)
+                        processes.together(lambda: _refuse_not_finite(session, run, checkpoints, state, bad_step))
                 if log:
                     values |= clock.look()
                     with clock.spent_on("logging"):
@@ -129,9 +131,9 @@ def train(
     return state
 
 
-def _not_finite(
+def _refuse_not_finite(
     session: Session, run: Run, checkpoints: Checkpoints, state: State, bad_step: int
-) -> UserError:
+) -> None:
     """Saves the state before the bad step, and what that step saw."""
     if checkpoints.latest != bad_step:
         checkpoints.save(state.replace(bad_step=jnp.full_like(state.bad_step, -1)), bad_step)
@@ -139,8 +141,9 @@ def _not_finite(
     rows = batch_rows(
         session.recipe.images, batch_size=config.batch_size, seed=config.seed, step=bad_step
     )
-    run.write_bad_step({"step": bad_step, "seed": config.seed, "images": rows.tolist()})
-    return UserError(
+    record = {"step": bad_step, "seed": config.seed, "images": rows.tolist()}
+    processes.first(lambda: run.write_bad_step(record))
+    raise UserError(
         f"The loss, its gradient or the update is not finite at step {bad_step}. The state before it is kept in "
         f"{run.checkpoints}, its seed and the places of its images in {run.bad_step}. "
         "Lower the learning rate, set --clip-norm, or raise the temperature or eps."

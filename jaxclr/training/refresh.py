@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxclr.data import Stream
 from jaxclr.methods import MomentumEncoder
+from jaxclr.training.processes import replicate
 from jaxclr.training.session import AXIS, Session
 from jaxclr.training.state import REFRESH, Recipe, State, settled
 from jaxclr.training.views import plain_view
@@ -73,7 +74,7 @@ def compile_refresh(session: Session) -> Callable[[State, Array | Stream], State
             images = np.stack([image for (image,) in rows.made])
             full = np.resize(images, (ROWS, *images.shape[1:]))  # the last are fewer
             parts.append(np.asarray(embed_rows(state, full))[: len(images)])
-        return jax.device_put(np.concatenate(parts), everywhere)
+        return replicate(np.concatenate(parts), session.mesh)
 
     def refresh(state: State, images: Array | Stream) -> State:
         if isinstance(images, Stream):

@@ -4,13 +4,15 @@ import dataclasses
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.data import Dataset, Stream, channel_statistics, load
 from jaxclr.errors import UserError
-from jaxclr.training.config import Config
+from jaxclr.training import processes
+from jaxclr.training.config import Config, to_json
 from jaxclr.training.optimizers import make_optimizer, warmup_cosine
 from jaxclr.training.state import Recipe, State, init_state
 
@@ -52,8 +54,9 @@ class Session(NamedTuple):
         train = self.dataset.train
         streamed = isinstance(train, Stream)
         shape = (self.plain_size, self.plain_size, train.channels) if streamed else train.images.shape[1:]
-        state = init_state(self.recipe, shape)
-        return jax.device_put(state, NamedSharding(self.mesh, P()))
+        # Made where it belongs: an array of one device could not be put on those of other processes.
+        make = lambda: init_state(self.recipe, shape)
+        return jax.jit(make, out_shardings=NamedSharding(self.mesh, P()))()
 
     def state_shape(self) -> State:
         """Shapes, types and layout of a state, without its arrays."""
@@ -66,9 +69,19 @@ def open_session(config: Config) -> Session:
     """Loads the data, measures its channels where the configuration leaves that open, and checks what fits what.
 
     Raises:
-      UserError: the data cannot be had, or batch, data and devices do not fit each other.
+      UserError: the data cannot be had, batch, data and devices do not fit each other, or processes have different ones.
     """
-    devices = jax.devices()
+    session = processes.together(lambda: _open(config))
+    processes.check_same(to_json(session.config), "configurations or images")
+    return session
+
+
+def _open(config: Config) -> Session:
+    devices = processes.devices()
+    if config.mapper == "pmap" and not processes.alone():
+        raise UserError(
+            f"--mapper pmap runs in one process, this is one of {jax.process_count()}; leave it out: shard_map gives the same."
+        )
     parts = len(devices) * config.micro_batches
     if config.batch_size % parts:
         each = f" of {config.micro_batches} micro-batches each" * (config.micro_batches > 1)
@@ -106,7 +119,8 @@ def open_session(config: Config) -> Session:
         raise UserError(
             f"data.mean has {len(config.data.mean)} numbers, the images {train.channels} channels; give one per channel."
         )
-    mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    # jax.make_mesh would reorder the devices of a TPU, and a process's rows would be no block.
+    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
     recipe = make_recipe(config, images=train.size, classes=len(dataset.classes))
     return Session(config, dataset, mesh, recipe, tuple(notes))
 

@@ -4,13 +4,15 @@ import signal
 import threading
 from typing import Self
 
+from jaxclr import launch
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):
     """A signal stopped a run, which is saved and can go on; the command line exits with `STATUS`."""
 
-    STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again
+    STATUS = launch.STOPPED
 
 
 class StopSignals:

@@ -79,11 +79,12 @@ def test_neighbours_are_those_of_scikit_learn(benchmark):
     assert "20 neighbours of 100 rows among 2,000, D = 16" in told(knn.tables(record))
 
 
-def test_a_run_that_is_killed_comes_to_the_same_bits(benchmark, monkeypatch):
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.full)])
+def test_a_run_that_is_killed_comes_to_the_same_bits(benchmark, monkeypatch, processes):
     one_device = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     monkeypatch.setenv("XLA_FLAGS", " ".join(one_device))
     faults = benchmark("faults")
-    record = faults.measure(faults.Options(rounds=5, epochs=12))
+    record = faults.measure(faults.Options(rounds=5, epochs=12, processes=processes))
     assert sum(len(run["deaths"]) for run in record["runs"]) == 5
     assert record["lost"] == 0, record["runs"]
     assert "lost, at most 0: met" in told([faults.table(record)])

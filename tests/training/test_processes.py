@@ -1,0 +1,218 @@
+"""Several processes are one run: the same numbers, one voice, and none of them outlives the others."""
+
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny_config
+from twenty_steps import steps, streamed
+
+from jaxclr import launch, training
+from jaxclr.errors import UserError
+from jaxclr.training import processes
+from jaxclr.training.processes import Distributed
+
+TESTS = pathlib.Path(__file__).parents[1]
+ROOT = TESTS.parent
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of 40 images of 12 x 12."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for index in range(40):
+        Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(folder / f"{index:02}.png")
+    return folder
+
+
+def environment(devices):
+    """Of a process with so many CPU devices."""
+    flags = "--xla_backend_optimization_level=0"
+    path = os.pathsep.join([str(ROOT), str(TESTS)])
+    return {**os.environ, "XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": path}
+
+
+BOTH = ("sim_whitening", "sim_affinity")
+
+
+@pytest.mark.parametrize(
+    "count, methods",
+    [(2, BOTH[:1]), *(pytest.param(*case, marks=pytest.mark.full) for case in ((2, BOTH[1:]), (4, BOTH)))],
+)
+def test_twenty_steps_in_several_processes(count, methods, photos, tmp_path):
+    where = [f"localhost:{launch._free_port()}", str(count)]
+    program = [sys.executable, str(TESTS / "twenty_steps.py"), str(tmp_path / "out.npz"), str(photos), " ".join(methods), *where]
+    started = [
+        subprocess.Popen([*program, str(index)], env=environment(4 // count), stderr=subprocess.PIPE, text=True)
+        for index in range(count)
+    ]
+    ended = [(process.communicate()[1], process.returncode) for process in started]
+    assert [code for _, code in ended] == [0] * count, ended
+    one_process = streamed(photos, devices=4)
+    for method in methods:
+        one_process |= steps(method, devices=4)
+    with np.load(tmp_path / "out.npz") as several:
+        assert set(several) == set(one_process)
+        for name, want in one_process.items():
+            if want.dtype == np.float64:
+                np.testing.assert_allclose(several[name], want, rtol=0, atol=1e-8, err_msg=name)
+            else:
+                np.testing.assert_array_equal(several[name], want, err_msg=name)
+
+
+WRONG = {
+    "needs? --distributed.coordinator.* all three": dict(coordinator="here:1"),
+    "must be HOST:PORT, got 'here'": dict(coordinator="here", num_processes=2, process_id=0),
+    "process-id must be 0 to 1.*got 2": dict(coordinator="here:1", num_processes=2, process_id=2),
+    "auto asks the cluster": dict(auto=True, num_processes=2),
+}
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_half_an_address_is_refused(said):
+    with pytest.raises(UserError, match=said):
+        Distributed(**WRONG[said])
+
+
+def test_pmap_is_for_one_process(monkeypatch):
+    monkeypatch.setattr(processes, "alone", lambda: False)
+    with pytest.raises(UserError, match="pmap runs in one process"):
+        training.session._open(tiny_config(mapper="pmap"))
+
+
+# What follows is about parents and children, which need no JAX.
+
+
+@pytest.fixture
+def run(capfd, monkeypatch):
+    """Runs Python programs as processes of one run; their status and what is said of them."""
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.5)
+
+    def run(*programs):
+        status = launch.run([[sys.executable, "-c", program] for program in programs])
+        return status, capfd.readouterr().err
+
+    return run
+
+
+SLEEP = "import time; time.sleep(600)"
+
+
+def test_one_that_dies_is_named_and_the_others_end(run):
+    status, said = run(SLEEP, "import os; os.kill(os.getpid(), 9)", SLEEP)
+    assert status == 137
+    assert said.startswith("Process 1 of 3 was killed by SIGKILL, and the others were ended.")
+    assert said.count("\n") == 1
+
+
+def test_a_traceback_of_another_process_is_shown(run):
+    status, said = run(SLEEP, "import time; time.sleep(0.1); 1 / 0")
+    assert status == 1
+    assert "ZeroDivisionError" in said and "Process 1 of 2 ended with status 1" in said
+
+
+def test_a_mistake_is_told_once(run):
+    mistake = "import sys; print('error: no.', file=sys.stderr); sys.exit(2)"
+    assert run(mistake, mistake) == (2, "error: no.\n")
+    assert run(SLEEP, mistake) == (2, "error: no.\n")
+
+
+def test_all_are_done(run):
+    assert run("print(1)", "import time; time.sleep(0.2)") == (0, "")
+
+
+STOPS = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+if {last}: os.kill(os.getppid(), signal.SIGTERM)
+time.sleep(600)
+"""
+
+
+def test_a_signal_reaches_all(run):
+    wait = "import time; time.sleep(0.3)"
+    assert run(STOPS.format(last=False), f"{wait}{STOPS.format(last=True)}") == (75, "")
+
+
+CHILD = "from jaxclr import launch; import time; assert launch.is_watched(); print(1, flush=True); time.sleep(600)"
+PARENT = f"import sys; from jaxclr import launch; launch._start([sys.executable, '-c', {CHILD!r}]).wait()"
+
+
+def test_a_child_ends_with_its_parent():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE)
+    with parent.stdout:
+        assert parent.stdout.readline() == b"1\n"
+        parent.kill()
+        # The pipe ends when nobody holds it any more.
+        assert parent.stdout.read() == b""
+    parent.wait()
+
+
+ABORTED = """[Gloo] fine
+E1125 coordination_service_agent.cc:289] Polled an error from coordination service
+F1125 client.h:80] Terminating process because the JAX distributed service detected fatal errors. This most likely
+*** Check failure stack trace: ***
+"""
+
+
+def test_last_words_of_jax_become_a_sentence(capfd):
+    assert launch._copy_errors(io.BytesIO(ABORTED.encode()))
+    assert capfd.readouterr().err == "[Gloo] fine\n"
+    other = "".join(ABORTED.splitlines(keepends=True)[:2])
+    assert not launch._copy_errors(io.BytesIO(other.encode()))
+    assert capfd.readouterr().err == other
+    assert launch._process_id(["train", "--distributed.process-id=3", "--seed", "1"]) == 3
+    assert launch._process_id(["train", "--distributed.auto"]) is None
+
+
+@pytest.mark.parametrize("options", [["-n"], ["-n", "0", "train"], ["-n", "2"], ["train"], ["-n=2", "--prot", "1", "train"]])
+def test_launch_tells_its_use(options, capsys):
+    assert launch.main(options) == 2
+    assert "Use: jaxclr launch -n N [--port PORT] COMMAND" in capsys.readouterr().err
+
+
+def command(folder):
+    """Of a run of two processes that has a checkpoint after every epoch of 22 steps."""
+    tiny = ["--warmup-epochs", "0", "--batch-size", "64", "--encoder.widths", "4", "8"]
+    for head in ("projector", "predictor"):
+        tiny += [f"--method.{head}.hidden", "12", f"--method.{head}.out", "8"]
+    long = ["--epochs", "20", "--checkpoint-every", "1", "--out", str(folder)]
+    experiment = str(ROOT / "experiments" / "digits.py")
+    return [sys.executable, "-m", "jaxclr", "launch", "-n", "2", "train", experiment, *tiny, *long]
+
+
+def children(process):
+    return [int(pid) for pid in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_run_whose_process_is_killed_goes_on(victim, tmp_path):
+    options = dict(cwd=ROOT, env=environment(2), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    folder = tmp_path / "run"
+    first = subprocess.Popen(command(folder), **options)
+    while not (folder / "checkpoints" / "22").is_dir():
+        assert first.poll() is None, first.stderr.read()
+        time.sleep(0.1)
+    pids = children(first)
+    os.kill(pids[victim], signal.SIGKILL)
+    said = first.communicate(timeout=60)[1]
+    assert first.returncode == 137
+    assert f"Process {victim} of 2 was killed by SIGKILL, and the others were ended." in said
+    assert "Traceback" not in said and "stack trace" not in said
+    assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids)
+
+    second = subprocess.run(command(folder), **options)
+    assert second.returncode == 0, second.stderr
+    assert json.loads((folder / "evaluation.json").read_text())["step"] == 440
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)

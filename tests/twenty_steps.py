@@ -1,0 +1,75 @@
+"""Twenty steps in float64, and batches of a stream, on the devices of one process or of several.
+
+    python tests/twenty_steps.py OUT.npz FOLDER METHODS COORDINATOR PROCESSES PROCESS
+"""
+
+import functools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from tiny import cast, tiny_config
+
+from jaxclr.augment import Augmentation, PhotoView
+from jaxclr.data import Data
+from jaxclr.training import open_session, processes
+from jaxclr.training.feed import open_feed
+from jaxclr.training.loop import compile_step
+
+VIEW = PhotoView(size=8, crop_scale=(0.5, 1.0))
+
+
+@functools.cache
+def steps(method, devices=None):
+    """By path, the parameters after twenty steps on so many devices, and where the rows of each batch come from."""
+    session = on(open_session(tiny_config(method)), devices)
+    state = session.init_state()
+    with jax.enable_x64(True):
+        state = jax.jit(lambda state: cast(state, jnp.float64))(state)
+        step, feed, rows = compile_step(session), open_feed(session, start=80, report=print), []
+        for _ in range(20):  # across the end of an epoch of 89
+            batch = next(feed.batches)
+            rows.append(whole(batch.indices, session))
+            state, _ = jax.block_until_ready(step(state, batch))
+        feed.close()
+    leaves = jax.tree.leaves_with_path(jax.device_get((state.params, state.batch_stats)))
+    found = {f"{method}{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
+    return {**found, f"{method} rows": np.stack(rows)}
+
+
+def streamed(folder, devices=None):
+    """Three batches of a stream, as arrays by name."""
+    data = Data(f"folder:{folder}", streaming="always", workers=0, test_fraction=0.0)
+    config = tiny_config(data=data, augmentation=Augmentation((VIEW, VIEW)))
+    session = on(open_session(config), devices)
+    feed = open_feed(session, start=1, report=print)
+    taken = [whole(next(feed.batches), session) for _ in range(3)]
+    feed.close()
+    leaves = jax.tree.leaves_with_path(taken)
+    return {f"streamed{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
+
+
+def on(session, devices):
+    if devices is None:
+        return session
+    mesh = Mesh(session.mesh.devices[:devices], session.mesh.axis_names, axis_types=session.mesh.axis_types)
+    return session._replace(mesh=mesh)
+
+
+def whole(tree, session):
+    """Arrays that are spread over devices, on the host."""
+    everywhere = NamedSharding(session.mesh, P())
+    return jax.device_get(jax.jit(lambda tree: tree, out_shardings=everywhere)(tree))
+
+
+if __name__ == "__main__":
+    out, folder, methods, coordinator, count, index = sys.argv[1:]
+    processes.initialize(processes.Distributed(coordinator, int(count), int(index)))
+    found = streamed(folder)
+    for method in methods.split():
+        found |= steps(method)
+    if processes.is_first():
+        np.savez(out, **found)
