@@ -1,4 +1,4 @@
-"""The command `jaxclr`: train, resume, evaluate, list."""
+"""The command `jaxclr`: train, resume, evaluate, embed, export, import, list."""
 
 import dataclasses
 import functools
@@ -25,6 +25,7 @@ from jaxclr.augment import AUGMENTATIONS, with_views
 from jaxclr.data import SOURCES, Stream
 from jaxclr.encoders import ENCODERS
 from jaxclr.errors import UserError
+from jaxclr.interop import commands as interop
 from jaxclr.losses.catalogue import LOSSES
 from jaxclr.losses.catalogue import paper as paper_of
 from jaxclr.methods import METHODS, Method
@@ -213,6 +214,9 @@ COMMANDS: dict[str, Callable[[Sequence[str], rich.console.Console], None]] = {
     "train": train,
     "resume": resume,
     "evaluate": evaluate_run,
+    "embed": interop.embed,
+    "export": interop.export,
+    "import": interop.import_,
     "list": list_names,
 }
 
