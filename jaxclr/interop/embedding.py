@@ -94,6 +94,7 @@ def embed(
     dataset = open_data(loaded, data)
     splits = {name: split for name, split in (("train", dataset.train), ("test", dataset.test)) if split is not None}
     count = sum(split.size for split in splits.values())
+    batch = min(BATCH, max(split.size for split in splits.values()))
     size = data.image_size or loaded.size
     if size is None and isinstance(dataset.train, Stream):
         raise UserError("The encoder takes images of any size, and streamed ones may differ; set --data.image-size.")
@@ -112,8 +113,9 @@ def embed(
         with Parts(folder, job) as parts:
             before = 0
             for name, split in splits.items():
-                for some in _batches(split, name, size, parts.seen(name)):
-                    parts.append(name, _represent(loaded, some, dtype), some.labels, some.names, seen=some.seen)
+                for some in _batches(split, name, size, batch, parts.seen(name)):
+                    values = _represent(loaded, some, batch, dtype)
+                    parts.append(name, values, some.labels, some.names, seen=some.seen)
                     report(before + some.seen, count)
                 before += split.size
         if not parts.rows:
@@ -125,9 +127,9 @@ def embed(
     return parts.rows
 
 
-def _represent(loaded: Loaded, some: Some, dtype: Number) -> np.ndarray:
+def _represent(loaded: Loaded, some: Some, batch: int, dtype: Number) -> np.ndarray:
     """Representations [n, F] of the type."""
-    full = some.images[np.arange(BATCH) % len(some.images)]  # the last are fewer
+    full = some.images[np.arange(batch) % len(some.images)]  # the last are fewer
     with np.errstate(over="ignore"):
         values = np.asarray(loaded.encode(full))[: len(some.images)].astype(dtype)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
@@ -137,17 +139,17 @@ def _represent(loaded: Loaded, some: Some, dtype: Number) -> np.ndarray:
     return values
 
 
-def _batches(split: Split | Stream, name: str, size: int | None, start: int) -> Iterator[Some]:
-    """The images of a split from one on, at most BATCH at a time."""
+def _batches(split: Split | Stream, name: str, size: int | None, batch: int, start: int) -> Iterator[Some]:
+    """The images of a split from one on, at most `batch` at a time."""
     if isinstance(split, Split):
-        for first in range(start, split.size, BATCH):
-            last = min(first + BATCH, split.size)
+        for first in range(start, split.size, batch):
+            last = min(first + batch, split.size)
             labels = np.full(last - first, -1, np.int32) if split.labels is None else split.labels[first:last]
             rows = range(first, last)
             names = [f"{name} {row}" if split.names is None else split.names[row] for row in rows]
             yield Some(split.images[first:last], labels, names, last)
         return
-    for rows in split.plain(size, batch=BATCH, indices=range(start, split.size)):
+    for rows in split.plain(size, batch=batch, indices=range(start, split.size)):
         asked = np.arange(start, start + len(rows.made))
         start += len(rows.made)
         kept = np.flatnonzero(rows.indices == asked)

@@ -8,8 +8,8 @@ import jax
 import jax.export
 import numpy as np
 
-import jaxclr.data
 from jaxclr.data import Stream
+from jaxclr.data import load as load_data
 from jaxclr.encoders import ViT
 from jaxclr.errors import UserError
 from jaxclr.interop.loading import Loaded
@@ -26,7 +26,7 @@ def export(loaded: Loaded, to: Format, out: pathlib.Path, *, side: int | None = 
     """Writes the encoder of a run.
 
     "safetensors" has the arrays of a ResNet by torchvision's names, of a ViT by timm's, in their layouts, to load with
-    strict=False (there is no classifier) or after removing it; a note says how images are normalised. "stablehlo" is a
+    strict=False (there is no classifier); a note says how images are normalised. "stablehlo" is a
     function of uint8 images [b, H, W, C], any b, that contains preprocessing and weights:
 
     >>> encode = jax.export.deserialize(bytearray(pathlib.Path(out).read_bytes())).call
@@ -46,7 +46,9 @@ def export(loaded: Loaded, to: Format, out: pathlib.Path, *, side: int | None = 
     with writing(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
         if to == "stablehlo":
-            out.write_bytes(stablehlo(loaded, image_shape(loaded, side)))
+            part = out.with_name(f".{out.name}.part")
+            part.write_bytes(stablehlo(loaded, image_shape(loaded, side)))
+            part.replace(out)
             return
         spec = loaded.config.encoder
         height, width = image_shape(loaded, side)[:2] if isinstance(spec, ViT) else (None, None)
@@ -79,7 +81,7 @@ def image_shape(loaded: Loaded, side: int | None) -> tuple[int, int, int]:
     """Height, width and channels of the images that an encoder is exported for."""
     if (side := side or loaded.size) is not None:
         return side, side, loaded.channels
-    train = jaxclr.data.load(loaded.config.data).train
+    train = load_data(loaded.config.data).train
     if isinstance(train, Stream):
         raise UserError("The encoder takes images of any size; give --image-size.")
     return train.images.shape[1:]

@@ -69,8 +69,10 @@ def read_encoder(path: pathlib.Path, spec: Encoder, *, prefix: str | None = None
         like = _like(spec, side, channels)
         check_complete(found, torch_shapes(spec, like))
     except UserError as error:
-        name = spec.__class__.__name__
-        raise UserError(f"{path} {error}. Asked for was {name} {_fields(spec)}; choose another --encoder, or set its fields.") from error
+        asked = f"{type(spec).__name__} {_fields(spec)}"
+        raise UserError(
+            f"{path} {error}. Asked for was {asked}; choose another --encoder, or set its fields."
+        ) from error
     return Weights(from_torch(spec, found.arrays, like), side, channels, found)
 
 
@@ -157,7 +159,7 @@ def _without_positions(found: Found, spec: ViT) -> tuple[Found, int]:
         raise UserError(f"has {POSITIONS} of {[*positions.shape]}, which are not a class token and a square of patches")
     if spec.positions == "learned":
         return found, grid * spec.patch
-    if not np.allclose(positions, fixed_positions(grid, positions.shape[-1]), atol=1e-3):
+    if not np.allclose(positions.astype(np.float32), fixed_positions(grid, positions.shape[-1]), atol=1e-3):
         raise UserError(f"has {POSITIONS} that are not MoCo v3's fixed ones; set --encoder.positions learned")
     rest = {name: array for name, array in found.arrays.items() if name != POSITIONS}
     return found._replace(arrays=rest), grid * spec.patch

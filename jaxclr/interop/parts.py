@@ -94,9 +94,11 @@ class Parts:
         write_atomically(self._progress, json.dumps(self._record))
         self._saved = time.monotonic()
 
-    def embeddings(self) -> np.ndarray:
-        """All rows, [N, F], left on disk until they are read; after `save`."""
-        return np.memmap(self.folder / "embeddings", self.job["dtype"], "r").reshape(-1, self.width)
+    def embeddings(self, rows: int) -> Iterator[np.ndarray]:
+        """All embeddings, so many rows at a time, [n, F]; after `save`."""
+        with (self.folder / "embeddings").open("rb") as file:
+            while (some := np.fromfile(file, self.job["dtype"], rows * self.width)).size:
+                yield some.reshape(-1, self.width)
 
     def labels(self) -> np.ndarray:
         """Int32 [N], -1 where there are none."""

@@ -3,7 +3,8 @@
 import itertools
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -26,19 +27,16 @@ def writer_of(path: pathlib.Path) -> Writer:
 
 
 def write_npz(path: pathlib.Path, parts: Parts, classes: Sequence[str]) -> None:
-    """Arrays embeddings [N, F], labels int32 [N] (-1: none), names [N], splits [N], classes [C], uncompressed.
-
-    NumPy copies an array that lies on disk into the archive piece by piece. Names and splits are laid out on disk first.
-    """
+    """Arrays embeddings [N, F], labels int32 [N] (-1: none), names [N], splits [N], classes [C], as numpy.savez has them."""
+    count = sum(parts.rows.values())
     splits = itertools.chain.from_iterable(itertools.repeat(name, rows) for name, rows in parts.rows.items())
-    np.savez(
-        path,
-        embeddings=parts.embeddings(),
-        labels=parts.labels(),
-        names=_strings(parts.folder / "names.npy", parts.names, sum(parts.rows.values())),
-        splits=_strings(parts.folder / "splits.npy", lambda: splits, sum(parts.rows.values()), max(map(len, parts.rows))),
-        classes=np.array(classes, np.str_),
-    )
+    text = lambda texts: np.dtype((np.str_, max(map(len, texts), default=1)))
+    with zipfile.ZipFile(path, "w") as archive:
+        _add(archive, "embeddings", np.dtype(parts.job["dtype"]), (count, parts.width), parts.embeddings(GROUP))
+        _add(archive, "labels", np.dtype(np.int32), (count,), [parts.labels()])
+        _add(archive, "names", text(parts.names()), (count,), _groups(parts.names()))
+        _add(archive, "splits", text(parts.rows), (count,), _groups(splits))
+        _add(archive, "classes", text(classes), (len(classes),), [classes])
 
 
 def write_parquet(path: pathlib.Path, parts: Parts, classes: Sequence[str]) -> None:
@@ -49,9 +47,9 @@ def write_parquet(path: pathlib.Path, parts: Parts, classes: Sequence[str]) -> N
     import pyarrow
     import pyarrow.parquet
 
-    embeddings, labels, names = parts.embeddings(), parts.labels(), parts.names()
+    labels, names = parts.labels(), parts.names()
     splits = np.repeat(np.arange(len(parts.rows), dtype=np.int32), list(parts.rows.values()))
-    number = pyarrow.from_numpy_dtype(embeddings.dtype)
+    number = pyarrow.from_numpy_dtype(np.dtype(parts.job["dtype"]))
     told = json.dumps({**parts.job, "classes": list(classes)})
     schema = pyarrow.schema(
         {
@@ -63,26 +61,31 @@ def write_parquet(path: pathlib.Path, parts: Parts, classes: Sequence[str]) -> N
         metadata={"jaxclr": told},
     )
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-        for start in range(0, len(embeddings), GROUP):
-            rows = slice(start, start + GROUP)
-            flat = pyarrow.array(np.ascontiguousarray(embeddings[rows]).reshape(-1))
-            known = labels[rows]
+        start = 0
+        for some in parts.embeddings(GROUP):
+            rows = slice(start, start := start + len(some))
             columns = [
-                pyarrow.array(itertools.islice(names, len(known)), pyarrow.string()),
+                pyarrow.array(itertools.islice(names, len(some)), pyarrow.string()),
                 pyarrow.DictionaryArray.from_arrays(splits[rows], pyarrow.array(list(parts.rows))),
-                pyarrow.array(known, mask=known < 0),
-                pyarrow.FixedSizeListArray.from_arrays(flat, parts.width),
+                pyarrow.array(labels[rows], mask=labels[rows] < 0),
+                pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(some.reshape(-1)), parts.width),
             ]
             writer.write_batch(pyarrow.record_batch(columns, schema=schema))
 
 
-def _strings(path: pathlib.Path, texts: Callable, count: int, longest: int | None = None) -> np.ndarray:
-    """Texts as an array of that many on disk."""
-    longest = longest or max(map(len, texts()))
-    array = np.lib.format.open_memmap(path, "w+", np.dtype((np.str_, longest)), (count,))
-    for row, text in enumerate(texts()):
-        array[row] = text
-    return array
+def _add(archive: zipfile.ZipFile, name: str, dtype: np.dtype, shape: tuple[int, ...], groups: Iterable) -> None:
+    """Adds an array, of which some rows at a time are in memory."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for group in groups:
+            file.write(np.ascontiguousarray(group, dtype).tobytes())
+
+
+def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
+    texts = iter(texts)
+    while group := list(itertools.islice(texts, GROUP)):
+        yield group
 
 
 _WRITERS: dict[str, Writer] = {".npz": write_npz, ".parquet": write_parquet}
