@@ -68,7 +68,8 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
             report=lambda done, count: progress.update(task, completed=done, total=count),
         )
     told = " and ".join(f"{count} of {split}" for split, count in rows.items())
-    _say(console, f"{options.out}: representations of {told} of '{options.data.source}', {options.dtype}, step {loaded.step}.")
+    source = options.data.source
+    _say(console, f"{options.out}: representations of {told} of '{source}', {options.dtype}, step {loaded.step}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,9 +146,10 @@ def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
         ImportOptions,
         prog="jaxclr import FILE --encoder NAME",
         args=rest,
-        description="Read an encoder from .safetensors, or from a PyTorch checkpoint where PyTorch is installed, in the layouts of "
-        "torchvision, timm, MoCo, UniCLR, SimSiam, BYOL, VICReg, Barlow Twins, SwAV and solo-learn, and make the folder of a "
-        "run of it, for `jaxclr evaluate`, `embed` and `export`. --encoder chooses by name; its fields below are then those of the choice.",
+        description="Read an encoder from .safetensors, or from a PyTorch checkpoint where PyTorch is installed, in the "
+        "layouts of torchvision, timm, MoCo, UniCLR, SimSiam, BYOL, VICReg, Barlow Twins, SwAV and solo-learn, and make the "
+        "folder of a run of it, for `jaxclr evaluate`, `embed` and `export`. --encoder chooses by name; its fields below are "
+        "then those of the choice.",
         default=ImportOptions(out=tyro.MISSING, encoder=ENCODERS[name or "resnet50"]),
         config=(tyro.conf.AvoidSubcommands,),
     )
@@ -174,9 +176,11 @@ def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
 def _notes(spec: ResNet | ViT) -> list[str]:
     """What no file tells, and is taken to be so."""
     if isinstance(spec, ViT):
-        return [f"Taken to have {spec.heads} heads, which the file does not say: MoCo v3's ViT-S has 12, timm's and DeiT's 6."]
+        told = "MoCo v3's ViT-S has 12, timm's and DeiT's 6"
+        return [f"Taken to have {spec.heads} heads, which the file does not say: {told}."]
     if spec.stem == "cifar":
-        return ["Taken to pad the first convolution by one pixel, which the file does not say: solo-learn's for CIFAR pads by two."]
+        told = "solo-learn's for CIFAR pads by two"
+        return [f"Taken to pad the first convolution by one pixel, which the file does not say: {told}."]
     return []
 
 

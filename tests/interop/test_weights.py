@@ -19,7 +19,6 @@ from jaxclr.interop.names import from_torch, to_torch, torch_shapes
 from jaxclr.interop.weights import read_weights
 
 
-
 def like(spec, side=32, channels=3):
     images = jax.ShapeDtypeStruct((1, side, side, channels), np.float32)
     return jax.eval_shape(lambda x: spec.build(None).init(jax.random.key(0), x, False), images)
@@ -91,15 +90,24 @@ def test_layouts_mean_the_same():
 
 
 PUBLIC = {
-    "MoCo v3 and UniCLR": ("state_dict.module.base_encoder.", ["state_dict.module.momentum_encoder.*", "state_dict.module.predictor.0.weight"]),
-    "MoCo v2": ("state_dict.module.encoder_q.", ["state_dict.module.encoder_k.*", "state_dict.module.queue", "state_dict.module.queue_ptr"]),
+    "MoCo v3 and UniCLR": (
+        "state_dict.module.base_encoder.",
+        ["state_dict.module.momentum_encoder.*", "state_dict.module.predictor.0.weight"],
+    ),
+    "MoCo v2": (
+        "state_dict.module.encoder_q.",
+        ["state_dict.module.encoder_k.*", "state_dict.module.queue", "state_dict.module.queue_ptr"],
+    ),
     "SimSiam": ("state_dict.module.encoder.", ["state_dict.module.predictor.0.weight"]),
     "VICReg, Barlow Twins and torchvision": ("", ["fc.weight"]),
     "VICReg and Barlow Twins in training": ("model.module.backbone.", ["model.module.projector.0.weight"]),
     "SwAV": ("module.", ["module.projection_head.0.weight", "module.prototypes.weight"]),
     "BYOL converted": ("state_dict.", []),
     "BYOL": ("online_encoder.net.", ["target_encoder.net.*", "online_encoder.projector.net.0.weight"]),
-    "solo-learn": ("state_dict.backbone.", ["state_dict.momentum_backbone.*", "state_dict.projector.0.weight", "optimizer_states.0.state.0.momentum_buffer"]),
+    "solo-learn": (
+        "state_dict.backbone.",
+        ["state_dict.momentum_backbone.*", "state_dict.projector.0.weight", "optimizer_states.0.exp_avg"],
+    ),
 }
 
 
@@ -222,11 +230,12 @@ def test_import_export_embed(tmp_path, capsys, monkeypatch):
     with np.load("out.npz") as file:
         assert file["embeddings"].shape == (30, 512) and np.ptp(file["embeddings"], axis=0).max() > 0
     capsys.readouterr()
+    again = ["import", "in.safetensors", "--encoder=resnet18", "--out", "run", "--image-size", "8"]
     for words, arguments in {
         "Give a file of weights": ["import"],
         "Say what in.safetensors holds with --encoder": ["import", "in.safetensors"],
         "no encoder named 'resnet19'": ["import", "in.safetensors", "--encoder", "resnet19", "--out", "other"],
-        "run holds a run already": ["import", "in.safetensors", "--encoder=resnet18", "--out", "run", "--image-size", "8"],
+        "run holds a run already": again,
         "Give the folder of a run": ["embed", "--out", "x.npz"],
         "nowhere is no run": ["embed", "nowhere", "--out", "x.npz"],
         "one argument too many": ["embed", "run", "digits", "more", "--out", "x.npz"],
