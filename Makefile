@@ -3,7 +3,7 @@ VENV ?= .venv
 METHOD ?= sim_affinity
 RUN ?= runs/demo-$(METHOD)
 
-.PHONY: setup demo test test-full bench methods
+.PHONY: setup demo test test-full test-interop bench methods
 
 setup: $(VENV)/ready
 
@@ -17,10 +17,20 @@ demo: setup
 	$(VENV)/bin/jaxclr train experiments/digits.py --method $(METHOD) --out $(RUN) --overwrite
 
 test: setup
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not full"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not full and not interop"
 
 test-full: setup
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not interop"
+
+# PyTorch is in an environment of its own.
+test-interop: $(VENV)-interop/ready
+	$(VENV)-interop/bin/python -m pytest -n 0 -m interop
+
+$(VENV)-interop/ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)-interop
+	$(VENV)-interop/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 'torch==2.13.0'
+	$(VENV)-interop/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
 
 # Tables on the terminal, figures and plots in build/bench. The pod benchmark needs the TPU's compiler, not a TPU.
 bench: setup build/libtpu

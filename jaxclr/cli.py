@@ -1,4 +1,4 @@
-"""The command `jaxclr`: train, resume, evaluate, list; `jaxclr launch` is in `jaxclr.launch`."""
+"""The command `jaxclr`: train, resume, evaluate, embed, export, import, list; `jaxclr launch` is in `jaxclr.launch`."""
 
 import dataclasses
 import functools
@@ -28,6 +28,7 @@ from jaxclr.data import SOURCES, Data, Stream
 from jaxclr.encoders import ENCODERS
 from jaxclr.errors import UserError
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
+from jaxclr.interop import commands as interop
 from jaxclr.losses.catalogue import LOSSES
 from jaxclr.losses.catalogue import paper as paper_of
 from jaxclr.methods import METHODS, Method
@@ -294,6 +295,9 @@ COMMANDS: dict[str, Callable[[Sequence[str], rich.console.Console], None]] = {
     "train": train,
     "resume": resume,
     "evaluate": evaluate_run,
+    "embed": interop.embed,
+    "export": interop.export,
+    "import": interop.import_,
     "list": list_names,
 }
 

@@ -12,10 +12,11 @@ from jaxclr.errors import UserError
 
 
 class Split(NamedTuple):
-    """Images, uint8 [N, H, W, C], and their labels, int32 [N], or None if there are none."""
+    """Images, uint8 [N, H, W, C], their labels, int32 [N], or None if there are none, and their files, if they have any."""
 
     images: np.ndarray
     labels: np.ndarray | None
+    names: Sequence[str] | None = None
 
     @property
     def size(self) -> int:

@@ -154,7 +154,8 @@ def _decode(
 ) -> tuple[Split, tuple[str, ...]]:
     chunks = [[_encoded(path) for path in files.paths]]
     images, rows, skipped = decode_all(chunks, len(files.paths), data, like)
-    return Split(images, None if files.labels is None else files.labels[rows]), skipped
+    labels = None if files.labels is None else files.labels[rows]
+    return Split(images, labels, [files.paths[row] for row in rows]), skipped
 
 
 def _encoded(path: str) -> Encoded:

@@ -30,11 +30,13 @@ class Rows(NamedTuple):
       made: arrays for each, uint8 [h, w, C].
       indices: the places in the split of the images that it was made of, int32 [n].
       labels: their labels, int32 [n], -1 where there are none.
+      names: their files.
     """
 
     made: list[tuple[np.ndarray, ...]]
     indices: np.ndarray
     labels: np.ndarray
+    names: list[str]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,7 +80,7 @@ class Stream:
           UserError: a file is damaged and data.skip_corrupt is off, or differs from the others in channels.
         """
         files = self.stored.read([int(row) for row in self.rows[np.asarray(indices)]])
-        made, used, labels = [], [], []
+        made, used, labels, names = [], [], [], []
         for position, (index, (file, label)) in enumerate(zip(indices, files, strict=True)):
             for _ in range(TRIES):
                 try:
@@ -95,7 +97,8 @@ class Stream:
                 raise self._misfit(file.name)
             used.append(index)
             labels.append(label)
-        return Rows(made, np.asarray(used, np.int32), np.asarray(labels, np.int32))
+            names.append(file.name)
+        return Rows(made, np.asarray(used, np.int32), np.asarray(labels, np.int32), names)
 
     def plain(self, size: int, *, batch: int, indices: Sequence[int] | None = None) -> Iterator[Rows]:
         """Images [size, size, C], uint8, as `decode` resizes and crops them, a batch at a time; decoded by threads.

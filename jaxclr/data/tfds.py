@@ -57,7 +57,7 @@ def load(argument: str, data: Data) -> Dataset:
         test_split, more = _decode(test, data, like)
         skipped += more
     else:
-        images, labels = train_split
+        images, labels = train_split.images, train_split.labels
         rows, test_rows = split_rows(len(images), labels, data.test_fraction)
         if test_rows is not None:
             test_split = _take(train_split, test_rows)

@@ -1,4 +1,4 @@
-"""Vision transformers as MoCo v3 builds them."""
+"""Vision transformers as MoCo v3 builds them, or with learned positions as timm does."""
 
 import dataclasses
 import math
@@ -26,14 +26,16 @@ _WIDTHS = {"small": 384, "base": 768}
 
 @dataclasses.dataclass(frozen=True)
 class ViT:
-    """ViT-S or ViT-B with fixed positions: images [b, h, w, c] to representations [b, 384 or 768].
+    """ViT-S or ViT-B: images [b, h, w, c] to representations [b, 384 or 768].
 
-    Both have 12 blocks and 12 heads; the representation is the class token after the last norm.
-    Positions are computed from the image, so that one set of parameters serves every image size.
+    Both have 12 blocks; the representation is the class token after the last norm.
 
     Args:
       size: "small" is 384 wide, "base" 768.
       patch: side of a patch in pixels; must divide the sides of the images.
+      heads: attention heads, a divisor of the width: 12 in MoCo v3; DeiT's and timm's ViT-S has 6.
+      positions: "sincos" are fixed and computed from the image, so that one set of parameters serves
+        every image size; "learned" are parameters, and fit images of one size only.
       frozen_patch_embedding: leave the patch embedding at its random start by stopping its
         gradient, which MoCo v3 found to steady the training. Weight decay is the optimiser's, which
         must skip it.
@@ -44,7 +46,7 @@ class ViT:
 
     Raises:
       UserError: a field is none of its valid values, or (when called) the patch does not divide the
-        images.
+        images, or their number of patches is not that of the learned positions.
 
     References:
       Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers, 2021
@@ -53,6 +55,8 @@ class ViT:
 
     size: Literal["small", "base"] = "small"
     patch: int = 16
+    heads: int = 12
+    positions: Literal["sincos", "learned"] = "sincos"
     frozen_patch_embedding: bool = False
     dtype: Precision = "float32"
     remat: bool = False
@@ -60,6 +64,12 @@ class ViT:
     def __post_init__(self) -> None:
         check_choice("ViT.size", self.size, ("small", "base"))
         check_count("ViT.patch", self.patch)
+        check_count("ViT.heads", self.heads)
+        if _WIDTHS[self.size] % self.heads:
+            raise UserError(
+                f"ViT.heads is {self.heads}; set it to a divisor of the width, {_WIDTHS[self.size]}."
+            )
+        check_choice("ViT.positions", self.positions, ("sincos", "learned"))
         check_bool("ViT.frozen_patch_embedding", self.frozen_patch_embedding)
         check_precision("ViT.dtype", self.dtype)
         check_bool("ViT.remat", self.remat)
@@ -70,8 +80,9 @@ class ViT:
         return ViTModule(
             width=_WIDTHS[self.size],
             depth=12,
-            heads=12,
+            heads=self.heads,
             patch=self.patch,
+            positions=self.positions,
             frozen_patch_embedding=self.frozen_patch_embedding,
             dtype=self.dtype,
             remat=self.remat,
@@ -87,6 +98,7 @@ class ViTModule(nn.Module):
     patch: int
     frozen_patch_embedding: bool
     dtype: Precision
+    positions: Literal["sincos", "learned"] = "sincos"
     remat: bool = False
 
     @nn.compact
@@ -105,14 +117,28 @@ class ViTModule(nn.Module):
         x = _linear(self.width, self.dtype, "patch_embedding")(patches(images, self.patch))
         if self.frozen_patch_embedding:
             x = jax.lax.stop_gradient(x)
-        x = x + jnp.asarray(sincos_positions(rows, columns, self.width), x.dtype)[None]
+        if self.positions == "sincos":
+            x = x + jnp.asarray(sincos_positions(rows, columns, self.width), x.dtype)[None]
         cls = self.param("cls", nn.initializers.normal(1e-6), (1, 1, self.width))
         cls = jnp.broadcast_to(cls.astype(x.dtype), (batch, 1, self.width))
         x = jnp.concatenate([cls, x], axis=1)
+        if self.positions == "learned":
+            x = x + self._learned_positions(x.shape[1:], height, width).astype(x.dtype)
         block = nn.remat(Block) if self.remat else Block
         for index in range(self.depth):
             x = block(self.heads, self.dtype, name=f"block_{index}")(x)
         return _layer_norm(self.dtype, "norm")(x[:, 0])
+
+    def _learned_positions(self, shape: tuple[int, int], height: int, width: int) -> jax.Array:
+        """A parameter for each token, the class token first: [1, tokens, width]."""
+        if self.has_variable("params", "positions"):
+            tokens = self.get_variable("params", "positions").shape[1]
+            if tokens != shape[0]:
+                raise UserError(
+                    f"Images of {height} x {width} pixels have {shape[0] - 1} patches, and the learned "
+                    f"positions are for {tokens - 1}; resize the images to as many patches of {self.patch}."
+                )
+        return self.param("positions", nn.initializers.normal(0.02), (1, *shape))
 
 
 class Block(nn.Module):

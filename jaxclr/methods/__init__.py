@@ -16,6 +16,7 @@ from jaxclr.methods.contrastive import Dcl as Dcl
 from jaxclr.methods.contrastive import Dclw as Dclw
 from jaxclr.methods.contrastive import MocoV3 as MocoV3
 from jaxclr.methods.contrastive import SimClr as SimClr
+from jaxclr.methods.imported import Imported as Imported
 from jaxclr.methods.labelled import Hydra as Hydra
 from jaxclr.methods.labelled import SupCon as SupCon
 from jaxclr.methods.multiview import Cacr as Cacr

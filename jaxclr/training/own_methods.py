@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 from jaxclr.errors import UserError
-from jaxclr.methods import METHODS, Method
+from jaxclr.methods import METHODS, Imported, Method
 
 
 def method_name(method: Method) -> str:
@@ -15,9 +15,9 @@ def method_name(method: Method) -> str:
 
 
 def own_source(method: Method) -> pathlib.Path | None:
-    """The file that defines a method which is none of METHODS; None for those."""
+    """The file that defines a method which is none of ours; None for those."""
     kind = type(method)
-    if kind in METHODS.values():
+    if kind in METHODS.values() or kind is Imported:
         return None
     return pathlib.Path(kind.objective.__code__.co_filename)
 

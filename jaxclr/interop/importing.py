@@ -1,0 +1,175 @@
+"""An encoder from a file of PyTorch's weights, as the folder of a run that evaluation, embedding and export take."""
+
+import dataclasses
+import math
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxclr.augment import Augmentation, PhotoView
+from jaxclr.data import Data
+from jaxclr.encoders import Encoder, ResNet, ViT
+from jaxclr.errors import UserError
+from jaxclr.interop.layouts import Found, check_complete, find_encoder
+from jaxclr.interop.names import POSITIONS, check_named, fixed_positions, from_torch, torch_shapes
+from jaxclr.interop.weights import read_weights
+from jaxclr.methods import Imported
+from jaxclr.training import Config, Run, Sgd, State, init_state
+from jaxclr.training.checkpoints import Checkpoints
+from jaxclr.training.session import make_recipe
+
+Tree = Any
+
+# Of ImageNet's channels, with which nearly every public encoder was trained.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BATCH_SIZE = 64  # nothing is trained; many numbers of devices divide it
+
+
+class Weights(NamedTuple):
+    """What a file says of an encoder.
+
+    Attributes:
+      variables: "params" and "batch_stats".
+      side: of the images in pixels for which it is meant, as far as the file tells.
+      channels: of the images.
+      found: where in the file it was, and what else is there.
+    """
+
+    variables: Tree
+    side: int
+    channels: int
+    found: Found
+
+
+def read_encoder(path: pathlib.Path, spec: Encoder, *, prefix: str | None = None) -> Weights:
+    """An encoder's variables from a file in one of the public layouts; every array of the encoder is used.
+
+    Args:
+      path: a .safetensors file, or a PyTorch checkpoint where PyTorch is installed.
+      spec: a ResNet or ViT.
+      prefix: what stands before the encoder's names; None: found, the trained encoder before its moving average.
+
+    Raises:
+      UserError: the file cannot be read, or holds another encoder: what is missing, left over or of another shape.
+    """
+    check_named(spec)
+    arrays = read_weights(path)
+    try:
+        found = find_encoder(arrays, spec, prefix)
+        first = "conv1.weight" if isinstance(spec, ResNet) else "patch_embed.proj.weight"
+        if first not in found.arrays or found.arrays[first].ndim != 4:
+            raise UserError(f"is of another encoder: it lacks {first}, or has it in another shape")
+        channels = found.arrays[first].shape[1]
+        side = 32 if getattr(spec, "stem", None) == "cifar" else 224
+        if isinstance(spec, ViT):
+            found, side = _without_positions(found, spec)
+        like = _like(spec, side, channels)
+        check_complete(found, torch_shapes(spec, like))
+    except UserError as error:
+        asked = f"{type(spec).__name__} {_fields(spec)}"
+        raise UserError(
+            f"{path} {error}. Asked for was {asked}; choose another --encoder, or set its fields."
+        ) from error
+    return Weights(from_torch(spec, found.arrays, like), side, channels, found)
+
+
+def import_encoder(
+    path: pathlib.Path,
+    spec: Encoder,
+    run: Run,
+    *,
+    data: Data,
+    side: int | None = None,
+    prefix: str | None = None,
+    overwrite: bool = False,
+) -> Weights:
+    """Makes the folder of a run that has taken no step and whose encoder is that of a file.
+
+    Args:
+      path: as of `read_encoder`.
+      spec: likewise.
+      run: the folder.
+      data: what to evaluate it on; its mean and std are ImageNet's unless given.
+      side: to which images are brought, in pixels; None: that of the file.
+      prefix: as of `read_encoder`.
+      overwrite: whether to replace a run that is there.
+
+    Raises:
+      UserError: as `read_encoder`; or side, channels and encoder do not fit each other; or the folder is not free.
+    """
+    weights = read_encoder(path, spec, prefix=prefix)
+    side = side or weights.side
+    if side != weights.side and getattr(spec, "positions", None) == "learned":
+        raise UserError(f"{path} has learned positions for images of {weights.side} pixels; leave --image-size out.")
+    if data.mean is None and weights.channels != 3:
+        raise UserError(
+            f"{path} takes images of {weights.channels} channel(s); give their --data.mean and --data.std, scaled to [0, 1]."
+        )
+    changes: dict[str, Any] = {} if data.mean else {"mean": MEAN, "std": STD}
+    if weights.channels == 3 and data.channels == "as_is":
+        changes["channels"] = "rgb"
+    if data.image_size is None and data.source.partition(":")[0] in ("folder", "tfds"):
+        changes["image_size"] = side
+    data = dataclasses.replace(data, **changes)
+    if len(data.mean) != weights.channels:
+        raise UserError(f"{path} takes images of {weights.channels} channel(s), data.mean has {len(data.mean)} numbers.")
+    config = Config(
+        method=Imported(file=str(path), prefix=weights.found.prefix),
+        encoder=spec,
+        data=data,
+        augmentation=Augmentation((PhotoView(size=side),)),
+        optimizer=Sgd(),
+        epochs=1,
+        batch_size=BATCH_SIZE,
+        warmup_epochs=0.0,
+    )
+    state = _state(config, weights)
+    with run.locked():
+        run.create(config, overwrite=overwrite)
+        with Checkpoints(run.checkpoints) as checkpoints:
+            checkpoints.save(state, 0)
+    return weights
+
+
+def _state(config: Config, weights: Weights) -> State:
+    """The state of a run before its first step, with the encoder's variables in their place and zeros elsewhere."""
+    recipe = make_recipe(config, images=config.batch_size, classes=0)
+    side = config.augmentation.views[0].size
+    shapes = jax.eval_shape(lambda: init_state(recipe, (side, side, weights.channels)))
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    state = state.replace(
+        params={**state.params, "encoder": weights.variables["params"]},
+        batch_stats={name: weights.variables["batch_stats"] for name in state.batch_stats},
+        bad_step=np.full((), -1, np.int32),
+    )
+    return jax.device_put(state)
+
+
+def _without_positions(found: Found, spec: ViT) -> tuple[Found, int]:
+    """Fixed positions are computed, not read: the same encoder without those in the file, and the side of its images."""
+    positions = found.arrays.get(POSITIONS)
+    if positions is None:
+        return found, 224
+    tokens = positions.shape[1] if positions.ndim == 3 else 0
+    grid = math.isqrt(max(tokens - 1, 0))
+    if tokens < 2 or grid**2 != tokens - 1:
+        raise UserError(f"has {POSITIONS} of {[*positions.shape]}, which are not a class token and a square of patches")
+    if spec.positions == "learned":
+        return found, grid * spec.patch
+    if not np.allclose(positions.astype(np.float32), fixed_positions(grid, positions.shape[-1]), atol=1e-3):
+        raise UserError(f"has {POSITIONS} that are not MoCo v3's fixed ones; set --encoder.positions learned")
+    rest = {name: array for name, array in found.arrays.items() if name != POSITIONS}
+    return found._replace(arrays=rest), grid * spec.patch
+
+
+def _like(spec: ResNet | ViT, side: int, channels: int) -> Tree:
+    """Shapes and types of an encoder's variables."""
+    images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    return jax.eval_shape(lambda x: spec.build(None).init(jax.random.key(0), x, False), images)
+
+
+def _fields(spec: ResNet | ViT) -> str:
+    return ", ".join(f"{field.name} {getattr(spec, field.name)}" for field in dataclasses.fields(spec))

@@ -1,0 +1,40 @@
+"""An encoder that was learned elsewhere."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+
+from jaxclr.affinity import AxisName
+from jaxclr.encoders import Mlp
+from jaxclr.errors import UserError
+from jaxclr.methods.base import Method, Outputs, Shared, Target, Tree
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported(Method):
+    """Stands for the method of weights that were read from a file; it has no objective, and its heads mean nothing."""
+
+    views: ClassVar[int] = 1
+
+    file: str = ""
+    """Where the weights came from."""
+
+    prefix: str = ""
+    """What stood before their names in that file."""
+
+    projector: Mlp = Mlp(layers=1, out=1)
+    """Without meaning."""
+
+    predictor: Mlp | None = None
+    """None."""
+
+    target: Target = Shared()
+    """None."""
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        raise UserError(
+            f"The encoder was imported from {self.file} and has no objective to train with; evaluate, embed or export it."
+        )
