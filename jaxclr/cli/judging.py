@@ -1,0 +1,125 @@
+"""`jaxclr evaluate`: what a run is worth."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Annotated
+
+import rich.console
+import tyro
+
+from jaxclr import training
+from jaxclr.cli.words import first_line, named, parse, say, take
+from jaxclr.data import Data
+from jaxclr.errors import UserError
+from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
+from jaxclr.training import Config, Run, Session, processes
+from jaxclr.training.checkpoints import Checkpoints
+from jaxclr.training.evaluate import evaluate, labelled_splits, table
+from jaxclr.training.processes import Distributed
+from jaxclr.training.protocols import judge, on_data, protocol_table
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """Options of `jaxclr evaluate`."""
+
+    run: tyro.conf.Positional[pathlib.Path]
+    """Folder of the run."""
+
+    baselines: bool = True
+    """Also probe raw pixels and the same encoder untrained."""
+
+    distributed: Distributed = Distributed()
+    """Several processes: each is started by the same command."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ProtocolOptions:
+    """Options of `jaxclr evaluate RUN --protocol NAME`."""
+
+    protocol: Annotated[Protocol, tyro.conf.arg(name="")]
+
+    data: Data
+    """What to judge on; the run's own data unless set otherwise."""
+
+    seeds: int = 1
+    """How often to repeat what is drawn: labels, splits, initial values, views."""
+
+
+def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> None:
+    """Probe the newest checkpoint of a run: jaxclr evaluate RUN [--protocol NAME] [--seeds N] [--field value ...]"""
+    arguments = list(arguments)
+    name = take(arguments, "protocol")
+    if name is not None:
+        _judge(named("protocol", name, PROTOCOLS)(), name, arguments, console)
+        return
+    protocols = "; ".join(f"{name}: {first_line(kind)}" for name, kind in PROTOCOLS.items())
+    options = parse(
+        EvaluateOptions,
+        arguments,
+        "evaluate",
+        description="kNN and linear probes of a run's newest checkpoint; writes evaluation.json. --protocol NAME judges it "
+        f"otherwise, and its fields are shown by `jaxclr evaluate RUN --protocol NAME --help`. {protocols}",
+    )
+    run = Run(options.run)
+    config = processes.together(lambda: checkpointed(run))
+    session = training.open_session(config)
+    processes.together(lambda: labelled_splits(session.dataset))
+    with processes.held_by_first(run.locked()):
+        state = newest(session, run, console)
+        probe(session, run, state, console, baselines=options.baselines)
+
+
+def _judge(protocol: Protocol, name: str, arguments: list[str], console: rich.console.Console) -> None:
+    folders = [a for a in arguments[:1] if not a.startswith("-")]
+    if not folders and not {"-h", "--help"} & set(arguments):
+        raise UserError(f"Give the folder of a run first: jaxclr evaluate RUN --protocol {name}.")
+    run = Run(pathlib.Path(*folders))
+    own = run.config().data if folders else Data()
+    options = parse(
+        ProtocolOptions,
+        arguments[len(folders) :],
+        f"evaluate RUN --protocol {name}",
+        default=ProtocolOptions(protocol, own),
+        description=f"{first_line(type(protocol))} Writes what it finds into evaluation.json, under its name.",
+    )
+    if options.seeds < 1:
+        raise UserError(f"--seeds must be at least 1, got {options.seeds}.")
+    is_own = options.data.source == own.source
+    if is_own and protocol.elsewhere:
+        raise UserError(f"{name} needs other data than the run's own: give --data.source, for instance tfds:cifar10.")
+    key = name if is_own else f"{name} {options.data.source}"
+    session = training.open_session(checkpointed(run))
+    with run.locked():
+        judged = on_data(session, options.data)
+        state = newest(session, run, console)
+        record = judge(judged, state, options.protocol, seeds=options.seeds)
+        run.write_protocol(key, record)
+    console.print(protocol_table(record))
+
+
+def newest(session: Session, run: Run, console: rich.console.Console) -> training.State:
+    with Checkpoints(run.checkpoints) as checkpoints:
+        return checkpoints.restore(session.state_shape(), say=functools.partial(say, console))
+
+
+def checkpointed(run: Run) -> Config:
+    config = run.config()
+    if not run.checkpoints.is_dir():
+        raise UserError(f"{run.folder} has no checkpoint yet; continue it with `jaxclr resume {run.folder}`.")
+    return config
+
+
+def probe(
+    session: Session,
+    run: Run,
+    state: training.State,
+    console: rich.console.Console,
+    *,
+    baselines: bool,
+) -> None:
+    record = evaluate(session, state, baselines=baselines)
+    processes.first(lambda: run.write_evaluation(record))
+    console.print(table(record))
