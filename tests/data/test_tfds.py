@@ -257,7 +257,8 @@ def test_streams_read_what_memory_holds(tmp_path, splits):
     resident = _load(tmp_path, test_fraction=0.25)
     dataset = pickle.loads(pickle.dumps(_load(tmp_path, test_fraction=0.25, streaming="always")))
     assert dataset.classes == resident.classes and dataset.train.why == "data.streaming is always"
-    everything = {image.tobytes(): label for split in (resident.train, resident.test) for image, label in zip(*split)}
+    splits = (resident.train, resident.test)
+    everything = {x.tobytes(): label for split in splits for x, label in zip(split.images, split.labels)}
     for split, size in ((dataset.train, 12), (dataset.test, 4)):
         (rows,) = split.plain(6, batch=100)
         assert split.size == size and split.labelled

@@ -127,6 +127,16 @@ def test_frozen_patch_embedding_has_no_gradient(frozen):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(grads))
 
 
+def test_learned_positions_are_of_one_size():
+    module = ViT(heads=6, positions="learned").build(None)
+    assert module.heads == 6
+    image = lambda side: jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    params = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, False), image(64))
+    assert params["params"]["positions"].shape == (1, 17, 384)
+    with pytest.raises(UserError, match="48 x 48 pixels have 9 patches, and the learned positions are for 16"):
+        jax.eval_shape(lambda p, x: module.apply(p, x, False), params, image(48))
+
+
 def test_spec_freezes():
     assert ViT(frozen_patch_embedding=True).build("batch").frozen_patch_embedding
     assert not ViT().build(None).frozen_patch_embedding
@@ -144,6 +154,8 @@ def test_images_must_be_cut_by_the_patch():
         ({"size": "smal"}, "ViT.size is 'smal'; set it to one of 'small', 'base'"),
         ({"patch": 0}, "ViT.patch is 0"),
         ({"patch": 16.0}, "ViT.patch is 16.0"),
+        ({"heads": 7}, "ViT.heads is 7; set it to a divisor of the width, 384"),
+        ({"positions": "sine"}, "ViT.positions is 'sine'; set it to one of 'sincos', 'learned'"),
         ({"frozen_patch_embedding": 1}, "ViT.frozen_patch_embedding is 1"),
         ({"dtype": "float64"}, "ViT.dtype is 'float64'"),
     ],

@@ -205,6 +205,20 @@ def test_fixed_positions_are_checked_and_half_precision_is_read(narrow, tmp_path
     np.testing.assert_array_equal(params["block_2"]["qkv"]["kernel"], arrays["blocks.2.attn.qkv.weight"].T)
 
 
+@pytest.mark.full
+def test_evaluate_takes_what_was_imported(narrow, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = ViT(patch=8, positions="learned")
+    write(tmp_path / "in.safetensors", random_arrays(torch_shapes(spec, like(spec, 8))))
+    options = ["--encoder", "vit_small", "--encoder.patch", "8", "--encoder.positions", "learned", "--out", "run"]
+    cli.main(["import", "in.safetensors", *options])
+    cli.main(["evaluate", "run", "--no-baselines"])
+    assert "360 test images" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["resume", "run"])
+    assert "has no objective to train with" in capsys.readouterr().err
+
+
 def test_import_export_embed(tmp_path, capsys, monkeypatch):
     """Public weights make a run, which gives them back bit for bit and embeds."""
     monkeypatch.chdir(tmp_path)
