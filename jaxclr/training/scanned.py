@@ -21,7 +21,10 @@ from jaxclr.training.views import plain_view
 Array = jax.Array
 
 
-def compile_steps(session: Session) -> Callable[[State, Batch, Array], tuple[State, dict[str, Array]]]:
+Steps = Callable[[State, Batch, Array], tuple[State, dict[str, Array]]]
+
+
+def compile_steps(session: Session) -> Steps:
     """Several training steps in one program; they are those of the training loop, whose host starts each.
 
     Returns:
@@ -46,7 +49,7 @@ def compile_steps(session: Session) -> Callable[[State, Batch, Array], tuple[Sta
 
 
 def epoch_places(session: Session, epoch: int) -> Array:
-    """Places in the training split of the images of every step of an epoch, int32 [steps, batch_size], over the devices."""
+    """Places in the training split of the images of an epoch's steps, int32 [steps, batch_size], over the devices."""
     recipe = session.recipe
     order = epoch_order(recipe.seed, epoch, recipe.images)
     kept = order[: recipe.steps_per_epoch * recipe.batch_size].reshape(-1, recipe.batch_size)
