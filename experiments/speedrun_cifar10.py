@@ -42,6 +42,7 @@ from jaxclr.training import Config, Session, State
 from jaxclr.training.batches import resident
 from jaxclr.training.checkpoints import Checkpoints
 from jaxclr.training.experiments import load_experiment
+from jaxclr.training.refresh import compile_refresh, refresh_is_due
 
 CIFAR10 = pathlib.Path(__file__).parent / "cifar10.py"
 K, TEMPERATURE = 200, 0.1  # lightly's kNN
@@ -195,9 +196,12 @@ def train(
         steps = training.compile_steps(session).lower(state, whole, places).compile()
         knn = training.compile_knn(session, k=K, temperature=TEMPERATURE).lower(state, whole.images, test).compile()
         compile_seconds = progress["compile_seconds"] + time.perf_counter() - compiling
+        refreshed = compile_refresh(session)
         before, calls = progress["seconds"], progress["calls"] + 1
         running: list[tuple[int, dict[str, jax.Array]]] = []  # figures of the epoch that the device is at
         for epoch in range(first + 1, config.epochs + 1):
+            if refresh_is_due(session, (epoch - 1) * session.steps_per_epoch):
+                state = refreshed(state, whole.images)
             state, metrics = steps(state, whole, training.epoch_places(session, epoch - 1))
             last = epoch == config.epochs
             figures = {"loss": metrics["loss"].mean(), "bad_step": metrics["bad_step"][-1]}

@@ -3,6 +3,7 @@
 import io
 import itertools
 import pathlib
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -18,8 +19,8 @@ def pack(folder: pathlib.Path, path: pathlib.Path) -> None:
     arrays = {}
     for split in SPLITS:
         stream = getattr(dataset, split)
-        files, labels = zip(*stream.stored.read(stream.rows), strict=True)
-        contents = [file.open().read() for file in files]
+        files, labels = zip(*stream.stored.read(stream.rows.tolist()), strict=True)
+        contents = [_content(file.open()) for file in files]
         arrays[f"{split}_bytes"] = np.frombuffer(b"".join(contents), np.uint8)
         arrays[f"{split}_ends"] = np.cumsum([len(content) for content in contents])
         arrays[f"{split}_labels"] = np.array(labels, np.int32)
@@ -45,3 +46,7 @@ def pixels(path: pathlib.Path) -> str:
     """How the images of a file were stored before they were written to it."""
     with np.load(path) as arrays:
         return str(arrays["pixels"]) if "pixels" in arrays else "not known"
+
+
+def _content(opened: str | IO[bytes]) -> bytes:
+    return pathlib.Path(opened).read_bytes() if isinstance(opened, str) else opened.read()

@@ -19,13 +19,13 @@ from jaxclr.training.step import train_step
 from jaxclr.training.views import plain_view
 
 Array = jax.Array
-
-
 Steps = Callable[[State, Batch, Array], tuple[State, dict[str, Array]]]
 
 
 def compile_steps(session: Session) -> Steps:
     """Several training steps in one program; they are those of the training loop, whose host starts each.
+
+    What a method refreshes before an epoch is left to the caller, as it is there (`refresh.compile_refresh`).
 
     Returns:
       A function of a replicated state, whose buffers it consumes, of a split on every device (`batches.resident`) and of
