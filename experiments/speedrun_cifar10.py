@@ -220,7 +220,7 @@ def train(
             progress = {"epochs": lines, "seconds": seconds, "compile_seconds": compile_seconds, "calls": calls}
             (folder / "progress.json").write_text(json.dumps(progress) + "\n")
             if late:
-                say(f"epoch {epoch} of {config.epochs}: {lines[-1]}")
+                say(f"stopped after epoch {epoch} of {config.epochs}, which is saved")
                 return None
     config = session.config
     return {
