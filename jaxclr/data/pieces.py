@@ -12,9 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import grain
 import numpy as np
-from absl import flags
 
 from jaxclr.data.crops import Crop, crop_draws, take_crops
 from jaxclr.data.order import epoch_order
@@ -101,6 +99,10 @@ class Pieces:
         Raises:
           UserError: an image is damaged; see `Stream.fetch`.
         """
+        # Imported where they are wanted: they bring much, and data in memory go without.
+        import grain
+        from absl import flags
+
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own, which no main function here parses
         workers = os.cpu_count() or 1 if workers is None else workers

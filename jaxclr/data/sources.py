@@ -1,15 +1,24 @@
 """The one entry: a source by its name."""
 
-from jaxclr.data import digits, folder, npz, tfds
+from jaxclr.data import digits, folder, npz
 from jaxclr.data.config import Data
 from jaxclr.data.dataset import Dataset
 from jaxclr.errors import UserError
+
+
+def _tfds(argument: str, data: Data) -> Dataset:
+    """Reads the splits 'train' and 'test' (or 'validation') of a prepared data set; see `jaxclr.data.tfds.load`."""
+    # Imported where it is wanted: it brings much, and the other sources run without it.
+    from jaxclr.data import tfds
+
+    return tfds.load(argument, data)
+
 
 SOURCES = {
     "digits": digits.load,
     "folder": folder.load,
     "npz": npz.load,
-    "tfds": tfds.load,
+    "tfds": _tfds,
 }
 
 

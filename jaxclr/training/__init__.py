@@ -9,6 +9,10 @@ from jaxclr.training.optimizers import AdamW as AdamW
 from jaxclr.training.optimizers import Lars as Lars
 from jaxclr.training.optimizers import Sgd as Sgd
 from jaxclr.training.run import Run as Run
+from jaxclr.training.scanned import compile_knn as compile_knn
+from jaxclr.training.scanned import compile_steps as compile_steps
+from jaxclr.training.scanned import epoch_places as epoch_places
+from jaxclr.training.scanned import representations as representations
 from jaxclr.training.session import Session as Session
 from jaxclr.training.session import open_session as open_session
 from jaxclr.training.state import Recipe as Recipe

@@ -1,10 +1,10 @@
 """What a trained encoder is worth: kNN and linear probes on its frozen representations, and what to compare them with."""
 
+import functools
 import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import rich.box
 import rich.table
@@ -14,10 +14,9 @@ from jaxclr.errors import UserError
 from jaxclr.evaluation import few_label_probe, knn_accuracy, linear_probe
 from jaxclr.evaluation.images import image_batches
 from jaxclr.evaluation.protocols import Features
-from jaxclr.methods import Network
+from jaxclr.training.scanned import represent_images
 from jaxclr.training.session import Session
 from jaxclr.training.state import State
-from jaxclr.training.views import plain_view
 
 KNN = ((200, 0.1), (20, 0.07))  # (k, temperature): lightly's and solo-learn's settings
 LABELS = (1, 5, 10)
@@ -40,12 +39,7 @@ def represent(session: Session, state: State, split: Split | Stream) -> Features
     recipe = session.recipe
     variables = {"params": state.params, "batch_stats": state.batch_stats}
 
-    @jax.jit
-    def embed(variables: Any, images: jax.Array) -> jax.Array:
-        pixels = plain_view(images, recipe)
-        out = recipe.network.apply(variables, pixels, method=Network.represent)
-        return out.astype(jnp.float32)
-
+    embed = jax.jit(functools.partial(represent_images, recipe=recipe))
     # Evaluation runs on one device, of each process the same: it needs no collective, and rows need not divide.
     variables = jax.device_put(jax.device_get(variables), jax.local_devices()[0])
     values, labels = [], []

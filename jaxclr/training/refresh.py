@@ -1,5 +1,6 @@
 """What a method learns from all training images at once, at the start of an epoch."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -11,7 +12,8 @@ from jax.sharding import PartitionSpec as P
 from jaxclr.data import Stream
 from jaxclr.methods import MomentumEncoder
 from jaxclr.training.processes import replicate
-from jaxclr.training.session import AXIS, Session
+from jaxclr.training.scanned import map_images
+from jaxclr.training.session import Session
 from jaxclr.training.state import REFRESH, Recipe, State, settled
 from jaxclr.training.views import plain_view
 
@@ -50,21 +52,8 @@ def compile_refresh(session: Session) -> Callable[[State, Array | Stream], State
         return jax.lax.with_sharding_constraint(kept, everywhere)
 
     def embed(state: State, images: Array) -> Array:
-        devices = session.mesh.size
-        chunks = -(-len(images) // (devices * ROWS))
-        rows = -(-len(images) // (devices * chunks))
-
-        def mine(state: State, images: Array) -> Array:
-            first = jax.lax.axis_index(AXIS) * chunks * rows
-            places = (first + jnp.arange(chunks * rows)) % len(images)
-            one_chunk = lambda places: plain_embeddings(state, images[places], recipe)
-            return jax.lax.map(one_chunk, places.reshape(chunks, rows))
-
-        mapped = jax.shard_map(
-            mine, mesh=session.mesh, in_specs=P(), out_specs=P(AXIS), check_vma=False
-        )
-        found = mapped(state, images)
-        return found.reshape(-1, found.shape[-1])[: len(images)]
+        function = functools.partial(plain_embeddings, recipe=recipe)
+        return map_images(function, state, images, mesh=session.mesh, rows=ROWS)
 
     embed_rows = jax.jit(lambda state, images: plain_embeddings(state, images, recipe))
 

@@ -7,6 +7,10 @@ import pathlib
 
 import pytest
 import rich.console
+from distributed import mesh
+from tiny import tiny_config
+
+from jaxclr import training
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments" / "benchmarks"
 
@@ -77,6 +81,48 @@ def test_neighbours_are_those_of_scikit_learn(benchmark):
     record = knn.measure(knn.Options(train=2000, test=100, width=16))
     assert record["agreement"] > 0.98 and record["mib_above_features"] >= 0
     assert "20 neighbours of 100 rows among 2,000, D = 16" in told(knn.tables(record))
+
+
+TINY_DEVICE = {"sides": (16,), "batches": (1,), "channels": 4, "mebibytes": 1, "times": 2}
+
+
+def test_a_device_at_its_best(benchmark):
+    gpu, rooflines = benchmark("gpu"), benchmark("rooflines")
+    rows = [
+        {"name": name, **gpu.timed(make(), 2)} for name, make in rooflines.programs(**TINY_DEVICE).items()
+    ]
+    assert [row["name"] for row in rows][::4] == ["matrix product 16", "memory, 1 MiB"]
+    rate = {row["name"]: row["tflop_per_second"].median * row["ms"].median * 1e9 for row in rows}
+    assert rate["matrix product 16"] == pytest.approx(2 * 2 * 16**3, rel=0.5)
+    ones = benchmark("measure").spread([1.0])
+    part = {"ms": ones, "share": ones, "gflop": 1.0, "tflop_per_second": ones, "share_of_best_convolution": 0.5}
+    record = {
+        "machine": {"devices": "a toy"},
+        "rooflines": rows,
+        "method": "SimClr",
+        "batch_size": 512,
+        "steps_in_a_program": 97,
+        "crops_of": (256, 256, 224),
+        "parts": [{"name": name, **part} for name in ("views", gpu.ENCODER)],
+        **dict.fromkeys(("step_ms", "images_per_second", "crops_ms", "knn_ms", "knn_representations_ms"), ones),
+        "pytorch": {"torch": "2", "torch_compile": "on", **dict.fromkeys(("ours", "theirs", "ratio"), ones)},
+    }
+    text = told(gpu.tables(record))
+    for bar in ("at most 0.1: missed", "at least 0.4: met", "at most 10.0: met", "at least 1.5: missed"):
+        assert bar in text
+
+
+@pytest.mark.full
+def test_a_step_is_taken_apart(benchmark):
+    gpu = benchmark("gpu")
+    session = training.open_session(tiny_config("simclr", batch_size=64))._replace(mesh=mesh(1))
+    sizes = gpu.Sizes(repeats=2, steps=2, crops=(2, 16, 12), **TINY_DEVICE)
+    record = gpu.measure(session, sizes, say=lambda _: None)
+    gflop = {part["name"]: part["gflop"] for part in record["parts"]}
+    assert gflop["encoder and heads, forward"] < gflop[gpu.ENCODER] < gflop["whole step"]
+    assert all(count > 0 for count in gflop.values())
+    text = told(gpu.tables(record))
+    assert "step, 2 in a program" in text and "two crops of 2 images at 12 pixels" in text
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.full)])

@@ -14,7 +14,8 @@ from jaxclr.training.config import from_json, to_json
 from jaxclr.training.experiments import load_experiment
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
-RECIPES = sorted(FOLDER.glob("*.py"))
+SCRIPT = FOLDER / "speedrun_cifar10.py"  # no recipe: it runs those of cifar10.py
+RECIPES = sorted(path for path in FOLDER.glob("*.py") if path != SCRIPT)
 OWN = FOLDER / "margin.py"  # of a method that it defines itself
 SHARED = [path for path in RECIPES if "_" not in path.stem and path != OWN]  # of any method
 

@@ -1,0 +1,79 @@
+"""What a device can do at best: matrix products, convolutions, and reading and writing its memory."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+class Program(NamedTuple):
+    """Something to time: a call, and what one call does.
+
+    Attributes:
+      call: starts it, and returns what is to be waited for.
+      flops: floating-point operations of a call.
+      bytes: what a call reads and writes, 0 where that is not what is asked.
+    """
+
+    call: Callable[[], Any]
+    flops: float
+    bytes: float = 0.0
+
+
+def matrix_product(side: int, times: int) -> Program:
+    """So many products of square bfloat16 matrices, each with the result of the one before."""
+    keys = jax.random.split(jax.random.key(0))
+    x, w = (jax.random.normal(key, (side, side), jnp.bfloat16) for key in keys)
+    w = w / math.sqrt(side)  # results keep their size
+    program = repeated(lambda x, w: x @ w, times)
+    return Program(lambda: program(x, w), 2.0 * side**3 * times)
+
+
+def convolution(batch: int, side: int, channels: int, times: int) -> Program:
+    """So many 3x3 bfloat16 convolutions of [batch, side, side, channels] that keep its shape, one after the other."""
+    keys = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(keys[0], (batch, side, side, channels), jnp.bfloat16)
+    w = jax.random.normal(keys[1], (3, 3, channels, channels), jnp.bfloat16) / math.sqrt(9 * channels)
+    convolve = lambda x, w: jax.lax.conv_general_dilated(
+        x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    program = repeated(convolve, times)
+    return Program(lambda: program(x, w), 2.0 * 9 * channels**2 * side**2 * batch * times)
+
+
+def memory(mebibytes: int, times: int) -> Program:
+    """So many passes that read an array of bfloat16 and write one of the same size."""
+    x = jnp.ones((mebibytes, 2**19), jnp.bfloat16)
+    program = repeated(lambda x, w: x * w, times)
+    half = jnp.asarray(0.5, jnp.bfloat16)
+    return Program(lambda: program(x, half), 0.0, 2.0 * 2**20 * mebibytes * times)
+
+
+def repeated(function: Callable[[Array, Array], Array], times: int) -> Callable[[Array, Array], Array]:
+    """A function of its own result, so often in one program: the host starts it once."""
+
+    @jax.jit
+    def program(x: Array, w: Array) -> Array:
+        return jax.lax.fori_loop(0, times, lambda _, x: function(x, w), x)
+
+    return program
+
+
+def programs(
+    *, sides: tuple[int, ...], batches: tuple[int, ...], channels: int, mebibytes: int, times: int
+) -> dict[str, Callable[[], Program]]:
+    """How to make each program, by what it is called: made one at a time, they share the device's memory in turn."""
+    made: dict[str, Callable[[], Program]] = {}
+    for side in sides:
+        made[f"matrix product {side}"] = functools.partial(matrix_product, side, times)
+    for batch in batches:
+        for side in (4, 8, 16):
+            name = f"3x3 convolution {batch} x {side} x {side} x {channels}"
+            made[name] = functools.partial(convolution, batch, side, channels, times)
+    made[f"memory, {mebibytes} MiB"] = functools.partial(memory, mebibytes, times)
+    return made
