@@ -20,8 +20,10 @@ from jaxclr.training.refresh import compile_refresh, refresh_is_due
 from jaxclr.training.run import Run
 from jaxclr.training.session import AXIS, Session
 from jaxclr.training.signals import Stopped, StopSignals
+from jaxclr.training.snapshots import Snapshots
 from jaxclr.training.state import State
 from jaxclr.training.step import map_step, train_step
+from jaxclr.training.watch import Watch
 
 Evaluate = Callable[[Session, State], Mapping[str, Any]]
 
@@ -72,6 +74,9 @@ def train(
         step_fn, refreshed = compile_step(session), compile_refresh(session)
         report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
         feed = open_feed(session, start=start, report=report)
+        watch, snapshots = Watch(session), Snapshots(session, run)
+        if start == 0:
+            snapshots.take(state, 0)
         clock = _Clock()
         logged = Logs(run, start=start, steps=session.steps, console=console)
         with contextlib.closing(feed), logged as logs:
@@ -80,9 +85,11 @@ def train(
                     jax.block_until_ready(state)
                     with clock.paused():
                         state = jax.block_until_ready(refreshed(state, feed.images))
-                state, metrics = step_fn(state, next(feed.batches))
+                batch = next(feed.batches)
+                state, metrics = step_fn(state, batch)
                 if one_at_a_time or done == start + 1:
                     jax.block_until_ready(state)
+                watch.after_step(state, batch, done)
                 clock.count(config.batch_size, compiled=done > start + 1)
                 epoch, remainder = divmod(done, session.steps_per_epoch)
                 stopped = signals.received
@@ -94,10 +101,15 @@ def train(
                     bad_step = values.pop("bad_step")
                     if bad_step >= 0:
                         raise _not_finite(session, run, checkpoints, state, bad_step)
+                    watch.write(logs)
                 if log:
                     rate = clock.rate()
                     logs.progress(done, f"loss {values['loss']:.4f}  {rate:.0f} images/s")
                     logs.write(done, {**values, "images_per_second": rate})
+                if snapshots.due(done):
+                    jax.block_until_ready(state)
+                    with clock.paused():
+                        snapshots.take(state, done)
                 if save:
                     jax.block_until_ready(state)
                     with clock.paused():
