@@ -2,8 +2,9 @@ PYTHON ?= python3.11
 VENV ?= .venv
 METHOD ?= sim_affinity
 RUN ?= runs/demo-$(METHOD)
+CHROMIUM ?= $(shell which chromium chromium-browser google-chrome 2>/dev/null | head -n 1)
 
-.PHONY: setup demo test test-full bench methods
+.PHONY: setup demo test test-full test-report bench methods
 
 setup: $(VENV)/ready
 
@@ -21,6 +22,12 @@ test: setup
 
 test-full: setup
 	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
+
+# The report of a small run in headless Chromium: screenshots are in build/report.
+test-report: setup
+	@test -n "$(CHROMIUM)" || { echo "No Chromium here: install Debian's package chromium, or set CHROMIUM to a browser. \
+	The HTML itself is checked by make test."; exit 1; }
+	CHROMIUM=$(CHROMIUM) $(VENV)/bin/python tests/report/browser.py build/report
 
 # Tables on the terminal, figures and plots in build/bench. The pod benchmark needs the TPU's compiler, not a TPU.
 bench: setup build/libtpu

@@ -1,4 +1,4 @@
-"""The command `jaxclr`: train, resume, evaluate, list."""
+"""The command `jaxclr`: train, resume, evaluate, report, list."""
 
 import dataclasses
 import functools
@@ -28,6 +28,7 @@ from jaxclr.errors import UserError
 from jaxclr.losses.catalogue import LOSSES
 from jaxclr.losses.catalogue import paper as paper_of
 from jaxclr.methods import METHODS, Method
+from jaxclr.report.command import report
 from jaxclr.training import OPTIMIZERS, Config, Run, Session
 from jaxclr.training.checkpoints import Checkpoints
 from jaxclr.training.config import differences
@@ -213,6 +214,7 @@ COMMANDS: dict[str, Callable[[Sequence[str], rich.console.Console], None]] = {
     "train": train,
     "resume": resume,
     "evaluate": evaluate_run,
+    "report": report,
     "list": list_names,
 }
 
@@ -267,11 +269,16 @@ def _train(session: Session, run: Run, console: rich.console.Console) -> None:
         _say(console, f"Not evaluated: {error}")
     else:
         _evaluate(session, run, state, console, baselines=train.size <= FEW_IMAGES)
+    # Matplotlib takes as long to start as all else: only now.
+    from jaxclr.report.page import write_report
+
+    write_report([run.folder], run.report)
     _say(
         console,
-        f"The run is in {run.folder}: configuration, metrics.jsonl, TensorBoard events, checkpoints, evaluation.json.\n"
+        f"The run is in {run.folder}: configuration, metrics.jsonl, TensorBoard events, checkpoints, snapshots, evaluation.json.\n"
         f"Next: another objective with --method (`jaxclr list methods`), other settings (`jaxclr train EXPERIMENT.py --help`), "
-        f"or the probes again with `jaxclr evaluate {run.folder}`.",
+        f"or the probes again with `jaxclr evaluate {run.folder}`.\n"
+        f"Pictures of what was learned: {run.report}",
     )
 
 

@@ -1,3 +1,1 @@
-"""A page that shows what was learned: one HTML file that needs nothing else."""
-
-from jaxclr.report.page import write_report as write_report
+"""A page that shows what was learned: one HTML file that needs nothing else. `page.write_report` writes it."""

@@ -30,7 +30,7 @@ def affinities(record: Record) -> list[Piece]:
             f"{np.diag(matrix).mean():.2f}, the rest {off.mean() if len(off) else 0:.2f}."
         )
         key = f"affinity-{record.number}-{step}"
-        with Plot(key, alt, size=(3.2, 2.7)) as plot:
+        with Plot(key, alt, size=(4.3, 3.4)) as plot:
             shown = plot.axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="none")
             plot.axes.set(xticks=[], yticks=[], xlabel="images, second view", ylabel="images, first view")
             plot.axes.grid(visible=False)
