@@ -2,7 +2,6 @@
 
 import html
 
-import matplotlib
 import numpy as np
 
 from jaxclr.report.figures import Figure, Piece, missing
@@ -29,6 +28,7 @@ def affinities(record: Record) -> list[Piece]:
             f"Affinity matrix of {len(rows)} fixed images of {record.name} at step {step}: the diagonal has a mean cosine of "
             f"{np.diag(matrix).mean():.2f}, the rest {off.mean() if len(off) else 0:.2f}."
         )
+        caption = "Images in the order of their classes; norms by running statistics" + ("." if step else ", of which there are none yet.")
         key = f"affinity-{record.number}-{step}"
         with Plot(key, alt, size=(4.3, 3.4)) as plot:
             shown = plot.axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="none")
@@ -36,13 +36,13 @@ def affinities(record: Record) -> list[Piece]:
             plot.axes.grid(visible=False)
             bar = plot.figure.colorbar(shown, ax=plot.axes, shrink=0.8)
             bar.outline.set_visible(False)
-        pieces.append(Figure(key, f"A at the {names[step]}, step {step}", plot.html, "", record))
+        pieces.append(Figure(key, f"A {names[step]}, step {step}", plot.html, caption, record))
     return pieces
 
 
 def _names(record: Record) -> list[str]:
     last = len(record.snapshots) - 1
-    return ["start" if i == 0 else "end" if i == last else "middle" for i in range(last + 1)]
+    return ["at the start" if i == 0 else "at the end" if i == last else "in the middle" for i in range(last + 1)]
 
 
 def predicted_classes(record: Record) -> np.ndarray:
@@ -77,7 +77,7 @@ def confusions(record: Record) -> list[Piece]:
     with Plot(key, f"Confusion matrix of {record.name}: {caption}", size=(3.9, 3.4)) as plot:
         colours = matplotlib.colormaps["viridis"]
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        plot.axes.imshow(shares, cmap=colours, vmin=0, vmax=1, interpolation="none")
+        plot.axes.imshow(shares, cmap="viridis", vmin=0, vmax=1, interpolation="none")
         names = [str(name)[:10] for name in classes]
         turned = 90 if max(map(len, names), default=0) > 2 else 0
         plot.axes.set_xticks(range(len(classes)), names, rotation=turned)

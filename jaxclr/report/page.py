@@ -47,7 +47,7 @@ def page(records: Sequence[Record]) -> str:
     }
     keys = {title: f"section-{number}" for number, title in enumerate(sections, 1)}
     return string.Template(part("page.html")).substitute(
-        title=html.escape(" and ".join(f"{record.method} ({record.name})" for record in records)),
+        title=html.escape(", ".join(f"{record.method} ({record.name})" for record in records)),
         style=part("page.css"),
         script=part("page.js"),
         warnings=warnings(records),
