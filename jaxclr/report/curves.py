@@ -10,8 +10,8 @@ from jaxclr.report.records import Record
 _CURVES = (
     ("loss", "Loss", "Of the objective; the losses of different objectives do not compare."),
     ("knn_20", "kNN accuracy", "Of the test images on the way, 20 neighbours."),
-    ("effective_rank", "Effective rank", "Exponential of the entropy of the spectrum of the centred covariance of unit embeddings."),
-    ("rank_me", "RankMe", "Exponential of the entropy of the singular values of the embeddings as they are: neither centred nor normalised."),
+    ("effective_rank", "Effective rank", "Entropy, as a number of directions, of the centred covariance of unit embeddings."),
+    ("rank_me", "RankMe", "The same of the singular values of the embeddings as they are: neither centred nor normalised."),
     ("total_variance", "Total variance", "Of unit embeddings: 0 for a single point, at most 1."),
     ("collapse_auc", "Collapse AUC", "Mean share of the largest singular values: 1/2 for an isotropic cloud, 1 for a line."),
     ("asymmetry", "Asymmetry of A", "Norm of A less its transpose over the norm of A, predictions against targets."),

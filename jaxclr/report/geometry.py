@@ -22,8 +22,8 @@ def spectra(record: Record) -> list[Piece]:
     colours = matplotlib.colormaps["viridis"](np.linspace(0.15, 0.85, len(chosen)))
     first, last = values[0], values[-1]
     alt = (
-        f"Spectrum of the embeddings of {record.name}, largest eigenvalue first, at {len(chosen)} times from step {steps[0]} to "
-        f"{steps[-1]}. The largest holds {first[0] / max(sum(first), 1e-30):.0%} of the variance at first and "
+        f"Spectrum of the embeddings of {record.name}, largest eigenvalue first, at {len(chosen)} times from step "
+        f"{steps[0]} to {steps[-1]}. The largest holds {first[0] / max(sum(first), 1e-30):.0%} of the variance at first and "
         f"{last[0] / max(sum(last), 1e-30):.0%} in the end."
     )
     key = f"spectrum-{record.number}"
@@ -33,7 +33,8 @@ def spectra(record: Record) -> list[Piece]:
             plot.axes.plot(np.arange(1, len(heights) + 1), heights, color=colour, label=f"step {steps[index]}")
         plot.axes.set(yscale="log", xlabel="rank of the eigenvalue", ylabel="eigenvalue")
         plot.axes.legend(loc="lower left")
-    return [Figure(key, "spectrum over time", plot.html, "Of the centred covariance of unit embeddings. A cliff means that few directions are used.", record)]
+    caption = "Of the centred covariance of unit embeddings. A cliff means that few directions are used."
+    return [Figure(key, "spectrum over time", plot.html, caption, record)]
 
 
 def plane(records: Sequence[Record]) -> list[Piece]:
@@ -53,7 +54,7 @@ def plane(records: Sequence[Record]) -> list[Piece]:
             plot.axes.plot(x[:1], y[:1], marker="o", fillstyle="none", **ends)
             plot.axes.plot(x[-1:], y[-1:], marker="o", **ends)
         plot.axes.set(xlabel="alignment (lower: views agree)", ylabel="uniformity (lower: spread out)")
-    caption = "A ring at the start, a dot at the end. Good representations end at the lower left; a collapse goes to the upper left."
+    caption = "A ring at the start, a dot at the end. The lower left is best; a collapse goes to the upper left."
     return [Figure("plane", title, plot.html, caption)]
 
 
@@ -73,7 +74,8 @@ def cosines(record: Record) -> list[Piece]:
     key = f"cosines-{record.number}"
     with Plot(key, alt) as plot:
         plot.axes.stairs(negatives[-1], edges, fill=True, color="#8a8f98", alpha=0.6, label="negatives, end")
-        plot.axes.stairs(positives[-1], edges, fill=True, color=line_of(record.number)["color"], alpha=0.6, label="positives, end")
+        colour = line_of(record.number)["color"]
+        plot.axes.stairs(positives[-1], edges, fill=True, color=colour, alpha=0.6, label="positives, end")
         plot.axes.stairs(negatives[0], edges, color="#8a8f98", linestyle=":", label="negatives, start")
         plot.axes.stairs(positives[0], edges, color=INK, linestyle=":", label="positives, start")
         plot.axes.set(xlabel="cosine", ylabel="share")

@@ -25,10 +25,11 @@ def affinities(record: Record) -> list[Piece]:
         matrix = rows[order] @ columns[order].T
         off = matrix[~np.eye(len(matrix), dtype=bool)]
         alt = (
-            f"Affinity matrix of {len(rows)} fixed images of {record.name} at step {step}: the diagonal has a mean cosine of "
-            f"{np.diag(matrix).mean():.2f}, the rest {off.mean() if len(off) else 0:.2f}."
+            f"Affinity matrix of {len(rows)} fixed images of {record.name} at step {step}: the diagonal has a mean "
+            f"cosine of {np.diag(matrix).mean():.2f}, the rest {off.mean() if len(off) else 0:.2f}."
         )
-        caption = "Images in the order of their classes; norms by running statistics" + ("." if step else ", of which there are none yet.")
+        caption = "Images in the order of their classes; norms by running statistics"
+        caption += "." if step else ", of which there are none yet."
         key = f"affinity-{record.number}-{step}"
         with Plot(key, alt, size=(4.3, 3.4)) as plot:
             shown = plot.axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="none")
@@ -68,9 +69,11 @@ def confusions(record: Record) -> list[Piece]:
     np.add.at(counts, (labels, predicted), 1)
     wrong = (labels != predicted).sum()
     key = f"confusion-{record.number}"
-    caption = f"{wrong} of {len(labels)} images that stayed out of training are named wrongly by their {NEIGHBOURS} nearest of {len(record.images['gallery'])} training images."
-    if not _held_out(record):
-        caption = caption.replace(" that stayed out of training", "")
+    held_out = " that stayed out of training" * ("test_images" in record.evaluation)
+    caption = (
+        f"{wrong} of {len(labels)} images{held_out} are named wrongly by their {NEIGHBOURS} nearest of "
+        f"{len(record.images['gallery'])} training images."
+    )
     errors = _table(counts, classes)
     if len(classes) > MOST_CLASSES:
         return [Figure(key, "errors by class", errors, caption, record)]
@@ -90,10 +93,6 @@ def confusions(record: Record) -> list[Piece]:
     return [Figure(key, "errors by class", plot.html + errors, caption, record)]
 
 
-def _held_out(record: Record) -> bool:
-    return "test_images" in record.evaluation
-
-
 def _table(counts: np.ndarray, classes: np.ndarray) -> str:
     """Error rates of the classes, the worst first."""
     totals = counts.sum(axis=1)
@@ -104,6 +103,8 @@ def _table(counts: np.ndarray, classes: np.ndarray) -> str:
         others = np.where(np.arange(len(classes)) == index, 0, counts[index])
         taken = html.escape(str(classes[others.argmax()])) if others.any() else "-"
         name = html.escape(str(classes[index]))
-        rows.append(f"<tr><th scope=row>{name}</th><td>{errors[index]:.1%}</td><td>{totals[index]}</td><td>{taken}</td></tr>")
-    head = "<tr><th scope=col>class</th><th scope=col>errors</th><th scope=col>images</th><th scope=col>most often named</th></tr>"
+        cells = (f"{errors[index]:.1%}", totals[index], taken)
+        rows.append(f"<tr><th scope=row>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    titles = ("class", "errors", "images", "most often named")
+    head = f"<tr>{''.join(f'<th scope=col>{title}</th>' for title in titles)}</tr>"
     return f"<details><summary>Error rates</summary><div class=wide><table>{head}{''.join(rows)}</table></div></details>"

@@ -53,7 +53,8 @@ def views(record: Record) -> list[Piece]:
         cells += [_picture(images[name][index], f"View {number}", "") for number, name in enumerate(found, 1)]
         rows.append(f"<li>{''.join(cells)}</li>")
     body = f'<ol class="pictures">{"".join(rows)}</ol>'
-    return [Figure(f"views-{record.number}", "views that it was shown", body, "The image first, then its views of one step.", record)]
+    caption = "The image first, then its views of one step."
+    return [Figure(f"views-{record.number}", "views that it was shown", body, caption, record)]
 
 
 def _of_class(record: Record, labels: str, index: int) -> str:

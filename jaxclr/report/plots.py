@@ -98,7 +98,8 @@ def _inline(svg: str, alt: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' id="class-([\w-]+)"', r' class="\1"', svg)
-    svg = re.sub(r' id="(?:figure|axes|matplotlib|patch|line2d|text|legend|PathCollection|QuadMesh|LineCollection)[\w.]*_\d+"', "", svg)
+    referred = set(re.findall(r"""(?:href="#|url\(#)([\w-]+)""", svg))
+    svg = re.sub(r' id="([\w.-]+)"', lambda found: found.group() if found[1] in referred else "", svg)
     opening = svg[: svg.index(">") + 1]
     box = re.search(r'viewBox="[^"]*"', opening).group()
     svg = f'<svg {box} role="img" aria-label="{html.escape(alt, quote=True)}">' + svg[len(opening) :]

@@ -21,7 +21,7 @@ def warnings(records: Sequence[Record]) -> str:
             step = record.bad_step["step"]
             boxes.append((record, f"Loss, gradient or update was not finite at step {step}; the state before it is kept."))
     return "".join(
-        f'<p class="warning run{record.number}" role="note"><strong>Warning, {html.escape(record.name)}.</strong> {html.escape(text)}</p>\n'
+        f'<p class="warning" role="note"><strong>Warning, {html.escape(record.name)}.</strong> {html.escape(text)}</p>\n'
         for record, text in boxes
     )
 
@@ -60,7 +60,8 @@ def configuration(records: Sequence[Record]) -> str:
     parts = []
     if differing:
         head = "".join(f"<th scope=col>{html.escape(record.name)}</th>" for record in records)
-        cells = lambda name: "".join(f"<td>{html.escape(json.dumps(leaves[name]) if name in leaves else '-')}</td>" for leaves in flat)
+        said = lambda leaves, name: html.escape(json.dumps(leaves[name])) if name in leaves else "-"
+        cells = lambda name: "".join(f"<td>{said(leaves, name)}</td>" for leaves in flat)
         body = "".join(f"<tr><th scope=row>{html.escape(name)}</th>{cells(name)}</tr>" for name in differing)
         parts.append(
             '<div class="wide" tabindex="0" role="region" aria-label="Fields that differ">'
@@ -68,7 +69,8 @@ def configuration(records: Sequence[Record]) -> str:
         )
     for record in records:
         text = html.escape(json.dumps(record.config, indent=2))
-        parts.append(f"<details><summary>config.json of {html.escape(record.name)}</summary><pre tabindex=0>{text}</pre></details>")
+        name = html.escape(record.name)
+        parts.append(f"<details><summary>config.json of {name}</summary><pre tabindex=0>{text}</pre></details>")
     return "".join(parts)
 
 

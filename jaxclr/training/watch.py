@@ -1,4 +1,4 @@
-"""What becomes of the embeddings while they are trained: measured on the devices now and then, written when the host looks."""
+"""What becomes of the embeddings in training: measured on the devices now and then, written when the host looks."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -35,7 +35,7 @@ class Log(Protocol):
 
 
 class Watch:
-    """Measures the embeddings every `observe_every` steps and writes them when told to, so that the host waits for none."""
+    """Measures the embeddings every `observe_every` steps, and writes them when told to: the host waits for none."""
 
     def __init__(self, session: Session):
         config = session.config

@@ -22,7 +22,8 @@ SHORT = ("sim_affinity", "sim_trace_plain")
 # Runs inside the page and tells the window around it what it saw.
 CHECKS = """
 addEventListener("load", () => {
-  const svg = document.querySelector(".map svg"), lens = document.getElementById("lens"), button = document.querySelector(".legend button");
+  const svg = document.querySelector(".map svg"), lens = document.getElementById("lens");
+  const button = document.querySelector(".legend button");
   const flat = [...document.querySelectorAll("figure")].filter(f => f.getBoundingClientRect().height < 60).map(f => f.id);
   const broken = [...document.images].filter(i => !i.hidden && !i.naturalWidth).length;
   const wide = document.documentElement.scrollWidth - innerWidth;
@@ -61,7 +62,8 @@ def check(report: pathlib.Path, out: pathlib.Path) -> None:
     for width in (1280, 400):
         frame = out / f"frame-{width}.html"
         frame.write_text(
-            f'<!DOCTYPE html><link rel=icon href="data:,"><body style="margin:0"><iframe src="checked.html" style="border:0" width={width} height=7000></iframe>'
+            '<!DOCTYPE html><link rel=icon href="data:,"><body style="margin:0">'
+            f'<iframe src="checked.html" style="border:0" width={width} height=7000></iframe>'
             '<script>onmessage = event => document.body.dataset.found = JSON.stringify(event.data)</script>'
         )
         dom, console = browse(frame, "--dump-dom")
