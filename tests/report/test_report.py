@@ -183,8 +183,7 @@ def test_runs_side_by_side_with_what_they_have(run, tmp_path, capsys):
 def test_what_is_measured_equals_its_definition():
     rng = np.random.default_rng(0)
     z1, z2, q, k = (rng.normal(size=(24, 6)).astype(np.float32) for _ in range(4))
-    out = Outputs((z1, z2), (q, q), (k, z2), (z1, z2), *[None] * 6)
-    out = out._replace(targets=(z2, k))
+    out = Outputs((z1, z2), (q, q), (z2, k), (z1, z2), *[None] * 7)
     found = jax.device_get(jax.jit(lambda out: measure(out, None))(jax.tree.map(jnp.asarray, out)))
     unit = lambda z: z.astype(np.float64) / np.linalg.norm(z, axis=1, keepdims=True)
     u, affinity = unit(z1), unit(q) @ unit(k).T
