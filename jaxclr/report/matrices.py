@@ -78,7 +78,6 @@ def confusions(record: Record) -> list[Piece]:
     if len(classes) > MOST_CLASSES:
         return [Figure(key, "errors by class", errors, caption, record)]
     with Plot(key, f"Confusion matrix of {record.name}: {caption}", size=(3.9, 3.4)) as plot:
-        colours = matplotlib.colormaps["viridis"]
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         plot.axes.imshow(shares, cmap="viridis", vmin=0, vmax=1, interpolation="none")
         names = [str(name)[:10] for name in classes]
