@@ -2,8 +2,9 @@ PYTHON ?= python3.11
 VENV ?= .venv
 METHOD ?= sim_affinity
 RUN ?= runs/demo-$(METHOD)
+CHROMIUM ?= $(shell which chromium chromium-browser google-chrome 2>/dev/null | head -n 1)
 
-.PHONY: setup demo test test-full test-interop bench methods
+.PHONY: setup demo test test-full test-interop test-report bench methods
 
 setup: $(VENV)/ready
 
@@ -31,6 +32,12 @@ $(VENV)-interop/ready: requirements.txt pyproject.toml
 	$(VENV)-interop/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt 'torch==2.13.0'
 	$(VENV)-interop/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
+
+# The report of a small run in headless Chromium: screenshots are in build/report.
+test-report: setup
+	@test -n "$(CHROMIUM)" || { echo "No Chromium here: install Debian's package chromium, or set CHROMIUM to a browser. \
+	The HTML itself is checked by make test."; exit 1; }
+	CHROMIUM=$(CHROMIUM) $(VENV)/bin/python tests/report/browser.py build/report
 
 # Tables on the terminal, figures and plots in build/bench. The pod benchmark needs the TPU's compiler, not a TPU.
 bench: setup build/libtpu

@@ -96,4 +96,5 @@ def _config(
         batch_size=batch_size,
         warmup_epochs=warmup_epochs,
         checkpoint_every=5,
+        observe_every=500,
     )

@@ -42,6 +42,7 @@ def tiny_config(method="sim_affinity", **changes):
         epochs=2,
         batch_size=BATCH,
         warmup_epochs=0.0,
+        observe_every=0,
     )
     return dataclasses.replace(config, **changes)
 

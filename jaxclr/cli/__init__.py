@@ -1,4 +1,4 @@
-"""The command `jaxclr`: train, resume, evaluate, embed, export, import, list; `jaxclr launch` is in `jaxclr.launch`."""
+"""The command `jaxclr`: train, resume, evaluate, report, embed, export, import, list; `jaxclr launch` is in `jaxclr.launch`."""
 
 import dataclasses
 import inspect
@@ -23,6 +23,7 @@ from jaxclr.cli.pretraining import resume, train
 from jaxclr.cli.words import complain, say
 from jaxclr.errors import UserError
 from jaxclr.interop import commands as interop
+from jaxclr.report.command import report
 from jaxclr.training import processes
 from jaxclr.training.processes import Distributed
 from jaxclr.training.signals import Stopped
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[[Sequence[str], rich.console.Console], None]] = {
     "train": train,
     "resume": resume,
     "evaluate": evaluate_run,
+    "report": report,
     "embed": interop.embed,
     "export": interop.export,
     "import": interop.import_,

@@ -152,11 +152,16 @@ def _train(
         say(console, f"Not evaluated: {error}")
     else:
         probe(session, run, state, console, baselines=train.size <= FEW_IMAGES)
+    # Matplotlib takes as long to start as all else: only now.
+    from jaxclr.report.page import write_report
+
+    processes.first(lambda: write_report([run.folder], run.report))
     say(
         console,
-        f"The run is in {run.folder}: configuration, metrics.jsonl, TensorBoard events, checkpoints, evaluation.json.\n"
+        f"The run is in {run.folder}: configuration, metrics.jsonl, TensorBoard events, checkpoints, snapshots, evaluation.json.\n"
         f"Next: another objective with --method (`jaxclr list methods`), other settings (`jaxclr train EXPERIMENT.py --help`), "
-        f"or the probes again with `jaxclr evaluate {run.folder}`.",
+        f"or the probes again with `jaxclr evaluate {run.folder}`.\n"
+        f"Pictures of what was learned: {run.report}",
     )
 
 

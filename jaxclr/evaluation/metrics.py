@@ -55,7 +55,7 @@ def effective_rank(z: Array) -> Array:
     References:
       Roy and Vetterli, The effective rank: a measure of effective dimensionality, 2007.
     """
-    return _exp_entropy(spectrum(z), floor=0.0)
+    return exp_entropy(spectrum(z))
 
 
 def total_variance(z: Array) -> Array:
@@ -120,7 +120,7 @@ def rank_me(z: Array, *, eps: float = 1e-7) -> Array:
       Representations by Their Rank, 2023 (arXiv:2210.02885).
     """
     check_features("z", z)
-    return _exp_entropy(_singular_values(z.astype(jnp.float32)), floor=eps)
+    return exp_entropy(_singular_values(z.astype(jnp.float32)), floor=eps)
 
 
 def collapse_auc(z: Array) -> Array:
@@ -268,7 +268,7 @@ def _singular_values(x: Array) -> Array:
     return jnp.linalg.svd(x, compute_uv=False)
 
 
-def _exp_entropy(values: Array, *, floor: float) -> Array:
-    """Of values over their sum, plus the floor; all zeros count as one value."""
+def exp_entropy(values: Array, *, floor: float = 0.0) -> Array:
+    """Exponential of the entropy of values [K] over their sum, plus the floor; all zeros count as one value."""
     share = values / jnp.maximum(jnp.sum(values), jnp.finfo(values.dtype).tiny) + floor
     return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(share, share)))

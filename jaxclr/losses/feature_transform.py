@@ -15,7 +15,13 @@ import numbers
 import jax
 import jax.numpy as jnp
 
-from jaxclr.affinity import check_embeddings, check_ids, check_permutations, check_positive, unit_rows
+from jaxclr.affinity import (
+    check_embeddings,
+    check_ids,
+    check_permutations,
+    check_positive,
+    unit_rows,
+)
 
 Array = jax.Array
 

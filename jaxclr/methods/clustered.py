@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from jaxclr import losses
 from jaxclr.affinity import AxisName, unit_rows
+from jaxclr.affinity.clustering import Clusters, cluster
 from jaxclr.encoders import Mlp
 from jaxclr.errors import UserError
 from jaxclr.methods.base import Method, MomentumEncoder, Outputs, Sizes, Target, Tree
-from jaxclr.affinity.clustering import Clusters, cluster
 from jaxclr.methods.queue import enqueue, init_queue
 
 Array = jax.Array

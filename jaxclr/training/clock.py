@@ -8,7 +8,7 @@ import jax
 
 # What the rate counts. The rest are interruptions: checkpoint, evaluation, refresh, profile, and the start, with the first
 # batch and the step that compiles.
-TRAINING = ("input", "step", "logging")
+TRAINING = ("input", "step", "observation", "logging")
 ALWAYS = (*TRAINING, "checkpoint", "evaluation")
 
 

@@ -63,6 +63,10 @@ class Config:
     log_every: int = 10
     """Steps between lines in metrics.jsonl."""
 
+    observe_every: int = 50
+    """Steps between measurements of the embeddings: ranks, spectrum, alignment, histograms of cosines, signs of collapse; 0 for
+    none. The first and the last step are always measured."""
+
     evaluate_every: int = 0
     """Epochs between kNN evaluations during training; 0 for none. The last epoch is always evaluated."""
 
@@ -75,7 +79,7 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batches", "log_every", "checkpoint_every", "keep"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("warmup_epochs", "evaluate_every", "seed"):
+        for name in ("warmup_epochs", "observe_every", "evaluate_every", "seed"):
             _require(self, name, getattr(self, name) >= 0, "zero or more")
         _require(self, "seed", self.seed < 2**32, "less than 2**32")
         _require(

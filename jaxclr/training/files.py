@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from jaxclr.errors import UserError
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
+def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
     """Writes a file beside its place and moves it there."""
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with temporary.open("w") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -107,9 +107,11 @@ class _Events:
         # TensorBoard drops what an earlier file holds of this step and later ones.
         self._write(start + 1, session_log=SessionLog(status=SessionLog.START))
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Numbers alone: histograms, spectra and warnings are in metrics.jsonl."""
         for name, value in values.items():
-            self._write(step, summary=scalar(name, value))
+            if isinstance(value, int | float):
+                self._write(step, summary=scalar(name, value))
 
     def close(self) -> None:
         self._file.close()

@@ -22,8 +22,10 @@ from jaxclr.training.refresh import compile_refresh, refresh_is_due
 from jaxclr.training.run import Run
 from jaxclr.training.session import AXIS, Session
 from jaxclr.training.signals import Stopped, StopSignals
+from jaxclr.training.snapshots import Snapshots
 from jaxclr.training.state import State
 from jaxclr.training.step import map_step, train_step
+from jaxclr.training.watch import Watch
 
 Evaluate = Callable[[Session, State], Mapping[str, Any]]
 
@@ -78,6 +80,9 @@ def train(
         step_fn, refreshed = compile_step(session), compile_refresh(session)
         report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
         feed = open_feed(session, start=start, report=report)
+        watch, snapshots = Watch(session), Snapshots(session, run)
+        if start == 0:
+            processes.first(lambda: snapshots.take(state, 0))
         clock = Clock()
         logged = open_logs(run, start=start, steps=session.steps, console=console)
         with contextlib.closing(feed), logged as logs, trace:
@@ -95,6 +100,8 @@ def train(
                     state, metrics = step_fn(state, batch)
                     if one_at_a_time or first:
                         jax.block_until_ready(state)
+                with clock.spent_on("start" if first else "observation"):
+                    watch.after_step(state, batch, done)
                 clock.count(0 if first else config.batch_size)
                 epoch, remainder = divmod(done, session.steps_per_epoch)
                 log = done % config.log_every == 0 or done == last
@@ -106,11 +113,16 @@ def train(
                     bad_step = values.pop("bad_step")
                     if bad_step >= 0:
                         processes.together(lambda: _refuse_not_finite(session, run, checkpoints, state, bad_step))
+                    watch.write(logs)
                 if log:
                     values |= clock.look()
                     with clock.spent_on("logging"):
                         logs.progress(done, f"loss {values['loss']:.4f}  {values['images_per_second']:.0f} images/s")
                         logs.write(done, values)
+                if snapshots.due(done):
+                    jax.block_until_ready(state)
+                    with clock.spent_on("snapshot"):
+                        processes.first(lambda: snapshots.take(state, done))
                 if save:
                     jax.block_until_ready(state)
                     with clock.spent_on("checkpoint"):

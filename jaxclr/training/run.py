@@ -1,4 +1,4 @@
-"""A run is a folder: config.json, metrics.jsonl, TensorBoard events, checkpoints/, evaluation.json."""
+"""A run is a folder: config.json, metrics.jsonl, TensorBoard events, checkpoints/, snapshots/, evaluation.json, report.html."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,10 @@ _LOCK = ".lock"
 # What a process leaves that dies before it has written a configuration: the folder is still as good as empty.
 _NOTHING = {_LOCK, "method.py", ".method.py.part", ".config.json.part"}
 # The configuration goes last: until then a folder that is being cleared is a run.
-_OURS = ("metrics.jsonl", "checkpoints", "evaluation.json", "bad_step.json", "tensorboard", "profile", "method.py", "config.json")
+_OURS = (
+    *("metrics.jsonl", "checkpoints", "snapshots", "evaluation.json", "report.html", "bad_step.json", "tensorboard"),
+    *("profile", "method.py", "config.json"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +49,14 @@ class Run:
     @property
     def evaluation(self) -> pathlib.Path:
         return self.folder / "evaluation.json"
+
+    @property
+    def snapshots(self) -> pathlib.Path:
+        return self.folder / "snapshots"
+
+    @property
+    def report(self) -> pathlib.Path:
+        return self.folder / "report.html"
 
     @property
     def bad_step(self) -> pathlib.Path:

@@ -40,7 +40,7 @@ def train_step(
       axis_name: mapped axis over which the batch is spread; None if its rows are all of it.
 
     Returns:
-      The next state, and scalars of the global batch: loss, grad_norm, learning_rate, bad_step.
+      The next state, and scalars of the global batch: loss, grad_norm, update_norm, learning_rate, bad_step.
     """
     method = recipe.method
     target_params = _target_before(state, recipe)
@@ -55,6 +55,7 @@ def train_step(
         loss, gradients = jax.lax.pmean((loss, gradients), axis_name)
     grad_norm = optax.tree.norm(gradients)
     updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
+    update_norm = optax.tree.norm(updates)
     params = optax.apply_updates(state.params, updates)
     moved = State(
         step=state.step + 1,
@@ -68,13 +69,14 @@ def train_step(
         ),
         bad_step=state.bad_step,
     )
-    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.tree.norm(updates))
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(update_norm)
     good = finite & (state.bad_step < 0)
     kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, state)
     bad_step = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step)
     metrics = {
         "loss": loss,
         "grad_norm": grad_norm,
+        "update_norm": update_norm,
         "learning_rate": jnp.asarray(recipe.schedule(state.step)),
         "bad_step": bad_step,
     }

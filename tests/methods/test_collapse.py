@@ -5,7 +5,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-
 import pytest
 from tiny import rows_of, tiny_config
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclr.affinity import unit_rows
+from jaxclr.affinity.clustering import assign, k_means
 from jaxclr.errors import UserError
 from jaxclr.evaluation.protocols.base import Protocol, Result, Subject, require
-from jaxclr.affinity.clustering import assign, k_means
 
 Array = jax.Array
 

@@ -1,0 +1,47 @@
+"""Curves over the steps, all runs in one plot each."""
+
+from collections.abc import Sequence
+
+from jaxclr.report.figures import Figure, Missing, Piece
+from jaxclr.report.plots import Plot, line_of, thin
+from jaxclr.report.records import Record
+
+# Name in metrics.jsonl, title, caption.
+_CURVES = (
+    ("loss", "Loss", "Of the objective; the losses of different objectives do not compare."),
+    ("knn_20", "kNN accuracy", "Of the test images on the way, 20 neighbours."),
+    ("effective_rank", "Effective rank", "Entropy, as a number of directions, of the centred covariance of unit embeddings."),
+    ("rank_me", "RankMe", "The same of the singular values of the embeddings as they are: neither centred nor normalised."),
+    ("total_variance", "Total variance", "Of unit embeddings: 0 for a single point, at most 1."),
+    ("collapse_auc", "Collapse AUC", "Mean share of the largest singular values: 1/2 for an isotropic cloud, 1 for a line."),
+    ("asymmetry", "Asymmetry of A", "Norm of A less its transpose over the norm of A, predictions against targets."),
+    ("learning_rate", "Learning rate", ""),
+    ("momentum", "Momentum of the target network", "Share of the average that a step keeps."),
+    ("grad_norm", "Gradient norm", "Before clipping."),
+    ("update_norm", "Update norm", "Of what a step adds to the parameters."),
+    ("images_per_second", "Images per second", "Of the steps alone."),
+)
+_LOGARITHMIC = ("grad_norm", "update_norm")
+
+
+def curves(records: Sequence[Record]) -> list[Piece]:
+    """A plot for everything that a run logs over its steps."""
+    return [_curve(records, *curve) for curve in _CURVES]
+
+
+def _curve(records: Sequence[Record], name: str, title: str, caption: str) -> Piece:
+    series = [(record, *record.series(name)) for record in records]
+    series = [(record, steps, values) for record, steps, values in series if steps]
+    if not series:
+        return Missing(title, "not measured in " + ("these runs." if len(records) > 1 else "this run."))
+    said = "; ".join(f"{record.name} from {values[0]:.4g} to {values[-1]:.4g}" for record, _, values in series)
+    with Plot(f"curve-{name}", f"{title} over the steps: {said}.") as plot:
+        for record, steps, values in series:
+            marker = {"marker": "o", "markersize": 3} if len(steps) < 5 else {}
+            plot.axes.plot(*thin(steps, values), **line_of(record.number), **marker)
+        plot.axes.set_xlabel("step")
+        if name in _LOGARITHMIC and all(min(values) > 0 for _, _, values in series):
+            plot.axes.set_yscale("log")
+        if name == "knn_20":
+            plot.axes.yaxis.set_major_formatter("{x:.2f}")
+    return Figure(f"curve-{name}", title, plot.html, caption)

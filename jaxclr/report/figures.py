@@ -1,0 +1,68 @@
+"""What a page consists of."""
+
+import html
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from jaxclr.report.records import Record
+
+
+class Figure(NamedTuple):
+    """A figure of one run, or of all.
+
+    Attributes:
+      key: unique in the page.
+      title: of a few words, plain text.
+      body: HTML.
+      caption: how to read it, plain text.
+      run: whose it is; None: of all runs.
+    """
+
+    key: str
+    title: str
+    body: str
+    caption: str = ""
+    run: Record | None = None
+
+    @property
+    def html(self) -> str:
+        title = html.escape(self.title)
+        if self.run is not None:
+            title = f"{swatch(self.run.number)} {html.escape(self.run.name)}: {title}"
+        caption = f"<p>{html.escape(self.caption)}</p>" if self.caption else ""
+        kind = "" if self.run is None else f' class="run{self.run.number}"'
+        return (
+            f'<figure id="{self.key}"{kind}>\n<figcaption><h3>{title}</h3>{caption}</figcaption>\n{self.body}\n</figure>\n'
+        )
+
+
+class Missing(NamedTuple):
+    """What stands in the place of a figure that cannot be drawn."""
+
+    title: str
+    why: str
+
+    @property
+    def html(self) -> str:
+        return f'<p class="missing">{html.escape(self.title)}: {html.escape(self.why)}</p>\n'
+
+
+Piece = Figure | Missing
+
+
+def of_each(records: Sequence[Record], draw: Callable[[Record], Sequence[Piece]]) -> list[Piece]:
+    """The pieces of every run in turn."""
+    return [piece for record in records for piece in draw(record)]
+
+
+def missing(record: Record, what: str, why: str) -> list[Piece]:
+    return [Missing(f"{record.name}, {what}", why)]
+
+
+def swatch(number: int) -> str:
+    """The colour and dashes of a run, drawn as in the plots."""
+    dashes = ("", "5 3", "6 2 1.5 2", "1.5 2")[(number - 1) % 4]
+    return (
+        f'<svg class="swatch" viewBox="0 0 28 8" aria-hidden="true"><path d="M0 4H28" '
+        f'stroke="var(--run{(number - 1) % 8 + 1})" stroke-width="3" stroke-dasharray="{dashes}"/></svg>'
+    )

@@ -1,0 +1,112 @@
+"""Maps of the representations, whose points show their images."""
+
+import html
+import json
+import warnings
+
+import matplotlib
+import numpy as np
+
+from jaxclr.report.figures import Figure, Piece, missing
+from jaxclr.report.plots import Plot, line_of, png
+from jaxclr.report.records import Record
+
+FEWEST = 8  # points that t-SNE can place
+COLUMNS = 20  # of the sheet of thumbnails
+
+
+def maps(record: Record) -> list[Piece]:
+    """The fixed queries in the plane, by PCA and by t-SNE."""
+    if not record.end:
+        return missing(record, "map of the representations", "the run has no snapshots.")
+    points = np.asarray(record.end["queries"], np.float32)
+    places = {"PCA": _pca(points)}
+    if len(points) >= FEWEST:
+        places["t-SNE"] = _tsne(points)
+    sheet, data = _sheet(record.images["queries"]), _data(record)
+    pieces = []
+    for name, (where, caption) in places.items():
+        kind = name.lower().replace("-", "")
+        key = f"map-{kind}-{record.number}"
+        coloured = ", coloured by class" if record.labelled else ""
+        with Plot(key, f"Map of {len(points)} images of {record.name} by {name}{coloured}. {caption}") as plot:
+            plot.axes.scatter(*where.T, s=14, c=_colours(record), linewidths=0, gid="class-points")
+            plot.axes.set(xticks=[], yticks=[], aspect="equal" if kind == "pca" else "auto")
+            plot.axes.grid(visible=False)
+            for side in plot.axes.spines.values():
+                side.set_visible(False)
+        svg = plot.html.replace("<svg", '<svg tabindex="0"', 1)
+        body = (
+            f'<div class="map" data-sheet="sheet-{record.number}">{svg}'
+            '<p class="shown" aria-live="polite">Point at a dot, or focus the map and press the arrow keys.</p></div>'
+        )
+        if kind == "pca":
+            body += f"{_legend(record)}{sheet.replace('<img', f'<img id=sheet-{record.number} data-points={data}', 1)}"
+        pieces.append(Figure(key, f"map by {name}", body, caption, record))
+    return pieces
+
+
+def _pca(points: np.ndarray) -> tuple[np.ndarray, str]:
+    centred = points - points.mean(axis=0)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    two = (left * values)[:, :2]
+    two = np.pad(two, ((0, 0), (0, 2 - two.shape[1])))
+    share = np.sum(values[:2] ** 2) / max(np.sum(values**2), 1e-30)
+    return two, f"Two directions of the largest variance, {share:.0%} of all."
+
+
+def _tsne(points: np.ndarray) -> tuple[np.ndarray, str]:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of points that coincide, as those of a collapsed encoder do
+        # Exact: of a few hundred points it takes a quarter of Barnes-Hut's time. Random: the principal axes of coinciding
+        # points are no start.
+        tsne = TSNE(perplexity=perplexity, method="exact", max_iter=500, init="random", random_state=0)
+        found = tsne.fit_transform(points)
+    return found, f"Neighbours stay neighbours (perplexity {perplexity:.3g}); sizes of groups and gaps mean nothing."
+
+
+def _palette(count: int) -> np.ndarray:
+    name = "tab10" if count <= 10 else "tab20" if count <= 20 else "hsv"
+    colours = matplotlib.colormaps[name]
+    return colours(np.arange(count)) if count <= 20 else colours(np.linspace(0, 0.95, count))
+
+
+def _colours(record: Record):
+    if not record.labelled:
+        return line_of(record.number)["color"]
+    return _palette(len(record.images["classes"]))[record.images["query_labels"]]
+
+
+def _legend(record: Record) -> str:
+    """Names of the classes, if they can be told apart."""
+    classes = record.images["classes"]
+    if not record.labelled or len(classes) > 20:
+        return ""
+    colours = [matplotlib.colors.to_hex(colour) for colour in _palette(len(classes))]
+    entries = (
+        f'<li><span class="dot" style="background:{colour}"></span>{html.escape(str(name))}</li>'
+        for name, colour in zip(classes, colours, strict=True)
+    )
+    return f'<ul class="classes" aria-label="Classes">{"".join(entries)}</ul>'
+
+
+def _sheet(images: np.ndarray) -> str:
+    """All thumbnails in one picture, row by row."""
+    rows = -(-len(images) // COLUMNS)
+    padded = np.zeros((rows * COLUMNS, *images.shape[1:]), np.uint8)
+    padded[: len(images)] = images
+    height, width, channels = images.shape[1:]
+    sheet = padded.reshape(rows, COLUMNS, height, width, channels).swapaxes(1, 2)
+    address = png(sheet.reshape(rows * height, COLUMNS * width, channels))
+    return f'<img hidden src="{address}" alt="Thumbnails of the images in the maps" width="{COLUMNS * width}">'
+
+
+def _data(record: Record) -> str:
+    """What the page's script says of each point, as an attribute."""
+    images = record.images
+    names = [str(images["classes"][label]) for label in images["query_labels"]] if record.labelled else []
+    height, width = images["queries"].shape[1:3]
+    return f"'{html.escape(json.dumps({'columns': COLUMNS, 'width': width, 'height': height, 'names': names}), quote=True)}'"

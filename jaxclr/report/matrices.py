@@ -1,0 +1,109 @@
+"""Matrices of the fixed images: their affinities over time, and which classes are taken for which."""
+
+import html
+
+import numpy as np
+
+from jaxclr.report.figures import Figure, Piece, missing
+from jaxclr.report.plots import Plot
+from jaxclr.report.records import Record
+
+NEIGHBOURS, TEMPERATURE = 20, 0.07
+MOST_CLASSES = 20  # in a confusion matrix; of more, the worst are listed
+
+
+def affinities(record: Record) -> list[Piece]:
+    """The affinity matrix of two views of the fixed images at the start, in the middle and at the end."""
+    if not record.snapshots:
+        return missing(record, "affinity matrix", "the run has no snapshots.")
+    labels = record.images["query_labels"]
+    pieces = []
+    names = dict(zip(record.snapshots, _names(record), strict=True))
+    for step, arrays in record.snapshots.items():
+        rows, columns = (np.asarray(arrays[name], np.float32) for name in ("rows", "columns"))
+        order = np.argsort(labels[: len(rows)], kind="stable")
+        matrix = rows[order] @ columns[order].T
+        off = matrix[~np.eye(len(matrix), dtype=bool)]
+        alt = (
+            f"Affinity matrix of {len(rows)} fixed images of {record.name} at step {step}: the diagonal has a mean "
+            f"cosine of {np.diag(matrix).mean():.2f}, the rest {off.mean() if len(off) else 0:.2f}."
+        )
+        caption = "Images in the order of their classes; norms by running statistics"
+        caption += "." if step else ", of which there are none yet."
+        key = f"affinity-{record.number}-{step}"
+        with Plot(key, alt, size=(4.3, 3.4)) as plot:
+            shown = plot.axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="none")
+            plot.axes.set(xticks=[], yticks=[], xlabel="images, second view", ylabel="images, first view")
+            plot.axes.grid(visible=False)
+            bar = plot.figure.colorbar(shown, ax=plot.axes, shrink=0.8)
+            bar.outline.set_visible(False)
+        pieces.append(Figure(key, f"A {names[step]}, step {step}", plot.html, caption, record))
+    return pieces
+
+
+def _names(record: Record) -> list[str]:
+    last = len(record.snapshots) - 1
+    return ["at the start" if i == 0 else "at the end" if i == last else "in the middle" for i in range(last + 1)]
+
+
+def predicted_classes(record: Record) -> np.ndarray:
+    """Classes of the queries by their nearest neighbours in the gallery, weighted as in `evaluation.knn_predict`."""
+    queries, gallery = (np.asarray(record.end[name], np.float32) for name in ("queries", "gallery"))
+    labels = record.images["gallery_labels"]
+    cosines = queries @ gallery.T
+    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :NEIGHBOURS]
+    near = np.take_along_axis(cosines, nearest, axis=1)
+    weights = np.exp((near - near[:, :1]) / TEMPERATURE)
+    votes = np.zeros((len(queries), len(record.images["classes"])))
+    np.add.at(votes, (np.arange(len(queries))[:, None], labels[nearest]), weights)
+    return votes.argmax(axis=1)
+
+
+def confusions(record: Record) -> list[Piece]:
+    """Errors by class: a matrix for few classes, the worst of many."""
+    if not record.end or not record.labelled:
+        return missing(record, "errors by class", "the images have no labels, or there are no snapshots.")
+    classes, labels = record.images["classes"], record.images["query_labels"]
+    predicted = predicted_classes(record)
+    counts = np.zeros((len(classes), len(classes)), int)
+    np.add.at(counts, (labels, predicted), 1)
+    wrong = (labels != predicted).sum()
+    key = f"confusion-{record.number}"
+    held_out = " that stayed out of training" * ("test_images" in record.evaluation)
+    caption = (
+        f"{wrong} of {len(labels)} images{held_out} are named wrongly by their {NEIGHBOURS} nearest of "
+        f"{len(record.images['gallery'])} training images."
+    )
+    errors = _table(counts, classes)
+    if len(classes) > MOST_CLASSES:
+        return [Figure(key, "errors by class", errors, caption, record)]
+    with Plot(key, f"Confusion matrix of {record.name}: {caption}", size=(3.9, 3.4)) as plot:
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        plot.axes.imshow(shares, cmap="viridis", vmin=0, vmax=1, interpolation="none")
+        names = [str(name)[:10] for name in classes]
+        turned = 90 if max(map(len, names), default=0) > 2 else 0
+        plot.axes.set_xticks(range(len(classes)), names, rotation=turned)
+        plot.axes.set_yticks(range(len(classes)), names)
+        plot.axes.set(xlabel="named", ylabel="class")
+        plot.axes.grid(visible=False)
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            ink = "black" if shares[row, column] > 0.6 else "white"
+            plot.axes.text(column, row, counts[row, column], color=ink, ha="center", va="center", fontsize=7)
+    return [Figure(key, "errors by class", plot.html + errors, caption, record)]
+
+
+def _table(counts: np.ndarray, classes: np.ndarray) -> str:
+    """Error rates of the classes, the worst first."""
+    totals = counts.sum(axis=1)
+    errors = 1 - np.diag(counts) / np.maximum(totals, 1)
+    order = [index for index in np.argsort(-errors, kind="stable") if totals[index]][:MOST_CLASSES]
+    rows = []
+    for index in order:
+        others = np.where(np.arange(len(classes)) == index, 0, counts[index])
+        taken = html.escape(str(classes[others.argmax()])) if others.any() else "-"
+        name = html.escape(str(classes[index]))
+        cells = (f"{errors[index]:.1%}", totals[index], taken)
+        rows.append(f"<tr><th scope=row>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    titles = ("class", "errors", "images", "most often named")
+    head = f"<tr>{''.join(f'<th scope=col>{title}</th>' for title in titles)}</tr>"
+    return f"<details><summary>Error rates</summary><div class=wide><table>{head}{''.join(rows)}</table></div></details>"

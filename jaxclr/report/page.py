@@ -1,0 +1,64 @@
+"""The page: sections of figures in a template, with its style and its script inside."""
+
+import html
+import importlib.resources
+import pathlib
+import string
+from collections.abc import Sequence
+
+from jaxclr.report.curves import curves
+from jaxclr.report.figures import Piece, of_each
+from jaxclr.report.geometry import cosines, plane, spectra
+from jaxclr.report.maps import maps
+from jaxclr.report.matrices import affinities, confusions
+from jaxclr.report.pictures import neighbours, views
+from jaxclr.report.records import Record, read_records
+from jaxclr.report.summary import configuration, figures_table, legend, warnings
+from jaxclr.training.files import write_atomically, writing
+
+
+def write_report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
+    """Writes one HTML file about runs side by side, which needs no network and no other file.
+
+    Args:
+      folders: of the runs, at least one.
+      out: the file; its folder is made if need be.
+
+    Raises:
+      UserError: a folder is no run or cannot be read, or the file cannot be written.
+    """
+    text = page(read_records(folders))
+    with writing(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, text)
+
+
+def page(records: Sequence[Record]) -> str:
+    """The HTML of runs."""
+    part = lambda name: importlib.resources.files(__package__).joinpath(name).read_text()
+    sections = {
+        "Curves": curves(records),
+        "Geometry of the embeddings": [*plane(records), *of_each(records, spectra), *of_each(records, cosines)],
+        "Affinity matrix of fixed images": of_each(records, affinities),
+        "Map of the representations": of_each(records, maps),
+        "Nearest neighbours": of_each(records, neighbours),
+        "Errors by class": of_each(records, confusions),
+        "Views": of_each(records, views),
+    }
+    keys = {title: f"section-{number}" for number, title in enumerate(sections, 1)}
+    return string.Template(part("page.html")).substitute(
+        title=html.escape(", ".join(f"{record.method} ({record.name})" for record in records)),
+        style=part("page.css"),
+        script=part("page.js"),
+        warnings=warnings(records),
+        legend=legend(records),
+        figures=figures_table(records),
+        links="".join(f'<a href="#{keys[title]}">{title}</a>' for title in sections),
+        sections="".join(_section(keys[title], title, pieces) for title, pieces in sections.items()),
+        configuration=configuration(records),
+    )
+
+
+def _section(key: str, title: str, pieces: Sequence[Piece]) -> str:
+    body = "".join(piece.html for piece in pieces)
+    return f'<section aria-labelledby="{key}">\n<h2 id="{key}">{title}</h2>\n<div class="grid">\n{body}</div>\n</section>\n'

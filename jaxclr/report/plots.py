@@ -1,0 +1,108 @@
+"""Plots by matplotlib as SVG inside the page, in the page's own colours, light or dark."""
+
+import base64
+import html
+import io
+import re
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+# Colours that stand for the page's: CSS decides what they are.
+INK, GRID = "#0000e0", "#0000e1"
+_RUN = "#0000f{}"
+RUNS = 8  # colours; the next run has the first one again, with other dashes
+_DASHES = ("-", "--", "-.", ":")
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.4,
+    "axes.facecolor": "none",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+
+
+class Plot:
+    """One set of axes, used as a context manager; `html` is its SVG afterwards.
+
+    Args:
+      key: unique in the page.
+      alt: what the plot shows, in words.
+      size: inches.
+    """
+
+    def __init__(self, key: str, alt: str, *, size: tuple[float, float] = (4.3, 2.7)):
+        self._key, self._alt = key, alt
+        self._style = matplotlib.rc_context({**_STYLE, "svg.hashsalt": key})
+        self._size = size
+        self.html = ""
+
+    def __enter__(self) -> "Plot":
+        self._style.__enter__()
+        self.figure = Figure(figsize=self._size, layout="constrained")
+        self.axes: Axes = self.figure.add_subplot()
+        return self
+
+    def __exit__(self, kind, *rest: object) -> None:
+        if kind is None:
+            buffer = io.StringIO()
+            self.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+            self.html = _inline(buffer.getvalue(), self._alt)
+        self._style.__exit__(kind, *rest)
+
+
+def line_of(number: int) -> dict[str, object]:
+    """How matplotlib draws the lines of a run; the legend's buttons find them by their class."""
+    colour = (number - 1) % RUNS + 1
+    return {
+        "color": _RUN.format(colour),
+        "linestyle": _DASHES[(number - 1) % len(_DASHES)],
+        "gid": f"class-run{number}",
+    }
+
+
+def thin(steps: Sequence[int], values: Sequence[float], most: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    """At most so many points, means of their neighbours, which a line of a few hundred pixels does not show anyway."""
+    groups = min(most, len(steps))
+    split = lambda x: np.array([part.mean() for part in np.array_split(np.asarray(x, float), groups)])
+    return (split(steps), split(values)) if len(steps) > most else (np.asarray(steps), np.asarray(values))
+
+
+def png(pixels: np.ndarray) -> str:
+    """A picture, uint8 [h, w, C], as the address of itself."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _inline(svg: str, alt: str) -> str:
+    """SVG as a part of HTML: no prologue, no names of its own but those that it refers to, colours of the page."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' id="class-([\w-]+)"', r' class="\1"', svg)
+    referred = set(re.findall(r"""(?:href="#|url\(#)([\w-]+)""", svg))
+    svg = re.sub(r' id="([\w.-]+)"', lambda found: found.group() if found[1] in referred else "", svg)
+    opening = svg[: svg.index(">") + 1]
+    box = re.search(r'viewBox="[^"]*"', opening).group()
+    svg = f'<svg {box} role="img" aria-label="{html.escape(alt, quote=True)}">' + svg[len(opening) :]
+    svg = svg.replace("xlink:href", "href").replace(INK, "currentColor").replace(GRID, "var(--grid)")
+    svg = re.sub(r"#0000f(\d)", r"var(--run\1)", svg)
+    return re.sub(r"\n\s*", "\n", svg)

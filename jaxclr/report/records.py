@@ -1,0 +1,124 @@
+"""What the folder of a run holds, read without the run's data, network or devices."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxclr.errors import UserError
+from jaxclr.training.run import Run
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Record(NamedTuple):
+    """A run, as its folder has it; whatever is missing there is empty here.
+
+    Attributes:
+      number: its place among the runs of a report, from 1: the colour and the dashes of its lines.
+      name: of the folder, told apart from the others'.
+      config: config.json.
+      lines: those of metrics.jsonl.
+      evaluation: evaluation.json.
+      images: snapshots/images.npz.
+      snapshots: snapshots/STEP.npz by step.
+      bad_step: bad_step.json.
+    """
+
+    number: int
+    name: str
+    config: Mapping[str, Any]
+    lines: Sequence[Mapping[str, Any]]
+    evaluation: Mapping[str, Any]
+    images: Arrays
+    snapshots: Mapping[int, Arrays]
+    bad_step: Mapping[str, Any]
+
+    @property
+    def method(self) -> str:
+        return self.config["method"]["type"]
+
+    @property
+    def last_step(self) -> int:
+        return max((line["step"] for line in self.lines), default=0)
+
+    @property
+    def labelled(self) -> bool:
+        return bool(self.images) and int(self.images["query_labels"].min()) >= 0
+
+    @property
+    def end(self) -> Arrays:
+        """The newest snapshot."""
+        return self.snapshots[max(self.snapshots)] if self.snapshots else {}
+
+    def series(self, name: str) -> tuple[list[int], list[Any]]:
+        """Steps, and what metrics.jsonl says of a name there."""
+        found = {line["step"]: line[name] for line in self.lines if name in line}
+        return list(found), list(found.values())
+
+    def last(self, name: str) -> Any:
+        """The last value of a name; None without one."""
+        values = self.series(name)[1]
+        return values[-1] if values else None
+
+
+def read_records(folders: Sequence[pathlib.Path]) -> list[Record]:
+    """The runs in these folders.
+
+    Raises:
+      UserError: a folder is no run, or a file in it cannot be read.
+    """
+    names = _names(folders)
+    return [_read(Run(folder), name, number) for number, (folder, name) in enumerate(zip(folders, names, strict=True), 1)]
+
+
+def _read(run: Run, name: str, number: int) -> Record:
+    config = run.folder / "config.json"
+    if not config.is_file():
+        raise UserError(f"{run.folder} is no run: it has no config.json. Give the folder of a run.")
+    try:
+        lines = _lines(run.metrics)
+        read = lambda path: json.loads(path.read_text()) if path.is_file() else {}
+        snapshots = {int(path.stem): _arrays(path) for path in run.snapshots.glob("*.npz") if path.stem.isdecimal()}
+        images = run.snapshots / "images.npz"
+        return Record(
+            number=number,
+            name=name,
+            config=read(config),
+            lines=lines,
+            evaluation=read(run.evaluation),
+            images=_arrays(images) if images.is_file() else {},
+            # Without the images there is nothing to show of them.
+            snapshots=dict(sorted(snapshots.items())) if images.is_file() else {},
+            bad_step=read(run.bad_step),
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run.folder} cannot be read: {error}. Remove the file, or repeat the run.") from error
+
+
+def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Whole lines, by step: the last one of a run that goes on may be half written."""
+    if not path.is_file():
+        return []
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return sorted(lines, key=lambda line: line["step"])
+
+
+def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def _names(folders: Sequence[pathlib.Path]) -> list[str]:
+    """The folders' names, with their parents' where two are alike."""
+    short = [folder.resolve().name for folder in folders]
+    return [
+        name if short.count(name) == 1 else str(folder) for name, folder in zip(short, folders, strict=True)
+    ]
