@@ -15,6 +15,7 @@ from jaxclr.training import Run
 DIGITS = str(pathlib.Path(__file__).parents[1] / "experiments" / "digits.py")
 TINY = [
     *("--epochs", "1", "--warmup-epochs", "0", "--batch-size", "64", "--encoder.widths", "4", "8"),
+    *("--observe-every", "0"),
     *("--method.projector.hidden", "12", "--method.projector.out", "8"),
     *("--method.predictor.hidden", "12", "--method.predictor.out", "8"),
 ]

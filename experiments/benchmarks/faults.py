@@ -34,6 +34,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PHASES = ("start", "steps", "checkpoint", "evaluation")
 POLL_SECONDS = 0.002
 TINY = (
+    *("--observe-every", "0"),
     *("--warmup-epochs", "0", "--batch-size", "64", "--encoder.widths", "4", "8"),
     *("--method.projector.hidden", "12", "--method.projector.out", "8"),
     *("--method.predictor.hidden", "12", "--method.predictor.out", "8"),

@@ -76,7 +76,7 @@ def configuration(name: str, steps: int) -> Config:
         target = dataclasses.replace(config.method.target, momentum=momentum)
         config = dataclasses.replace(config, method=config.method.replace(target=target))
     return dataclasses.replace(
-        config, epochs=steps, warmup_epochs=0.0, log_every=1, evaluate_every=0, checkpoint_every=steps
+        config, epochs=steps, warmup_epochs=0.0, log_every=1, observe_every=0, evaluate_every=0, checkpoint_every=steps
     )
 
 

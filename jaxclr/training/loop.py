@@ -81,7 +81,7 @@ def train(
         report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
         feed = open_feed(session, start=start, report=report)
         watch, snapshots = Watch(session), Snapshots(session, run)
-        if start == 0:
+        if start == 0 and snapshots.due(0):
             processes.first(lambda: snapshots.take(state, 0))
         clock = Clock()
         logged = open_logs(run, start=start, steps=session.steps, console=console)

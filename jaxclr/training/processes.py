@@ -198,11 +198,11 @@ def held_by_first(lock: contextlib.AbstractContextManager[Any]) -> Iterator[None
         yield
 
 
-def check_same(text: str, what: str) -> None:
+def check_same(text: Callable[[], str], what: str) -> None:
     """Refuses processes whose texts differ.
 
     Args:
-      text: of this process.
+      text: of this process; not asked for where it is the only one.
       what: its name in the plural.
 
     Raises:
@@ -210,7 +210,7 @@ def check_same(text: str, what: str) -> None:
     """
     if alone():
         return
-    data = text.encode()
+    data = text().encode()
     sums = np.asarray(multihost_utils.process_allgather(np.uint32(zlib.crc32(data))))
     if differs := [index for index, value in enumerate(sums) if value != sums[0]]:
         raise Agreed(

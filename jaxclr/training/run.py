@@ -72,8 +72,8 @@ class Run:
         return (self.folder / "config.json").is_file()
 
     def finished(self, steps: int, *, evaluated: bool) -> bool:
-        """Whether there is a checkpoint of the last step and, where there can be one, an evaluation of it."""
-        if not (self.checkpoints / str(steps)).is_dir():
+        """Whether there is a checkpoint of the last step, a report, and, where there can be one, an evaluation of that step."""
+        if not (self.checkpoints / str(steps)).is_dir() or not self.report.is_file():
             return False
         try:
             return not evaluated or json.loads(self.evaluation.read_bytes())["step"] == steps

@@ -72,7 +72,7 @@ def open_session(config: Config) -> Session:
       UserError: the data cannot be had, batch, data and devices do not fit each other, or processes have different ones.
     """
     session = processes.together(lambda: _open(config))
-    processes.check_same(to_json(session.config), "configurations or images")
+    processes.check_same(lambda: to_json(session.config), "configurations or images")
     return session
 
 

@@ -50,7 +50,7 @@ class Snapshots:
         self._embed = compile_embed(session)
 
     def due(self, step: int) -> bool:
-        return step in (0, self._session.steps // 2, self._session.steps)
+        return self._session.config.observe_every > 0 and step in (0, self._session.steps // 2, self._session.steps)
 
     def take(self, state: State, step: int) -> None:
         """Writes what the encoder makes of the fixed images after so many steps; the host waits for it."""

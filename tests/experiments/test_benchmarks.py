@@ -125,13 +125,16 @@ def test_a_step_is_taken_apart(benchmark):
     assert "step, 2 in a program" in text and "two crops of 2 images at 12 pixels" in text
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.full)])
-def test_a_run_that_is_killed_comes_to_the_same_bits(benchmark, monkeypatch, processes):
+FAULTS = [(1, 2), pytest.param(1, 5, marks=pytest.mark.full), pytest.param(2, 5, marks=pytest.mark.full)]
+
+
+@pytest.mark.parametrize("processes, rounds", FAULTS)
+def test_a_run_that_is_killed_comes_to_the_same_bits(benchmark, monkeypatch, processes, rounds):
     one_device = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     monkeypatch.setenv("XLA_FLAGS", " ".join(one_device))
     faults = benchmark("faults")
-    record = faults.measure(faults.Options(rounds=5, epochs=12, processes=processes))
-    assert sum(len(run["deaths"]) for run in record["runs"]) == 5
+    record = faults.measure(faults.Options(rounds=rounds, epochs=12, processes=processes))
+    assert sum(len(run["deaths"]) for run in record["runs"]) == rounds
     assert record["lost"] == 0, record["runs"]
     assert "lost, at most 0: met" in told([faults.table(record)])
 

@@ -23,6 +23,8 @@ from jaxclr.training.evaluate import monitor
 from jaxclr.training.session import AXIS
 from jaxclr.training.watch import BINS, measure
 
+pytestmark = pytest.mark.xdist_group("report")  # one trained run for all
+
 CURVES = (
     *("loss", "knn_20", "effective_rank", "rank_me", "total_variance", "collapse_auc", "asymmetry", "learning_rate"),
     *("momentum", "grad_norm", "update_norm", "images_per_second"),

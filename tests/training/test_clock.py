@@ -17,7 +17,7 @@ def test_seconds_and_rate(monkeypatch):
                 now += seconds
     clock.count(64)
     said = clock.look()
-    want = {"start": 9, "input": 1, "step": 5, "logging": 2, "checkpoint": 20, "evaluation": 0}
+    want = {"start": 9, "input": 1, "step": 5, "observation": 0, "logging": 2, "checkpoint": 20, "evaluation": 0}
     assert said == {"images_per_second": 8.0, **{f"{part}_seconds": float(s) for part, s in want.items()}}
     now += 4
     clock.count(32)

@@ -63,6 +63,7 @@ def test_other_data_are_seen_as_the_runs_own(tiny, sources):
     assert on_data(session, session.config.data) is session
 
 
+@pytest.mark.full
 def test_arc_needs_no_labels(tiny, sources):
     session, state = tiny
     record = judge(on_data(session, sources("unlabelled")), state, Arc(views=3))
@@ -72,6 +73,7 @@ def test_arc_needs_no_labels(tiny, sources):
     assert 0 < acr < 1 and f"{acr:.4f}" in told(record)
 
 
+@pytest.mark.full
 def test_fine_tuning_reads_streams(tiny, tmp_path):
     session, state = tiny
     rng = np.random.default_rng(0)

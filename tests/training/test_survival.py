@@ -133,6 +133,8 @@ def test_a_run_is_finished_when_it_is_evaluated(tmp_path):
     run = training.Run(tmp_path)
     assert not run.finished(22, evaluated=False)
     (run.checkpoints / "22").mkdir(parents=True)
+    assert not run.finished(22, evaluated=False)
+    run.report.touch()
     assert run.finished(22, evaluated=False) and not run.finished(22, evaluated=True)
     run.write_evaluation({"step": 11})
     assert not run.finished(22, evaluated=True)
