@@ -3,8 +3,8 @@
     jaxclr embed RUN --out FEATURES.npz
     python experiments/benchmarks/linear.py FEATURES.npz [--seeds 3] [--out FILE.json]
 
-Both minimise the same sum of losses and ridge on the same standardised features: scikit-learn's by L-BFGS to its end, ours by
-SGD, with a learning rate that held-out training images choose. Seconds include compilation.
+Both minimise the same sum of losses and ridge on the same standardised features: scikit-learn's by L-BFGS to its end,
+ours by SGD, with a learning rate that held-out training images choose. Seconds include compilation.
 """
 
 import dataclasses

@@ -30,10 +30,11 @@ def spectra(record: Record) -> list[Piece]:
     with Plot(key, alt) as plot:
         for index, strength in zip(chosen, strengths, strict=True):
             heights = np.maximum(values[index], SMALLEST)
-            plot.axes.plot(np.arange(1, len(heights) + 1), heights, color=colour, alpha=strength, label=f"step {steps[index]}")
+            ranks, label = np.arange(1, len(heights) + 1), f"step {steps[index]}"
+            plot.axes.plot(ranks, heights, color=colour, alpha=strength, label=label)
         plot.axes.set(yscale="log", xlabel="rank of the eigenvalue", ylabel="eigenvalue")
         plot.axes.legend(loc="lower left")
-    caption = "Of the centred covariance of unit embeddings, paler the earlier. A cliff means that few directions are used."
+    caption = "Of the centred covariance of unit embeddings, paler the earlier. A cliff: few directions are used."
     return [Figure(key, "Spectrum over time", plot.html, caption, record)]
 
 

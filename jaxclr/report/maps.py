@@ -29,7 +29,8 @@ def maps(record: Record) -> list[Piece]:
         kind = name.lower().replace("-", "")
         key = f"map-{kind}-{record.number}"
         coloured = ", coloured by class" if record.labelled else ""
-        with Plot(key, f"Map of {len(points)} images of {record.name} by {name}{coloured}. {caption}", size=(5.4, 3.8)) as plot:
+        alt = f"Map of {len(points)} images of {record.name} by {name}{coloured}. {caption}"
+        with Plot(key, alt, size=(5.4, 3.8)) as plot:
             dots = {"c": _colours(record), "edgecolors": CARD, "linewidths": 0.5}
             plot.axes.scatter(*where.T, s=22, **dots, gid="class-points")
             plot.axes.set(xticks=[], yticks=[], aspect="equal" if kind == "pca" else "auto")

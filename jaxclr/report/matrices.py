@@ -31,7 +31,7 @@ def affinities(record: Record) -> list[Piece]:
             f"Affinity matrix of {len(rows)} fixed images of {record.name} at step {step}: the diagonal has a mean "
             f"cosine of {np.diag(matrix).mean():.2f}, the rest {off.mean() if len(off) else 0:.2f}."
         )
-        caption = "Cosines of embeddings, the images in the order of their classes. A red diagonal: views agree; red blocks: so do classes."
+        caption = "Images in the order of their classes. Red on the diagonal: views agree; in blocks: classes do."
         key = f"affinity-{record.number}-{step}"
         with Plot(key, alt, size=(4.3, 3.4)) as plot:
             shown = plot.axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="none")
@@ -108,8 +108,8 @@ def confusions(record: Record) -> list[Piece]:
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = line_of(record.number)["color"] if row == column else ALARM
             # An error in a hundred can be seen, and the number be read on all of a class.
-            cell = Rectangle((column - 0.5, row - 0.5), 1, 1, color=colour, alpha=0.1 + 0.4 * shares[row, column], linewidth=0)
-            plot.axes.add_patch(cell)
+            paint = {"color": colour, "alpha": 0.1 + 0.4 * shares[row, column], "linewidth": 0}
+            plot.axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **paint))
             plot.axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=8)
     return [Figure(key, "Errors by class", plot.html + errors, caption, record)]
 

@@ -68,7 +68,8 @@ def _headline(record: Record, figure: Told) -> str:
 
 def figures_tables(records: Sequence[Record]) -> str:
     """Tables with a column for every run: what it is, and what came of it."""
-    return "".join(_table(title, records, [figures(record) for record in records]) for title, figures in _GROUPS.items())
+    columns = {title: [figures(record) for record in records] for title, figures in _GROUPS.items()}
+    return "".join(_table(title, records, some) for title, some in columns.items())
 
 
 def _table(title: str, records: Sequence[Record], columns: Sequence[Mapping[str, Told]]) -> str:
@@ -141,7 +142,7 @@ def _accuracies(record: Record) -> dict[str, Told]:
 
 
 def _protocols(record: Record) -> dict[str, Told]:
-    """What `jaxclr evaluate --protocol` found; how often it was repeated, and a step that is not the last one, are noted."""
+    """What `jaxclr evaluate --protocol` found; repetitions, and a step that is not the last one, are noted."""
     figures = {}
     for name, found in record.evaluation.get("protocols", {}).items():
         for figure, value in found["figures"].items():
@@ -178,7 +179,8 @@ def _figures(record: Record) -> dict[str, Told]:
 def _number(mean: float, std: float = math.nan, *, percent: bool) -> str:
     """A figure, and its deviation unless that is NaN."""
     told = (lambda value: f"{100 * value:.1f}") if percent else (lambda value: f"{value:.3f}")
-    return told(mean) + (f" ± {told(std)}" if math.isfinite(std) else "") + " %" * percent
+    words = told(mean) + (f" ± {told(std)}" if math.isfinite(std) else "") + " %" * percent
+    return words.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 _GROUPS = {"Run": _what, "Accuracy": _accuracies, "By protocol": _protocols, "Last measured in training": _signs}

@@ -40,10 +40,11 @@ EVALUATION = {
         "trained": {"5 labels": {"mean": 0.25, "std": 0.125}, "kNN 20": {"mean": 0.5}},
     },
 }
+found = lambda *values: {"mean": np.mean(values), "std": np.std(values, ddof=1) if len(values) > 1 else 0.0, "values": values}
 PROTOCOLS = {
-    "linear": {"step": 88, "percent": True, "figures": {"accuracy": {"mean": 0.3, "std": 0.01, "values": [0.3, 0.29, 0.31]}}},
-    "clusters npz:x": {"step": 44, "percent": True, "figures": {"NMI": {"mean": 0.4, "std": 0.0, "values": [0.4]}}},
-    "arc": {"step": 88, "percent": False, "figures": {"ARC": {"mean": 0.98765, "std": 0.0, "values": [0.98765]}}},
+    "linear": {"step": 88, "percent": True, "figures": {"accuracy": found(0.3, 0.29, 0.31)}},
+    "clusters npz:x": {"step": 44, "percent": True, "figures": {"NMI": found(0.4)}},
+    "arc": {"step": 88, "percent": False, "figures": {"ARC": found(0.98765)}},
 }
 
 
@@ -121,6 +122,7 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
+        data = data.replace("\N{NO-BREAK SPACE}", " ")
         self.words += data
         if "tr" in self.open and data.strip():
             self.rows[-1].append(data)
