@@ -30,10 +30,9 @@ addEventListener("load", () => {
   const said = svg.parentElement.querySelector(".shown");
   svg.querySelector(".points use").dispatchEvent(new PointerEvent("pointerenter"));
   const hovered = !lens.hidden && said.textContent;
-  svg.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
-  svg.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft"}));
-  const moved = said.textContent;
-  svg.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape"}));
+  const press = key => svg.dispatchEvent(new KeyboardEvent("keydown", {key})) && said.textContent;
+  const moved = ["ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp"].some(key => press(key) !== hovered);
+  press("Escape");
   const closed = lens.hidden;
   button.click();
   const hidden = [...document.querySelectorAll("main .run1")].every(part => getComputedStyle(part).display === "none");
