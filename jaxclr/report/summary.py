@@ -149,7 +149,7 @@ def _protocols(record: Record) -> dict[str, Told]:
             draws = len(value["values"])
             notes = [f"{draws} draws"] * (draws > 1) + [f"step {found['step']}"] * (found["step"] != record.last_step)
             std = value["std"] if draws > 1 else math.nan
-            kind = name if figure == "accuracy" else f"{name}, {figure}"
+            kind = name if len(found["figures"]) == 1 else f"{name}, {figure}"
             figures[kind] = Told(_number(value["mean"], std, percent=found["percent"]), ", ".join(notes))
     return figures
 
