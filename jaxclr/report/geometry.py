@@ -33,7 +33,7 @@ def spectra(record: Record) -> list[Piece]:
             ranks, label = np.arange(1, len(heights) + 1), f"step {steps[index]}"
             plot.axes.plot(ranks, heights, color=colour, alpha=strength, label=label)
         plot.axes.set(yscale="log", xlabel="rank of the eigenvalue", ylabel="eigenvalue")
-        plot.axes.legend(loc="lower left")
+        plot.axes.legend()
     caption = "Of the centred covariance of unit embeddings, paler the earlier. A cliff: few directions are used."
     return [Figure(key, "Spectrum over time", plot.html, caption, record)]
 
@@ -80,6 +80,6 @@ def cosines(record: Record) -> list[Piece]:
         plot.axes.stairs(positives[0], edges, color=colour, linestyle="--", label="positives, start")
         plot.axes.stairs(negatives[0], edges, color=INK, linestyle=":", alpha=0.6, label="negatives, start")
         plot.axes.set(xlabel="cosine", ylabel="share", xlim=(-1, 1), xticks=(-1, -0.5, 0, 0.5, 1))
-        plot.axes.legend(loc="upper left")
+        plot.axes.legend()
     caption = "Predictions against targets of a batch. Where both lie at 1, everything looks alike."
     return [Figure(key, "Positives against negatives", plot.html, caption, record)]

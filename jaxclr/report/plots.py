@@ -34,7 +34,8 @@ _STYLE = {
     "axes.axisbelow": True,
     "lines.linewidth": 1.5,
     "axes.facecolor": "none",
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
+    "legend.facecolor": CARD,
     "legend.fontsize": 9,
 }
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from jaxclr.report.figures import swatch
 from jaxclr.report.records import Record
 
-MOST_HEADLINES = 4
+MOST_HEADLINES = 5
 _HEADLINES = (
-    *("linear, all labels", "linear, 5 labels a class", "kNN 20", "effective rank, centred"),
-    *("RankMe, uncentred", "alignment", "uniformity"),
+    *("linear, all labels", "linear, 5 labels a class", "kNN 20", "effective rank, centred", "total variance"),
+    *("alignment", "uniformity", "RankMe, uncentred"),
 )
 
 
