@@ -1,5 +1,7 @@
 """How far the affinity matrix is from symmetric, without forming it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -25,19 +27,42 @@ def asymmetry(rows: Array, columns: Array, *, axis_name: AxisName = None) -> Arr
     Returns:
       The norm for the global batch, the same scalar on every device.
     """
-    half_sum, half_difference = (rows + columns) / 2, (rows - columns) / 2
-    grams = (
-        _gram(half_difference, half_difference),
-        _gram(half_sum, half_sum),
-        _gram(half_sum, half_difference),
-    )
-    difference, total, cross = sum_over(grams, axis_name)
-    squared = 8 * (jnp.sum(difference * total) - jnp.sum(cross * cross.T))
-    return _root(squared)
+    return _root(8 * _eighth((rows + columns) / 2, (rows - columns) / 2, axis_name))
 
 
-def _gram(x: Array, y: Array) -> Array:
-    return jnp.matmul(x.T, y, precision=jax.lax.Precision.HIGHEST)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _eighth(total: Array, difference: Array, axis_name: AxisName) -> Array:
+    r""":math:`\langle T^\top T, S^\top S \rangle - \operatorname{tr}[(S^\top T)^2]` for S, T [b, D] of all devices.
+
+    The gradient, :math:`2 (S\, T^\top T - T\, S^\top T)` at S and :math:`2 (T\, S^\top S - S\, T^\top S)` at T, is four products
+    with the Grams; differentiating each Gram on its own would take six.
+    """
+    return _forward(total, difference, axis_name)[0]
+
+
+def _forward(total: Array, difference: Array, axis_name: AxisName):
+    totals = _product(total.T, total)
+    differences = _product(difference.T, difference)
+    cross = _product(total.T, difference)
+    grams = sum_over((totals, differences, cross), axis_name)
+    totals, differences, cross = grams
+    value = jnp.sum(differences * totals) - jnp.sum(cross * cross.T)
+    return value, (total, difference, grams)
+
+
+def _backward(axis_name: AxisName, saved, gradient: Array) -> tuple[Array, Array]:
+    total, difference, (totals, differences, cross) = saved
+    twice = 2 * sum_over(gradient, axis_name)
+    to_total = _product(total, twice * differences) - _product(difference, twice * cross)
+    to_difference = _product(difference, twice * totals) - _product(total, twice * cross.T)
+    return to_total, to_difference
+
+
+_eighth.defvjp(_forward, _backward)
+
+
+def _product(x: Array, y: Array) -> Array:
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
 def _root(squared: Array) -> Array:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from jaxclr.affinity.checks import check_choice
 from jaxclr.affinity.collectives import AxisName, batch_size, gather_rows, row_ids
-from jaxclr.affinity.streamed import Plan, streamed, symmetric
+from jaxclr.affinity.streamed import Plan, streamed
+from jaxclr.affinity.symmetric import symmetric
 from jaxclr.affinity.tiles import TILE, Side, Statistics, finite, matches, matmul, scores
 
 Array = jax.Array

@@ -15,7 +15,6 @@ from jaxclr.affinity.tiles import (
     finish,
     meet,
     pull,
-    pull_symmetric,
     weigh,
 )
 
@@ -35,10 +34,11 @@ class Plan(NamedTuple):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def streamed(rows: Side, columns: Side, plan: Plan) -> Statistics:
     """Statistics of each row [m] of this device over the columns of all devices."""
-    return finish(_meet_all(rows, columns, plan))
+    return finish(meet_all(rows, columns, plan))
 
 
-def _meet_all(rows: Side, columns: Side, plan: Plan) -> Running:
+def meet_all(rows: Side, columns: Side, plan: Plan) -> Running:
+    """What rows [m] of this device have met after the columns of all devices."""
     visit = lambda running, shard: (meet(running, rows, shard, plan.tile), shard)
     labelled = rows.labels is not None
     nothing = begin(rows, labelled=labelled, mean=plan.mean, expected=plan.expected)
@@ -46,7 +46,7 @@ def _meet_all(rows: Side, columns: Side, plan: Plan) -> Running:
 
 
 def _forward(rows: Side, columns: Side, plan: Plan):
-    running = _meet_all(rows, columns, plan)
+    running = meet_all(rows, columns, plan)
     return finish(running), (rows, columns, running)
 
 
@@ -72,34 +72,3 @@ def _backward(plan: Plan, saved, gradient: Statistics):
 
 
 streamed.defvjp(_forward, _backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def symmetric(rows: Side, plan: Plan) -> Statistics:
-    """Statistics of each row [m] of this device over the rows of all devices with another id.
-
-    The matrix of logits is symmetric, so that no device sends gradients to another: each computes its rows' from the
-    weighings of all.
-    """
-    return finish(_meet_all(rows, rows, plan))
-
-
-def _symmetric_forward(rows: Side, plan: Plan):
-    running = _meet_all(rows, rows, plan)
-    return finish(running), (rows, running)
-
-
-def _symmetric_backward(plan: Plan, saved, gradient: Statistics):
-    rows, running = saved
-    weighing = weigh(running, gradient)
-
-    def visit(to_rows, travelling):
-        shard, by_column = travelling
-        return to_rows + pull_symmetric(rows, shard, weighing, by_column, plan.tile), travelling
-
-    nothing = jnp.zeros_like(rows.values)
-    to_rows, _ = each_shard(visit, nothing, (rows, weighing), plan.axis_name, ring=plan.ring)
-    return (Side(to_rows),)
-
-
-symmetric.defvjp(_symmetric_forward, _symmetric_backward)

@@ -4,12 +4,13 @@ No array of rows x columns exists beyond one tile. Forward, a running maximum an
 are computed again from these.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
+Tree = TypeVar("Tree")
 
 TILE = 1024  # rows and columns of a tile: 4 MiB in float32, measured fastest on CPUs (experiments/benchmarks/loss.py)
 
@@ -122,50 +123,52 @@ def _met(running: Running) -> tuple[Array, Array]:
 def meet(running: Running, rows: Side, columns: Side, tile: int) -> Running:
     """What rows [m] have met after these columns [n] too."""
     row_tiles, column_tiles = cut(rows, tile), cut(columns, tile, bias=True)
-    count, height = row_tiles.values.shape[:2]
 
     def rows_of_a_tile(inputs: tuple[Side, Running]) -> Running:
         row_tile, before = inputs
 
         def columns_of_a_tile(before: Running, column_tile: Side) -> tuple[Running, None]:
             logits = scores(row_tile, column_tile)
-            largest = jnp.maximum(before.largest, jnp.max(logits, axis=1))
-            shift = jnp.where(jnp.isneginf(largest), jnp.zeros_like(largest), largest)
-            shrink = jnp.exp(before.largest - shift)
-            exponentials = jnp.exp(logits - shift[:, None])
-            total = before.total * shrink + jnp.sum(exponentials, axis=1)
-            after = Running(largest, total)
-            if before.matched is not None:
-                matching = matches(logits, row_tile, column_tile)
-                found = jnp.where(matching, logits, jnp.zeros_like(logits))
-                number = jnp.sum(matching, axis=1, dtype=logits.dtype)
-                after = after._replace(
-                    matched=before.matched + jnp.sum(found, axis=1), count=before.count + number
-                )
-            if before.mean is not None:
-                mean = before.mean * shrink[:, None] + matmul(exponentials, column_tile.values)
-                after = after._replace(mean=mean)
-            if before.expected is not None:
-                total = jnp.sum(exponentials * finite(logits), axis=1)
-                after = after._replace(expected=before.expected * shrink + total)
-            return after, None
+            matching = matches(logits, row_tile, column_tile)
+            return observe(before, logits, matching, column_tile.values), None
 
         return jax.lax.scan(columns_of_a_tile, before, column_tiles)[0]
 
-    split = jax.tree.map(
-        lambda leaf: pad(leaf, count * height).reshape(count, height, *leaf.shape[1:]), running
-    )
-    after = jax.lax.map(rows_of_a_tile, (row_tiles, split))
-    return jax.tree.map(
-        lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: rows.values.shape[0]], after
-    )
+    after = jax.lax.map(rows_of_a_tile, (row_tiles, cut_running(running, row_tiles)))
+    return join(after, rows.values.shape[0])
+
+
+def observe(
+    before: Running, logits: Array, matching: Array | None, columns: Array | None, axis: int = 1
+) -> Running:
+    """What rows [m] have met after a tile of logits too, which has their columns along the axis.
+
+    matching: where labels are equal, if asked for; columns [n, D], if their mean is.
+    """
+    largest = jnp.maximum(before.largest, jnp.max(logits, axis=axis))
+    shift = jnp.where(jnp.isneginf(largest), jnp.zeros_like(largest), largest)
+    shrink = jnp.exp(before.largest - shift)
+    exponentials = jnp.exp(logits - jnp.expand_dims(shift, axis))
+    after = Running(largest, before.total * shrink + jnp.sum(exponentials, axis=axis))
+    if before.matched is not None:
+        found = jnp.where(matching, logits, jnp.zeros_like(logits))
+        number = jnp.sum(matching, axis=axis, dtype=logits.dtype)
+        matched = before.matched + jnp.sum(found, axis=axis)
+        after = after._replace(matched=matched, count=before.count + number)
+    if before.mean is not None:
+        mean = before.mean * shrink[:, None] + matmul(exponentials, columns)
+        after = after._replace(mean=mean)
+    if before.expected is not None:
+        total = jnp.sum(exponentials * finite(logits), axis=axis)
+        after = after._replace(expected=before.expected * shrink + total)
+    return after
 
 
 def pull(rows: Side, columns: Side, weighing: Weighing, tile: int) -> tuple[Array, Array, Array]:
     """Gradients at rows [m, D], columns [n, D] and bias [n] from the logits of these rows and columns."""
     (m, width), n = rows.values.shape, columns.values.shape[0]
     row_tiles, column_tiles = cut(rows, tile), cut(columns, tile, bias=True)
-    weighings = _cut_weighing(weighing, row_tiles)
+    weighings = cut_weighing(weighing, row_tiles)
 
     def columns_of_a_tile(to_rows: Array, column_tile: Side) -> tuple[Array, tuple[Array, Array]]:
         def rows_of_a_tile(carry, index):
@@ -173,10 +176,9 @@ def pull(rows: Side, columns: Side, weighing: Weighing, tile: int) -> tuple[Arra
             row_tile, by_row = jax.tree.map(lambda leaf: leaf[index], (row_tiles, weighings))
             weights, shares = _weights(row_tile, column_tile, by_row)
             to_rows = to_rows.at[index].add(matmul(weights, column_tile.values))
-            # Transposed: x^T w runs at twice the speed of w^T x on CPUs, whose rows would be strided.
-            to_columns = to_columns + matmul(row_tile.values.T, weights)
+            to_columns = to_columns + matmul(across(row_tile.values), weights)
             if shares is not None:
-                to_columns = to_columns + matmul(by_row.mean.T, shares)
+                to_columns = to_columns + matmul(across(by_row.mean), shares)
             return (to_rows, to_columns, to_bias + jnp.sum(weights, axis=0)), None
 
         nothing = jnp.zeros_like(column_tile.values.T), jnp.zeros_like(column_tile.bias)
@@ -211,38 +213,6 @@ def _weights(rows: Side, columns: Side, weighing: Weighing) -> tuple[Array, Arra
     return weights, shares
 
 
-def pull_symmetric(
-    rows: Side, columns: Side, of_rows: Weighing, of_columns: Weighing, tile: int
-) -> Array:
-    """What these columns [n] add to the gradient at rows [m, D], where every row is a column too.
-
-    The matrix is symmetric, so one tile of weights holds what a row owes to its own log-sum-exp and to the columns'.
-    """
-    m, width = rows.values.shape
-    row_tiles, column_tiles = cut(rows, tile), cut(columns, tile, bias=True)
-    row_weighings = _cut_weighing(of_rows, row_tiles)
-    column_weighings = _cut_weighing(of_columns, column_tiles)
-
-    def rows_of_a_tile(inputs: tuple[Side, Weighing]) -> Array:
-        row_tile, by_row = inputs
-
-        def columns_of_a_tile(to_rows: Array, inputs: tuple[Side, Weighing]) -> tuple[Array, None]:
-            column_tile, by_column = inputs
-            logits = scores(row_tile, column_tile)
-            weights = jnp.exp(logits - by_row.shift[:, None]) * by_row.factor[:, None]
-            weights += jnp.exp(logits - by_column.shift[None, :]) * by_column.factor[None, :]
-            if by_row.matched is not None:
-                both = by_row.matched[:, None] + by_column.matched[None, :]
-                matching = matches(logits, row_tile, column_tile)
-                weights += jnp.where(matching, both, jnp.zeros_like(both))
-            return to_rows + matmul(weights, column_tile.values), None
-
-        nothing = jnp.zeros_like(row_tile.values)
-        return jax.lax.scan(columns_of_a_tile, nothing, (column_tiles, column_weighings))[0]
-
-    return jax.lax.map(rows_of_a_tile, (row_tiles, row_weighings)).reshape(-1, width)[:m]
-
-
 def scores(rows: Side, columns: Side) -> Array:
     """Inner products [m, n] plus the columns' bias, -inf where ids are equal."""
     logits = matmul(rows.values, columns.values.T)
@@ -258,14 +228,25 @@ def finite(logits: Array) -> Array:
     return jnp.where(jnp.isneginf(logits), jnp.zeros_like(logits), logits)
 
 
-def matches(logits: Array, rows: Side, columns: Side) -> Array:
-    """Where labels are equal [m, n], of the pairs that are not left out."""
+def matches(logits: Array, rows: Side, columns: Side) -> Array | None:
+    """Where labels are equal [m, n], of the pairs that are not left out; None without labels."""
+    if rows.labels is None:
+        return None
     return (rows.labels[:, None] == columns.labels[None, :]) & ~jnp.isneginf(logits)
 
 
 def matmul(x: Array, y: Array) -> Array:
     """Product in full float32 on every platform."""
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+def across(x: Array) -> Array:
+    """The transpose of [m, D], laid out anew.
+
+    What w [m, n] gives back to its columns is w^T x. On CPUs that product takes twice the time of x^T w, whose transpose
+    it is, and the compiler turns one into the other unless x^T is an array of its own.
+    """
+    return jax.lax.optimization_barrier(x.T)
 
 
 def cut(side: Side, tile: int, *, bias: bool = False) -> Side:
@@ -284,12 +265,25 @@ def cut(side: Side, tile: int, *, bias: bool = False) -> Side:
     return jax.tree.map(lambda leaf: leaf.reshape(count, height, *leaf.shape[1:]), filled)
 
 
-def _cut_weighing(weighing: Weighing, tiles: Side) -> Weighing:
+def cut_running(running: Running, tiles: Side) -> Running:
+    """What rows have met in the shape of their tiles; what the filling has met does not matter."""
+    count, height = tiles.values.shape[:2]
+    return jax.tree.map(
+        lambda leaf: pad(leaf, count * height).reshape(count, height, *leaf.shape[1:]), running
+    )
+
+
+def cut_weighing(weighing: Weighing, tiles: Side) -> Weighing:
     """The weighing in the tiles' shape; filling weighs nothing."""
     count, height = tiles.values.shape[:2]
     zeros = jax.tree.map(lambda leaf: pad(leaf, count * height), weighing)
     filled = zeros._replace(shift=pad(weighing.shift, count * height, jnp.inf))
     return jax.tree.map(lambda leaf: leaf.reshape(count, height, *leaf.shape[1:]), filled)
+
+
+def join(tiles: Tree, length: int) -> Tree:
+    """The first so many rows of what was cut: [count, height, ...] to [length, ...]."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:length], tiles)
 
 
 def pad(array: Array, length: int, value: float = 0) -> Array:

@@ -20,10 +20,10 @@ from jaxclr import errors, launch
 from jaxclr.cli.judging import evaluate_run
 from jaxclr.cli.listing import list_names
 from jaxclr.cli.pretraining import resume, train
+from jaxclr.cli.reporting import report
+from jaxclr.cli.weights import embed, export, import_
 from jaxclr.cli.words import complain, say
 from jaxclr.errors import UserError
-from jaxclr.interop import commands as interop
-from jaxclr.report.command import report
 from jaxclr.training import processes
 from jaxclr.training.processes import Distributed
 from jaxclr.training.signals import Stopped
@@ -33,9 +33,9 @@ COMMANDS: dict[str, Callable[[Sequence[str], rich.console.Console], None]] = {
     "resume": resume,
     "evaluate": evaluate_run,
     "report": report,
-    "embed": interop.embed,
-    "export": interop.export,
-    "import": interop.import_,
+    "embed": embed,
+    "export": export,
+    "import": import_,
     "list": list_names,
 }
 

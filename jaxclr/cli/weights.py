@@ -1,15 +1,15 @@
-"""The commands `jaxclr embed`, `jaxclr export` and `jaxclr import`."""
+"""`jaxclr embed`, `jaxclr export`, `jaxclr import`: what leaves a run, and what enters one."""
 
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import rich.console
 import rich.progress
 import tyro
 
-from jaxclr import errors
+from jaxclr.cli.words import named, parse, say, take
 from jaxclr.data import Data
 from jaxclr.encoders import ENCODERS, Encoder, ResNet, ViT
 from jaxclr.errors import UserError
@@ -46,15 +46,14 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
         # Resizing was for the run's own images.
         image_size = data.image_size if places[1].partition(":")[0] in ("folder", "tfds") else None
         data = dataclasses.replace(data, source=places[1], image_size=image_size)
-    options = tyro.cli(
+    options = parse(
         EmbedOptions,
-        prog="jaxclr embed RUN [DATA]",
-        args=rest,
+        rest,
+        "embed RUN [DATA]",
         description="Write the representations of all images of the run's data, or of DATA (folder:PATH, tfds:NAME, npz:PATH, "
         "digits), with names, splits and labels. An interrupted embedding is continued by the same command. Images "
         "stay in their files with --data.streaming always, and memory is a few batches.",
         default=EmbedOptions(out=tyro.MISSING, data=data),
-        config=(tyro.conf.AvoidSubcommands,),
     )
     loaded = loading.load(run)
     with rich.progress.Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -69,7 +68,7 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
         )
     told = " and ".join(f"{count} of {split}" for split, count in rows.items())
     source = options.data.source
-    _say(console, f"{options.out}: representations of {told} of '{source}', {options.dtype}, step {loaded.step}.")
+    say(console, f"{options.out}: representations of {told} of '{source}', {options.dtype}, step {loaded.step}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,17 +94,13 @@ class ExportOptions:
 
 def export(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Write an encoder for other programs: jaxclr export RUN --to safetensors|stablehlo --out FILE"""
-    options = tyro.cli(
-        ExportOptions,
-        prog="jaxclr export",
-        args=list(arguments),
-        description="Write the encoder of a run's newest checkpoint for other programs.",
-    )
+    words = "Write the encoder of a run's newest checkpoint for other programs."
+    options = parse(ExportOptions, arguments, "export", description=words)
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"--image-size must be at least 1, got {options.image_size}.")
     loaded = loading.load(options.run)
     exporting.export(loaded, options.to, options.out, side=options.image_size, overwrite=options.overwrite)
-    _say(console, f"{options.out}: {type(loaded.config.encoder).__name__} of step {loaded.step}, {options.to}.")
+    say(console, f"{options.out}: {type(loaded.config.encoder).__name__} of step {loaded.step}, {options.to}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,24 +129,21 @@ class ImportOptions:
 def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Make a run of public weights: jaxclr import FILE --encoder NAME --out RUN"""
     places, rest = _leading(arguments, 1)
-    name, rest = _encoder_name(rest)
+    name = take(rest, "encoder")
     help_ = bool({"-h", "--help"} & set(rest))
     if not help_ and not places:
         raise UserError("Give a file of weights: jaxclr import FILE --encoder NAME --out RUN.")
     if not help_ and name is None:
         raise UserError(f"Say what {places[0]} holds with --encoder: {', '.join(_importable())}.")
-    if name is not None and name not in ENCODERS:
-        raise errors.unknown("encoder", name, ENCODERS)
-    options = tyro.cli(
+    options = parse(
         ImportOptions,
-        prog="jaxclr import FILE --encoder NAME",
-        args=rest,
+        rest,
+        "import FILE --encoder NAME",
         description="Read an encoder from .safetensors, or from a PyTorch checkpoint where PyTorch is installed, in the "
         "layouts of torchvision, timm, MoCo, UniCLR, SimSiam, BYOL, VICReg, Barlow Twins, SwAV and solo-learn, and make the "
         "folder of a run of it, for `jaxclr evaluate`, `embed` and `export`. --encoder chooses by name; its fields below are "
         "then those of the choice.",
-        default=ImportOptions(out=tyro.MISSING, encoder=ENCODERS[name or "resnet50"]),
-        config=(tyro.conf.AvoidSubcommands,),
+        default=ImportOptions(out=tyro.MISSING, encoder=named("encoder", name or "resnet50", ENCODERS)),
     )
     path = pathlib.Path(places[0])
     if options.image_size is not None and options.image_size < 1:
@@ -166,11 +158,11 @@ def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
         overwrite=options.overwrite,
     )
     found = weights.found
-    _say(console, f"{options.out}: {name}, all {len(found.arrays)} arrays at '{found.prefix.rstrip('.')}' of {path}.")
+    say(console, f"{options.out}: {name}, all {len(found.arrays)} arrays at '{found.prefix.rstrip('.')}' of {path}.")
     if found.aside:
-        _say(console, f"Not of the encoder: {', '.join(f'{part} ({count})' for part, count in found.aside.items())}.")
+        say(console, f"Not of the encoder: {', '.join(f'{part} ({count})' for part, count in found.aside.items())}.")
     for note in _notes(options.encoder):
-        _say(console, note)
+        say(console, note)
 
 
 def _notes(spec: ResNet | ViT) -> list[str]:
@@ -204,22 +196,3 @@ def _run_of(places: list[str], rest: list[str], usage: str) -> pathlib.Path | No
     if {"-h", "--help"} & set(rest):
         return None
     raise UserError(f"Give the folder of a run: jaxclr {usage}.")
-
-
-def _encoder_name(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """The value of --encoder, and the arguments without it."""
-    rest: list[Any] = []
-    name, words = None, iter(arguments)
-    for word in words:
-        option, equals, value = word.partition("=")
-        if option != "--encoder":
-            rest.append(word)
-            continue
-        name = value if equals else next(words, None)
-        if name is None:
-            raise UserError("--encoder needs a name; see `jaxclr list encoders`.")
-    return name, rest
-
-
-def _say(console: rich.console.Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

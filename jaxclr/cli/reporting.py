@@ -1,4 +1,4 @@
-"""The command `jaxclr report`."""
+"""`jaxclr report`: what was learned, on a page."""
 
 import dataclasses
 import pathlib
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import rich.console
 import tyro
 
+from jaxclr.cli.words import parse, say
 from jaxclr.errors import UserError
 
 
@@ -23,12 +24,8 @@ class ReportOptions:
 
 def report(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Show what was learned in one HTML file: jaxclr report RUN [RUN ...] [--out FILE]"""
-    options = tyro.cli(
-        ReportOptions,
-        prog="jaxclr report",
-        args=list(arguments),
-        description="Writes one HTML file about runs side by side, which needs neither network nor data nor other files.",
-    )
+    words = "Writes one HTML file about runs side by side, which needs neither network nor data nor other files."
+    options = parse(ReportOptions, arguments, "report", description=words)
     if not options.runs:
         raise UserError("Give the folder of a run: jaxclr report RUN [RUN ...].")
     # Matplotlib takes as long to start as all else: only for those who need it.
@@ -36,4 +33,4 @@ def report(arguments: Sequence[str], console: rich.console.Console) -> None:
 
     out = options.out or (options.runs[0] if len(options.runs) == 1 else pathlib.Path()) / "report.html"
     write_report(options.runs, out)
-    console.print(f"The report is in {out}.", highlight=False, markup=False, soft_wrap=True)
+    say(console, f"The report is in {out}.")
