@@ -47,7 +47,7 @@ def record():
 def oracle(record):
     weights = lambda distances: np.exp((1 - distances) / TEMPERATURE)
     classifier = KNeighborsClassifier(NEIGHBOURS, metric="cosine", algorithm="brute", weights=weights)
-    return classifier.fit(record.end["gallery"], record.images["gallery_labels"])
+    return classifier.fit(record.snapshots[8]["gallery"], record.images["gallery_labels"])
 
 
 def alts(figure):
@@ -56,7 +56,7 @@ def alts(figure):
 
 def test_errors_are_those_of_the_nearest_neighbours_at_the_end(record, oracle):
     (figure,) = confusions(record)
-    labels, predicted = record.images["query_labels"], oracle.predict(record.end["queries"])
+    labels, predicted = record.images["query_labels"], oracle.predict(record.snapshots[8]["queries"])
     counts = confusion_matrix(labels, predicted)
     wrong = 30 - np.trace(counts)
     assert 0 < wrong < 20
@@ -76,7 +76,7 @@ def test_errors_are_those_of_the_nearest_neighbours_at_the_end(record, oracle):
 
 def test_neighbours_come_nearest_first_and_others_are_framed(record, oracle):
     (figure,) = neighbours(record)
-    distances, places = oracle.kneighbors(record.end["queries"], 6)
+    distances, places = oracle.kneighbors(record.snapshots[8]["queries"], 6)
     chosen = np.linspace(0, 29, 12).astype(int)
     labels, own = record.images["gallery_labels"][places[chosen]], record.images["query_labels"][chosen]
     expected = []
@@ -103,7 +103,7 @@ def test_affinities_are_told_at_each_step(record):
 
 def test_the_map_by_pca_is_scikit_learns(record):
     pca, tsne = maps(record)
-    share = PCA(2).fit(record.end["queries"]).explained_variance_ratio_.sum()
+    share = PCA(2).fit(record.snapshots[8]["queries"]).explained_variance_ratio_.sum()
     assert pca.caption == f"Two directions of the largest variance, {share:.0%} of all."
     for figure in (pca, tsne):
         assert figure.body.count("<use") >= 30
