@@ -1,5 +1,6 @@
 """Curves over the steps, all runs in one plot each."""
 
+import math
 from collections.abc import Sequence
 
 from jaxclr.report.figures import Figure, Missing, Piece
@@ -21,7 +22,6 @@ _CURVES = (
     ("update_norm", "Update norm", "Of what a step adds to the parameters."),
     ("images_per_second", "Images per second", "Of the steps alone."),
 )
-_LOGARITHMIC = ("grad_norm", "update_norm")
 
 
 def curves(records: Sequence[Record]) -> list[Piece]:
@@ -40,8 +40,17 @@ def _curve(records: Sequence[Record], name: str, title: str, caption: str) -> Pi
             marker = {"marker": "o", "markersize": 3} if len(steps) < 5 else {}
             plot.axes.plot(*thin(steps, values), **line_of(record.number), **marker)
         plot.axes.set_xlabel("step")
-        if name in _LOGARITHMIC and all(min(values) > 0 for _, _, values in series):
+        if name == "grad_norm" and _decades(series) > 2:
             plot.axes.set_yscale("log")
         if name == "knn_20":
-            plot.axes.yaxis.set_major_formatter("{x:.2f}")
+            low, high = plot.axes.get_ylim()
+            room = max(0.05 - (high - low), 0) / 2  # a few images more or less are no event
+            plot.axes.set_ylim(max(low - room, 0), min(high + room, 1))
+            plot.axes.yaxis.set_major_formatter("{x:.0%}")
     return Figure(f"curve-{name}", title, plot.html, caption)
+
+
+def _decades(series: Sequence[tuple[Record, Sequence[int], Sequence[float]]]) -> float:
+    """How many powers of ten the values span; 0 if one is not above zero."""
+    values = [value for _, _, some in series for value in some]
+    return math.log10(max(values) / min(values)) if min(values) > 0 else 0.0

@@ -26,14 +26,12 @@ class Figure(NamedTuple):
 
     @property
     def html(self) -> str:
-        title = html.escape(self.title)
-        if self.run is not None:
-            title = f"{swatch(self.run.number)} {html.escape(self.run.name)}: {title}"
+        run = self.run
+        whose = "" if run is None else f'<p class="whose">{swatch(run.number)} {html.escape(run.name)}</p>'
+        kind = "" if run is None else f' class="run{run.number}"'
         caption = f"<p>{html.escape(self.caption)}</p>" if self.caption else ""
-        kind = "" if self.run is None else f' class="run{self.run.number}"'
-        return (
-            f'<figure id="{self.key}"{kind}>\n<figcaption><h3>{title}</h3>{caption}</figcaption>\n{self.body}\n</figure>\n'
-        )
+        head = f"<figcaption>{whose}<h3>{html.escape(self.title)}</h3>{caption}</figcaption>"
+        return f'<figure id="{self.key}"{kind}>\n{head}\n{self.body}\n</figure>\n'
 
 
 class Missing(NamedTuple):

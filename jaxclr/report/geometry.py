@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 
 from jaxclr.report.figures import Figure, Missing, Piece, missing
@@ -19,7 +18,8 @@ def spectra(record: Record) -> list[Piece]:
     if not steps:
         return missing(record, "spectrum", "not measured (observe_every is 0, or the run is too short).")
     chosen = np.unique(np.linspace(0, len(steps) - 1, min(TIMES, len(steps))).astype(int))
-    colours = matplotlib.colormaps["viridis"](np.linspace(0.15, 0.85, len(chosen)))
+    strengths = np.linspace(1, 0.25, len(chosen))[::-1]  # a single one is strong
+    colour = line_of(record.number)["color"]
     first, last = values[0], values[-1]
     alt = (
         f"Spectrum of the embeddings of {record.name}, largest eigenvalue first, at {len(chosen)} times from step "
@@ -28,13 +28,14 @@ def spectra(record: Record) -> list[Piece]:
     )
     key = f"spectrum-{record.number}"
     with Plot(key, alt) as plot:
-        for index, colour in zip(chosen, colours, strict=True):
+        for index, strength in zip(chosen, strengths, strict=True):
             heights = np.maximum(values[index], SMALLEST)
-            plot.axes.plot(np.arange(1, len(heights) + 1), heights, color=colour, label=f"step {steps[index]}")
+            ranks, label = np.arange(1, len(heights) + 1), f"step {steps[index]}"
+            plot.axes.plot(ranks, heights, color=colour, alpha=strength, label=label)
         plot.axes.set(yscale="log", xlabel="rank of the eigenvalue", ylabel="eigenvalue")
-        plot.axes.legend(loc="lower left")
-    caption = "Of the centred covariance of unit embeddings. A cliff means that few directions are used."
-    return [Figure(key, "spectrum over time", plot.html, caption, record)]
+        plot.axes.legend()
+    caption = "Of the centred covariance of unit embeddings, paler the earlier. A cliff: few directions are used."
+    return [Figure(key, "Spectrum over time", plot.html, caption, record)]
 
 
 def plane(records: Sequence[Record]) -> list[Piece]:
@@ -73,12 +74,12 @@ def cosines(record: Record) -> list[Piece]:
     )
     key = f"cosines-{record.number}"
     with Plot(key, alt) as plot:
-        plot.axes.stairs(negatives[-1], edges, fill=True, color="#8a8f98", alpha=0.6, label="negatives, end")
         colour = line_of(record.number)["color"]
-        plot.axes.stairs(positives[-1], edges, fill=True, color=colour, alpha=0.6, label="positives, end")
-        plot.axes.stairs(negatives[0], edges, color="#8a8f98", linestyle=":", label="negatives, start")
-        plot.axes.stairs(positives[0], edges, color=INK, linestyle=":", label="positives, start")
-        plot.axes.set(xlabel="cosine", ylabel="share")
-        plot.axes.legend(loc="upper left")
+        plot.axes.stairs(positives[-1], edges, fill=True, color=colour, alpha=0.7, label="positives, end")
+        plot.axes.stairs(negatives[-1], edges, fill=True, color=INK, alpha=0.3, label="negatives, end")
+        plot.axes.stairs(positives[0], edges, color=colour, linestyle="--", label="positives, start")
+        plot.axes.stairs(negatives[0], edges, color=INK, linestyle=":", alpha=0.6, label="negatives, start")
+        plot.axes.set(xlabel="cosine", ylabel="share", xlim=(-1, 1), xticks=(-1, -0.5, 0, 0.5, 1))
+        plot.axes.legend()
     caption = "Predictions against targets of a batch. Where both lie at 1, everything looks alike."
-    return [Figure(key, "positives against negatives", plot.html, caption, record)]
+    return [Figure(key, "Positives against negatives", plot.html, caption, record)]

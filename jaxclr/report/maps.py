@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 
 from jaxclr.report.figures import Figure, Piece, missing
-from jaxclr.report.plots import Plot, line_of, png
+from jaxclr.report.plots import CARD, Plot, line_of, png
 from jaxclr.report.records import Record
 
 FEWEST = 8  # points that t-SNE can place
@@ -29,20 +29,22 @@ def maps(record: Record) -> list[Piece]:
         kind = name.lower().replace("-", "")
         key = f"map-{kind}-{record.number}"
         coloured = ", coloured by class" if record.labelled else ""
-        with Plot(key, f"Map of {len(points)} images of {record.name} by {name}{coloured}. {caption}") as plot:
-            plot.axes.scatter(*where.T, s=14, c=_colours(record), linewidths=0, gid="class-points")
+        alt = f"Map of {len(points)} images of {record.name} by {name}{coloured}. {caption}"
+        with Plot(key, alt, size=(5.4, 3.8)) as plot:
+            dots = {"c": _colours(record), "edgecolors": CARD, "linewidths": 0.5}
+            plot.axes.scatter(*where.T, s=22, **dots, gid="class-points")
             plot.axes.set(xticks=[], yticks=[], aspect="equal" if kind == "pca" else "auto")
             plot.axes.grid(visible=False)
             for side in plot.axes.spines.values():
                 side.set_visible(False)
         svg = plot.html.replace("<svg", '<svg tabindex="0"', 1)
-        body = (
+        body = _legend(record) + (
             f'<div class="map" data-sheet="sheet-{record.number}">{svg}'
             '<p class="shown" aria-live="polite">Point at a dot, or focus the map and press the arrow keys.</p></div>'
         )
         if kind == "pca":
-            body += f"{_legend(record)}{sheet.replace('<img', f'<img id=sheet-{record.number} data-points={data}', 1)}"
-        pieces.append(Figure(key, f"map by {name}", body, caption, record))
+            body += sheet.replace("<img", f"<img id=sheet-{record.number} data-points={data}", 1)
+        pieces.append(Figure(key, f"Map by {name}", body, caption, record))
     return pieces
 
 

@@ -1,11 +1,14 @@
 """Matrices of the fixed images: their affinities over time, and which classes are taken for which."""
 
 import html
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from jaxclr.report.figures import Figure, Piece, missing
-from jaxclr.report.plots import Plot
+from jaxclr.report.plots import ALARM, Plot, line_of
 from jaxclr.report.records import Record
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07
@@ -28,17 +31,34 @@ def affinities(record: Record) -> list[Piece]:
             f"Affinity matrix of {len(rows)} fixed images of {record.name} at step {step}: the diagonal has a mean "
             f"cosine of {np.diag(matrix).mean():.2f}, the rest {off.mean() if len(off) else 0:.2f}."
         )
-        caption = "Images in the order of their classes; norms by running statistics"
-        caption += "." if step else ", of which there are none yet."
+        caption = "Images in the order of their classes. Red on the diagonal: views agree; in blocks: classes do."
         key = f"affinity-{record.number}-{step}"
         with Plot(key, alt, size=(4.3, 3.4)) as plot:
             shown = plot.axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="none")
             plot.axes.set(xticks=[], yticks=[], xlabel="images, second view", ylabel="images, first view")
             plot.axes.grid(visible=False)
+            _name_blocks(plot.axes, record, labels[order])
             bar = plot.figure.colorbar(shown, ax=plot.axes, shrink=0.8)
             bar.outline.set_visible(False)
-        pieces.append(Figure(key, f"A {names[step]}, step {step}", plot.html, caption, record))
+        pieces.append(Figure(key, f"A {names[step]} (step {step})", plot.html, caption, record))
     return pieces
+
+
+def _name_blocks(axes: Axes, record: Record, labels: np.ndarray) -> None:
+    """Names of the classes beside their images, which are in order."""
+    classes = record.images["classes"]
+    if not record.labelled or len(classes) > MOST_CLASSES:
+        return
+    present, first, count = np.unique(labels, return_index=True, return_counts=True)
+    names = [str(name)[:10] for name in classes[present]]
+    axes.set_xticks(first + (count - 1) / 2, names, rotation=_turned(names))
+    axes.set_yticks(first + (count - 1) / 2, names)
+    axes.tick_params(length=0)
+
+
+def _turned(names: Sequence[str]) -> int:
+    """Degrees by which names below an axis are turned to find room."""
+    return 90 if max(map(len, names), default=0) > 2 else 0
 
 
 def _names(record: Record) -> list[str]:
@@ -76,20 +96,22 @@ def confusions(record: Record) -> list[Piece]:
     )
     errors = _table(counts, classes)
     if len(classes) > MOST_CLASSES:
-        return [Figure(key, "errors by class", errors, caption, record)]
+        return [Figure(key, "Errors by class", errors, caption, record)]
     with Plot(key, f"Confusion matrix of {record.name}: {caption}", size=(3.9, 3.4)) as plot:
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        plot.axes.imshow(shares, cmap="viridis", vmin=0, vmax=1, interpolation="none")
-        names = [str(name)[:10] for name in classes]
-        turned = 90 if max(map(len, names), default=0) > 2 else 0
-        plot.axes.set_xticks(range(len(classes)), names, rotation=turned)
+        names, edges = [str(name)[:10] for name in classes], np.arange(len(classes) + 1) - 0.5
+        plot.axes.set_xticks(range(len(classes)), names, rotation=_turned(names))
         plot.axes.set_yticks(range(len(classes)), names)
-        plot.axes.set(xlabel="named", ylabel="class")
+        plot.axes.set(xlabel="named", ylabel="class", xlim=edges[[0, -1]], ylim=edges[[-1, 0]], aspect="equal")
         plot.axes.grid(visible=False)
+        plot.axes.tick_params(length=0)
         for row, column in zip(*np.nonzero(counts), strict=True):
-            ink = "black" if shares[row, column] > 0.6 else "white"
-            plot.axes.text(column, row, counts[row, column], color=ink, ha="center", va="center", fontsize=7)
-    return [Figure(key, "errors by class", plot.html + errors, caption, record)]
+            colour = line_of(record.number)["color"] if row == column else ALARM
+            # An error in a hundred can be seen, and the number be read on all of a class.
+            paint = {"color": colour, "alpha": 0.1 + 0.4 * shares[row, column], "linewidth": 0}
+            plot.axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **paint))
+            plot.axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=8)
+    return [Figure(key, "Errors by class", plot.html + errors, caption, record)]
 
 
 def _table(counts: np.ndarray, classes: np.ndarray) -> str:
@@ -106,4 +128,4 @@ def _table(counts: np.ndarray, classes: np.ndarray) -> str:
         rows.append(f"<tr><th scope=row>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     titles = ("class", "errors", "images", "most often named")
     head = f"<tr>{''.join(f'<th scope=col>{title}</th>' for title in titles)}</tr>"
-    return f"<details><summary>Error rates</summary><div class=wide><table>{head}{''.join(rows)}</table></div></details>"
+    return f"<details open><summary>Error rates</summary><div class=wide><table>{head}{''.join(rows)}</table></div></details>"

@@ -13,7 +13,7 @@ from jaxclr.report.maps import maps
 from jaxclr.report.matrices import affinities, confusions
 from jaxclr.report.pictures import neighbours, views
 from jaxclr.report.records import Record, read_records
-from jaxclr.report.summary import configuration, figures_table, legend, warnings
+from jaxclr.report.summary import configuration, figures_tables, headlines, legend, warnings
 from jaxclr.training.files import write_atomically, writing
 
 
@@ -41,18 +41,19 @@ def page(records: Sequence[Record]) -> str:
         "Geometry of the embeddings": [*plane(records), *of_each(records, spectra), *of_each(records, cosines)],
         "Affinity matrix of fixed images": of_each(records, affinities),
         "Map of the representations": of_each(records, maps),
-        "Nearest neighbours": of_each(records, neighbours),
-        "Errors by class": of_each(records, confusions),
-        "Views": of_each(records, views),
+        "Neighbours, errors, views": of_each(records, lambda r: [*neighbours(r), *confusions(r), *views(r)]),
     }
     keys = {title: f"section-{number}" for number, title in enumerate(sections, 1)}
     return string.Template(part("page.html")).substitute(
         title=html.escape(", ".join(f"{record.method} ({record.name})" for record in records)),
+        heading=html.escape(", ".join(dict.fromkeys(record.method for record in records))),
+        runs=len(records),
         style=part("page.css"),
         script=part("page.js"),
         warnings=warnings(records),
         legend=legend(records),
-        figures=figures_table(records),
+        headlines=headlines(records),
+        figures=figures_tables(records),
         links="".join(f'<a href="#{keys[title]}">{title}</a>' for title in sections),
         sections="".join(_section(keys[title], title, pieces) for title, pieces in sections.items()),
         configuration=configuration(records),

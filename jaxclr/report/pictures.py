@@ -36,7 +36,7 @@ def neighbours(record: Record) -> list[Piece]:
     if record.labelled:
         caption += f" {wrong} of {nearest.size} are of another class: framed with dashes."
     body = f'<ol class="pictures">{"".join(rows)}</ol>'
-    return [Figure(f"neighbours-{record.number}", f"nearest neighbours of {len(chosen)} queries", body, caption, record)]
+    return [Figure(f"neighbours-{record.number}", f"Nearest neighbours of {len(chosen)} queries", body, caption, record)]
 
 
 def views(record: Record) -> list[Piece]:
@@ -54,7 +54,7 @@ def views(record: Record) -> list[Piece]:
         rows.append(f"<li>{''.join(cells)}</li>")
     body = f'<ol class="pictures">{"".join(rows)}</ol>'
     caption = "The image first, then its views of one step."
-    return [Figure(f"views-{record.number}", "views that it was shown", body, caption, record)]
+    return [Figure(f"views-{record.number}", "Views that it was shown", body, caption, record)]
 
 
 def _of_class(record: Record, labels: str, index: int) -> str:

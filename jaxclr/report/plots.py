@@ -13,15 +13,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 # Colours that stand for the page's: CSS decides what they are.
-INK, GRID = "#0000e0", "#0000e1"
+INK, GRID, ALARM, CARD = "#0000e0", "#0000e1", "#0000e2", "#0000e3"
 _RUN = "#0000f{}"
 RUNS = 8  # colours; the next run has the first one again, with other dashes
 _DASHES = ("-", "--", "-.", ":")
 
 _STYLE = {
     "svg.fonttype": "none",
-    "font.size": 9,
-    "axes.titlesize": 9,
+    "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
@@ -33,10 +32,11 @@ _STYLE = {
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
-    "lines.linewidth": 1.4,
+    "lines.linewidth": 1.5,
     "axes.facecolor": "none",
-    "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.edgecolor": "none",
+    "legend.facecolor": CARD,
+    "legend.fontsize": 9,
 }
 
 
@@ -103,6 +103,8 @@ def _inline(svg: str, alt: str) -> str:
     opening = svg[: svg.index(">") + 1]
     box = re.search(r'viewBox="[^"]*"', opening).group()
     svg = f'<svg {box} role="img" aria-label="{html.escape(alt, quote=True)}">' + svg[len(opening) :]
-    svg = svg.replace("xlink:href", "href").replace(INK, "currentColor").replace(GRID, "var(--grid)")
+    svg = svg.replace("xlink:href", "href")
+    for colour, name in ((INK, "ink"), (GRID, "grid"), (ALARM, "alarm"), (CARD, "card")):
+        svg = svg.replace(colour, f"var(--{name})")
     svg = re.sub(r"#0000f(\d)", r"var(--run\1)", svg)
     return re.sub(r"\n\s*", "\n", svg)

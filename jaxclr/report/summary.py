@@ -4,10 +4,23 @@ import html
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxclr.report.figures import swatch
 from jaxclr.report.records import Record
+
+MOST_HEADLINES = 5
+_HEADLINES = (
+    *("linear, all labels", "linear, 5 labels a class", "kNN 20", "effective rank, centred", "total variance"),
+    *("alignment", "uniformity", "RankMe, uncentred"),
+)
+
+
+class Told(NamedTuple):
+    """A figure in words, and what to know of it beside."""
+
+    text: str
+    note: str = ""
 
 
 def warnings(records: Sequence[Record]) -> str:
@@ -35,21 +48,48 @@ def legend(records: Sequence[Record]) -> str:
     )
 
 
-def figures_table(records: Sequence[Record]) -> str:
-    """A column for every run: what it is, and the figures that matter."""
-    rows: dict[str, list[str]] = {}
-    for record in records:
-        for name, text in {**_what(record), **_accuracies(record), **_signs(record)}.items():
-            column = rows.setdefault(name, [])
-            column += [""] * (record.number - 1 - len(column)) + [text]
-    head = "".join(f"<th scope=col>{swatch(r.number)} {html.escape(r.name)}</th>" for r in records)
-    body = "".join(
-        f"<tr><th scope=row>{html.escape(name)}</th>"
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells + [""] * (len(records) - len(cells)))
-        + "</tr>"
-        for name, cells in rows.items()
+def headlines(records: Sequence[Record]) -> str:
+    """The few figures that matter most, large, of all runs."""
+    all_of = [_figures(record) for record in records]
+    names = [name for name in _HEADLINES if any(name in figures for figures in all_of)][:MOST_HEADLINES]
+    return "".join(
+        f"<div><dt>{html.escape(name)}</dt>"
+        + "".join(_headline(r, figures[name]) for r, figures in zip(records, all_of, strict=True) if name in figures)
+        + "</div>"
+        for name in names
     )
-    return f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _headline(record: Record, figure: Told) -> str:
+    name = f'<span class="said">{html.escape(record.name)}: </span>'
+    told = f"<b>{swatch(record.number)} {name}{html.escape(figure.text)}</b>{_note(figure)}"
+    return f'<dd class="run{record.number}">{told}</dd>'
+
+
+def figures_tables(records: Sequence[Record]) -> str:
+    """Tables with a column for every run: what it is, and what came of it."""
+    columns = {title: [figures(record) for record in records] for title, figures in _GROUPS.items()}
+    return "".join(_table(title, records, some) for title, some in columns.items())
+
+
+def _table(title: str, records: Sequence[Record], columns: Sequence[Mapping[str, Told]]) -> str:
+    """A figure a row; nothing if no run has any."""
+    names = dict.fromkeys(name for column in columns for name in column)
+    if not names:
+        return ""
+    runs = "".join(f"<th scope=col>{swatch(r.number)} {html.escape(r.name)}</th>" for r in records)
+    head = f"<thead><tr><td></td>{runs}</tr></thead>" if len(records) > 1 else ""
+    cell = lambda figure: f"<td>{html.escape(figure.text)}{_note(figure)}</td>"
+    cells = lambda name: "".join(cell(column.get(name, Told(""))) for column in columns)
+    rows = "".join(f"<tr><th scope=row>{html.escape(name)}</th>{cells(name)}</tr>" for name in names)
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{title}">'
+        f"<table><caption>{title}</caption>{head}<tbody>{rows}</tbody></table></div>\n"
+    )
+
+
+def _note(figure: Told) -> str:
+    return f" <small>{html.escape(figure.note)}</small>" if figure.note else ""
 
 
 def configuration(records: Sequence[Record]) -> str:
@@ -74,38 +114,49 @@ def configuration(records: Sequence[Record]) -> str:
     return "".join(parts)
 
 
-def _what(record: Record) -> dict[str, str]:
+def _what(record: Record) -> dict[str, Told]:
     config = record.config
     images = record.evaluation.get("train_images")
-    return {
+    told = {
         "method": record.method,
         "encoder": config["encoder"]["type"],
         "data": config["data"]["source"] + (f", {images} images" if images else ""),
-        "length": f"{config['epochs']} epochs of batches of {config['batch_size']}, {record.last_step} steps taken",
+        "length": f"{config['epochs']} epochs, {record.last_step} steps of {config['batch_size']} images",
         "seed": str(config["seed"]),
     }
+    return {name: Told(text) for name, text in told.items()}
 
 
-def _accuracies(record: Record) -> dict[str, str]:
-    """Of the trained encoder, with what the best untrained feature reaches in brackets."""
+def _accuracies(record: Record) -> dict[str, Told]:
+    """Of the trained encoder; what raw pixels and the untrained encoder reach is noted."""
     features = dict(record.evaluation.get("features", {}))
     trained = features.pop("trained", {})
     figures = {}
     for name, value in trained.items():
-        text = f"{100 * value['mean']:.1f} %"
-        spread = value.get("std")
-        text += f" ± {100 * spread:.1f}" if spread is not None and math.isfinite(spread) else ""
-        others = [f"{feature} {100 * of[name]['mean']:.1f}" for feature, of in features.items() if name in of]
         kind = name if name.startswith("kNN") else f"linear, {'all labels' if name == 'all' else name + ' a class'}"
-        figures[kind] = text + (f" ({', '.join(others)})" if others else "")
+        others = [f"{feature} {100 * of[name]['mean']:.1f}" for feature, of in features.items() if name in of]
+        figures[kind] = Told(_number(value["mean"], value.get("std", math.nan), percent=True), ", ".join(others))
     if not trained and (accuracy := record.last("knn_20")) is not None:
-        figures["kNN 20"] = f"{100 * accuracy:.1f} %"
+        figures["kNN 20"] = Told(_number(accuracy, percent=True), "on the way")
     return figures
 
 
-def _signs(record: Record) -> dict[str, str]:
+def _protocols(record: Record) -> dict[str, Told]:
+    """What `jaxclr evaluate --protocol` found; repetitions, and a step that is not the last one, are noted."""
+    figures = {}
+    for name, found in record.evaluation.get("protocols", {}).items():
+        for figure, value in found["figures"].items():
+            draws = len(value["values"])
+            notes = [f"{draws} draws"] * (draws > 1) + [f"step {found['step']}"] * (found["step"] != record.last_step)
+            std = value["std"] if draws > 1 else math.nan
+            kind = name if len(found["figures"]) == 1 else f"{name}, {figure}"
+            figures[kind] = Told(_number(value["mean"], std, percent=found["percent"]), ", ".join(notes))
+    return figures
+
+
+def _signs(record: Record) -> dict[str, Told]:
     named = {
-        "loss": "last loss",
+        "loss": "loss",
         "effective_rank": "effective rank, centred",
         "rank_me": "RankMe, uncentred",
         "total_variance": "total variance",
@@ -114,10 +165,25 @@ def _signs(record: Record) -> dict[str, str]:
         "images_per_second": "images per second",
     }
     found = {title: record.last(name) for name, title in named.items()}
-    signs = {title: f"{value:.4g}" for title, value in found.items() if value is not None}
+    signs = {title: Told(f"{value:.4g}") for title, value in found.items() if value is not None}
     if width := record.last("spectrum"):
-        signs["effective rank, centred"] += f" of {len(width)}"
+        title = named["effective_rank"]
+        signs[title] = signs[title]._replace(note=f"of {len(width)}")
     return signs
+
+
+def _figures(record: Record) -> dict[str, Told]:
+    return {**_accuracies(record), **_signs(record)}
+
+
+def _number(mean: float, std: float = math.nan, *, percent: bool) -> str:
+    """A figure, and its deviation unless that is NaN."""
+    told = (lambda value: f"{100 * value:.1f}") if percent else (lambda value: f"{value:.3f}")
+    words = told(mean) + (f" ± {told(std)}" if math.isfinite(std) else "") + " %" * percent
+    return words.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+_GROUPS = {"Run": _what, "Accuracy": _accuracies, "By protocol": _protocols, "Last measured in training": _signs}
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

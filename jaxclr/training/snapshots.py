@@ -2,8 +2,8 @@
 
 import functools
 import io
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,10 @@ from jaxclr.affinity import unit_rows
 from jaxclr.data import Split, Stream
 from jaxclr.training.files import write_atomically, writing
 from jaxclr.training.run import Run
+from jaxclr.training.scanned import represent_images
 from jaxclr.training.session import Session
 from jaxclr.training.state import State
-from jaxclr.training.views import plain_view, take_views
+from jaxclr.training.views import take_views
 
 Array = jax.Array
 
@@ -41,13 +42,14 @@ class Snapshots:
     """Writes snapshots/images.npz once, and snapshots/STEP.npz at the start, in the middle and at the end.
 
     images.npz: thumbnails of gallery and queries, uint8 [n, h, w, C], their labels, the names of the classes, and the views
-    of a few queries, view_0, view_1, ... STEP.npz: unit representations of gallery and queries without augmentation, and
-    unit embeddings of two views of the first queries, `rows` and `columns`; norms by running statistics, float16.
+    of a few queries, view_0, view_1, ... STEP.npz, float16: unit representations of gallery and queries without
+    augmentation, norms by running statistics; and unit embeddings of two views of the first queries, `rows` and `columns`,
+    norms by these queries' statistics, as in training: of an untrained encoder running ones make all images alike.
     """
 
     def __init__(self, session: Session, run: Run):
         self._session, self._run = session, run
-        self._embed = compile_embed(session)
+        self._represent, self._embed_pair = compile_represent(session), compile_embed_pair(session)
 
     def due(self, step: int) -> bool:
         return self._session.config.observe_every > 0 and step in (0, self._session.steps // 2, self._session.steps)
@@ -58,15 +60,13 @@ class Snapshots:
         # On one device: rows need not divide.
         variables = jax.device_put(jax.device_get(variables), jax.local_devices()[0])
         images = self._images
-        gallery = [self._embed(variables, chunk)[0] for chunk in _chunks(images.gallery)]
-        queries = [self._embed(variables, chunk) for chunk in _chunks(images.queries)]
-        represented, *paired = (np.concatenate(parts) for parts in zip(*queries, strict=True))
-        rows, columns = (part[: min(PAIRED, len(images.queries))] for part in paired)
+        represent = lambda some: np.concatenate([self._represent(variables, chunk) for chunk in _chunks(some)])[: len(some)]
+        rows, columns = self._embed_pair(variables, images.queries[:PAIRED])
         arrays = {
-            "gallery": np.concatenate(gallery)[: len(images.gallery)],
-            "queries": represented[: len(images.queries)],
-            "rows": rows,
-            "columns": columns,
+            "gallery": represent(images.gallery),
+            "queries": represent(images.queries),
+            "rows": np.asarray(rows),
+            "columns": np.asarray(columns),
         }
         with writing(self._run.folder):
             self._run.snapshots.mkdir(exist_ok=True)
@@ -98,19 +98,28 @@ class Snapshots:
         }
 
 
-def compile_embed(session: Session):
-    """Unit representations without augmentation and unit embeddings of two views, [b, F], [b, D], [b, D], float16."""
+def compile_represent(session: Session) -> Callable[[Any, np.ndarray], Array]:
+    """Unit representations without augmentation, [b, F], of variables and images."""
     recipe = session.recipe
-    network = recipe.network.clone(predictor=None)
+    return jax.jit(lambda variables, images: _half(represent_images(variables, images, recipe=recipe)))
+
+
+def compile_embed_pair(session: Session) -> Callable[[Any, np.ndarray], tuple[Array, ...]]:
+    """Unit embeddings of two views, [b, D] each, of variables and images."""
+    recipe = session.recipe
+    network = recipe.method.network(session.config.encoder, None).clone(predictor=None)
 
     @jax.jit
-    def embed(variables, images: Array) -> tuple[Array, Array, Array]:
-        plain = network.apply(variables, plain_view(images, recipe), train=False).representation
+    def embed_pair(variables: Any, images: Array) -> tuple[Array, ...]:
         views = take_views(jnp.int32(0), images, jnp.arange(len(images)), recipe=recipe)
-        pair = (network.apply(variables, view, train=False).embedding for view in (views * 2)[:2])
-        return tuple(unit_rows(z.astype(jnp.float32)).astype(jnp.float16) for z in (plain, *pair))
+        embed = lambda view: network.apply(variables, view, train=True, mutable=["batch_stats"])[0].embedding
+        return tuple(_half(embed(view)) for view in (views * 2)[:2])
 
-    return embed
+    return embed_pair
+
+
+def _half(rows: Array) -> Array:
+    return unit_rows(rows.astype(jnp.float32)).astype(jnp.float16)
 
 
 def fixed_images(session: Session) -> Fixed:

@@ -18,6 +18,7 @@ from jaxclr.evaluation import (
     total_variance,
     uniformity,
 )
+from jaxclr.evaluation.collapse import collapse_warning
 
 OF_FEATURES = (
     collapse_auc,
@@ -28,6 +29,22 @@ OF_FEATURES = (
     total_variance,
     uniformity,
 )
+
+
+@pytest.mark.parametrize(
+    "effective_rank, total_variance, width, said",
+    [
+        (30.0, 0.04, 64, "contracting to a point: total variance of their unit rows 0.04"),
+        (3.9, 0.9, 64, "use few directions: effective rank of their centred covariance 3.9 of at most 64, bound 4"),
+        (1.2, 0.9, 12, "bound 1.5"),
+        (1.05, 0.9, 4, "bound 1.1"),
+        (4.1, 0.06, 64, None),
+        (1.6, 0.9, 12, None),
+    ],
+)
+def test_collapse_is_called_by_its_name(effective_rank, total_variance, width, said):
+    found = collapse_warning(effective_rank=effective_rank, total_variance=total_variance, width=width)
+    assert found is None if said is None else said in found and "What usually helps" in found
 
 
 def _unit(z):

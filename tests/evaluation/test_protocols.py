@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from jaxclr.evaluation.protocols import (
     Semi,
     Subject,
 )
+from jaxclr.evaluation.protocols import clusters, tuning
 from jaxclr.evaluation.protocols.base import moments
 from jaxclr.evaluation.protocols.clusters import agreement
 from jaxclr.evaluation.protocols.fewshot import decompose, scores
@@ -144,6 +146,20 @@ def test_test_labels_choose_no_learning_rate(digits):
     assert probe(train, other, settings, classes=10, seed=1)[1] == chosen
 
 
+def test_no_learning_rate_is_chosen_on_rows_that_it_was_trained_on():
+    """Rows that have nothing in common: what is learned of them by heart says nothing of others."""
+    features = Features(np.eye(64, dtype=np.float32), np.arange(64, dtype=np.int32) % 4)
+    _, chosen = probe(features, features, Linear(learning_rates=(1e-6, 1.0)), classes=4, seed=0)
+    assert chosen == {"learning rate": 1e-6}
+
+
+def test_the_ridge_of_a_linear_classifier_is_scikit_learns(digits):
+    train_x, train_y, test_x, test_y = scaled(digits)
+    accuracy = lambda l2: probe(*digits.features, Linear(learning_rates=(0.1,), l2=l2), classes=10, seed=0)[0]
+    oracle = LogisticRegression(C=1e-4, max_iter=1000).fit(train_x, train_y).score(test_x, test_y)
+    assert accuracy(1e4) == pytest.approx(oracle, abs=0.01) and accuracy(0.0) > oracle + 0.02
+
+
 def test_ridge_equals_scikit_learn(digits):
     train_x, train_y, test_x, _ = scaled(digits)
     for rows in (np.arange(30), np.arange(200)):
@@ -160,6 +176,14 @@ def test_few_shots_are_drawn_per_class_and_repeat(digits):
     assert np.mean(found.figures["5 labels"]) > np.mean(found.figures["1 label"]) > 0.4
     assert found == protocol.run(digits, 0) and found != protocol.run(digits, 1)
     assert found.chosen["5 labels"]["ridge"] in (1.0, 10.0)
+
+
+def test_test_labels_choose_no_ridge(digits):
+    protocol = FewShot(per_class=(5,), draws=2, strengths=(10.0, 1e30))
+    wrong = Features(digits.features[1].values, (digits.features[1].labels + 1) % 10)
+    other = types.SimpleNamespace(features=(digits.features[0], wrong), classes=digits.classes)
+    for subject in (digits, other):
+        assert protocol.run(subject, 0).chosen == {"5 labels": {"ridge": 10.0}}
 
 
 def test_agreement_equals_scikit_learn_and_knows_no_names():
@@ -181,6 +205,14 @@ def test_clusters_of_digits_are_as_good_as_scikit_learns(digits):
     oracle = KMeans(10, n_init=4, random_state=0).fit(train)
     expected = agreement(digits.features[1].labels, oracle.predict(test))
     assert found["NMI"][0] == pytest.approx(expected["NMI"][0], abs=0.05)
+
+
+def test_the_tightest_clusters_are_taken(digits, monkeypatch):
+    train, test = digits.features
+    means = jnp.stack([train.values[train.labels == label].mean(axis=0) for label in range(10)])
+    tries = iter([(jnp.float32(3), means[:1]), (jnp.float32(1), means), (jnp.float32(2), means[:1])])
+    monkeypatch.setattr(clusters, "_fit", lambda *_: next(tries))
+    assert ClusterAgreement(restarts=3).run(digits, 0).figures["NMI"][0] > 0.5
 
 
 def test_shares_and_held_out_rows_keep_every_class():
@@ -206,6 +238,24 @@ def test_fine_tuning_learns_and_chooses_on_labelled_images(dataset):
     assert 0.15 < found.figures["5% of labels"][0] < accuracy
     with pytest.raises(UserError, match="diverged at a learning rate of 1e"):
         tune(subject, rows, labels[rows], dataclasses.replace(settings, learning_rates=(1e30,)), seed=0)
+
+
+def test_fine_tuning_is_judged_on_what_it_has_not_seen(dataset, monkeypatch):
+    subject = subject_of(dataset.train, dataset.test)
+    rows, labels = np.arange(10, 110), dataset.train.labels[10:110]
+    judged = []
+
+    def accuracy(subject, tuned, split, some):
+        judged.append((split, some, tuned))
+        return {0.1: 0.2, 0.2: 0.9, 0.3: 0.5}[tuned["rate"]]
+
+    monkeypatch.setattr(tuning, "_train", lambda subject, rows, *, rate, **_: {"rate": rate, "rows": rows})
+    monkeypatch.setattr(tuning, "_accuracy", accuracy)
+    assert tune(subject, rows, labels, FineTune(learning_rates=(0.1, 0.2, 0.3)), seed=0) == (0.9, {"learning rate": 0.2})
+    *tried, (split, some, tuned) = judged
+    assert split is subject.test and some is None and tuned["rows"].tolist() == rows.tolist()
+    for split, some, tuned in tried:
+        assert split is subject.train and sorted([*some, *tuned["rows"]]) == rows.tolist()
 
 
 def test_arc_tells_a_network_that_knows_images_from_one_that_does_not(dataset):

@@ -5,12 +5,14 @@ import json
 import os
 import pathlib
 
+import numpy as np
 import pytest
 import rich.console
 from distributed import mesh
 from tiny import tiny_config
 
 from jaxclr import training
+from jaxclr.data import Data, load
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments" / "benchmarks"
 
@@ -81,6 +83,22 @@ def test_neighbours_are_those_of_scikit_learn(benchmark):
     record = knn.measure(knn.Options(train=2000, test=100, width=16))
     assert record["agreement"] > 0.98 and record["mib_above_features"] >= 0
     assert "20 neighbours of 100 rows among 2,000, D = 16" in told(knn.tables(record))
+
+
+@pytest.mark.full
+def test_a_linear_classifier_is_as_good_as_scikit_learns(benchmark, tmp_path):
+    linear, digits = benchmark("linear"), load(Data())
+    splits = {"train": digits.train, "test": digits.test}
+    np.savez(
+        tmp_path / "features.npz",
+        embeddings=np.concatenate([split.images.reshape(-1, 64) / 255 for split in splits.values()]),
+        labels=np.concatenate([split.labels for split in splits.values()]),
+        splits=np.repeat(list(splits), [split.size for split in splits.values()]),
+    )
+    record = linear.measure(linear.Options(tmp_path / "features.npz", seeds=2))
+    assert len(record["ours"]) == 2 and record["theirs"] > 0.9
+    assert np.mean(record["ours"]) == pytest.approx(record["theirs"], abs=0.01)
+    assert "1,437 training and 360 test rows, D = 64" in told(linear.tables(record))
 
 
 TINY_DEVICE = {"sides": (16,), "batches": (1,), "channels": 4, "mebibytes": 1, "times": 2}

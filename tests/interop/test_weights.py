@@ -234,11 +234,13 @@ def test_import_export_embed(tmp_path, capsys, monkeypatch):
     back = safetensors.numpy.load_file("out.safetensors")
     assert set(back) == set(arrays)
     assert all(np.array_equal(back[name], arrays[name]) for name in arrays)
+    cli.main(["import", "out.safetensors", "--encoder", "resnet18", "--out", "again", "--image-size", "8"])
 
     images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), np.uint8)
     np.savez("images.npz", images=images, labels=np.arange(30) % 3)
     cli.main(["embed", "run", "npz:images.npz", "--out", "out.npz"])
     loaded = jaxclr.load("run")
+    np.testing.assert_array_equal(jaxclr.load("again").encode(images), loaded.encode(images))
     mean, std = (np.array(value, np.float32) for value in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     np.testing.assert_allclose(loaded.preprocess(images), (images / 255 - mean) / std, rtol=1e-5, atol=1e-5)
     with np.load("out.npz") as file:

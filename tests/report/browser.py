@@ -26,20 +26,24 @@ addEventListener("load", () => {
   const button = document.querySelector(".legend button");
   const flat = [...document.querySelectorAll("figure")].filter(f => f.getBoundingClientRect().height < 60).map(f => f.id);
   const broken = [...document.images].filter(i => !i.hidden && !i.naturalWidth).length;
-  const wide = document.documentElement.scrollWidth - innerWidth;
+  const wide = document.documentElement.scrollWidth - innerWidth, high = document.documentElement.scrollHeight;
   const said = svg.parentElement.querySelector(".shown");
   svg.querySelector(".points use").dispatchEvent(new PointerEvent("pointerenter"));
   const hovered = !lens.hidden && said.textContent;
-  svg.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
-  svg.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft"}));
-  const moved = said.textContent;
-  svg.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape"}));
+  const press = key => svg.dispatchEvent(new KeyboardEvent("keydown", {key})) && said.textContent;
+  const moved = ["ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp"].some(key => press(key) !== hovered);
+  press("Escape");
   const closed = lens.hidden;
   button.click();
   const hidden = [...document.querySelectorAll("main .run1")].every(part => getComputedStyle(part).display === "none");
   button.click();
-  parent.postMessage({flat, broken, wide, hovered, moved, closed, hidden}, "*");
+  parent.postMessage({flat, broken, wide, high, hovered, moved, closed, hidden}, "*");
 });
+"""
+
+FRAME = """<!DOCTYPE html><link rel="icon" href="data:,"><body style="margin: 0">
+<iframe src="{page}" style="border: 0" width="{width}" height="{height}"></iframe>
+<script>onmessage = event => document.body.dataset.found = JSON.stringify(event.data)</script>
 """
 
 
@@ -61,20 +65,17 @@ def check(report: pathlib.Path, out: pathlib.Path) -> None:
     checked.write_text(report.read_text().replace("</body>", f"<script>{CHECKS}</script></body>"))
     for width in (1280, 400):
         frame = out / f"frame-{width}.html"
-        frame.write_text(
-            '<!DOCTYPE html><link rel=icon href="data:,"><body style="margin:0">'
-            f'<iframe src="checked.html" style="border:0" width={width} height=7000></iframe>'
-            '<script>onmessage = event => document.body.dataset.found = JSON.stringify(event.data)</script>'
-        )
+        frame.write_text(FRAME.format(page="checked.html", width=width, height=900))
         dom, console = browse(frame, "--dump-dom")
         found = json.loads(html.unescape(re.search(r'data-found="([^"]*)"', dom).group(1)))
         assert not console, f"console at {width} pixels: {console}"
         assert not found["flat"] and not found["broken"], found
         assert found["wide"] <= 0, f"{found['wide']} pixels too wide for {width}"
         assert found["hovered"] and found["moved"] and found["closed"] and found["hidden"], found
-        frame.write_text(frame.read_text().replace("checked.html", "report.html"))
+        frame.write_text(FRAME.format(page=report.resolve().as_uri(), width=width, height=found["high"]))
         for theme, options in (("light", []), ("dark", ["--blink-settings=preferredColorScheme=0"])):
-            browse(frame, f"--screenshot={out / f'{width}-{theme}.png'}", f"--window-size={max(width, 500)},7000", *options)
+            options += ["--hide-scrollbars", f"--window-size={max(width, 500)},{found['high']}"]
+            browse(frame, f"--screenshot={out / f'{width}-{theme}.png'}", *options)
     browse(report, f"--print-to-pdf={out / 'report.pdf'}", "--no-pdf-header-footer")
     print(f"No error; {size:.2f} MiB. Screenshots at 1280 and 400 pixels, light and dark, and a print are in {out}.")
 

@@ -33,7 +33,19 @@ OF_RUN = (
     *("spectrum", "cosines", "map-pca", "map-tsne", "neighbours", "confusion", "views"),
     *("affinity-{}-0", "affinity-{}-44", "affinity-{}-88"),
 )
-EVALUATION = {"test_images": 360, "features": {"trained": {"5 labels": {"mean": 0.25, "std": 0.125}, "kNN 20": {"mean": 0.5}}}}
+EVALUATION = {
+    "test_images": 360,
+    "features": {
+        "untrained": {"5 labels": {"mean": 0.75, "std": 0.0625}, "kNN 20": {"mean": 0.875}},
+        "trained": {"5 labels": {"mean": 0.25, "std": 0.125}, "kNN 20": {"mean": 0.5}},
+    },
+}
+found = lambda *values: {"mean": np.mean(values), "std": np.std(values, ddof=1) if len(values) > 1 else 0.0, "values": values}
+PROTOCOLS = {
+    "linear": {"step": 88, "percent": True, "figures": {"accuracy": found(0.3, 0.29, 0.31)}},
+    "clusters npz:x": {"step": 44, "percent": True, "figures": {"NMI": found(0.4), "accuracy": found(0.6)}},
+    "arc": {"step": 88, "percent": False, "figures": {"ARC": found(0.98765)}},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +80,8 @@ def run(tmp_path_factory):
     console = rich.console.Console(file=io.StringIO(), width=10_000)
     training.train(session, run, console=console, evaluate=monitor)
     run.write_evaluation(EVALUATION)
+    for name, record in PROTOCOLS.items():
+        run.write_protocol(name, record)
     write_report([run.folder], run.report)
     return run, console.file.getvalue()
 
@@ -79,7 +93,7 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.ids, self.labels, self.words, self.open, self.tags = [], [], "", [], []
+        self.ids, self.labels, self.words, self.open, self.tags, self.rows = [], [], "", [], [], []
         self.feed(text)
         self.close()
         assert not self.open
@@ -92,6 +106,8 @@ class Page(html.parser.HTMLParser):
     def handle_startendtag(self, tag, attributes):
         attributes = dict(attributes)
         self.tags.append((tag, attributes))
+        if tag == "tr":
+            self.rows.append([])
         if "id" in attributes:
             self.ids.append(attributes["id"])
         if tag == "img":
@@ -106,7 +122,10 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
+        data = data.replace("\N{NO-BREAK SPACE}", " ")
         self.words += data
+        if "tr" in self.open and data.strip():
+            self.rows[-1].append(data.strip())
 
 
 def page_of(path):
@@ -151,8 +170,21 @@ def test_every_figure_is_there_and_needs_nothing_else(run):
     names = [f"curve-{name}" for name in CURVES] + ["plane"]
     names += [name.format(1) if "{" in name else f"{name}-1" for name in OF_RUN]
     assert sorted(figures) == sorted(names)
-    assert "25.0 % ± 12.5" in page.words
     assert not any(attributes.get("class") == "missing" for _, attributes in page.tags)
+
+
+def test_what_evaluation_found_is_on_top(run):
+    page = page_of(run[0].report)
+    for row in (
+        ["linear, 5 labels a class", "25.0 ± 12.5 %", "untrained 75.0"],
+        ["kNN 20", "50.0 %", "untrained 87.5"],
+        ["linear", "30.0 ± 1.0 %", "3 draws"],
+        ["clusters npz:x, NMI", "40.0 %", "step 44"],
+        ["clusters npz:x, accuracy", "60.0 %", "step 44"],
+        ["arc", "0.988"],
+    ):
+        assert row in page.rows
+    assert page.words.index("kNN 20") < page.words.index("By protocol") < page.words.index("Curves")
 
 
 def test_runs_side_by_side_with_what_they_have(run, tmp_path, capsys):
@@ -175,6 +207,7 @@ def test_runs_side_by_side_with_what_they_have(run, tmp_path, capsys):
     figures = {a["id"] for tag, a in page.tags if tag == "figure"}
     assert {"map-tsne-1", "neighbours-1", "views-1", "curve-loss"} < figures
     assert "confusion-1" not in figures and "map-pca-2" not in figures
+    assert "By protocol" not in page.words
     buttons = [a["data-run"] for tag, a in page.tags if tag == "button"]
     assert buttons == ["run1", "run2"]
     with pytest.raises(SystemExit):

@@ -1,0 +1,97 @@
+"""The linear protocol against scikit-learn's logistic regression, on the features of any run.
+
+    jaxclr embed RUN --out FEATURES.npz
+    python experiments/benchmarks/linear.py FEATURES.npz [--seeds 3] [--out FILE.json]
+
+Both minimise the same sum of losses and ridge on the same standardised features: scikit-learn's by L-BFGS to its end,
+ours by SGD, with a learning rate that held-out training images choose. Seconds include compilation.
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.table
+import tyro
+from measure import machine, machine_table, number, verdict
+from sklearn.linear_model import LogisticRegression
+
+from jaxclr.evaluation.protocols import Features, Linear
+from jaxclr.evaluation.protocols.base import moments
+from jaxclr.evaluation.protocols.linear import probe
+
+POINTS_BAR = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The linear protocol against scikit-learn's logistic regression."""
+
+    features: tyro.conf.Positional[pathlib.Path]
+    """Embeddings of a run's training and test images, by `jaxclr embed`."""
+
+    seeds: int = 3
+    """Of our held-out images and batches."""
+
+    out: pathlib.Path | None = None
+    """File for the figures, as JSON."""
+
+
+def main(options: Options) -> None:
+    record = measure(options)
+    console = rich.console.Console()
+    for table in tables(record):
+        console.print(table)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(record, indent=2, default=str) + "\n")
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """All figures."""
+    with np.load(options.features) as file:
+        values, labels, splits = file["embeddings"].astype(np.float32), file["labels"], file["splits"]
+    train, test = (Features(values[splits == name], labels[splits == name]) for name in ("train", "test"))
+    settings = Linear()
+
+    start = time.perf_counter()
+    tried = [probe(train, test, settings, classes=labels.max() + 1, seed=seed) for seed in range(options.seeds)]
+    ours = (time.perf_counter() - start) / options.seeds
+
+    mean, std = moments(train.values)
+    start = time.perf_counter()
+    oracle = LogisticRegression(C=1 / settings.l2, max_iter=10_000).fit((train.values - mean) / std, train.labels)
+    theirs = time.perf_counter() - start
+    return {
+        "machine": machine(),
+        "features": {"train": len(train.labels), "test": len(test.labels), "width": values.shape[1]},
+        "ours": [accuracy for accuracy, _ in tried],
+        "chosen": [chosen for _, chosen in tried],
+        "ours_seconds": ours,
+        "theirs": float(oracle.score((test.values - mean) / std, test.labels)),
+        "theirs_seconds": theirs,
+        "theirs_iterations": int(oracle.n_iter_[0]),
+    }
+
+
+def tables(record: dict[str, Any]) -> list[rich.table.Table]:
+    """The figures for a person to read."""
+    sizes, ours = record["features"], 100 * np.array(record["ours"])
+    theirs = 100 * record["theirs"]
+    apart = abs(ours.mean() - theirs)
+    table = rich.table.Table(f"{sizes['train']:,} training and {sizes['test']:,} test rows, D = {sizes['width']}", "")
+    spread = f" ± {ours.std(ddof=1):.2f}" if len(ours) > 1 else ""
+    table.add_row("accuracy, ours", f"{ours.mean():.2f}{spread} % over {len(ours)} seeds")
+    table.add_row("accuracy, scikit-learn", f"{theirs:.2f} % after {record['theirs_iterations']} iterations")
+    table.add_row("points apart", f"{apart:.2f}; {verdict(apart, most=POINTS_BAR)}")
+    table.add_row("seconds, ours, a seed", number(record["ours_seconds"]))
+    table.add_row("seconds, scikit-learn", number(record["theirs_seconds"]))
+    return [machine_table(record["machine"]), table]
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
