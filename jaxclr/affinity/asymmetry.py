@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxclr.affinity.collectives import AxisName, sum_over
+from jaxclr.affinity.tiles import across, matmul
 
 Array = jax.Array
 
@@ -27,42 +28,36 @@ def asymmetry(rows: Array, columns: Array, *, axis_name: AxisName = None) -> Arr
     Returns:
       The norm for the global batch, the same scalar on every device.
     """
-    return _root(8 * _eighth((rows + columns) / 2, (rows - columns) / 2, axis_name))
+    return _root(_squared(rows, columns, axis_name))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _eighth(total: Array, difference: Array, axis_name: AxisName) -> Array:
-    r""":math:`\langle T^\top T, S^\top S \rangle - \operatorname{tr}[(S^\top T)^2]` for S, T [b, D] of all devices.
-
-    The gradient, :math:`2 (S\, T^\top T - T\, S^\top T)` at S and :math:`2 (T\, S^\top S - S\, T^\top S)` at T, is four products
-    with the Grams; differentiating each Gram on its own would take six.
-    """
-    return _forward(total, difference, axis_name)[0]
+def _squared(rows: Array, columns: Array, axis_name: AxisName) -> Array:
+    """The norm's square, with a gradient of four products; through each Gram on its own it would be six."""
+    return _forward(rows, columns, axis_name)[0]
 
 
-def _forward(total: Array, difference: Array, axis_name: AxisName):
-    totals = _product(total.T, total)
-    differences = _product(difference.T, difference)
-    cross = _product(total.T, difference)
-    grams = sum_over((totals, differences, cross), axis_name)
-    totals, differences, cross = grams
-    value = jnp.sum(differences * totals) - jnp.sum(cross * cross.T)
-    return value, (total, difference, grams)
+def _forward(rows: Array, columns: Array, axis_name: AxisName):
+    half_sum, half_difference = (rows + columns) / 2, (rows - columns) / 2
+    grams = (
+        matmul(across(half_difference), half_difference),
+        matmul(across(half_sum), half_sum),
+        matmul(across(half_sum), half_difference),
+    )
+    difference, total, cross = grams = sum_over(grams, axis_name)
+    squared = 8 * (jnp.sum(difference * total) - jnp.sum(cross * cross.T))
+    return squared, (half_sum, half_difference, grams)
 
 
 def _backward(axis_name: AxisName, saved, gradient: Array) -> tuple[Array, Array]:
-    total, difference, (totals, differences, cross) = saved
-    twice = 2 * sum_over(gradient, axis_name)
-    to_total = _product(total, twice * differences) - _product(difference, twice * cross)
-    to_difference = _product(difference, twice * totals) - _product(total, twice * cross.T)
-    return to_total, to_difference
+    half_sum, half_difference, grams = saved
+    difference, total, cross = (8 * sum_over(gradient, axis_name) * gram for gram in grams)
+    to_rows = matmul(half_sum, difference - cross.T) + matmul(half_difference, total - cross)
+    to_columns = matmul(half_sum, difference + cross.T) - matmul(half_difference, total + cross)
+    return to_rows, to_columns
 
 
-_eighth.defvjp(_forward, _backward)
-
-
-def _product(x: Array, y: Array) -> Array:
-    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+_squared.defvjp(_forward, _backward)
 
 
 def _root(squared: Array) -> Array:

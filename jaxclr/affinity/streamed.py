@@ -1,10 +1,11 @@
 """Statistics of rows over the columns of all devices, streamed, with gradients of their own."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero, custom_vjp_primal_tree_values
 
 from jaxclr.affinity.collectives import AxisName, each_shard, gather_rows, scatter_sum
 from jaxclr.affinity.tiles import (
@@ -15,6 +16,7 @@ from jaxclr.affinity.tiles import (
     finish,
     meet,
     pull,
+    pull_rows,
     weigh,
 )
 
@@ -46,13 +48,28 @@ def meet_all(rows: Side, columns: Side, plan: Plan) -> Running:
 
 
 def _forward(rows: Side, columns: Side, plan: Plan):
+    learned = any(leaf.perturbed for leaf in jax.tree.leaves(columns, is_leaf=_is_input))
+    rows, columns = custom_vjp_primal_tree_values((rows, columns))
     running = meet_all(rows, columns, plan)
-    return finish(running), (rows, columns, running)
+    # What is saved is arrays alone: a tuple or None tells whether somebody wants the columns' gradient.
+    return finish(running), (rows, columns, running, () if learned else None)
+
+
+def _is_input(leaf: Any) -> bool:
+    return isinstance(leaf, CustomVJPPrimal)
 
 
 def _backward(plan: Plan, saved, gradient: Statistics):
-    rows, columns, running = saved
-    weighing = weigh(running, gradient)
+    rows, columns, running, learned = saved
+    zero = lambda leaf: isinstance(leaf, SymbolicZero)
+    filled = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if zero(leaf) else leaf
+    weighing = weigh(running, jax.tree.map(filled, gradient, is_leaf=zero))
+    if learned is None:
+        # Keys of a momentum encoder, a queue: nothing is computed for them, and nothing sent back.
+        visit = lambda to_rows, shard: (to_rows + pull_rows(rows, shard, weighing, plan.tile), shard)
+        nothing = jnp.zeros_like(rows.values)
+        to_rows, _ = each_shard(visit, nothing, columns, plan.axis_name, ring=plan.ring)
+        return Side(to_rows), None
     if plan.ring:
 
         def visit(to_rows, travelling):
@@ -71,4 +88,4 @@ def _backward(plan: Plan, saved, gradient: Statistics):
     return Side(to_rows), Side(to_columns, bias=None if columns.bias is None else to_bias)
 
 
-streamed.defvjp(_forward, _backward)
+streamed.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -197,6 +197,23 @@ def pull(rows: Side, columns: Side, weighing: Weighing, tile: int) -> tuple[Arra
     )
 
 
+def pull_rows(rows: Side, columns: Side, weighing: Weighing, tile: int) -> Array:
+    """The gradient at rows [m, D] alone, where nobody wants that at the columns: two products a tile in place of three."""
+    row_tiles, column_tiles = cut(rows, tile), cut(columns, tile, bias=True)
+
+    def rows_of_a_tile(inputs: tuple[Side, Weighing]) -> Array:
+        row_tile, by_row = inputs
+
+        def columns_of_a_tile(to_rows: Array, column_tile: Side) -> tuple[Array, None]:
+            weights, _ = _weights(row_tile, column_tile, by_row)
+            return to_rows + matmul(weights, column_tile.values), None
+
+        return jax.lax.scan(columns_of_a_tile, jnp.zeros_like(row_tile.values), column_tiles)[0]
+
+    inputs = row_tiles, cut_weighing(weighing, row_tiles)
+    return join(jax.lax.map(rows_of_a_tile, inputs), rows.values.shape[0])
+
+
 def _weights(rows: Side, columns: Side, weighing: Weighing) -> tuple[Array, Array | None]:
     """The gradient [m, n] at a tile of logits, and the softmax's entries where the mean has a gradient."""
     logits = scores(rows, columns)

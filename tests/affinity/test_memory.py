@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from distributed import mesh
 from jax.sharding import PartitionSpec as P
@@ -54,3 +55,24 @@ def test_a_batch_of_a_million_compiles_into_a_gibibyte():
     loss = functools.partial(losses.info_nce, temperature=0.1)
     compiled = jax.jit(loss).lower(rows, rows).compile()
     assert compiled.memory_analysis().temp_size_in_bytes <= 2**30
+
+
+@pytest.mark.parametrize("implementation", ["streamed", "ring"])
+def test_keys_without_gradient_cost_no_product(implementation):
+    """Of four products for value and gradient, one is for the keys."""
+    q, k = jax.random.normal(jax.random.key(0), (2, 300, WIDTH))
+    options = {"temperature": 0.2, "implementation": implementation, "axis_name": "batch"}
+    learned = lambda q, k: losses.info_nce(q, k, **options)
+    stopped = lambda q, k: losses.info_nce(q, jax.lax.stop_gradient(k), **options)
+    found = {}
+    for name, share in (("learned", learned), ("stopped", stopped)):
+        spread = P("batch")
+        gradient = jax.shard_map(
+            jax.grad(share, (0, 1)), mesh=mesh(2), in_specs=spread, out_specs=spread, check_vma=False
+        )
+        compiled = jax.jit(gradient).lower(q, k).compile()
+        found[name] = compiled(q, k), compiled.cost_analysis()["flops"]
+    (gradients, flops), (of_stopped, flops_of_stopped) = found["learned"], found["stopped"]
+    assert flops_of_stopped < 0.85 * flops
+    np.testing.assert_allclose(of_stopped[0], gradients[0], rtol=1e-5, atol=1e-8)
+    assert not np.any(of_stopped[1])
