@@ -4,10 +4,10 @@
 
 Each round starts `jaxclr train` on 320 digits in a process of its own and kills it (SIGKILL) at a random moment: while it
 starts, between steps, while a checkpoint is being written, or while the trained encoder is probed. A run that gets to its
-end is compared with the undisturbed one, bit for bit, by the digests of all leaves of its last checkpoint and by its
-evaluation, and another one begins. A run is lost if it differs or if the command refuses to go on. The last run is left
-to end by itself. A round takes ten seconds or so on one core. With `--processes 2` the command is `jaxclr launch -n 2`, and
-one of its two processes is killed.
+end, its report included, is compared with the undisturbed one, bit for bit, by the digests of all leaves of its last
+checkpoint and by its evaluation, and another one begins. A run is lost if it differs or if the command refuses to go on.
+The last run is left to end by itself. A round takes ten seconds or so on one core. With `--processes 2` the command is
+`jaxclr launch -n 2`, and one of its two processes is killed.
 """
 
 import dataclasses
@@ -118,6 +118,11 @@ class Command:
         return any((self._folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
 
     @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end: its report is what it writes last."""
+        return (self._folder / "report.html").is_file()
+
+    @property
     def newest(self) -> int:
         """Step of the newest checkpoint, 0 without one."""
         names = [path.name for path in (self._folder / "checkpoints").glob("*")]
@@ -209,6 +214,8 @@ def live(
         if process.returncode not in (-signal.SIGKILL, 128 + signal.SIGKILL):  # the second is `jaxclr launch`'s
             return {"deaths": deaths, "error": error.strip() if process.returncode else None}
         deaths.append({"phase": phase, "newest": command.newest, "writing": command.writing})
+        if command.finished:  # it died on its way out, and the same command would say so
+            return {"deaths": deaths, "error": None}
 
 
 def table(record: Mapping[str, Any]) -> rich.table.Table:

@@ -72,16 +72,27 @@ def test_a_compiled_program_tells_the_same(monkeypatch):
     assert scaling.sent(found, 8) == 7 / 8 * (2 * 2048 + 2 * 256) + 5 * 256
 
 
-# As the TPU's compiler writes them: layouts with tiles, starts that list operands and results.
+# As the TPU's compiler writes them: layouts with tiles, starts that list operands and results, a collective that is in
+# each fusion that it passes.
 TPU = """
 %fused (x: bf16[8,128]) -> bf16[8,128] {
-  %all-gather-start.1 = (f32[64,256]{1,0:T(8,128)}, f32[512,256]{1,0:T(8,128)S(1)}) all-gather-start(%x), channel_id=2, replica_groups=[1,8]<=[8], dimensions={0}
-  %all-gather-done.1 = f32[512,256]{1,0:T(8,128)S(1)} all-gather-done(%all-gather-start.1)
-  %start = (f32[64,256]{1,0:T(8,128)}, f32[64,256]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%x), source_target_pairs={{0,1},{1,0}}
+  %gather.1 = (f32[64,256]{1,0}, f32[512,256]{1,0:T(8,128)S(1)}) all-gather-start(%x), replica_groups=[1,8]<=[8]
+  %all-gather-done.1 = f32[512,256]{1,0:T(8,128)S(1)} all-gather-done(%gather.1)
+  %start = (f32[64,256]{1,0}, f32[64,256]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%x), pairs={{0,1}}
+}
+
+%begun (x: f32[16,128]) -> f32[128,128] {
+  ROOT %all-gather.5 = f32[128,128]{1,0:T(8,128)} all-gather(%x), replica_groups=[1,8]<=[8], attributes={chain_id="1"}
+}
+
+%passed.1 (x: f32[16,128]) -> f32[128,128] {
+  ROOT %all-gather.6 = f32[128,128]{1,0:T(8,128)} all-gather(%x), replica_groups=[1,8]<=[8], attributes={chain_id="1"}
 }
 
 ENTRY %main.26_spmd (param: f32[64,256]) -> f32[] {
-  %all-reduce.3 = (f32[256]{0:T(256)}, bf16[2,64]{1,0:T(2,128)}) all-reduce(%a, %b), channel_id=1, replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
+  %async-collective-start.1 = (f32[128,128]{1,0:T(8,128)}, s32[]{:T(128)}) fusion(%param), kind=kCustom, calls=%begun
+  %fusion.1 = f32[128,128]{1,0:T(8,128)} fusion(%async-collective-start.1), kind=kOutput, calls=%passed.1
+  %all-reduce.3 = (f32[256]{0:T(256)}, bf16[2,64]{1,0:T(2,128)}) all-reduce(%a, %b), replica_groups={{0,1,2,3,4,5,6,7}}
   ROOT %fusion = bf16[8,128]{1,0:T(8,128)} fusion(%a), kind=kLoop, calls=%fused
 }
 """
@@ -91,7 +102,7 @@ def test_a_tpus_program_is_read(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     scaling, lowered = map(importlib.import_module, ("scaling", "lowered"))
     assert scaling.compiled_traffic(TPU) == {
-        "all_gather": lowered.Traffic(1, 512 * 256 * 4),
+        "all_gather": lowered.Traffic(2, 512 * 256 * 4 + 128 * 128 * 4),
         "collective_permute": lowered.Traffic(1, 64 * 256 * 4),
         "all_reduce": lowered.Traffic(1, 256 * 4 + 128 * 2),
     }
@@ -99,15 +110,16 @@ def test_a_tpus_program_is_read(monkeypatch):
 
 def test_the_batch_at_which_links_are_a_tenth(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
-    scaling = importlib.import_module("scaling")
-    # 100 images: 1 TFLOP each; 2 GB of gradients and 0.01 GB for each image.
-    row = {"topology": "v5e:16x16", "chips": 256, "images": 100, "flops": 100e12, "sent": 3e9, "sent_per_image": 0.01e9}
-    row |= {"calls": 1000, **scaling.times({**row, "calls": 1000})}
+    scaling, lowered = map(importlib.import_module, ("scaling", "lowered"))
+    # 100 images: 1 TFLOP each; 2 GB of gradients and 0.01 GB for each image. Across 16 x 16 it is 16 hops.
+    row = {"topology": "v5e:16x16", "images": 100, "flops": 100e12, "sent": 3e9, "sent_per_image": 0.01e9}
+    row["collectives"] = {"all_reduce": lowered.Traffic(1000), "collective_permute": lowered.Traffic(500)}
+    row |= scaling.times(row)
     assert row["compute_seconds"] == 100 / 197 and row["link_seconds"] == 3 / 200
-    assert row["hop_seconds"] == pytest.approx(1000 * 16 * 1e-6)
+    assert row["hop_seconds"] == pytest.approx(0.0165)
     links, compute = 1 / 200, 0.1 / 197  # seconds for a GB, a tenth of those for an image
     assert scaling.batch_at_share(row) == pytest.approx(2 * links / (compute - 0.01 * links))
-    with_hops = (2 * links + 0.016) / (compute - 0.01 * links)
+    with_hops = (2 * links + 0.0165) / (compute - 0.01 * links)
     assert scaling.batch_at_share(row, hops=True) == pytest.approx(with_hops)
     assert scaling.batch_at_share({**row, "compute_seconds": 0.04}) == float("inf")
 
