@@ -94,8 +94,11 @@ class Options:
     short: bool = False
     """The losses alone, on 8 chips."""
 
+    pods: tuple[str, ...] = scaling.TOPOLOGIES
+    """With --scaling: topologies of v5e and v5p."""
+
     scaling: bool = False
-    """Weak scaling alone: what the whole step sends on 8 to 2048 chips; a compilation of the step for each pod."""
+    """Weak scaling alone: what the whole step sends on 8 to 2048 chips; a compilation of ten minutes or so for each pod."""
 
     out: pathlib.Path | None = None
     """Folder for pod.json and pod.png, or scaling.json and scaling.png."""
@@ -128,7 +131,7 @@ def main(options: Options) -> None:
 
 
 def weak_scaling(options: Options, console: rich.console.Console) -> None:
-    rows = scaling.measure(options.experiment, options.batch, options.image_shape, console)
+    rows = scaling.measure(options.experiment, options.pods, options.batch, options.image_shape, console)
     record = {"machine": machine(), "experiment": options.experiment.name, "rows": rows}
     console.print(machine_table(record["machine"]))
     console.print(scaling.table(rows))

@@ -98,19 +98,24 @@ def sent(traffic: Mapping[str, Traffic], chips: int) -> float:
 
 
 def measure(
-    experiment: pathlib.Path, batch: int, shape: tuple[int, int, int], console: rich.console.Console
+    experiment: pathlib.Path,
+    topologies: Sequence[str],
+    batch: int,
+    shape: tuple[int, int, int],
+    console: rich.console.Console,
 ) -> list[dict[str, Any]]:
     """A row for each pod: the whole step, and the batch at which its links take a tenth of its computation.
 
     Args:
       experiment: whose step.
+      topologies: of the pods, of generations in `CHIPS`.
       batch: images of a chip.
       shape: of a source image, H W C.
       console: for a word about each compilation.
     """
     config = load_experiment(experiment)
     rows = []
-    for topology in TOPOLOGIES:
+    for topology in topologies:
         mesh = mesh_of(pod(topology))
         recipe = recipe_of(config, global_batch=batch * mesh.size, channels=shape[-1])
         step, loss = (make(recipe, mesh, batch, shape) for make in (step_program, loss_program))
