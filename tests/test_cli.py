@@ -59,6 +59,7 @@ MISTAKES = {
     "no protocol named 'knnn'. Did you mean 'knn'": ["evaluate", "nowhere", "--protocol", "knnn"],
     "Give the folder of a run first: jaxclr evaluate RUN --protocol linear": ["evaluate", "--protocol", "linear"],
     "nowhere is no run": ["evaluate", "nowhere", "--protocol=knn"],
+    "A protocol judges in one process": ["evaluate", "nowhere", "--protocol=knn", "--distributed.no-auto"],
     "no list named 'method'. Did you mean 'methods'": ["list", "method"],
 }
 

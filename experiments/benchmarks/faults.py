@@ -4,10 +4,10 @@
 
 Each round starts `jaxclr train` on 320 digits in a process of its own and kills it (SIGKILL) at a random moment: while it
 starts, between steps, while a checkpoint is being written, or while the trained encoder is probed. A run that gets to its
-end is compared with the undisturbed one, bit for bit, by the digests of all leaves of its last checkpoint and by its
-evaluation, and another one begins. A run is lost if it differs or if the command refuses to go on. The last run is left
-to end by itself. A round takes ten seconds or so on one core. With `--processes 2` the command is `jaxclr launch -n 2`, and
-one of its two processes is killed.
+end, its report included, is compared with the undisturbed one, bit for bit, by the digests of all leaves of its last
+checkpoint, by its evaluation and by its metrics, and another one begins. A run is lost if it differs or if the command
+refuses to go on. The last run is left to end by itself. A round takes ten seconds or so on one core. With `--processes 2`
+the command is `jaxclr launch -n 2`, and one of its two processes is killed.
 """
 
 import dataclasses
@@ -118,22 +118,27 @@ class Command:
         return any((self._folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
 
     @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end: its report is what it writes last."""
+        return (self._folder / "report.html").is_file()
+
+    @property
     def newest(self) -> int:
         """Step of the newest checkpoint, 0 without one."""
         names = [path.name for path in (self._folder / "checkpoints").glob("*")]
         return max((int(name) for name in names if name.isdecimal()), default=0)
 
-    def result(self) -> Any:
+    def result(self) -> dict[str, Any]:
         """What a finished run has come to: digests of all leaves, evaluation, and the metrics of each step."""
         proof = self._folder / "checkpoints" / str(self.steps) / "proof" / "metadata"
-        evaluation = self._folder / "evaluation.json"
-        metrics = [json.loads(line) for line in _lines(self._folder / "metrics.jsonl")]
         clocked = lambda name: name == "images_per_second" or name.endswith("_seconds")
-        return (
-            json.loads(proof.read_text())["leaves"],
-            json.loads(evaluation.read_text()),
-            [{k: v for k, v in line.items() if not clocked(k)} for line in metrics],
-        )
+        lines = map(json.loads, _lines(self._folder / "metrics.jsonl"))
+        metrics = [{name: value for name, value in line.items() if not clocked(name)} for line in lines]
+        return {
+            "leaves": json.loads(proof.read_text())["leaves"],
+            "evaluation": json.loads((self._folder / "evaluation.json").read_text()),
+            "metrics": [line for line in metrics if len(line) > 1],  # more than the step
+        }
 
 
 def main(options: Options) -> None:
@@ -162,7 +167,9 @@ def measure(options: Options) -> dict[str, Any]:
             command = make(f"run-{len(runs)}")
             phases = PHASES[deaths % len(PHASES) :] + PHASES * options.rounds
             run = live(command, phases[: options.rounds - deaths], lasting, moments)
-            run["same"] = run["error"] is None and command.result() == whole.result()
+            want, got = whole.result(), command.result() if run["error"] is None else {}
+            run["differs"] = [name for name in want if want[name] != got.get(name)]
+            run["same"] = not run["differs"]
             runs.append(run)
             deaths += len(run["deaths"])
     lost = sum(not run["same"] for run in runs)
@@ -209,6 +216,8 @@ def live(
         if process.returncode not in (-signal.SIGKILL, 128 + signal.SIGKILL):  # the second is `jaxclr launch`'s
             return {"deaths": deaths, "error": error.strip() if process.returncode else None}
         deaths.append({"phase": phase, "newest": command.newest, "writing": command.writing})
+        if command.finished:  # it died on its way out, and the same command would say so
+            return {"deaths": deaths, "error": None}
 
 
 def table(record: Mapping[str, Any]) -> rich.table.Table:

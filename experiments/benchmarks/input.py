@@ -113,6 +113,7 @@ def measure_rate(folder: pathlib.Path, sizes: Sizes) -> dict[str, Any]:
     with contextlib.closing(pieces.steps(0, sizes.workers)) as steps:
         next(steps)
         for _ in range(sizes.rounds):
+            rest()
             one = took(lambda: [pieces[part] for part in range(pieces.per_step)])
             # What the workers made in the meantime does not count: a few pieces each.
             for _ in range(-(-6 * cores // pieces.per_step)):
@@ -132,6 +133,15 @@ def took(call: Callable[[], Any]) -> tuple[float, float]:
     start, busy = time.perf_counter(), processor_seconds()
     call()
     return time.perf_counter() - start, processor_seconds() - busy
+
+
+def rest(seconds: float = 0.5) -> None:
+    """Waits until the workers have filled their buffers: until then one core alone would not be alone."""
+    while True:
+        busy = processor_seconds()
+        time.sleep(seconds)
+        if processor_seconds() - busy < 0.1 * seconds:
+            return
 
 
 def processor_seconds() -> float:

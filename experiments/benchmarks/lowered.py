@@ -57,12 +57,17 @@ class Tally:
 
 def need_of(lowered: jax.stages.Lowered) -> Need:
     """Compiles a program and asks the compiler what it needs; a refusal for want of HBM is an answer too."""
+    return compiled_need(lowered)[0]
+
+
+def compiled_need(lowered: jax.stages.Lowered) -> tuple[Need, str]:
+    """The same with the text of the compiled program, which is empty if it was refused."""
     started = time.perf_counter()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         used, limit = refusal(str(error))
-        return Need(False, used, limit, seconds=round(time.perf_counter() - started, 1))
+        return Need(False, used, limit, seconds=round(time.perf_counter() - started, 1)), ""
     seconds = round(time.perf_counter() - started, 1)
     memory = compiled.memory_analysis()
     parts = {
@@ -73,9 +78,23 @@ def need_of(lowered: jax.stages.Lowered) -> Need:
         "code": memory.generated_code_size_in_bytes,
     }
     hbm = sum(parts.values()) - 2 * parts["aliased"]
-    return Need(
-        True, hbm, None, **parts, flops=compiled.cost_analysis()["flops"], seconds=seconds
-    )
+    need = Need(True, hbm, None, **parts, flops=compiled.cost_analysis()["flops"], seconds=seconds)
+    return need, compiled.as_text()
+
+
+def shares(step: Need, loss: Need, loss_flops: int) -> dict[str, Any]:
+    """The loss's shares of the step's HBM and FLOPs, None where the step was refused.
+
+    The compiler counts bodies of loops once, in the loss and in the step: the difference is added to the step's FLOPs.
+    """
+    if step.flops is None or loss.flops is None:
+        return {"flops": None, "hbm_share": None, "flops_share": None}
+    flops = step.flops - loss.flops + max(loss_flops, loss.flops)
+    return {
+        "flops": flops,
+        "hbm_share": loss.hbm / step.hbm,
+        "flops_share": max(loss_flops, loss.flops) / flops,
+    }
 
 
 def refusal(message: str) -> tuple[int | None, int | None]:

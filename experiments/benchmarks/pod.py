@@ -2,6 +2,7 @@
 
     python experiments/benchmarks/pod.py [--topology v5e:16x16] [--batch 128] [--search] [--out DIR]
     python experiments/benchmarks/pod.py --short                  (losses only, on 8 chips: seconds)
+    python experiments/benchmarks/pod.py --scaling [--batch 128] [--out DIR]
 
 libtpu, which brings the TPU's compiler, must be installed (pip install 'jax[tpu]'). Nothing is run and no data is
 loaded: figures are the compiler's own, and none is a time on a TPU. Per chip:
@@ -10,6 +11,7 @@ loaded: figures are the compiler's own, and none is a time on a TPU. Per chip:
   largest global batch that fits the topology.
 - The experiment's whole step: HBM, FLOPs, collectives, and the share that the loss has in each. It takes minutes.
 - With --search, the largest batch of the whole step that fits.
+- With --scaling, and nothing else then, what the whole step sends on 8 to 2048 chips; see scaling.py.
 
 HBM is arguments, temporaries, outputs that reuse no argument, and code. Gathered columns of some MiB lie in the chip's
 VMEM and count for nothing, and near the limit the compiler computes activations again rather than refuse. Collectives
@@ -32,9 +34,10 @@ from typing import Any
 import jax
 import rich.console
 import rich.table
+import scaling
 import tyro
 from jax.sharding import Mesh
-from lowered import Need, Tally, Traffic, need_of, tally
+from lowered import Need, Tally, Traffic, need_of, shares, tally
 from measure import check_plots, figure, machine_table, save, verdict
 from programs import (
     info_nce_program,
@@ -91,14 +94,23 @@ class Options:
     short: bool = False
     """The losses alone, on 8 chips."""
 
+    pods: tuple[str, ...] = scaling.TOPOLOGIES
+    """With --scaling: topologies of v5e and v5p."""
+
+    scaling: bool = False
+    """Weak scaling alone: what the whole step sends on 8 to 2048 chips; a compilation of ten minutes or so for each pod."""
+
     out: pathlib.Path | None = None
-    """Folder for pod.json and pod.png."""
+    """Folder for pod.json and pod.png, or scaling.json and scaling.png."""
 
 
 def main(options: Options) -> None:
     console = rich.console.Console()
     check_plots(options.out)
     prepare_compiler()
+    if options.scaling:
+        weak_scaling(options, console)
+        return
     devices = pod(options.topology)
     record: dict[str, Any] = {"machine": machine(), "topology": options.topology, "width": options.width}
     names = (SMALL_POD,) if options.short else PODS
@@ -116,6 +128,15 @@ def main(options: Options) -> None:
         console.print(table)
     if options.out is not None:
         save(record, plot(record), options.out, "pod")
+
+
+def weak_scaling(options: Options, console: rich.console.Console) -> None:
+    rows = scaling.measure(options.experiment, options.pods, options.batch, options.image_shape, console)
+    record = {"machine": machine(), "experiment": options.experiment.name, "rows": rows}
+    console.print(machine_table(record["machine"]))
+    console.print(scaling.table(rows))
+    if options.out is not None:
+        save(record, scaling.plot(rows), options.out, "scaling")
 
 
 def machine() -> dict[str, str]:
@@ -226,21 +247,6 @@ def step_figures(options: Options, mesh: Mesh, console: rich.console.Console) ->
         "loss_need": of_loss,
         "loss_tally": tally(loss),
         **shares(of_step, of_loss, tally(loss).matmul_flops),
-    }
-
-
-def shares(step: Need, loss: Need, loss_flops: int) -> dict[str, Any]:
-    """The loss's shares of the step's HBM and FLOPs, None where the step was refused.
-
-    The compiler counts bodies of loops once, in the loss and in the step: the difference is added to the step's FLOPs.
-    """
-    if step.flops is None or loss.flops is None:
-        return {"flops": None, "hbm_share": None, "flops_share": None}
-    flops = step.flops - loss.flops + max(loss_flops, loss.flops)
-    return {
-        "flops": flops,
-        "hbm_share": loss.hbm / step.hbm,
-        "flops_share": max(loss_flops, loss.flops) / flops,
     }
 
 

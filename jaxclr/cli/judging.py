@@ -73,6 +73,12 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
 
 
 def _judge(protocol: Protocol, name: str, arguments: list[str], console: rich.console.Console) -> None:
+    if any(argument.startswith("--distributed.") for argument in arguments):
+        # Of each process the same: all of them come here, and can end in order.
+        raise processes.Agreed(
+            f"A protocol judges in one process: give jaxclr evaluate RUN --protocol {name} without `jaxclr launch` and "
+            "without --distributed options. A run of several processes is judged so too."
+        )
     folders = [a for a in arguments[:1] if not a.startswith("-")]
     if not folders and not {"-h", "--help"} & set(arguments):
         raise UserError(f"Give the folder of a run first: jaxclr evaluate RUN --protocol {name}.")

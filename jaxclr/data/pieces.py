@@ -17,6 +17,7 @@ import numpy as np
 from jaxclr.data.crops import Crop, crop_draws, take_crops
 from jaxclr.data.order import epoch_order
 from jaxclr.data.stream import Stream
+from jaxclr.errors import UserError
 
 PIECE_BYTES = 2**22  # of crops: what a worker makes at a time, and holds a few of
 ENDLESS = 2**60
@@ -97,7 +98,7 @@ class Pieces:
           workers: processes; 0: threads of this one; None: as many processes as there are cores.
 
         Raises:
-          UserError: an image is damaged; see `Stream.fetch`.
+          UserError: an image is damaged, see `Stream.fetch`; or a worker died.
         """
         # Imported where they are wanted: they bring much, and data in memory go without.
         import grain
@@ -118,6 +119,15 @@ class Pieces:
         try:
             while True:
                 yield [next(iterator) for _ in range(self.per_step)]
+        except RuntimeError as error:
+            # Grain's words for it; any other error of a worker comes as what it was there.
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise UserError(
+                f"A process that decodes images died ({str(error).partition('.')[0]}): was it killed, or short of "
+                f"memory? There were {workers}; --data.workers sets fewer. The same command goes on from the newest "
+                "checkpoint."
+            ) from error
         finally:
             iterator.close()
 

@@ -123,17 +123,18 @@ def train(
                     jax.block_until_ready(state)
                     with clock.spent_on("snapshot"):
                         processes.first(lambda: snapshots.take(state, done))
-                if save:
-                    jax.block_until_ready(state)
-                    with clock.spent_on("checkpoint"):
-                        blocked = checkpoints.save(state, done)
-                    logs.write(done, {"save_seconds": round(blocked, 4)})
                 if look and evaluate:
                     jax.block_until_ready(state)
                     with clock.spent_on("evaluation"):
                         record = evaluate(session, state)
                     logs.write(done, {"epoch": epoch, **record})
                     logs.say(f"epoch {epoch}  " + "  ".join(f"{k} {v}" for k, v in record.items()))
+                if save:
+                    # After all else that belongs to this step: whoever goes on from here does none of it again.
+                    jax.block_until_ready(state)
+                    with clock.spent_on("checkpoint"):
+                        blocked = checkpoints.save(state, done)
+                    logs.write(done, {"save_seconds": round(blocked, 4)})
                 if stopped:
                     checkpoints.wait()
                     raise Stopped(

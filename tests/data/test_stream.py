@@ -1,5 +1,7 @@
 """Streams: crops on the host against views on a device, pieces as functions of their number, damaged files."""
 
+import multiprocessing
+
 import jax
 import numpy as np
 import pytest
@@ -114,7 +116,7 @@ def test_pieces_are_those_of_any_start_shard_and_thread(folder):
         pieces(folder, shard=2, shards=2)
 
 
-def test_workers_make_what_threads_make(folder, monkeypatch):
+def test_workers_make_what_threads_make_and_one_that_dies_is_told(folder, monkeypatch):
     """Two pieces a step, from the middle of a run; a worker that asked JAX for a device would fail."""
     monkeypatch.setenv("JAX_PLATFORMS", "nowhere")
     large = pieces(folder, crops=(CROPS[0]._replace(size=450),) * 2)
@@ -125,6 +127,10 @@ def test_workers_make_what_threads_make(folder, monkeypatch):
             for want, got in zip(next(threads), next(workers), strict=True):
                 jax.tree.map(np.testing.assert_array_equal, got, want)
         del got  # its memory is shared with a worker
+        multiprocessing.active_children()[0].kill()
+        with pytest.raises(UserError, match="A process that decodes images died .*-9.*There were 2; --data.workers sets fewer"):
+            for _ in range(20):
+                next(workers)  # what it had made comes first
     finally:
         threads.close()
         workers.close()

@@ -17,6 +17,7 @@ from tiny import tiny_config
 from jaxclr import cli, training
 from jaxclr.errors import UserError
 from jaxclr.training import files, logs
+from jaxclr.training.checkpoints import Checkpoints
 from jaxclr.training.signals import SIGNALS, Stopped, StopSignals
 
 CONFIG = tiny_config(batch_size=128, checkpoint_every=1, evaluate_every=1)  # 2 epochs of 11 steps
@@ -36,8 +37,17 @@ def test_a_signal_a_full_disk_and_a_damaged_checkpoint_change_no_bit(tmp_path, m
     want, _ = train(session, whole)
 
     before = [signal.getsignal(number) for number in SIGNALS]
+    saved, save = [], Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda self, state, step: saved.append(step) or save(self, state, step))
+
+    def look(*_):
+        assert saved == []  # a run that goes on from the checkpoint of step 11 does not look again
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"seen": 1}
+
     with pytest.raises(Stopped, match="SIGTERM: stopped after step 12 of 22.*jaxclr resume"):
-        train(session, run, evaluate=lambda *_: os.kill(os.getpid(), signal.SIGTERM) or {})
+        train(session, run, evaluate=look)
+    assert saved == [11, 12] and '"seen": 1' in run.metrics.read_text()
     assert [signal.getsignal(number) for number in SIGNALS] == before
     assert {path.name for path in run.checkpoints.iterdir()} == {"11", "12"}
 
