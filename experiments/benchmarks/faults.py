@@ -173,7 +173,7 @@ def measure(options: Options) -> dict[str, Any]:
             runs.append(run)
             deaths += len(run["deaths"])
     lost = sum(not run["same"] for run in runs)
-    return {"steps": whole.steps, "processes": options.processes, "seconds": lasting, "runs": runs, "lost": lost}
+    return {"steps": whole.steps, "processes": options.processes, "runs": runs, "lost": lost}
 
 
 def time_phases(command: Command) -> dict[str, float]:
@@ -198,9 +198,12 @@ def time_phases(command: Command) -> dict[str, float]:
 
 
 def live(
-    command: Command, phases: Sequence[str], lasting: Mapping[str, float], moments: random.Random
+    command: Command, phases: Sequence[str], lasting: dict[str, float], moments: random.Random
 ) -> dict[str, Any]:
-    """One run to its end: each process dies in the next phase, until one comes to the end or refuses to go on."""
+    """One run to its end: each process dies in the next phase, until one comes to the end or refuses to go on.
+
+    Where a process came to its end before its moment, the moments of that phase come sooner from then on.
+    """
     deaths: list[dict[str, Any]] = []
     while True:
         phase = phases[len(deaths)] if len(deaths) < len(phases) else None
@@ -210,6 +213,7 @@ def live(
                 time.sleep(POLL_SECONDS)
             try:
                 process.wait(moments.uniform(0, lasting[phase]))
+                lasting[phase] *= 0.7
             except subprocess.TimeoutExpired:
                 command.kill(process, moments)
         error = process.communicate()[1]
