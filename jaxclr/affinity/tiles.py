@@ -267,13 +267,14 @@ def across(x: Array) -> Array:
 
 
 def cut(side: Side, tile: int, *, bias: bool = False) -> Side:
-    """The side in equal tiles of at most so many rows: [n, ...] to [count, height, ...].
+    """The side in equal tiles of about so many rows: [n, ...] to [count, height, ...].
 
-    Where they do not come out even the last tile is filled with zeros. With bias, every column has one, and the
-    filling's is -inf, so that it weighs nothing.
+    A little more than one tile stays one: of a single tile the compiler keeps the logits for the gradient. Where rows do not
+    come out even the last tile is filled with zeros. With bias, every column has one, and the filling's is -inf, so that it
+    weighs nothing.
     """
     n = side.values.shape[0]
-    count = -(-n // tile)
+    count = max(1, round(n / tile))
     height = -(-n // count)
     filled = Side(*(None if leaf is None else pad(leaf, count * height) for leaf in side))
     if bias:
