@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxclr.affinity.collectives import AxisName, sum_over
-from jaxclr.affinity.tiles import across, matmul
+from jaxclr.affinity.tiles import matmul
 
 Array = jax.Array
 
@@ -40,9 +40,9 @@ def _squared(rows: Array, columns: Array, axis_name: AxisName) -> Array:
 def _forward(rows: Array, columns: Array, axis_name: AxisName):
     half_sum, half_difference = (rows + columns) / 2, (rows - columns) / 2
     grams = (
-        matmul(across(half_difference), half_difference),
-        matmul(across(half_sum), half_sum),
-        matmul(across(half_sum), half_difference),
+        matmul(half_difference.T, half_difference),
+        matmul(half_sum.T, half_sum),
+        matmul(half_sum.T, half_difference),
     )
     difference, total, cross = grams = sum_over(grams, axis_name)
     squared = 8 * (jnp.sum(difference * total) - jnp.sum(cross * cross.T))
