@@ -24,10 +24,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import rich.console
 import rich.table
 import tyro
-from measure import machine, machine_table, verdict
+from measure import machine, machine_table, tell, verdict
 from sklearn.datasets import load_digits
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -143,11 +142,7 @@ class Command:
 
 def main(options: Options) -> None:
     record = {"machine": machine(), **measure(options)}
-    console = rich.console.Console()
-    console.print(machine_table(record["machine"]))
-    console.print(table(record))
-    if options.out is not None:
-        options.out.write_text(json.dumps(record, indent=2) + "\n")
+    tell(record, [machine_table(record["machine"]), table(record)], options.out)
 
 
 def measure(options: Options) -> dict[str, Any]:

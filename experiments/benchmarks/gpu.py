@@ -18,7 +18,6 @@ Perfetto.
 
 import dataclasses
 import importlib.util
-import json
 import os
 import pathlib
 import tempfile
@@ -33,7 +32,7 @@ import rich.console
 import rich.table
 import rooflines
 import tyro
-from measure import Spread, machine, machine_table, number, run, spread, verdict
+from measure import Spread, machine, machine_table, number, run, spread, tell, verdict
 from rooflines import Program
 from step import milliseconds
 
@@ -114,11 +113,7 @@ def main(options: Options) -> None:
             jax.block_until_ready(call())
             with jax.profiler.trace(str(options.profile)):
                 jax.block_until_ready(call())
-    for table in tables(record):
-        console.print(table)
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(record, indent=2, default=dataclasses.asdict) + "\n")
+    tell(record, tables(record), options.out)
 
 
 def configuration(options: Options, sizes: Sizes, folder: pathlib.Path) -> Config:

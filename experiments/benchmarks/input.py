@@ -13,7 +13,6 @@ Three measurements on JPEGs that are written for them, two random crops of each,
 
 import contextlib
 import dataclasses
-import json
 import multiprocessing
 import os
 import pathlib
@@ -25,10 +24,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import rich.console
 import rich.table
 import tyro
-from measure import machine, machine_table, number, spread, verdict
+from measure import machine, machine_table, number, spread, tell, verdict
 from PIL import Image
 
 from jaxclr.data import Data, Stream, load
@@ -80,12 +78,7 @@ def main(options: Options) -> None:
     if options.workers is not None:
         sizes = dataclasses.replace(sizes, workers=options.workers)
     record = measure(sizes)
-    console = rich.console.Console()
-    for table in tables(record):
-        console.print(table)
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(record, indent=2, default=dataclasses.asdict) + "\n")
+    tell(record, tables(record), options.out)
 
 
 def measure(sizes: Sizes) -> dict[str, Any]:

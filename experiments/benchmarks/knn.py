@@ -8,17 +8,15 @@ compared with scikit-learn's.
 """
 
 import dataclasses
-import json
 import pathlib
 import re
 import time
 from typing import Any
 
 import numpy as np
-import rich.console
 import rich.table
 import tyro
-from measure import machine, machine_table, number, verdict
+from measure import machine, machine_table, number, tell, verdict
 from sklearn.neighbors import KNeighborsClassifier
 
 from jaxclr.evaluation import knn_predict
@@ -54,12 +52,7 @@ class Options:
 
 def main(options: Options) -> None:
     record = measure(options)
-    console = rich.console.Console()
-    for table in tables(record):
-        console.print(table)
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(record, indent=2, default=str) + "\n")
+    tell(record, tables(record), options.out)
 
 
 def measure(options: Options) -> dict[str, Any]:

@@ -28,7 +28,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import rich.console
 import rich.table
 import tyro
 from measure import (
@@ -41,6 +40,7 @@ from measure import (
     number,
     save,
     spread,
+    tell,
     verdict,
 )
 
@@ -109,9 +109,7 @@ SHORT = Sizes(
 def main(options: Options) -> None:
     check_plots(options.out)
     record = measure(SHORT if options.short else Sizes(), options.repeats)
-    console = rich.console.Console()
-    for table in tables(record):
-        console.print(table)
+    tell(record, tables(record))
     if options.out is not None:
         save(record, plot(record), options.out, "loss")
 

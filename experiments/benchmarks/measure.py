@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import rich.console
 import rich.table
 
 RUN_SECONDS = 0.03  # a run repeats calls that are faster than this
@@ -114,10 +115,23 @@ def check_plots(folder: pathlib.Path | None) -> None:
 
 def save(record: Mapping[str, Any], drawn: Any, folder: pathlib.Path, name: str) -> None:
     """Writes the figures as NAME.json and their plot as NAME.png."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, indent=2, default=dataclasses.asdict)
-    (folder / f"{name}.json").write_text(text + "\n")
+    _write(record, folder / f"{name}.json")
     drawn.savefig(folder / f"{name}.png", dpi=150)
+
+
+def tell(record: Mapping[str, Any], tables: Iterable[rich.table.Table], out: pathlib.Path | None = None) -> None:
+    """Prints the tables of a record, and writes the record as JSON if there is a file for it."""
+    console = rich.console.Console()
+    for table in tables:
+        console.print(table)
+    if out is not None:
+        _write(record, out)
+
+
+def _write(record: Mapping[str, Any], path: pathlib.Path) -> None:
+    plain = lambda value: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value.item()  # or NumPy's
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2, default=plain) + "\n")
 
 
 def machine_table(described: Mapping[str, Any]) -> rich.table.Table:

@@ -26,11 +26,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import rich.console
 import rich.table
 import tyro
 from jax.sharding import PartitionSpec as P
-from measure import check_plots, figure, machine, machine_table, mebibytes, number, save, verdict
+from measure import check_plots, figure, machine, machine_table, mebibytes, number, save, tell, verdict
 
 from jaxclr import losses
 
@@ -74,9 +73,7 @@ SHORT = Sizes(rows=(4096, 32768), devices=(1, DEVICES))
 def main(options: Options) -> None:
     check_plots(options.out)
     record = measure(SHORT if options.short else Sizes())
-    console = rich.console.Console()
-    for table in tables(record):
-        console.print(table)
+    tell(record, tables(record))
     if options.out is not None:
         save(record, plot(record), options.out, "memory")
 

@@ -23,7 +23,7 @@ import rich.console
 import rich.table
 import tyro
 from jax.sharding import PartitionSpec as P
-from measure import machine, machine_table
+from measure import machine, machine_table, tell
 
 from jaxclr import training
 from jaxclr.evaluation import effective_rank, total_variance
@@ -60,11 +60,7 @@ def main(options: Options) -> None:
             session = training.open_session(configuration(name, options.steps))
             results[name] = measure(session, pathlib.Path(folder) / "run", options.steps)[1]
     record = {"machine": machine(), "steps": options.steps, "methods": results}
-    console = rich.console.Console()
-    console.print(machine_table(record["machine"]))
-    console.print(table(record))
-    if options.out is not None:
-        options.out.write_text(json.dumps(record, indent=2) + "\n")
+    tell(record, [machine_table(record["machine"]), table(record)], options.out)
 
 
 def configuration(name: str, steps: int) -> Config:

@@ -38,7 +38,7 @@ import scaling
 import tyro
 from jax.sharding import Mesh
 from lowered import Need, Tally, Traffic, need_of, shares, tally
-from measure import check_plots, figure, machine_table, save, verdict
+from measure import check_plots, figure, machine_table, save, tell, verdict
 from programs import (
     info_nce_program,
     loss_program,
@@ -124,8 +124,7 @@ def main(options: Options) -> None:
         record["step"] = step_figures(options, mesh, console)
         if options.search:
             record["search"] = search(options, mesh, record["step"]["need"], console)
-    for table in tables(record):
-        console.print(table)
+    tell(record, tables(record))
     if options.out is not None:
         save(record, plot(record), options.out, "pod")
 
@@ -133,8 +132,7 @@ def main(options: Options) -> None:
 def weak_scaling(options: Options, console: rich.console.Console) -> None:
     rows = scaling.measure(options.experiment, options.pods, options.batch, options.image_shape, console)
     record = {"machine": machine(), "experiment": options.experiment.name, "rows": rows}
-    console.print(machine_table(record["machine"]))
-    console.print(scaling.table(rows))
+    tell(record, [machine_table(record["machine"]), scaling.table(rows)])
     if options.out is not None:
         save(record, scaling.plot(rows), options.out, "scaling")
 

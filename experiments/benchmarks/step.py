@@ -15,7 +15,6 @@ Four measurements, each the median of several repeats with its quartiles:
 
 import dataclasses
 import io
-import json
 import pathlib
 import tempfile
 import time
@@ -30,7 +29,7 @@ import rich.table
 import tyro
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from measure import machine, machine_table, spread, verdict
+from measure import machine, machine_table, spread, tell, verdict
 
 from jaxclr import training
 from jaxclr.affinity.collectives import row_ids
@@ -99,7 +98,6 @@ class Options:
 
 
 def main(options: Options) -> None:
-    console = rich.console.Console()
     with tempfile.TemporaryDirectory() as folder:
         session = training.open_session(configuration(options, pathlib.Path(folder)))
         record = {
@@ -114,10 +112,7 @@ def main(options: Options) -> None:
             "traces": count_traces(session, pathlib.Path(folder) / "run", options.traced_steps),
             "loop": measure_loop(pathlib.Path(folder) / "tiny", repeats=options.loop_repeats),
         }
-    for table in tables(record):
-        console.print(table)
-    if options.out is not None:
-        options.out.write_text(json.dumps(record, indent=2, default=dataclasses.asdict) + "\n")
+    tell(record, tables(record), options.out)
 
 
 def configuration(options: Options, folder: pathlib.Path) -> Config:

@@ -10,7 +10,6 @@ instead of computing it again. A loss that looks at no pairs is the same program
 import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,15 +18,14 @@ from unittest import mock
 
 import jax
 import numpy as np
-import rich.console
 import rich.table
 import tyro
-from measure import machine, machine_table, mebibytes, milliseconds, spread, verdict
+from measure import machine, machine_table, mebibytes, milliseconds, spread, tell, verdict
 
 from jaxclr.affinity import logsumexp, pairs
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests" / "losses"))
-from battery import Entry, entries  # noqa: E402
+from battery import Entry, entries
 
 BAR = 1.2  # as often the time of the dense form
 ALL = 2**40
@@ -57,11 +55,7 @@ def main(options: Options) -> None:
     chosen = [entry for entry in entries() if not options.only or entry.name in options.only]
     results = [result for entry in chosen if (result := compare(entry, options)) is not None]
     record = {"machine": machine(), "rows": options.rows, "width": options.width, "results": results}
-    console = rich.console.Console()
-    console.print(machine_table(record["machine"]))
-    console.print(table(record))
-    if options.out is not None:
-        options.out.write_text(json.dumps(record, indent=2, default=dataclasses.asdict) + "\n")
+    tell(record, [machine_table(record["machine"]), table(record)], options.out)
 
 
 @contextlib.contextmanager

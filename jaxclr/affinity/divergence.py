@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxclr.affinity.collectives import AxisName, batch_size, each_shard
 from jaxclr.affinity.logsumexp import Implementation, choose
 from jaxclr.affinity.streamed import Plan
-from jaxclr.affinity.tiles import TILE, matmul, pad
+from jaxclr.affinity.tiles import TILE, fold, matmul, tiling
 
 Array = jax.Array
 
@@ -160,10 +160,8 @@ def _cut(tree, tile: int):
     """Arrays [2, n, ...] in equal tiles [count, 2, height, ...], filled with zeros at the end."""
 
     def cut(leaf: Array) -> Array:
-        count = -(-leaf.shape[1] // tile)
-        height = -(-leaf.shape[1] // count)
-        rows = pad(jnp.swapaxes(leaf, 0, 1), count * height)
-        return jnp.swapaxes(rows.reshape(count, height, *rows.shape[1:]), 1, 2)
+        rows = fold(jnp.swapaxes(leaf, 0, 1), tiling(leaf.shape[1], tile))
+        return jnp.swapaxes(rows, 1, 2)
 
     return jax.tree.map(cut, tree)
 

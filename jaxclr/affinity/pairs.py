@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxclr.affinity.collectives import AxisName, gather_rows
 from jaxclr.affinity.logsumexp import Ids
-from jaxclr.affinity.tiles import TILE, matmul, pad
+from jaxclr.affinity.tiles import TILE, fold, join, matmul, tiling
 
 Array = jax.Array
 Tree = Any
@@ -222,15 +222,8 @@ def _tiles(
     of_rows, of_columns = exclude or (None, None)
     local = _Tile(columns, jnp.ones(columns.shape[0], bool), of_columns, column_values)
     every = jax.tree.map(lambda leaf: gather_rows(leaf, axis_name), local)
-    return _cut(_Tile(rows, jnp.ones(rows.shape[0], bool), of_rows, row_values), tile), _cut(every, tile)
-
-
-def _cut(whole: _Tile, tile: int) -> _Tile:
-    count = -(-whole.rows.shape[0] // tile)
-    height = -(-whole.rows.shape[0] // count)
-    return jax.tree.map(
-        lambda leaf: pad(leaf, count * height).reshape(count, height, *leaf.shape[1:]), whole
-    )
+    these = _Tile(rows, jnp.ones(rows.shape[0], bool), of_rows, row_values)
+    return tuple(fold(side, tiling(side.rows.shape[0], tile)) for side in (these, every))
 
 
 def _by_rows(
@@ -238,4 +231,4 @@ def _by_rows(
 ) -> Tree:
     """A function of one tile of rows and all of the columns, applied to every tile of rows; the first count results."""
     found = jax.lax.map(lambda row_tile: of_rows(row_tile, column_tiles), row_tiles)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1)[:count], found)
+    return join(found, count)

@@ -20,13 +20,14 @@ from jaxclr.affinity.tiles import (
     across,
     begin,
     cut,
-    cut_running,
     cut_weighing,
     finish,
+    fold,
     join,
     matches,
     matmul,
     observe,
+    pull_tiles,
     scores,
     weigh,
 )
@@ -88,7 +89,7 @@ def _meet_itself(rows: Side, tile: int) -> Running:
         put = lambda leaf, one, other: leaf.at[places[0]].set(one).at[places[1]].set(other)
         return jax.tree.map(put, running, of_upper, of_lower), None
 
-    running = jax.lax.map(diagonal, (tiles, cut_running(nothing, tiles)))
+    running = jax.lax.map(diagonal, (tiles, fold(nothing, tiles.values.shape[:2])))
     running = jax.lax.scan(mirrored, running, _pairs(tiles))[0]
     return join(running, rows.values.shape[0])
 
@@ -96,7 +97,7 @@ def _meet_itself(rows: Side, tile: int) -> Running:
 def _pull_itself(rows: Side, weighing: Weighing, tile: int) -> Array:
     """The gradient at rows [m, D] from the logits of each other."""
     tiles = cut(rows, tile, bias=True)
-    weighings = cut_weighing(weighing, tiles)
+    weighings = cut_weighing(weighing, tiles.values.shape[:2])
 
     def diagonal(inputs: tuple[Side, Weighing]) -> Array:
         own, by_row = inputs
@@ -119,21 +120,10 @@ def _pull_itself(rows: Side, weighing: Weighing, tile: int) -> Array:
 def _pull(rows: Side, columns: Side, of_rows: Weighing, of_columns: Weighing, tile: int) -> Array:
     """What these columns [n] add to the gradient at rows [m, D], where every row is a column too."""
     row_tiles, column_tiles = cut(rows, tile), cut(columns, tile, bias=True)
-    row_weighings = cut_weighing(of_rows, row_tiles)
-    column_weighings = cut_weighing(of_columns, column_tiles)
-
-    def rows_of_a_tile(inputs: tuple[Side, Weighing]) -> Array:
-        row_tile, by_row = inputs
-
-        def columns_of_a_tile(to_rows: Array, inputs: tuple[Side, Weighing]) -> tuple[Array, None]:
-            column_tile, by_column = inputs
-            weights = _weights(row_tile, column_tile, by_row, by_column)
-            return to_rows + matmul(weights, column_tile.values), None
-
-        nothing = jnp.zeros_like(row_tile.values)
-        return jax.lax.scan(columns_of_a_tile, nothing, (column_tiles, column_weighings))[0]
-
-    return join(jax.lax.map(rows_of_a_tile, (row_tiles, row_weighings)), rows.values.shape[0])
+    every_row = row_tiles, cut_weighing(of_rows, row_tiles.values.shape[:2])
+    every_column = column_tiles, cut_weighing(of_columns, column_tiles.values.shape[:2])
+    weights = lambda row, column: _weights(row[0], column[0], row[1], column[1])
+    return pull_tiles(weights, every_row, every_column, rows.values.shape[0])
 
 
 def _weights(rows: Side, columns: Side, of_rows: Weighing, of_columns: Weighing) -> Array:

@@ -4,6 +4,7 @@ No array of rows x columns exists beyond one tile. Forward, a running maximum an
 are computed again from these.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -134,7 +135,7 @@ def meet(running: Running, rows: Side, columns: Side, tile: int) -> Running:
 
         return jax.lax.scan(columns_of_a_tile, before, column_tiles)[0]
 
-    after = jax.lax.map(rows_of_a_tile, (row_tiles, cut_running(running, row_tiles)))
+    after = jax.lax.map(rows_of_a_tile, (row_tiles, fold(running, row_tiles.values.shape[:2])))
     return join(after, rows.values.shape[0])
 
 
@@ -166,9 +167,9 @@ def observe(
 
 def pull(rows: Side, columns: Side, weighing: Weighing, tile: int) -> tuple[Array, Array, Array]:
     """Gradients at rows [m, D], columns [n, D] and bias [n] from the logits of these rows and columns."""
-    (m, width), n = rows.values.shape, columns.values.shape[0]
+    m, n = rows.values.shape[0], columns.values.shape[0]
     row_tiles, column_tiles = cut(rows, tile), cut(columns, tile, bias=True)
-    weighings = cut_weighing(weighing, row_tiles)
+    weighings = cut_weighing(weighing, row_tiles.values.shape[:2])
 
     def columns_of_a_tile(to_rows: Array, column_tile: Side) -> tuple[Array, tuple[Array, Array]]:
         def rows_of_a_tile(carry, index):
@@ -190,28 +191,32 @@ def pull(rows: Side, columns: Side, weighing: Weighing, tile: int) -> tuple[Arra
     to_rows, (to_columns, to_bias) = jax.lax.scan(
         columns_of_a_tile, jnp.zeros_like(row_tiles.values), column_tiles
     )
-    return (
-        to_rows.reshape(-1, width)[:m],
-        to_columns.reshape(-1, width)[:n],
-        to_bias.reshape(-1)[:n],
-    )
+    return join(to_rows, m), *join((to_columns, to_bias), n)
 
 
 def pull_rows(rows: Side, columns: Side, weighing: Weighing, tile: int) -> Array:
     """The gradient at rows [m, D] alone, where nobody wants that at the columns: two products a tile in place of three."""
     row_tiles, column_tiles = cut(rows, tile), cut(columns, tile, bias=True)
+    weighings = cut_weighing(weighing, row_tiles.values.shape[:2])
+    weights = lambda row, column: _weights(row[0], column[0], row[1])[0]
+    return pull_tiles(weights, (row_tiles, weighings), (column_tiles,), rows.values.shape[0])
 
-    def rows_of_a_tile(inputs: tuple[Side, Weighing]) -> Array:
-        row_tile, by_row = inputs
 
-        def columns_of_a_tile(to_rows: Array, column_tile: Side) -> tuple[Array, None]:
-            weights, _ = _weights(row_tile, column_tile, by_row)
-            return to_rows + matmul(weights, column_tile.values), None
+def pull_tiles(weights: Callable[[Tree, Tree], Array], rows: Tree, columns: Tree, count: int) -> Array:
+    """The gradient at the first so many rows [count, D] from weights of their logits, a tile at a time.
 
-        return jax.lax.scan(columns_of_a_tile, jnp.zeros_like(row_tile.values), column_tiles)[0]
+    Args:
+      weights: takes what goes with a tile of rows and of columns, and gives the gradient [m, n] at its logits.
+      rows: the rows in tiles, then what else weights takes of them.
+      columns: likewise.
+      count: of rows that are no filling.
+    """
 
-    inputs = row_tiles, cut_weighing(weighing, row_tiles)
-    return join(jax.lax.map(rows_of_a_tile, inputs), rows.values.shape[0])
+    def of_rows(row: Tree) -> Array:
+        add = lambda to_rows, column: (to_rows + matmul(weights(row, column), column[0].values), None)
+        return jax.lax.scan(add, jnp.zeros_like(row[0].values), columns)[0]
+
+    return join(jax.lax.map(of_rows, rows), count)
 
 
 def _weights(rows: Side, columns: Side, weighing: Weighing) -> tuple[Array, Array | None]:
@@ -267,36 +272,34 @@ def across(x: Array) -> Array:
 
 
 def cut(side: Side, tile: int, *, bias: bool = False) -> Side:
-    """The side in equal tiles of about so many rows: [n, ...] to [count, height, ...].
-
-    A little more than one tile stays one: of a single tile the compiler keeps the logits for the gradient. Where rows do not
-    come out even the last tile is filled with zeros. With bias, every column has one, and the filling's is -inf, so that it
-    weighs nothing.
-    """
+    """The side in tiles; with bias every column has one, and the filling's is -inf, so that it weighs nothing."""
     n = side.values.shape[0]
-    count = max(1, round(n / tile))
-    height = -(-n // count)
-    filled = Side(*(None if leaf is None else pad(leaf, count * height) for leaf in side))
+    shape = tiling(n, tile)
     if bias:
         given = jnp.zeros(n, side.values.dtype) if side.bias is None else side.bias
-        filled = filled._replace(bias=pad(given, count * height, -jnp.inf))
-    return jax.tree.map(lambda leaf: leaf.reshape(count, height, *leaf.shape[1:]), filled)
+        side = side._replace(bias=pad(given, shape[0] * shape[1], -jnp.inf))
+    return fold(side, shape)
 
 
-def cut_running(running: Running, tiles: Side) -> Running:
-    """What rows have met in the shape of their tiles; what the filling has met does not matter."""
-    count, height = tiles.values.shape[:2]
-    return jax.tree.map(
-        lambda leaf: pad(leaf, count * height).reshape(count, height, *leaf.shape[1:]), running
-    )
+def cut_weighing(weighing: Weighing, shape: tuple[int, int]) -> Weighing:
+    """The weighing in tiles; filling weighs nothing."""
+    return fold(weighing._replace(shift=pad(weighing.shift, shape[0] * shape[1], jnp.inf)), shape)
 
 
-def cut_weighing(weighing: Weighing, tiles: Side) -> Weighing:
-    """The weighing in the tiles' shape; filling weighs nothing."""
-    count, height = tiles.values.shape[:2]
-    zeros = jax.tree.map(lambda leaf: pad(leaf, count * height), weighing)
-    filled = zeros._replace(shift=pad(weighing.shift, count * height, jnp.inf))
-    return jax.tree.map(lambda leaf: leaf.reshape(count, height, *leaf.shape[1:]), filled)
+def tiling(n: int, tile: int) -> tuple[int, int]:
+    """How many equal tiles of about so many rows hold n, and the rows of each, [count, height].
+
+    A little more than one tile stays one: of a single tile the compiler keeps the logits for the gradient.
+    """
+    count = max(1, round(n / tile))
+    return count, -(-n // count)
+
+
+def fold(tree: Tree, shape: tuple[int, int]) -> Tree:
+    """Rows in tiles, filled with zeros at the end: [n, ...] to [count, height, ...]."""
+    count, height = shape
+    cut_leaf = lambda leaf: pad(leaf, count * height).reshape(count, height, *leaf.shape[1:])
+    return jax.tree.map(cut_leaf, tree)
 
 
 def join(tiles: Tree, length: int) -> Tree:
