@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import rich.console
 import rich.table
 
@@ -129,9 +130,15 @@ def tell(record: Mapping[str, Any], tables: Iterable[rich.table.Table], out: pat
 
 
 def _write(record: Mapping[str, Any], path: pathlib.Path) -> None:
-    plain = lambda value: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value.item()  # or NumPy's
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2, default=plain) + "\n")
+    path.write_text(json.dumps(record, indent=2, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON takes in the place of a dataclass, a number of NumPy's or a path."""
+    if dataclasses.is_dataclass(value):
+        return dataclasses.asdict(value)
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def machine_table(described: Mapping[str, Any]) -> rich.table.Table:

@@ -157,6 +157,15 @@ def test_a_run_that_is_killed_comes_to_the_same_bits(benchmark, monkeypatch, pro
     assert "lost, at most 0: met" in told([faults.table(record)])
 
 
+def test_figures_are_told_and_written(benchmark, tmp_path, capsys):
+    measure = benchmark("measure")
+    record = {"ms": measure.Spread(2.0, 1.0, 3.0), "rows": np.int64(7), "at": tmp_path}
+    measure.tell(record, [measure.machine_table({"cores": 2})], tmp_path / "new" / "figures.json")
+    assert "cores" in capsys.readouterr().out
+    read = json.loads((tmp_path / "new" / "figures.json").read_text())
+    assert read == {"ms": {"median": 2.0, "low": 1.0, "high": 3.0}, "rows": 7, "at": str(tmp_path)}
+
+
 def written(measure, record, plot, folder):
     pytest.importorskip("matplotlib")
     measure.save(record, plot(record), folder / "out", "figures")
