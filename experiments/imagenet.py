@@ -23,8 +23,8 @@ from jaxclr.augment import AUGMENTATIONS, with_views
 from jaxclr.data import Data
 from jaxclr.encoders import Encoder, ResNet, ViT
 from jaxclr.methods import METHODS, Method
+from jaxclr.steps.optimizers import Optimizer
 from jaxclr.training import AdamW, Config, Lars
-from jaxclr.training.optimizers import Optimizer
 
 # Of ImageNet's channels, as the field has them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -38,11 +38,12 @@ from benchmarks.speedrun_table import write_table
 from jaxclr import training
 from jaxclr.data import Data
 from jaxclr.evaluation import linear_probe
+from jaxclr.evaluation.resident import compile_knn
+from jaxclr.runs.checkpoints import Checkpoints
+from jaxclr.runs.experiments import load_experiment
+from jaxclr.steps.batches import resident
+from jaxclr.steps.refresh import compile_refresh, refresh_is_due
 from jaxclr.training import Config, Session, State
-from jaxclr.training.batches import resident
-from jaxclr.training.checkpoints import Checkpoints
-from jaxclr.training.experiments import load_experiment
-from jaxclr.training.refresh import compile_refresh, refresh_is_due
 
 CIFAR10 = pathlib.Path(__file__).parent / "cifar10.py"
 K, TEMPERATURE = 200, 0.1  # lightly's kNN
@@ -192,17 +193,17 @@ def train(
         whole = resident(session.dataset.train, session.mesh)
         test = jax.device_put(session.dataset.test.images, whole.images.sharding)
         compiling = time.perf_counter()
-        places = training.epoch_places(session, first)
-        steps = training.compile_steps(session).lower(state, whole, places).compile()
-        knn = training.compile_knn(session, k=K, temperature=TEMPERATURE).lower(state, whole.images, test).compile()
+        places = training.epoch_indices(session.recipe, session.mesh, first)
+        steps = training.compile_steps(session.recipe, session.mesh).lower(state, whole, places).compile()
+        knn = compile_knn(session.recipe, session.mesh, session.dataset, k=K, temperature=TEMPERATURE).lower(state, whole.images, test).compile()
         compile_seconds = progress["compile_seconds"] + time.perf_counter() - compiling
-        refreshed = compile_refresh(session)
+        refreshed = compile_refresh(session.recipe, session.mesh, session.plain_size)
         before, calls = progress["seconds"], progress["calls"] + 1
         running: list[tuple[int, dict[str, jax.Array]]] = []  # figures of the epoch that the device is at
         for epoch in range(first + 1, config.epochs + 1):
-            if refresh_is_due(session, (epoch - 1) * session.steps_per_epoch):
+            if refresh_is_due(session.recipe, (epoch - 1) * session.steps_per_epoch):
                 state = refreshed(state, whole.images)
-            state, metrics = steps(state, whole, training.epoch_places(session, epoch - 1))
+            state, metrics = steps(state, whole, training.epoch_indices(session.recipe, session.mesh, epoch - 1))
             last = epoch == config.epochs
             figures = {"loss": metrics["loss"].mean(), "bad_step": metrics["bad_step"][-1]}
             if last or epoch % options.evaluate_every == 0:

@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """The command line."""
     # Processes that decode images import this file again, and need nothing of what it runs.
-    from jaxclr import launch
+    from jaxclr.processes import launch
 
     arguments = sys.argv[1:]
     if arguments[:1] == ["launch"]:

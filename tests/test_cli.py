@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxclr import cli
-from jaxclr.training import Run
+from jaxclr.runs.folder import RunFolder
 
 DIGITS = str(pathlib.Path(__file__).parents[1] / "experiments" / "digits.py")
 TINY = [
@@ -100,7 +100,7 @@ def test_train_resume_evaluate(capsys, tmp_path):
     assert (run / "metrics.jsonl").read_text() == before
 
     (run / "evaluation.json").unlink()
-    with Run(run).locked():
+    with RunFolder(run).locked():
         assert "is in use by process" in mistake(capsys, "evaluate", run)
         assert "is in use by process" in mistake(capsys, "train", DIGITS, "--out", run, *TINY)
     judged_by_protocols(capsys, run)

@@ -11,8 +11,12 @@ from jaxclr.augment import AUGMENTATIONS, with_views
 from jaxclr.data import Data
 from jaxclr.encoders import SmallConv
 from jaxclr.methods import METHODS
-from jaxclr.training import Batch, Config, Sgd, map_step, train_step
-from jaxclr.training.session import AXIS, open_session
+from jaxclr.runs.config import Config
+from jaxclr.steps.batches import Batch
+from jaxclr.steps.optimizers import Sgd
+from jaxclr.steps.state import AXIS
+from jaxclr.steps.step import map_step, train_step
+from jaxclr.training.session import open_session
 
 BATCH = 16
 QUICK = ("byol", "moco_v3", "sim_affinity", "sim_siam", "sim_trace", "sim_trace_plain", "sim_whitening", "simclr")

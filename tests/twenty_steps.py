@@ -15,9 +15,10 @@ from tiny import cast, tiny_config
 
 from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.data import Data
-from jaxclr.training import open_session, processes
+from jaxclr.processes import runtime
 from jaxclr.training.feed import open_feed
 from jaxclr.training.loop import compile_step
+from jaxclr.training.session import open_session
 
 VIEW = PhotoView(size=8, crop_scale=(0.5, 1.0))
 
@@ -67,9 +68,9 @@ def whole(tree, session):
 
 if __name__ == "__main__":
     out, folder, methods, coordinator, count, index = sys.argv[1:]
-    processes.initialize(processes.Distributed(coordinator, int(count), int(index)))
+    runtime.initialize(runtime.Distributed(coordinator, int(count), int(index)))
     found = streamed(folder)
     for method in methods.split():
         found |= steps(method)
-    if processes.is_first():
+    if runtime.is_first():
         np.savez(out, **found)

@@ -38,8 +38,9 @@ from step import milliseconds
 
 from jaxclr import training
 from jaxclr.data import Data
-from jaxclr.training import Config, Session
-from jaxclr.training.experiments import load_experiment
+from jaxclr.runs.config import Config
+from jaxclr.runs.experiments import load_experiment
+from jaxclr.training.session import Session
 
 CIFAR10 = pathlib.Path(__file__).parents[1] / "cifar10.py"
 BARS = {"views": 0.10, "crops": 10.0, "convolution": 0.40, "pytorch": 1.5}

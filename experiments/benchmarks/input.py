@@ -32,7 +32,7 @@ from PIL import Image
 from jaxclr.data import Data, Stream, load
 from jaxclr.data.crops import Crop
 from jaxclr.data.pieces import Pieces
-from jaxclr.training.batches import Batch
+from jaxclr.steps.batches import Batch
 from jaxclr.training.feed import streamed_batches
 
 SHARE_BAR = 0.8  # of as many cores as there are workers

@@ -29,7 +29,17 @@ import jax.numpy as jnp
 import rich.table
 import tyro
 from jax.sharding import PartitionSpec as P
-from measure import check_plots, figure, machine, machine_table, mebibytes, number, save, tell, verdict
+from measure import (
+    check_plots,
+    figure,
+    machine,
+    machine_table,
+    mebibytes,
+    number,
+    save,
+    tell,
+    verdict,
+)
 
 from jaxclr import losses
 

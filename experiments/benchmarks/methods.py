@@ -28,12 +28,13 @@ from measure import machine, machine_table, tell
 from jaxclr import training
 from jaxclr.evaluation import effective_rank, total_variance
 from jaxclr.methods import METHODS, MomentumEncoder
-from jaxclr.training import Config, Run, Session
-from jaxclr.training.batches import resident, resident_batches
-from jaxclr.training.experiments import load_experiment
-from jaxclr.training.session import AXIS
-from jaxclr.training.state import State
-from jaxclr.training.step import observe
+from jaxclr.runs.config import Config
+from jaxclr.runs.experiments import load_experiment
+from jaxclr.runs.folder import RunFolder
+from jaxclr.steps.batches import resident, resident_batches
+from jaxclr.steps.state import AXIS, State
+from jaxclr.steps.step import observe
+from jaxclr.training.session import Session
 
 DIGITS = pathlib.Path(__file__).parents[1] / "digits.py"
 ENDS = 5  # the first and the last loss are the mean of so many steps
@@ -78,7 +79,7 @@ def configuration(name: str, steps: int) -> Config:
 
 def measure(session: Session, folder: pathlib.Path, steps: int) -> tuple[State, dict[str, float]]:
     """The state after so many steps, and the losses at both ends, what became of the embeddings, and the seconds."""
-    run = Run(folder)
+    run = RunFolder(folder)
     run.create(session.config, overwrite=False)
     started = time.perf_counter()
     state = training.train(session, run, console=rich.console.Console(file=io.StringIO()), stop_after=steps)

@@ -13,11 +13,12 @@ from step import augmentation_call, batches, loss_and_gradient, observation
 
 from jaxclr import training
 from jaxclr.augment import AUGMENTATIONS, with_size
-from jaxclr.training import Batch, Session, State
-from jaxclr.training.batches import resident
+from jaxclr.evaluation.resident import compile_knn
+from jaxclr.steps.batches import Batch, resident
+from jaxclr.steps.state import AXIS, State
+from jaxclr.steps.views import take_views
 from jaxclr.training.loop import compile_step
-from jaxclr.training.session import AXIS
-from jaxclr.training.views import take_views
+from jaxclr.training.session import Session
 
 Array = jax.Array
 
@@ -48,17 +49,17 @@ def step_parts(session: Session) -> dict[str, Program]:
 
 def scanned_steps(session: Session, count: int) -> Callable[[], Any]:
     """So many steps in one program, from the state that the call before left."""
-    places = training.epoch_places(session, 0)
+    places = training.epoch_indices(session.recipe, session.mesh, 0)
     places = places[jnp.arange(count) % len(places)]
     whole = resident(session.dataset.train, session.mesh)
-    return _carried(training.compile_steps(session), session.init_state(), whole, places)
+    return _carried(training.compile_steps(session.recipe, session.mesh), session.init_state(), whole, places)
 
 
 def knn(session: Session, *, k: int, temperature: float) -> Callable[[], Any]:
     """One kNN evaluation: representations of both splits, and the vote."""
     state, whole = session.init_state(), resident(session.dataset.train, session.mesh)
     test = jax.device_put(session.dataset.test.images, whole.images.sharding)
-    program = training.compile_knn(session, k=k, temperature=temperature)
+    program = compile_knn(session.recipe, session.mesh, session.dataset, k=k, temperature=temperature)
     return functools.partial(program, state, whole.images, test)
 
 

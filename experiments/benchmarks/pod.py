@@ -50,8 +50,8 @@ from programs import (
 )
 
 from jaxclr.errors import UserError
-from jaxclr.training import init_state
-from jaxclr.training.experiments import load_experiment
+from jaxclr.runs.experiments import load_experiment
+from jaxclr.steps.state import init_state
 
 Array = jax.Array
 

@@ -18,8 +18,11 @@ from step import OUTPUT_SPECS, loss_and_gradient, observation
 from jaxclr import losses
 from jaxclr.errors import UserError
 from jaxclr.methods import Outputs
-from jaxclr.training import Batch, Config, Recipe, State, init_state, map_step, train_step
-from jaxclr.training.session import AXIS, make_recipe
+from jaxclr.runs.config import Config
+from jaxclr.steps.batches import Batch
+from jaxclr.steps.state import AXIS, Recipe, State, init_state
+from jaxclr.steps.step import map_step, train_step
+from jaxclr.training.session import make_recipe
 
 Array = jax.Array
 

@@ -24,7 +24,7 @@ from lowered import Traffic, compiled_need, need_of, shares, tally
 from measure import figure
 from programs import loss_program, mesh_of, pod, recipe_of, step_program
 
-from jaxclr.training.experiments import load_experiment
+from jaxclr.runs.experiments import load_experiment
 
 SHARE = 0.1  # of compute, that communication reaches
 HOP_SECONDS = 1e-6

@@ -37,13 +37,15 @@ from jaxclr.augment import AUGMENTATIONS
 from jaxclr.data import Data
 from jaxclr.encoders import Mlp, SmallConv
 from jaxclr.methods import MomentumEncoder, Outputs, SimAffinity, StopGradient
-from jaxclr.training import Batch, Config, Recipe, Session, State
-from jaxclr.training.batches import resident, resident_batches
-from jaxclr.training.experiments import load_experiment
+from jaxclr.runs.config import Config
+from jaxclr.runs.experiments import load_experiment
+from jaxclr.runs.folder import RunFolder
+from jaxclr.steps.batches import Batch, resident, resident_batches
+from jaxclr.steps.state import AXIS, Recipe, State
+from jaxclr.steps.step import observe
+from jaxclr.steps.views import take_views
 from jaxclr.training.loop import compile_step
-from jaxclr.training.session import AXIS
-from jaxclr.training.step import observe
-from jaxclr.training.views import take_views
+from jaxclr.training.session import Session
 
 Array = jax.Array
 
@@ -252,7 +254,7 @@ def count_traces(session: Session, folder: pathlib.Path, steps: int) -> int:
         return schedule(step)
 
     counted = session._replace(recipe=session.recipe._replace(schedule=counting))
-    run = training.Run(folder)
+    run = RunFolder(folder)
     run.create(session.config, overwrite=False)
     training.train(counted, run, console=QUIET, stop_after=steps)
     return traces
@@ -281,7 +283,7 @@ def measure_loop(folder: pathlib.Path, *, repeats: int) -> dict[str, Any]:
         resumed = time.perf_counter()
         return {}
 
-    run = training.Run(folder)
+    run = RunFolder(folder)
     run.create(session.config, overwrite=False)
     state = training.train(session, run, console=QUIET, evaluate=take_the_time)
     added = [loop - alone for loop, alone in zip(in_loop, bare, strict=True)]

@@ -1,4 +1,4 @@
-"""The command `jaxclr`: train, resume, evaluate, report, embed, export, import, list; `jaxclr launch` is in `jaxclr.launch`."""
+"""The command `jaxclr`: train, resume, evaluate, report, embed, export, import, list; `jaxclr launch` is in `jaxclr.processes.launch`."""
 
 import dataclasses
 import inspect
@@ -16,7 +16,7 @@ import jax
 import rich.console
 import tyro
 
-from jaxclr import errors, launch
+from jaxclr import errors
 from jaxclr.cli.judging import evaluate_run
 from jaxclr.cli.listing import list_names
 from jaxclr.cli.pretraining import resume, train
@@ -24,9 +24,9 @@ from jaxclr.cli.reporting import report
 from jaxclr.cli.weights import embed, export, import_
 from jaxclr.cli.words import complain, say
 from jaxclr.errors import UserError
-from jaxclr.training import processes
-from jaxclr.training.processes import Distributed
-from jaxclr.training.signals import Stopped
+from jaxclr.processes import launch, runtime
+from jaxclr.processes.runtime import Distributed
+from jaxclr.processes.signals import Stopped
 
 COMMANDS: dict[str, Callable[[Sequence[str], rich.console.Console], None]] = {
     "train": train,
@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     console = rich.console.Console()
     try:
-        processes.initialize(_parse_distributed(arguments))
-        console.quiet = not processes.is_first()
+        runtime.initialize(_parse_distributed(arguments))
+        console.quiet = not runtime.is_first()
         if not arguments or arguments[0] in ("-h", "--help"):
             console.print("jaxclr: self-supervised learning on the global affinity matrix\n")
             for command in COMMANDS.values():
@@ -59,12 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if arguments[0] not in COMMANDS:
             raise errors.unknown("command", arguments[0], [*COMMANDS, "launch"])
         COMMANDS[arguments[0]](arguments[1:], console)
-    except processes.Agreed as error:
-        if processes.is_first():
+    except runtime.SharedError as error:
+        if runtime.is_first():
             complain(f"error: {error}")
         sys.exit(2)
     except Stopped as stopped:
-        if processes.is_first():
+        if runtime.is_first():
             complain(str(stopped))
         sys.exit(Stopped.STATUS)
     except KeyboardInterrupt:
@@ -78,18 +78,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _fail(error: Exception) -> None:
     """Ends a process by what went wrong in it."""
-    if processes.lost(error):
+    if runtime.peer_lost(error):
         complain(launch.peer_died(jax.process_index(), launch.first_line(error)))
         status = Stopped.STATUS
     elif isinstance(error, UserError):
         complain(f"error: {error}")
         status = 2
-    elif processes.alone():
+    elif runtime.is_single():
         raise error
     else:
         traceback.print_exception(error)
         status = 1
-    if processes.alone():
+    if runtime.is_single():
         sys.exit(status)
     # At once: on its way out JAX waits for the other processes, which wait for this one.
     sys.stdout.flush()

@@ -13,12 +13,15 @@ from jaxclr import training
 from jaxclr.cli.words import first_line, named, parse, say, take
 from jaxclr.data import Data
 from jaxclr.errors import UserError
+from jaxclr.evaluation.evaluate import evaluate, labelled_splits, table
+from jaxclr.evaluation.judge import judge, on_data, protocol_table
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
-from jaxclr.training import Config, Run, Session, processes
-from jaxclr.training.checkpoints import Checkpoints
-from jaxclr.training.evaluate import evaluate, labelled_splits, table
-from jaxclr.training.processes import Distributed
-from jaxclr.training.protocols import judge, on_data, protocol_table
+from jaxclr.processes import runtime
+from jaxclr.processes.runtime import Distributed
+from jaxclr.runs.checkpoints import Checkpoints
+from jaxclr.runs.config import Config
+from jaxclr.runs.folder import RunFolder
+from jaxclr.training.session import Session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +66,11 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
         description="kNN and linear probes of a run's newest checkpoint; writes evaluation.json. --protocol NAME judges it "
         f"otherwise, and its fields are shown by `jaxclr evaluate RUN --protocol NAME --help`. {protocols}",
     )
-    run = Run(options.run)
-    config = processes.together(lambda: checkpointed(run))
+    run = RunFolder(options.run)
+    config = runtime.run_on_all(lambda: checkpointed(run))
     session = training.open_session(config)
-    processes.together(lambda: labelled_splits(session.dataset))
-    with processes.held_by_first(run.locked()):
+    runtime.run_on_all(lambda: labelled_splits(session.dataset))
+    with runtime.hold_on_first(run.locked()):
         state = newest(session, run, console)
         probe(session, run, state, console, baselines=options.baselines)
 
@@ -75,14 +78,14 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
 def _judge(protocol: Protocol, name: str, arguments: list[str], console: rich.console.Console) -> None:
     if any(argument.startswith("--distributed.") for argument in arguments):
         # Of each process the same: all of them come here, and can end in order.
-        raise processes.Agreed(
+        raise runtime.SharedError(
             f"A protocol judges in one process: give jaxclr evaluate RUN --protocol {name} without `jaxclr launch` and "
             "without --distributed options. A run of several processes is judged so too."
         )
     folders = [a for a in arguments[:1] if not a.startswith("-")]
     if not folders and not {"-h", "--help"} & set(arguments):
         raise UserError(f"Give the folder of a run first: jaxclr evaluate RUN --protocol {name}.")
-    run = Run(pathlib.Path(*folders))
+    run = RunFolder(pathlib.Path(*folders))
     own = run.config().data if folders else Data()
     options = parse(
         ProtocolOptions,
@@ -106,12 +109,12 @@ def _judge(protocol: Protocol, name: str, arguments: list[str], console: rich.co
     console.print(protocol_table(record))
 
 
-def newest(session: Session, run: Run, console: rich.console.Console) -> training.State:
+def newest(session: Session, run: RunFolder, console: rich.console.Console) -> training.State:
     with Checkpoints(run.checkpoints) as checkpoints:
         return checkpoints.restore(session.state_shape(), say=functools.partial(say, console))
 
 
-def checkpointed(run: Run) -> Config:
+def checkpointed(run: RunFolder) -> Config:
     config = run.config()
     if not run.checkpoints.is_dir():
         raise UserError(f"{run.folder} has no checkpoint yet; continue it with `jaxclr resume {run.folder}`.")
@@ -120,12 +123,12 @@ def checkpointed(run: Run) -> Config:
 
 def probe(
     session: Session,
-    run: Run,
+    run: RunFolder,
     state: training.State,
     console: rich.console.Console,
     *,
     baselines: bool,
 ) -> None:
     record = evaluate(session, state, baselines=baselines)
-    processes.first(lambda: run.write_evaluation(record))
+    runtime.run_on_first(lambda: run.write_evaluation(record))
     console.print(table(record))

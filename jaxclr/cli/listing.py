@@ -17,7 +17,7 @@ from jaxclr.encoders import ENCODERS
 from jaxclr.losses.catalogue import LOSSES
 from jaxclr.losses.catalogue import paper as paper_of
 from jaxclr.methods import METHODS, Method
-from jaxclr.training import OPTIMIZERS
+from jaxclr.steps.optimizers import OPTIMIZERS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,14 +16,17 @@ from jaxclr.cli.words import STATUSES, count, named, parse, say, take
 from jaxclr.data import Stream
 from jaxclr.encoders import ENCODERS
 from jaxclr.errors import UserError
+from jaxclr.evaluation.evaluate import labelled_splits, monitor
 from jaxclr.methods import METHODS
-from jaxclr.training import OPTIMIZERS, Config, Run, Session, processes
-from jaxclr.training.config import differences
-from jaxclr.training.evaluate import labelled_splits, monitor
-from jaxclr.training.experiments import load_experiment
-from jaxclr.training.own_methods import method_name
-from jaxclr.training.processes import Distributed
+from jaxclr.processes import runtime
+from jaxclr.processes.runtime import Distributed
+from jaxclr.runs.config import Config, differences
+from jaxclr.runs.experiments import load_experiment
+from jaxclr.runs.folder import RunFolder
+from jaxclr.runs.own_methods import method_name
+from jaxclr.steps.optimizers import OPTIMIZERS
 from jaxclr.training.profile import steps_to_profile
+from jaxclr.training.session import Session
 
 # Parts of a configuration that are chosen by name before their fields are set; the method is the experiment's to make.
 CHOICES: dict[str, Mapping[str, Any]] = {
@@ -55,16 +58,16 @@ class TrainOptions:
 
 def train(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Pre-train: jaxclr train EXPERIMENT.py [--method NAME] [--field value ...]"""
-    options, run = processes.together(lambda: _train_options(arguments))
+    options, run = runtime.run_on_all(lambda: _train_options(arguments))
     session = training.open_session(options.config)
     asked = options.profile
-    profile = range(0) if asked is None else processes.together(lambda: steps_to_profile(asked, session.steps))
-    with processes.held_by_first(run.locked()):
-        processes.first(lambda: _create_or_continue(run, session, overwrite=options.overwrite))
+    profile = range(0) if asked is None else runtime.run_on_all(lambda: steps_to_profile(asked, session.steps))
+    with runtime.hold_on_first(run.locked()):
+        runtime.run_on_first(lambda: _create_or_continue(run, session, overwrite=options.overwrite))
         _train(session, run, console, profile=profile)
 
 
-def _train_options(arguments: Sequence[str]) -> tuple[TrainOptions, Run]:
+def _train_options(arguments: Sequence[str]) -> tuple[TrainOptions, RunFolder]:
     """What is asked for, and the folder to do it in."""
     files = [a for a in arguments[:1] if not a.startswith("-")]
     arguments = list(arguments[len(files) :])
@@ -100,7 +103,7 @@ def _train_options(arguments: Sequence[str]) -> tuple[TrainOptions, Run]:
     )
     method = method_name(options.config.method)
     folder = f"runs/{pathlib.Path(files[0]).stem}-{method}-{options.config.seed}"
-    return options, Run(options.out or pathlib.Path(folder))
+    return options, RunFolder(options.out or pathlib.Path(folder))
 
 
 def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
@@ -111,9 +114,9 @@ def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
         "resume",
         description=f"Continue a run from its newest checkpoint, or probe it again if it is finished. {STATUSES}",
     )
-    run = Run(options.run)
-    session = training.open_session(processes.together(run.config))
-    with processes.held_by_first(run.locked()):
+    run = RunFolder(options.run)
+    session = training.open_session(runtime.run_on_all(run.config))
+    with runtime.hold_on_first(run.locked()):
         _train(session, run, console)
 
 
@@ -129,7 +132,7 @@ class RunOptions:
 
 
 def _train(
-    session: Session, run: Run, console: rich.console.Console, *, profile: range = range(0)
+    session: Session, run: RunFolder, console: rich.console.Console, *, profile: range = range(0)
 ) -> None:
     config, train = session.config, session.dataset.train
     shape = "" if isinstance(train, Stream) else f" of {'x'.join(map(str, train.images.shape[1:]))}"
@@ -138,7 +141,7 @@ def _train(
         f"{type(config.method).__name__} on {session.dataset.name}: {train.size} images{shape}, "
         f"{session.steps} steps of {config.batch_size} "
         f"on {session.mesh.size} {session.mesh.devices.flat[0].device_kind} device(s)"
-        f"{'' if processes.alone() else f' of {jax.process_count()} processes'}",
+        f"{'' if runtime.is_single() else f' of {jax.process_count()} processes'}",
     )
     for note in session.notes:
         say(console, note)
@@ -155,7 +158,7 @@ def _train(
     # Matplotlib takes as long to start as all else: only now.
     from jaxclr.report.page import write_report
 
-    processes.first(lambda: write_report([run.folder], run.report))
+    runtime.run_on_first(lambda: write_report([run.folder], run.report))
     say(
         console,
         f"The run is in {run.folder}: configuration, metrics.jsonl, TensorBoard events, checkpoints, snapshots, evaluation.json.\n"
@@ -165,14 +168,14 @@ def _train(
     )
 
 
-def _create_or_continue(run: Run, session: Session, *, overwrite: bool) -> None:
+def _create_or_continue(run: RunFolder, session: Session, *, overwrite: bool) -> None:
     if run.exists and not overwrite:
         _check_continues(run, session)
     else:
         run.create(session.config, overwrite=overwrite)
 
 
-def _check_continues(run: Run, session: Session) -> None:
+def _check_continues(run: RunFolder, session: Session) -> None:
     """Refuses to continue a run of another configuration, or one that is finished."""
     changed = differences(run.config(), session.config)
     if changed:

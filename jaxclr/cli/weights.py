@@ -16,7 +16,7 @@ from jaxclr.errors import UserError
 from jaxclr.interop import exporting, importing, loading
 from jaxclr.interop.embedding import Number
 from jaxclr.interop.embedding import embed as write_embeddings
-from jaxclr.training import Run
+from jaxclr.runs.folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Write representations of images: jaxclr embed RUN [DATA] --out FILE.npz|.parquet"""
     places, rest = _leading(arguments, 2)
     run = _run_of(places, rest, "embed RUN [DATA] --out FILE")
-    config = Run(run).config() if run else None
+    config = RunFolder(run).config() if run else None
     data = config.data if config else Data()
     if len(places) > 1:
         # Resizing was for the run's own images.
@@ -151,7 +151,7 @@ def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
     weights = importing.import_encoder(
         path,
         options.encoder,
-        Run(options.out),
+        RunFolder(options.out),
         data=options.data,
         side=options.image_size,
         prefix=options.prefix,

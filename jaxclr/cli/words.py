@@ -9,7 +9,7 @@ import tyro
 
 from jaxclr import errors
 from jaxclr.errors import UserError
-from jaxclr.training.signals import Stopped
+from jaxclr.processes.signals import Stopped
 
 STATUSES = (
     f"Exit status: 0 when done; 2 for what you can mend, a full disk included; {Stopped.STATUS} when SIGTERM or SIGINT (Ctrl-C) "

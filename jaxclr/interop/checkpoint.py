@@ -10,14 +10,15 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from jaxclr.errors import UserError
-from jaxclr.training import Run, seals
-from jaxclr.training.digests import digests
+from jaxclr.runs import seals
+from jaxclr.runs.digests import digests
+from jaxclr.runs.folder import RunFolder
 
 Tree = Any
 KINDS = ("params", "batch_stats")
 
 
-def read_variables(run: Run) -> tuple[int, Tree]:
+def read_variables(run: RunFolder) -> tuple[int, Tree]:
     """The step of a run's newest undamaged checkpoint, and its encoder's "params" and "batch_stats", on the first device.
 
     Nothing in the folder is changed.

@@ -15,8 +15,8 @@ from jaxclr.errors import UserError
 from jaxclr.interop.loading import Loaded
 from jaxclr.interop.parts import Parts
 from jaxclr.interop.tables import writer_of
-from jaxclr.training.digests import digests
-from jaxclr.training.files import locked, writing
+from jaxclr.runs.digests import digests
+from jaxclr.runs.files import locked, writing
 
 Number = Literal["float32", "float16"]
 

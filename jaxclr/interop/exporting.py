@@ -15,7 +15,7 @@ from jaxclr.errors import UserError
 from jaxclr.interop.loading import Loaded
 from jaxclr.interop.names import to_torch
 from jaxclr.interop.weights import write_safetensors
-from jaxclr.training.files import writing
+from jaxclr.runs.files import writing
 
 Format = Literal["safetensors", "stablehlo"]
 

@@ -17,8 +17,11 @@ from jaxclr.interop.layouts import Found, check_complete, find_encoder
 from jaxclr.interop.names import POSITIONS, check_named, fixed_positions, from_torch, torch_shapes
 from jaxclr.interop.weights import read_weights
 from jaxclr.methods import Imported
-from jaxclr.training import Config, Run, Sgd, State, init_state
-from jaxclr.training.checkpoints import Checkpoints
+from jaxclr.runs.checkpoints import Checkpoints
+from jaxclr.runs.config import Config
+from jaxclr.runs.folder import RunFolder
+from jaxclr.steps.optimizers import Sgd
+from jaxclr.steps.state import State, init_state
 from jaxclr.training.session import make_recipe
 
 Tree = Any
@@ -79,7 +82,7 @@ def read_encoder(path: pathlib.Path, spec: Encoder, *, prefix: str | None = None
 def import_encoder(
     path: pathlib.Path,
     spec: Encoder,
-    run: Run,
+    run: RunFolder,
     *,
     data: Data,
     side: int | None = None,

@@ -11,9 +11,10 @@ import numpy as np
 from jaxclr.augment import PhotoView
 from jaxclr.errors import UserError
 from jaxclr.interop.checkpoint import read_variables
-from jaxclr.training import Config, Run
+from jaxclr.runs.config import Config
+from jaxclr.runs.folder import RunFolder
+from jaxclr.steps.views import plain_view
 from jaxclr.training.session import make_recipe
-from jaxclr.training.views import plain_view
 
 Array = jax.Array
 Tree = Any
@@ -67,7 +68,7 @@ def load(run: str | pathlib.Path) -> Loaded:
     Raises:
       UserError: the folder is no run, or has no undamaged checkpoint.
     """
-    run = Run(pathlib.Path(run))
+    run = RunFolder(pathlib.Path(run))
     config = run.config()
     step, variables = read_variables(run)
     # Of a recipe only network and preprocessing are used, which do not depend on the data.

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from jaxclr.errors import UserError
-from jaxclr.training.files import write_atomically
+from jaxclr.runs.files import write_atomically
 
 EVERY = 10.0  # seconds between records: what an interruption costs at most
 _FILES = ("embeddings", "labels", "names")

@@ -14,7 +14,7 @@ from jaxclr.report.matrices import affinities, confusions
 from jaxclr.report.pictures import neighbours, views
 from jaxclr.report.records import Record, read_records
 from jaxclr.report.summary import configuration, figures_tables, headlines, legend, warnings
-from jaxclr.training.files import write_atomically, writing
+from jaxclr.runs.files import write_atomically, writing
 
 
 def write_report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclr.errors import UserError
-from jaxclr.training.run import Run
+from jaxclr.runs.folder import RunFolder
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -71,10 +71,10 @@ def read_records(folders: Sequence[pathlib.Path]) -> list[Record]:
       UserError: a folder is no run, or a file in it cannot be read.
     """
     names = _names(folders)
-    return [_read(Run(folder), name, number) for number, (folder, name) in enumerate(zip(folders, names, strict=True), 1)]
+    return [_read(RunFolder(folder), name, number) for number, (folder, name) in enumerate(zip(folders, names, strict=True), 1)]
 
 
-def _read(run: Run, name: str, number: int) -> Record:
+def _read(run: RunFolder, name: str, number: int) -> Record:
     config = run.folder / "config.json"
     if not config.is_file():
         raise UserError(f"{run.folder} is no run: it has no config.json. Give the folder of a run.")

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxclr.data import Stream
 from jaxclr.data.crops import Crop
 from jaxclr.data.pieces import Piece, Pieces
-from jaxclr.training.batches import Batch, resident, resident_batches
+from jaxclr.steps.batches import Batch, resident, resident_batches
 from jaxclr.training.session import Session
 
 Array = jax.Array

@@ -10,21 +10,21 @@ import jax.numpy as jnp
 import rich.console
 
 from jaxclr.errors import UserError
-from jaxclr.training import processes
-from jaxclr.training.batches import Batch, batch_rows
-from jaxclr.training.checkpoints import Checkpoints
+from jaxclr.processes import runtime
+from jaxclr.processes.signals import Stopped, StopSignals
+from jaxclr.runs.checkpoints import Checkpoints
+from jaxclr.runs.digests import digests
+from jaxclr.runs.folder import RunFolder
+from jaxclr.runs.logs import open_logs
+from jaxclr.steps.batches import Batch, batch_rows
+from jaxclr.steps.refresh import compile_refresh, refresh_is_due
+from jaxclr.steps.state import AXIS, State
+from jaxclr.steps.step import map_step, train_step
 from jaxclr.training.clock import Clock
-from jaxclr.training.digests import digests
 from jaxclr.training.feed import open_feed
-from jaxclr.training.logs import open_logs
 from jaxclr.training.profile import Trace
-from jaxclr.training.refresh import compile_refresh, refresh_is_due
-from jaxclr.training.run import Run
-from jaxclr.training.session import AXIS, Session
-from jaxclr.training.signals import Stopped, StopSignals
+from jaxclr.training.session import Session
 from jaxclr.training.snapshots import Snapshots
-from jaxclr.training.state import State
-from jaxclr.training.step import map_step, train_step
 from jaxclr.training.watch import Watch
 
 Evaluate = Callable[[Session, State], Mapping[str, Any]]
@@ -38,7 +38,7 @@ def compile_step(session: Session) -> Callable[[State, Batch], tuple[State, dict
 
 def train(
     session: Session,
-    run: Run,
+    run: RunFolder,
     *,
     console: rich.console.Console,
     evaluate: Evaluate | None = None,
@@ -76,19 +76,21 @@ def train(
             state = session.init_state()
             digests(state)  # compiled now, not while the first save holds the steps up
         start = int(state.step)
-        trace = Trace(run.profile, profile if processes.is_first() else range(0), start=start)
-        step_fn, refreshed = compile_step(session), compile_refresh(session)
+        trace = Trace(run.profile, profile if runtime.is_first() else range(0), start=start)
+        step_fn, refreshed = compile_step(session), compile_refresh(
+            session.recipe, session.mesh, session.plain_size
+        )
         report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
         feed = open_feed(session, start=start, report=report)
         watch, snapshots = Watch(session), Snapshots(session, run)
         if start == 0 and snapshots.due(0):
-            processes.first(lambda: snapshots.take(state, 0))
+            runtime.run_on_first(lambda: snapshots.take(state, 0))
         clock = Clock()
         logged = open_logs(run, start=start, steps=session.steps, console=console)
         with contextlib.closing(feed), logged as logs, trace:
             for done in range(start + 1, last + 1):
                 trace.turn(done - 1, state, clock)
-                if refresh_is_due(session, done - 1):
+                if refresh_is_due(session.recipe, done - 1):
                     jax.block_until_ready(state)
                     with clock.spent_on("refresh"):
                         state = jax.block_until_ready(refreshed(state, feed.images))
@@ -105,14 +107,14 @@ def train(
                 clock.count(0 if first else config.batch_size)
                 epoch, remainder = divmod(done, session.steps_per_epoch)
                 log = done % config.log_every == 0 or done == last
-                stopped = processes.agree_on_stop(signals.received, now=log)
+                stopped = runtime.agree_on_stop(signals.received, now=log)
                 save = done == last or stopped or (remainder == 0 and epoch % config.checkpoint_every == 0)
                 look = remainder == 0 and config.evaluate_every and epoch % config.evaluate_every == 0
                 if log or save or look:
                     values = {name: value.item() for name, value in jax.device_get(metrics).items()}
                     bad_step = values.pop("bad_step")
                     if bad_step >= 0:
-                        processes.together(lambda: _refuse_not_finite(session, run, checkpoints, state, bad_step))
+                        runtime.run_on_all(lambda: _refuse_not_finite(session, run, checkpoints, state, bad_step))
                     watch.write(logs)
                 if log:
                     values |= clock.look()
@@ -122,7 +124,7 @@ def train(
                 if snapshots.due(done):
                     jax.block_until_ready(state)
                     with clock.spent_on("snapshot"):
-                        processes.first(lambda: snapshots.take(state, done))
+                        runtime.run_on_first(lambda: snapshots.take(state, done))
                 if look and evaluate:
                     jax.block_until_ready(state)
                     with clock.spent_on("evaluation"):
@@ -145,7 +147,7 @@ def train(
 
 
 def _refuse_not_finite(
-    session: Session, run: Run, checkpoints: Checkpoints, state: State, bad_step: int
+    session: Session, run: RunFolder, checkpoints: Checkpoints, state: State, bad_step: int
 ) -> None:
     """Saves the state before the bad step, and what that step saw."""
     if checkpoints.latest != bad_step:
@@ -155,7 +157,7 @@ def _refuse_not_finite(
         session.recipe.images, batch_size=config.batch_size, seed=config.seed, step=bad_step
     )
     record = {"step": bad_step, "seed": config.seed, "images": rows.tolist()}
-    processes.first(lambda: run.write_bad_step(record))
+    runtime.run_on_first(lambda: run.write_bad_step(record))
     raise UserError(
         f"The loss, its gradient or the update is not finite at step {bad_step}. The state before it is kept in "
         f"{run.checkpoints}, its seed and the places of its images in {run.bad_step}. "

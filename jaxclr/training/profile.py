@@ -7,8 +7,8 @@ from typing import Self
 import jax
 
 from jaxclr.errors import UserError
+from jaxclr.runs.files import writing
 from jaxclr.training.clock import Clock
-from jaxclr.training.files import writing
 
 
 def steps_to_profile(text: str, steps: int) -> range:

@@ -11,12 +11,10 @@ from jax.sharding import PartitionSpec as P
 from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.data import Dataset, Stream, channel_statistics, load
 from jaxclr.errors import UserError
-from jaxclr.training import processes
-from jaxclr.training.config import Config, to_json
-from jaxclr.training.optimizers import make_optimizer, warmup_cosine
-from jaxclr.training.state import Recipe, State, init_state
-
-AXIS = "batch"
+from jaxclr.processes import runtime
+from jaxclr.runs.config import Config, to_json
+from jaxclr.steps.optimizers import make_optimizer, warmup_cosine
+from jaxclr.steps.state import AXIS, Recipe, State, init_state
 
 
 class Session(NamedTuple):
@@ -71,14 +69,14 @@ def open_session(config: Config) -> Session:
     Raises:
       UserError: the data cannot be had, batch, data and devices do not fit each other, or processes have different ones.
     """
-    session = processes.together(lambda: _open(config))
-    processes.check_same(lambda: to_json(session.config), "configurations or images")
+    session = runtime.run_on_all(lambda: _open(config))
+    runtime.check_same(lambda: to_json(session.config), "configurations or images")
     return session
 
 
 def _open(config: Config) -> Session:
-    devices = processes.devices()
-    if config.mapper == "pmap" and not processes.alone():
+    devices = runtime.devices()
+    if config.mapper == "pmap" and not runtime.is_single():
         raise UserError(
             f"--mapper pmap runs in one process, this is one of {jax.process_count()}; leave it out: shard_map gives the same."
         )

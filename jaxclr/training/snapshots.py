@@ -12,12 +12,12 @@ from PIL import Image
 
 from jaxclr.affinity import unit_rows
 from jaxclr.data import Split, Stream
-from jaxclr.training.files import write_atomically, writing
-from jaxclr.training.run import Run
-from jaxclr.training.scanned import represent_images
+from jaxclr.runs.files import write_atomically, writing
+from jaxclr.runs.folder import RunFolder
+from jaxclr.steps.scanned import represent_images
+from jaxclr.steps.state import State
+from jaxclr.steps.views import take_views
 from jaxclr.training.session import Session
-from jaxclr.training.state import State
-from jaxclr.training.views import take_views
 
 Array = jax.Array
 
@@ -47,7 +47,7 @@ class Snapshots:
     norms by these queries' statistics, as in training: of an untrained encoder running ones make all images alike.
     """
 
-    def __init__(self, session: Session, run: Run):
+    def __init__(self, session: Session, run: RunFolder):
         self._session, self._run = session, run
         self._represent, self._embed_pair = compile_represent(session), compile_embed_pair(session)
 

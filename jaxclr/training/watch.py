@@ -13,11 +13,11 @@ from jaxclr.evaluation import alignment, collapse_auc, feature_std, rank_me, spe
 from jaxclr.evaluation.collapse import collapse_warning
 from jaxclr.evaluation.metrics import exp_entropy
 from jaxclr.methods import MomentumEncoder, Outputs
-from jaxclr.training.batches import Batch
-from jaxclr.training.optimizers import momentum_ramp
-from jaxclr.training.session import AXIS, Session
-from jaxclr.training.state import State
-from jaxclr.training.step import observe
+from jaxclr.steps.batches import Batch
+from jaxclr.steps.optimizers import momentum_ramp
+from jaxclr.steps.state import AXIS, State
+from jaxclr.steps.step import observe
+from jaxclr.training.session import Session
 
 Array = jax.Array
 

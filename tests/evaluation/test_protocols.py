@@ -26,8 +26,9 @@ from jaxclr.evaluation.protocols import (
     Linear,
     Semi,
     Subject,
+    clusters,
+    tuning,
 )
-from jaxclr.evaluation.protocols import clusters, tuning
 from jaxclr.evaluation.protocols.base import moments
 from jaxclr.evaluation.protocols.clusters import agreement
 from jaxclr.evaluation.protocols.fewshot import decompose, scores

@@ -9,9 +9,9 @@ import pytest
 from jaxclr.encoders import Mlp
 from jaxclr.errors import UserError
 from jaxclr.methods import METHODS, MomentumEncoder
-from jaxclr.training import Run
-from jaxclr.training.config import from_json, to_json
-from jaxclr.training.experiments import load_experiment
+from jaxclr.runs.config import from_json, to_json
+from jaxclr.runs.experiments import load_experiment
+from jaxclr.runs.folder import RunFolder
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 SCRIPT = FOLDER / "speedrun_cifar10.py"  # no recipe: it runs those of cifar10.py
@@ -52,7 +52,7 @@ def test_a_run_keeps_the_source_of_its_own_method(tmp_path):
     with pytest.raises(UserError, match="margin.py takes no method"):
         load_experiment(OWN, method="simclr")
     config = load_experiment(OWN)
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     run.create(config, overwrite=False)
     read = run.config().method
     assert type(read).__name__ == "Margin" and type(read) is not type(config.method)

@@ -7,13 +7,14 @@ from tiny import tiny_config
 
 import jaxclr
 from jaxclr.interop import Loaded
-from jaxclr.training import Run, Session, State
-from jaxclr.training.checkpoints import Checkpoints
-from jaxclr.training.session import open_session
+from jaxclr.runs.checkpoints import Checkpoints
+from jaxclr.runs.folder import RunFolder
+from jaxclr.steps.state import State
+from jaxclr.training.session import Session, open_session
 
 
 class Made(NamedTuple):
-    run: Run
+    run: RunFolder
     session: Session
     state: State
     loaded: Loaded
@@ -21,7 +22,7 @@ class Made(NamedTuple):
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Made:
-    run = Run(tmp_path_factory.mktemp("runs") / "digits")
+    run = RunFolder(tmp_path_factory.mktemp("runs") / "digits")
     session = open_session(tiny_config("sim_trace_plain"))
     state = session.init_state()
     run.create(session.config, overwrite=False)

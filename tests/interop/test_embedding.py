@@ -13,9 +13,9 @@ from sklearn.preprocessing import StandardScaler
 from jaxclr.data import Data
 from jaxclr.errors import UserError
 from jaxclr.evaluation import linear_probe
+from jaxclr.evaluation.evaluate import represent
 from jaxclr.interop import tables
 from jaxclr.interop.embedding import embed
-from jaxclr.training.evaluate import represent
 
 DIGITS = Data("digits")
 

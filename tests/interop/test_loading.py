@@ -10,8 +10,8 @@ import pytest
 
 import jaxclr
 from jaxclr.errors import UserError
+from jaxclr.evaluation.evaluate import represent
 from jaxclr.interop import exporting
-from jaxclr.training.evaluate import represent
 
 
 def test_it_sees_what_evaluation_sees(digits):

@@ -12,9 +12,10 @@ from jaxclr.affinity import positives, unit_rows
 from jaxclr.encoders import Mlp, SmallConv
 from jaxclr.evaluation import effective_rank, total_variance
 from jaxclr.methods import Method, Shared, SimTracePlain
-from jaxclr.training import Sgd, train_step
+from jaxclr.steps.optimizers import Sgd
+from jaxclr.steps.step import train_step
+from jaxclr.steps.views import take_views
 from jaxclr.training.session import open_session
-from jaxclr.training.views import take_views
 
 STEPS, BATCH, WIDTH = 100, 64, 64
 

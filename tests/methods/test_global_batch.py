@@ -61,7 +61,7 @@ def carries(kind):
     return kind.init_state is not Method.init_state or kind.init_params is not Method.init_params
 
 
-# The whole steps of QUICK are held on eight devices by tests/training/test_devices.py.
+# The whole steps of QUICK are held on eight devices by tests/steps/test_devices.py.
 CASES = [
     name if carries(kind) else pytest.param(name, marks=pytest.mark.full)
     for name, kind in METHODS.items()

@@ -13,6 +13,7 @@ import rich.console
 from jaxclr import training
 from jaxclr.encoders import SmallConv
 from jaxclr.methods import METHODS
+from jaxclr.runs.folder import RunFolder
 from jaxclr.training import loop
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments" / "benchmarks"
@@ -57,7 +58,7 @@ def test_thirty_steps(methods, name, tmp_path, monkeypatch):
     assert found["last_loss"] < found["first_loss"]
     assert found["effective_rank"] > 2 and found["total_variance"] > 0.05, found
 
-    run = training.Run(tmp_path / "stopped")
+    run = RunFolder(tmp_path / "stopped")
     run.create(session.config, overwrite=False)
     training.train(session, run, console=QUIET, stop_after=STEPS // 2 + 1)
     again = training.train(session, run, console=QUIET, stop_after=STEPS)

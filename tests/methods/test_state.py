@@ -18,9 +18,9 @@ from jaxclr.data import Data
 from jaxclr.encoders import Mlp
 from jaxclr.errors import UserError
 from jaxclr.methods import Method, MomentumEncoder, Shared
-from jaxclr.training.batches import resident
-from jaxclr.training.session import AXIS
-from jaxclr.training.step import observe
+from jaxclr.steps.batches import resident
+from jaxclr.steps.state import AXIS
+from jaxclr.steps.step import observe
 
 QUEUE = 40  # not a multiple of the batch of 16: enqueueing wraps round
 

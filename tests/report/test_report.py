@@ -16,11 +16,12 @@ from tiny import tiny_config
 from jaxclr import cli, training
 from jaxclr.affinity import positives, unit_rows
 from jaxclr.encoders import Mlp
+from jaxclr.evaluation.evaluate import monitor
 from jaxclr.methods import Method, MomentumEncoder, Outputs
 from jaxclr.report.page import write_report
-from jaxclr.training import Sgd
-from jaxclr.training.evaluate import monitor
-from jaxclr.training.session import AXIS
+from jaxclr.runs.folder import RunFolder
+from jaxclr.steps.optimizers import Sgd
+from jaxclr.steps.state import AXIS
 from jaxclr.training.watch import BINS, measure
 
 pytestmark = pytest.mark.xdist_group("report")  # one trained run for all
@@ -75,7 +76,7 @@ def run(tmp_path_factory):
     )
     one = jax.make_mesh((1,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
     session = training.open_session(config)._replace(mesh=one)
-    run = training.Run(tmp_path_factory.mktemp("runs") / "collapsing")
+    run = RunFolder(tmp_path_factory.mktemp("runs") / "collapsing")
     run.create(session.config, overwrite=False)
     console = rich.console.Console(file=io.StringIO(), width=10_000)
     training.train(session, run, console=console, evaluate=monitor)

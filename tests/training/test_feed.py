@@ -15,9 +15,10 @@ from jaxclr import training
 from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.data import Data, Stream
 from jaxclr.errors import UserError
-from jaxclr.training.evaluate import monitor, represent
+from jaxclr.evaluation.evaluate import monitor, represent
+from jaxclr.runs.folder import RunFolder
+from jaxclr.steps.refresh import compile_refresh
 from jaxclr.training.feed import open_feed
-from jaxclr.training.refresh import compile_refresh
 
 QUIET = rich.console.Console(file=io.StringIO())
 VIEW = PhotoView(size=8, crop_scale=(0.5, 1.0))
@@ -79,7 +80,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(session, tmp_path):
     """Right before a refresh, which comes between the epochs, and in the middle of the second."""
     states = []
     for name, stops in (("whole", (None,)), ("stopped", (2, 3, None))):
-        run = training.Run(tmp_path / name)
+        run = RunFolder(tmp_path / name)
         run.create(session.config, overwrite=False)
         for stop in stops:
             state = training.train(session, run, console=QUIET, stop_after=stop)
@@ -95,7 +96,7 @@ def test_features_and_refresh_are_those_of_images_in_memory(session, resident):
         jax.tree.map(np.testing.assert_array_equal, *features)
     assert 0 <= monitor(session, state)["knn_20"] <= 1
     one, other = (
-        jax.device_get(compile_refresh(here)(state, images).method_state["embeddings"])
+        jax.device_get(compile_refresh(here.recipe, here.mesh, here.plain_size)(state, images).method_state["embeddings"])
         for here, images in ((session, session.dataset.train), (resident, resident.dataset.train.images))
     )
     np.testing.assert_allclose(one, other, atol=1e-5)

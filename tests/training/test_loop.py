@@ -15,11 +15,12 @@ from tiny import tiny_config
 from jaxclr import training
 from jaxclr.augment import AUGMENTATIONS
 from jaxclr.errors import UserError
+from jaxclr.evaluation.evaluate import monitor
+from jaxclr.runs.checkpoints import Checkpoints
+from jaxclr.runs.folder import RunFolder
+from jaxclr.steps.batches import resident, resident_batches
+from jaxclr.steps.optimizers import make_optimizer
 from jaxclr.training import loop
-from jaxclr.training.batches import resident, resident_batches
-from jaxclr.training.checkpoints import Checkpoints
-from jaxclr.training.evaluate import monitor
-from jaxclr.training.optimizers import make_optimizer
 
 QUIET = rich.console.Console(file=io.StringIO())
 # 22 steps in two epochs of digits, on 8 devices
@@ -33,7 +34,7 @@ def session():
 
 @pytest.fixture(scope="module")
 def uninterrupted(session, tmp_path_factory):
-    run = training.Run(tmp_path_factory.mktemp("runs") / "whole")
+    run = RunFolder(tmp_path_factory.mktemp("runs") / "whole")
     run.create(session.config, overwrite=False)
     return run, training.train(session, run, console=QUIET, profile=range(4, 6))
 
@@ -54,7 +55,7 @@ def blocked(run):
 
 def test_a_stopped_run_resumes_to_the_same_bits(session, uninterrupted, tmp_path):
     whole, state = uninterrupted
-    run = training.Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     run.create(session.config, overwrite=False)
     training.train(session, run, console=QUIET, stop_after=7)
     # what a run that went on and died leaves behind: lines past its newest checkpoint, the last one torn
@@ -116,7 +117,7 @@ def test_the_step_is_compiled_once(session, tmp_path, monkeypatch):
     monkeypatch.setattr(
         loop, "train_step", lambda *args, **kwargs: traces.append(None) or original(*args, **kwargs)
     )
-    run = training.Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     run.create(session.config, overwrite=False)
     training.train(session, run, console=QUIET)
     assert len(traces) == 1
@@ -140,7 +141,7 @@ def breaking_loss(recipe):
 @pytest.mark.parametrize("breaking, step", [(breaking_update, 7), (breaking_loss, 0)])
 def test_what_is_not_finite_stops_with_the_last_good_state(session, tmp_path, breaking, step):
     broken = session._replace(recipe=breaking(session.recipe))
-    run = training.Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     run.create(session.config, overwrite=False)
     with pytest.raises(UserError, match=f"not finite at step {step}. The state before it is kept"):
         training.train(broken, run, console=QUIET)
@@ -157,7 +158,7 @@ def test_what_is_not_finite_stops_with_the_last_good_state(session, tmp_path, br
 
 def test_knn_is_measured_on_the_way(session, tmp_path):
     watched = session._replace(config=dataclasses.replace(session.config, evaluate_every=2))
-    run = training.Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     run.create(session.config, overwrite=False)
     training.train(watched, run, console=QUIET, evaluate=monitor)
     last = metrics(run)[-1]
@@ -177,14 +178,14 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_a_folder_is_not_overwritten_by_accident(session, tmp_path):
-    run = training.Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     run.create(session.config, overwrite=False)
     with pytest.raises(UserError, match="holds a run already.*jaxclr resume"):
         run.create(session.config, overwrite=False)
     run.create(session.config, overwrite=True)
-    other = training.Run(tmp_path)
+    other = RunFolder(tmp_path)
     with pytest.raises(UserError, match="no run"):
         other.create(session.config, overwrite=True)
     assert run.config() == session.config
     with pytest.raises(UserError, match="cannot be written"):
-        training.Run(run.folder / "config.json" / "below").create(session.config, overwrite=False)
+        RunFolder(run.folder / "config.json" / "below").create(session.config, overwrite=False)

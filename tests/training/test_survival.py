@@ -16,9 +16,10 @@ from tiny import tiny_config
 
 from jaxclr import cli, training
 from jaxclr.errors import UserError
-from jaxclr.training import files, logs
-from jaxclr.training.checkpoints import Checkpoints
-from jaxclr.training.signals import SIGNALS, Stopped, StopSignals
+from jaxclr.processes.signals import SIGNALS, Stopped, StopSignals
+from jaxclr.runs import files, logs
+from jaxclr.runs.checkpoints import Checkpoints
+from jaxclr.runs.folder import RunFolder
 
 CONFIG = tiny_config(batch_size=128, checkpoint_every=1, evaluate_every=1)  # 2 epochs of 11 steps
 
@@ -31,7 +32,7 @@ def train(session, run, **options):
 
 def test_a_signal_a_full_disk_and_a_damaged_checkpoint_change_no_bit(tmp_path, monkeypatch):
     session = training.open_session(CONFIG)
-    whole, run = training.Run(tmp_path / "whole"), training.Run(tmp_path / "run")
+    whole, run = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
     for each in (whole, run):
         each.create(session.config, overwrite=False)
     want, _ = train(session, whole)
@@ -115,7 +116,7 @@ root = pathlib.Path(sys.argv[1])
 for name in ("jaxclr", "jaxclr.training"):
     package = sys.modules[name] = types.ModuleType(name)
     package.__path__ = [str(root / name.replace(".", "/"))]
-files = importlib.import_module("jaxclr.training.files")
+files = importlib.import_module("jaxclr.runs.files")
 with files.locked(pathlib.Path(sys.argv[2])):
     print("held", flush=True)
     time.sleep(600)
@@ -140,7 +141,7 @@ def test_a_folder_is_held_until_its_process_dies(tmp_path):
 
 
 def test_a_run_is_finished_when_it_is_evaluated(tmp_path):
-    run = training.Run(tmp_path)
+    run = RunFolder(tmp_path)
     assert not run.finished(22, evaluated=False)
     (run.checkpoints / "22").mkdir(parents=True)
     assert not run.finished(22, evaluated=False)
@@ -153,7 +154,7 @@ def test_a_run_is_finished_when_it_is_evaluated(tmp_path):
 
 
 def test_a_folder_that_was_barely_begun_is_as_good_as_empty(tmp_path):
-    run = training.Run(tmp_path)
+    run = RunFolder(tmp_path)
     (tmp_path / ".config.json.part").write_text("{")
     with run.locked():
         run.create(CONFIG, overwrite=False)

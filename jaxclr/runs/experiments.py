@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from jaxclr import errors
 from jaxclr.errors import UserError
 from jaxclr.methods import METHODS
-from jaxclr.training.config import Config
+from jaxclr.runs.config import Config
 
 
 def load_experiment(path: pathlib.Path, *, method: str | None = None) -> Config:

@@ -7,8 +7,7 @@ import optax
 import pytest
 
 from jaxclr.errors import UserError
-from jaxclr.training import AdamW, Lars, Sgd
-from jaxclr.training.optimizers import make_optimizer, momentum_ramp, warmup_cosine
+from jaxclr.steps.optimizers import AdamW, Lars, Sgd, make_optimizer, momentum_ramp, warmup_cosine
 
 GENERATOR = np.random.default_rng(0)
 PARAMS = {

@@ -15,14 +15,14 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
 
-from jaxclr.training import processes
-from jaxclr.training.files import write_atomically, writing
-from jaxclr.training.run import Run
+from jaxclr.processes import runtime
+from jaxclr.runs.files import write_atomically, writing
+from jaxclr.runs.folder import RunFolder
 
 
-def open_logs(run: Run, *, start: int, steps: int, console: rich.console.Console) -> "Logs | Silence":
+def open_logs(run: RunFolder, *, start: int, steps: int, console: rich.console.Console) -> "Logs | Silence":
     """The writers of the first process; those of the others write nothing. Arguments as of `Logs`."""
-    return Logs(run, start=start, steps=steps, console=console) if processes.is_first() else Silence()
+    return Logs(run, start=start, steps=steps, console=console) if runtime.is_first() else Silence()
 
 
 class Silence(contextlib.nullcontext):
@@ -48,7 +48,7 @@ class Logs:
       console: where the progress bar goes, if it is a terminal; else a line is printed now and then.
     """
 
-    def __init__(self, run: Run, *, start: int, steps: int, console: rich.console.Console):
+    def __init__(self, run: RunFolder, *, start: int, steps: int, console: rich.console.Console):
         self._run = run
         self._steps = steps
         self._console = console
@@ -123,7 +123,7 @@ class _Events:
         self._file.write(length + next(checks) + data + next(checks))
 
 
-def _lines_until(run: Run, step: int) -> list[str]:
+def _lines_until(run: RunFolder, step: int) -> list[str]:
     if not run.metrics.exists():
         return []
     kept = []

@@ -16,9 +16,11 @@ from jaxclr.encoders import Mlp, ResNet, SmallConv
 from jaxclr.encoders.common import batch_norm
 from jaxclr.errors import UserError
 from jaxclr.methods import METHODS, MocoV3
-from jaxclr.training import Batch, init_state, open_session, train_step
-from jaxclr.training.accumulate import in_micro_batches
-from jaxclr.training.session import make_recipe
+from jaxclr.steps.batches import Batch
+from jaxclr.steps.micro_batches import in_micro_batches
+from jaxclr.steps.state import init_state
+from jaxclr.steps.step import train_step
+from jaxclr.training.session import make_recipe, open_session
 
 # Noise alone: other draws take long to compile.
 NOISE = DigitView(rotation=0, scale=(1, 1), shift=0, erase=0, noise=0.3)

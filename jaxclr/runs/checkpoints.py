@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from jaxclr.errors import UserError
-from jaxclr.training import processes, seals
-from jaxclr.training.digests import digests
-from jaxclr.training.state import State
+from jaxclr.processes import runtime
+from jaxclr.runs import seals
+from jaxclr.runs.digests import digests
+from jaxclr.steps.state import State
 
 _TEMPORARY = "*.orbax-checkpoint-tmp*"
 
@@ -62,7 +63,7 @@ class Checkpoints:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is None:
             self.close()
-        elif isinstance(error, Exception) and not processes.lost(error):
+        elif isinstance(error, Exception) and not runtime.peer_lost(error):
             # What went wrong first is what is told.
             try:
                 self.close()
@@ -72,7 +73,7 @@ class Checkpoints:
     @property
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint, or None."""
-        return processes.told(self._manager.latest_step())
+        return runtime.broadcast(self._manager.latest_step())
 
     def save(self, state: State, step: int) -> float:
         """Starts to write a state; the arrays are copied before this returns, so they may be donated.
@@ -110,7 +111,7 @@ class Checkpoints:
         Raises:
           UserError: there is no checkpoint, none is undamaged, or the newest one is of another structure.
         """
-        return processes.together(functools.partial(self._newest_whole, like, say))
+        return runtime.run_on_all(functools.partial(self._newest_whole, like, say))
 
     def wait(self) -> None:
         """Waits until what was saved is on disk.
@@ -141,12 +142,12 @@ class Checkpoints:
         self.wait()
         steps = sorted(self._manager.all_steps(), reverse=True)
         damaged: dict[int, str] = {}
-        for step in processes.follow(self._whole_first(steps, damaged)):
+        for step in runtime.broadcast_all(self._whole_first(steps, damaged)):
             state, wrong = self._attempt(step, like)
-            if wrong := processes.anyone(wrong):
+            if wrong := runtime.first_nonempty(wrong):
                 damaged.setdefault(step, wrong)
                 continue
-            processes.first(functools.partial(self._set_aside, step, damaged, say))
+            runtime.run_on_first(functools.partial(self._set_aside, step, damaged, say))
             self._manager.reload()
             return state
         if damaged:
@@ -175,7 +176,7 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # Orbax, TensorStore and JSON each raise their own.
-            if processes.lost(error):
+            if runtime.peer_lost(error):
                 raise
             return None, _reason(error)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxclr.training.digests import digests
+from jaxclr.runs.digests import digests
 
 DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3fn", "int32", "int8", "uint16", "int4", "bool", "complex64")
 

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxclr.errors import UserError
-from jaxclr.launch import first_line
+from jaxclr.processes.launch import first_line
 
 HEARTBEAT_SECONDS = 20  # after which a silent process counts as dead; JAX's own 100 are long to wait for
 _TEXT_BYTES = 4096  # of a sentence that is told
@@ -25,7 +25,7 @@ _TEXT_BYTES = 4096  # of a sentence that is told
 T = TypeVar("T")
 
 
-class Agreed(UserError):
+class SharedError(UserError):
     """A UserError that every process raises: the first one tells it, and all of them can end in order."""
 
 
@@ -97,7 +97,7 @@ def initialize(distributed: Distributed) -> None:
         )
 
 
-def alone() -> bool:
+def is_single() -> bool:
     """Whether this process is the only one."""
     # The number of processes is not asked for where there can be no second: that would take hold of the devices.
     return not jax.distributed.is_initialized() or jax.process_count() == 1
@@ -105,7 +105,7 @@ def alone() -> bool:
 
 def is_first() -> bool:
     """Whether this is the process that writes and speaks."""
-    return alone() or jax.process_index() == 0
+    return is_single() or jax.process_index() == 0
 
 
 def devices() -> list[jax.Device]:
@@ -120,9 +120,9 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(put, tree)
 
 
-def anyone(said: str | None) -> str | None:
+def first_nonempty(said: str | None) -> str | None:
     """What the first process says that says something, on every process; None if none does."""
-    if alone():
+    if is_single():
         return said
     text = np.frombuffer((said or "").encode()[:_TEXT_BYTES].ljust(_TEXT_BYTES, b"\0"), np.uint8)
     every = multihost_utils.process_allgather(text)
@@ -130,19 +130,19 @@ def anyone(said: str | None) -> str | None:
     return next(filter(None, heard), None)
 
 
-def told(number: int | None) -> int | None:
+def broadcast(number: int | None) -> int | None:
     """The first process's number, zero or more, or None."""
-    if alone():
+    if is_single():
         return number
     value = np.int32(-1 if number is None or not is_first() else number)
     heard = int(multihost_utils.broadcast_one_to_all(value))
     return None if heard < 0 else heard
 
 
-def follow(numbers: Iterable[int]) -> Iterator[int]:
+def broadcast_all(numbers: Iterable[int]) -> Iterator[int]:
     """The first process's numbers, on every process; those of the others are never asked for."""
     mine = iter(numbers)
-    while (number := told(next(mine, None) if is_first() else None)) is not None:
+    while (number := broadcast(next(mine, None) if is_first() else None)) is not None:
         yield number
 
 
@@ -153,48 +153,48 @@ def agree_on_stop(signal: str | None, *, now: bool) -> str | None:
       signal: that this process has received.
       now: whether several processes ask each other after this step; one process always knows.
     """
-    return anyone(signal) if now or alone() else None
+    return first_nonempty(signal) if now or is_single() else None
 
 
-def together(act: Callable[[], T]) -> T:
+def run_on_all(act: Callable[[], T]) -> T:
     """What an act returns on each process; what goes wrong on one of them goes wrong on all.
 
     An act that waits for other processes must go wrong on all of them by itself.
 
     Raises:
-      Agreed: the UserError of the first process that has one.
+      SharedError: the UserError of the first process that has one.
     """
-    if alone():
+    if is_single():
         return act()
     result, error = None, None
     try:
         result = act()
     except UserError as raised:
         error = raised
-    wrong = anyone(None if error is None else str(error))
+    wrong = first_nonempty(None if error is None else str(error))
     if wrong is not None:
-        raise Agreed(wrong) from error
+        raise SharedError(wrong) from error
     return result
 
 
-def first(act: Callable[[], Any]) -> None:
+def run_on_first(act: Callable[[], Any]) -> None:
     """An act of the first process alone, for which the others wait.
 
     Raises:
-      Agreed: its UserError.
+      SharedError: its UserError.
     """
-    together(lambda: act() if is_first() else None)
+    run_on_all(lambda: act() if is_first() else None)
 
 
 @contextlib.contextmanager
-def held_by_first(lock: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+def hold_on_first(lock: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
     """What the first process holds for all.
 
     Raises:
-      Agreed: the UserError with which it cannot.
+      SharedError: the UserError with which it cannot.
     """
     with contextlib.ExitStack() as stack:
-        first(lambda: stack.enter_context(lock))
+        run_on_first(lambda: stack.enter_context(lock))
         yield
 
 
@@ -206,22 +206,22 @@ def check_same(text: Callable[[], str], what: str) -> None:
       what: its name in the plural.
 
     Raises:
-      Agreed: they differ.
+      SharedError: they differ.
     """
-    if alone():
+    if is_single():
         return
     data = text().encode()
     sums = np.asarray(multihost_utils.process_allgather(np.uint32(zlib.crc32(data))))
     if differs := [index for index, value in enumerate(sums) if value != sums[0]]:
-        raise Agreed(
+        raise SharedError(
             f"Processes 0 and {differs[0]} have different {what}: start all with the same command, code and data."
         )
 
 
-def lost(error: BaseException | None) -> bool:
+def peer_lost(error: BaseException | None) -> bool:
     """Whether an error says, or was caused by one that says, that another process is gone."""
-    if error is None or alone():
+    if error is None or is_single():
         return False
     if isinstance(error, jax.errors.JaxRuntimeError):
         return not str(error).startswith(("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT"))
-    return lost(error.__cause__ or error.__context__)
+    return peer_lost(error.__cause__ or error.__context__)

@@ -14,7 +14,8 @@ from tiny import tiny_config
 
 from jaxclr import training
 from jaxclr.methods import Shared
-from jaxclr.training.refresh import compile_refresh
+from jaxclr.runs.folder import RunFolder
+from jaxclr.steps.refresh import compile_refresh
 
 QUIET = rich.console.Console(file=io.StringIO())
 
@@ -32,7 +33,7 @@ def session():
 
 def train(session, folder, *stops):
     """The states in which a run is that stops, and goes on, after so many steps."""
-    run = training.Run(folder)
+    run = RunFolder(folder)
     run.create(session.config, overwrite=False)
     trained = (training.train(session, run, console=QUIET, stop_after=stop) for stop in stops)
     return [jax.device_get(state) for state in trained]
@@ -74,14 +75,14 @@ def test_it_sees_the_momentum_encoders_embeddings_in_their_places(session, stopp
 def refreshed(session, devices, state):
     here = session._replace(mesh=mesh(devices))
     put = lambda tree: jax.device_put(tree, jax.sharding.NamedSharding(here.mesh, jax.P()))
-    state = compile_refresh(here)(put(state), put(session.dataset.train.images))
+    state = compile_refresh(here.recipe, here.mesh, here.plain_size)(put(state), put(session.dataset.train.images))
     return jax.device_get(state.method_state)
 
 
 def test_devices_agree_and_a_bad_step_keeps_its_state(session, stopped, monkeypatch):
     before, after = stopped[1:3]
     want = after.method_state
-    monkeypatch.setattr("jaxclr.training.refresh.ROWS", 100)  # two chunks on each of 8 devices
+    monkeypatch.setattr("jaxclr.steps.refresh.ROWS", 100)  # two chunks on each of 8 devices
     for devices in (1, 8):
         got = refreshed(session, devices, before)
         for name in want.keys() - {"walk"}:  # which the step after the refresh went on with

@@ -14,9 +14,9 @@ from jaxclr.errors import UserError
 from jaxclr.evaluation import few_label_probe, knn_accuracy, linear_probe
 from jaxclr.evaluation.images import image_batches
 from jaxclr.evaluation.protocols import Features
-from jaxclr.training.scanned import represent_images
+from jaxclr.steps.scanned import represent_images
+from jaxclr.steps.state import State
 from jaxclr.training.session import Session
-from jaxclr.training.state import State
 
 KNN = ((200, 0.1), (20, 0.07))  # (k, temperature): lightly's and solo-learn's settings
 LABELS = (1, 5, 10)

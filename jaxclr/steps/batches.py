@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxclr.data import Split, epoch_order
-from jaxclr.training.processes import replicate
+from jaxclr.processes.runtime import replicate
 
 Array = jax.Array
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxclr.augment import PhotoView, resize
-from jaxclr.training.state import Recipe, step_key
+from jaxclr.steps.state import Recipe, step_key
 
 Array = jax.Array
 

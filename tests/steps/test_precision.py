@@ -9,9 +9,10 @@ from tiny import tiny_config
 
 from jaxclr.encoders import SmallConv
 from jaxclr.methods import METHODS
-from jaxclr.training import Batch, init_state, train_step
+from jaxclr.steps.batches import Batch
+from jaxclr.steps.state import init_state
+from jaxclr.steps.step import observe, train_step
 from jaxclr.training.session import make_recipe
-from jaxclr.training.step import observe
 
 QUICK = ("sim_whitening", "hydra")
 

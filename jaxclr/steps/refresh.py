@@ -6,37 +6,43 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxclr.data import Stream
 from jaxclr.methods import MomentumEncoder
-from jaxclr.training.processes import replicate
-from jaxclr.training.scanned import map_images
-from jaxclr.training.session import Session
-from jaxclr.training.state import REFRESH, Recipe, State, settled
-from jaxclr.training.views import plain_view
+from jaxclr.processes.runtime import replicate
+from jaxclr.steps.scanned import map_images
+from jaxclr.steps.state import REFRESH, Recipe, State, settled
+from jaxclr.steps.views import plain_view
 
 Array = jax.Array
 
 ROWS = 256  # most images that a device embeds at once
 
 
-def refresh_is_due(session: Session, step: int) -> bool:
+def refresh_is_due(recipe: Recipe, step: int) -> bool:
     """Whether the method refreshes its state after so many steps, before the next one."""
-    epoch, offset = divmod(step, session.steps_per_epoch)
-    first = session.config.method.refresh_from
+    epoch, offset = divmod(step, recipe.steps_per_epoch)
+    first = recipe.method.refresh_from
     return first is not None and offset == 0 and epoch >= first
 
 
-def compile_refresh(session: Session) -> Callable[[State, Array | Stream], State]:
+def compile_refresh(
+    recipe: Recipe, mesh: Mesh, plain_size: int | None
+) -> Callable[[State, Array | Stream], State]:
     """The state with the method's own refreshed, as a function of it and of all training images, uint8 [N, H, W, C] or
     streamed.
 
     The key is folded from seed and epoch, so that a run that stops and resumes refreshes as one that went on. After a
     bad step nothing changes.
+
+    Args:
+      recipe: the recipe of the run.
+      mesh: the devices, of one axis.
+      plain_size: side in pixels at which streamed images are embedded; None where images are in memory.
     """
-    recipe, everywhere = session.recipe, NamedSharding(session.mesh, P())
+    everywhere = NamedSharding(mesh, P())
 
     @jax.jit
     def refreshed(state: State, images: Array) -> State:
@@ -53,17 +59,17 @@ def compile_refresh(session: Session) -> Callable[[State, Array | Stream], State
 
     def embed(state: State, images: Array) -> Array:
         function = functools.partial(plain_embeddings, recipe=recipe)
-        return map_images(function, state, images, mesh=session.mesh, rows=ROWS)
+        return map_images(function, state, images, mesh=mesh, rows=ROWS)
 
     embed_rows = jax.jit(lambda state, images: plain_embeddings(state, images, recipe))
 
     def embed_stream(state: State, stream: Stream) -> Array:
         parts = []
-        for rows in stream.plain(session.plain_size, batch=ROWS):
+        for rows in stream.plain(plain_size, batch=ROWS):
             images = np.stack([image for (image,) in rows.made])
             full = np.resize(images, (ROWS, *images.shape[1:]))  # the last are fewer
             parts.append(np.asarray(embed_rows(state, full))[: len(images)])
-        return replicate(np.concatenate(parts), session.mesh)
+        return replicate(np.concatenate(parts), mesh)
 
     def refresh(state: State, images: Array | Stream) -> State:
         if isinstance(images, Stream):

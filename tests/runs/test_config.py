@@ -7,8 +7,8 @@ from tiny import tiny_config
 
 from jaxclr.errors import UserError
 from jaxclr.methods import METHODS
-from jaxclr.training import OPTIMIZERS
-from jaxclr.training.config import differences, from_json, to_json
+from jaxclr.runs.config import differences, from_json, to_json
+from jaxclr.steps.optimizers import OPTIMIZERS
 
 
 @pytest.mark.parametrize("method", METHODS)

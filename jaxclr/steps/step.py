@@ -13,11 +13,11 @@ from jax.sharding import PartitionSpec as P
 from jaxclr.affinity import AxisName
 from jaxclr.affinity.collectives import row_ids
 from jaxclr.methods import Branch, MomentumEncoder, Network, Outputs, StopGradient
-from jaxclr.training.accumulate import in_micro_batches
-from jaxclr.training.batches import Batch
-from jaxclr.training.optimizers import momentum_ramp
-from jaxclr.training.state import Recipe, State, settled, step_key, target_parts
-from jaxclr.training.views import take_views
+from jaxclr.steps.batches import Batch
+from jaxclr.steps.micro_batches import in_micro_batches
+from jaxclr.steps.optimizers import momentum_ramp
+from jaxclr.steps.state import Recipe, State, settled, step_key, target_parts
+from jaxclr.steps.views import take_views
 
 Array = jax.Array
 Tree = Any

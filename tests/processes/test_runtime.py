@@ -15,10 +15,10 @@ from PIL import Image
 from tiny import tiny_config
 from twenty_steps import steps, streamed
 
-from jaxclr import launch, training
+from jaxclr import training
 from jaxclr.errors import UserError
-from jaxclr.training import processes
-from jaxclr.training.processes import Distributed
+from jaxclr.processes import launch, runtime
+from jaxclr.processes.runtime import Distributed
 
 TESTS = pathlib.Path(__file__).parents[1]
 ROOT = TESTS.parent
@@ -84,7 +84,7 @@ def test_half_an_address_is_refused(said):
 
 
 def test_pmap_is_for_one_process(monkeypatch):
-    monkeypatch.setattr(processes, "alone", lambda: False)
+    monkeypatch.setattr(runtime, "is_single", lambda: False)
     with pytest.raises(UserError, match="pmap runs in one process"):
         training.session._open(tiny_config(mapper="pmap"))
 
@@ -143,8 +143,8 @@ def test_a_signal_reaches_all(run):
     assert run(STOPS.format(last=False), f"{wait}{STOPS.format(last=True)}") == (75, "")
 
 
-CHILD = "from jaxclr import launch; import time; assert launch.is_watched(); print(1, flush=True); time.sleep(600)"
-PARENT = f"import sys; from jaxclr import launch; launch._start([sys.executable, '-c', {CHILD!r}]).wait()"
+CHILD = "from jaxclr.processes import launch; import time; assert launch.is_watched(); print(1, flush=True); time.sleep(600)"
+PARENT = f"import sys; from jaxclr.processes import launch; launch._start([sys.executable, '-c', {CHILD!r}]).wait()"
 
 
 def test_a_child_ends_with_its_parent():

@@ -4,7 +4,7 @@ import signal
 import threading
 from typing import Self
 
-from jaxclr import launch
+from jaxclr.processes import launch
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

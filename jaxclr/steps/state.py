@@ -14,6 +14,8 @@ from jaxclr.methods import Method, MomentumEncoder, Network, Sizes
 Array = jax.Array
 Tree = Any
 
+AXIS = "batch"  # the mapped axis over which a batch is spread
+
 # Streams of keys beside those of the steps. Step t draws from fold_in(key(seed), t), and no run has so many steps.
 PARAMETERS = 0xA110C000
 METHOD = 0xA110C001

@@ -14,8 +14,8 @@ from jaxclr.data import Data
 from jaxclr.encoders import ENCODERS, Encoder
 from jaxclr.errors import UserError
 from jaxclr.methods import Method, Target
-from jaxclr.training.optimizers import Optimizer, Sgd
-from jaxclr.training.step import Mapper
+from jaxclr.steps.optimizers import Optimizer, Sgd
+from jaxclr.steps.step import Mapper
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,11 +14,11 @@ import rich.table
 from jaxclr.augment import Augmentation, DigitView, PhotoView, with_views
 from jaxclr.data import Data, Stream, load
 from jaxclr.errors import UserError
+from jaxclr.evaluation.evaluate import labelled_splits, represent
 from jaxclr.evaluation.protocols import Protocol, Subject
-from jaxclr.training.evaluate import labelled_splits, represent
+from jaxclr.steps.state import State
+from jaxclr.steps.views import normalize, plain_view
 from jaxclr.training.session import Session
-from jaxclr.training.state import State
-from jaxclr.training.views import normalize, plain_view
 
 Array = jax.Array
 

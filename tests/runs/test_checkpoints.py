@@ -10,9 +10,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from jaxclr.errors import UserError
-from jaxclr.training import seals
-from jaxclr.training.checkpoints import Checkpoints
-from jaxclr.training.digests import digests
+from jaxclr.runs import seals
+from jaxclr.runs.checkpoints import Checkpoints
+from jaxclr.runs.digests import digests
 
 OLD = {
     "kernel": jnp.arange(600.0).reshape(20, 30) / 7,

@@ -11,8 +11,8 @@ from tiny import opened, tiny_config
 
 from jaxclr.data import Data
 from jaxclr.errors import UserError
+from jaxclr.evaluation.judge import judge, on_data, protocol_table
 from jaxclr.evaluation.protocols import Arc, ClusterAgreement, FewShot, FineTune, Knn
-from jaxclr.training.protocols import judge, on_data, protocol_table
 
 
 @pytest.fixture(scope="module")

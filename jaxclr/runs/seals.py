@@ -4,7 +4,7 @@ import json
 import pathlib
 import zlib
 
-from jaxclr.training.files import write_atomically
+from jaxclr.runs.files import write_atomically
 
 NAME = "files.json"
 

@@ -8,8 +8,9 @@ from tiny import distance, tiny_config
 
 from jaxclr import training
 from jaxclr.data import Split
-from jaxclr.training.batches import batch_rows, resident, resident_batches
-from jaxclr.training.evaluate import monitor
+from jaxclr.evaluation.evaluate import monitor
+from jaxclr.evaluation.resident import compile_knn
+from jaxclr.steps.batches import batch_rows, resident, resident_batches
 from jaxclr.training.loop import compile_step
 
 STEPS = 3
@@ -27,7 +28,7 @@ def whole(session):
 
 
 def test_an_epoch_visits_what_the_loop_does(session):
-    places = training.epoch_places(session, epoch=1)
+    places = training.epoch_indices(session.recipe, session.mesh, epoch=1)
     assert places.shape == (session.steps_per_epoch, CONFIG.batch_size)
     for index in range(session.steps_per_epoch):
         step = session.steps_per_epoch + index
@@ -44,8 +45,8 @@ def test_scanned_steps_are_those_of_the_loop(session, whole):
         losses.append(metrics["loss"].item())
     first = session.init_state()
     start = jax.device_get(first.params)
-    places = training.epoch_places(session, epoch=0)[:STEPS]
-    scanned, metrics = training.compile_steps(session)(first, whole, places)
+    places = training.epoch_indices(session.recipe, session.mesh, epoch=0)[:STEPS]
+    scanned, metrics = training.compile_steps(session.recipe, session.mesh)(first, whole, places)
     assert first.step.is_deleted()  # consumed
     np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-5)
     assert int(scanned.step) == STEPS and metrics["bad_step"].tolist() == [-1] * STEPS
@@ -61,5 +62,5 @@ def test_knn_in_one_program_is_that_of_evaluation(session, whole):
     few = session._replace(dataset=dataset._replace(test=Split(dataset.test.images[:101], dataset.test.labels[:101])))
     state = session.init_state()
     test = jax.device_put(few.dataset.test.images, state.step.sharding)
-    found = training.compile_knn(few, k=200, temperature=0.1, rows=100)(state, whole.images, test)
+    found = compile_knn(few.recipe, few.mesh, few.dataset, k=200, temperature=0.1, rows=100)(state, whole.images, test)
     assert found == pytest.approx(monitor(few, state)["knn_200"], abs=1e-6)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxclr.errors import UserError
-from jaxclr.training import config as configs
-from jaxclr.training import own_methods
-from jaxclr.training.config import Config
-from jaxclr.training.files import locked, write_atomically, writing
+from jaxclr.runs import config as configs
+from jaxclr.runs import own_methods
+from jaxclr.runs.config import Config
+from jaxclr.runs.files import locked, write_atomically, writing
 
 _LOCK = ".lock"
 # What a process leaves that dies before it has written a configuration: the folder is still as good as empty.
@@ -25,7 +25,7 @@ _OURS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunFolder:
     """The folder of a run, all of which can be read without this library."""
 
     folder: pathlib.Path
