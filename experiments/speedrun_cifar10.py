@@ -191,23 +191,23 @@ def train(
         first = int(state.step) // session.steps_per_epoch
         lines = progress["epochs"][:first]
         whole = resident(session.dataset.train, session.mesh)
-        test = jax.device_put(session.dataset.test.images, whole.images.sharding)
+        test = jax.device_put(session.dataset.test.examples, whole.examples.sharding)
         compiling = time.perf_counter()
         places = training.epoch_indices(session.recipe, session.mesh, first)
         steps = training.compile_steps(session.recipe, session.mesh).lower(state, whole, places).compile()
-        knn = compile_knn(session.recipe, session.mesh, session.dataset, k=K, temperature=TEMPERATURE).lower(state, whole.images, test).compile()
+        knn = compile_knn(session.recipe, session.mesh, session.dataset, k=K, temperature=TEMPERATURE).lower(state, whole.examples, test).compile()
         compile_seconds = progress["compile_seconds"] + time.perf_counter() - compiling
         refreshed = compile_refresh(session.recipe, session.mesh, session.plain_size)
         before, calls = progress["seconds"], progress["calls"] + 1
         running: list[tuple[int, dict[str, jax.Array]]] = []  # figures of the epoch that the device is at
         for epoch in range(first + 1, config.epochs + 1):
             if refresh_is_due(session.recipe, (epoch - 1) * session.steps_per_epoch):
-                state = refreshed(state, whole.images)
+                state = refreshed(state, whole.examples)
             state, metrics = steps(state, whole, training.epoch_indices(session.recipe, session.mesh, epoch - 1))
             last = epoch == config.epochs
             figures = {"loss": metrics["loss"].mean(), "bad_step": metrics["bad_step"][-1]}
             if last or epoch % options.evaluate_every == 0:
-                figures["knn"] = knn(state, whole.images, test)
+                figures["knn"] = knn(state, whole.examples, test)
             lines += map(_told, running)  # waits for the epoch before, not for this one
             running = [(epoch, figures)]
             late = not last and time_is_up()
@@ -235,7 +235,7 @@ def train(
         "seconds": seconds,
         "compile_seconds": compile_seconds,
         "calls": calls,
-        **_probe(session, state, whole.images, test),
+        **_probe(session, state, whole.examples, test),
     }
 
 

@@ -1,16 +1,61 @@
-"""Self-supervised learning on the global affinity matrix of two sets of embeddings."""
+"""Contrastive and joint-embedding self-supervised learning on the global affinity matrix.
 
-from typing import TYPE_CHECKING
+`train` trains a `Config` in a folder, `Run` is such a folder, and `load` is its encoder. The losses need JAX alone; every
+other room is loaded when it is first named.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from jaxclr.errors import UserError as UserError
+from jaxclr.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    import os
+    from jaxclr import affinity as affinity
+    from jaxclr import augment as augment
+    from jaxclr import data as data
+    from jaxclr import encoders as encoders
+    from jaxclr import evaluation as evaluation
+    from jaxclr import interop as interop
+    from jaxclr import losses as losses
+    from jaxclr import methods as methods
+    from jaxclr import steps as steps
+    from jaxclr import training as training
+    from jaxclr.api import Run as Run
+    from jaxclr.api import train as train
+    from jaxclr.data import Data as Data
+    from jaxclr.interop import load as load
+    from jaxclr.runs.config import Config as Config
 
-    from jaxclr.interop import Loaded
+_ROOMS = (
+    *("affinity", "augment", "data", "encoders", "evaluation", "interop", "losses", "methods", "steps"),
+    "training",
+)
+_NAMES = {
+    "Config": "jaxclr.runs.config",
+    "Data": "jaxclr.data",
+    "Run": "jaxclr.api",
+    "load": "jaxclr.interop",
+    "train": "jaxclr.api",
+}
+
+__all__ = ["UserError", "__version__", *_NAMES, *_ROOMS]  # noqa: PLE0604
 
 
-def load(run: "str | os.PathLike[str]") -> "Loaded":
-    """The encoder of a run, ready to use; see `jaxclr.interop.load`."""
-    # Here, so that the losses can be imported with nothing but JAX.
-    from jaxclr.interop import load as load_run
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS and name not in _NAMES:
+        raise AttributeError(f"module 'jaxclr' has no attribute '{name}'")
+    try:
+        if name in _ROOMS:
+            return importlib.import_module(f"jaxclr.{name}")
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "jaxclr":
+            raise
+        raise UserError(f"jaxclr.{name} needs {error.name}, which is not installed: pip install 'jaxclr[train]'.") from error
+    globals()[name] = value
+    return value
 
-    return load_run(run)
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -55,11 +55,11 @@ MISTAKES = {
     "--profile must be START:STOP, two whole numbers": ["train", DIGITS, "--profile", "7:7"],
     "--profile 5:1321 reaches past the end of the run, which has 1320": ["train", DIGITS, "--profile", "5:1321"],
     "no data source named 'tfd'. Did you mean 'tfds'": ["train", DIGITS, "--data.source", "tfd:x"],
-    "no run: it has no config.json": ["resume", "nowhere"],
+    "not a run: it has no config.json": ["resume", "nowhere"],
     "no protocol named 'knnn'. Did you mean 'knn'": ["evaluate", "nowhere", "--protocol", "knnn"],
     "Give the folder of a run first: jaxclr evaluate RUN --protocol linear": ["evaluate", "--protocol", "linear"],
-    "nowhere is no run": ["evaluate", "nowhere", "--protocol=knn"],
-    "A protocol judges in one process": ["evaluate", "nowhere", "--protocol=knn", "--distributed.no-auto"],
+    "nowhere is not a run": ["evaluate", "nowhere", "--protocol=knn"],
+    "A protocol runs in one process": ["evaluate", "nowhere", "--protocol=knn", "--distributed.no-auto"],
     "no list named 'method'. Did you mean 'methods'": ["list", "method"],
 }
 
@@ -94,7 +94,8 @@ def test_train_resume_evaluate(capsys, tmp_path):
     assert set(record["features"]) == {"raw pixels", "untrained", "trained"}
     assert len(record["features"]["raw pixels"]["5 labels"]["accuracies"]) == 10
 
-    assert "and it is finished" in mistake(capsys, "train", DIGITS, "--out", run, *TINY)
+    cli.main(["train", DIGITS, "--out", str(run), *TINY])
+    assert "and it is finished" in capsys.readouterr().out
     other = mistake(capsys, "train", DIGITS, "--out", run, *TINY, "--seed", "1")
     assert "another configuration: seed: 0 is now 1" in other
     assert (run / "metrics.jsonl").read_text() == before
@@ -118,7 +119,7 @@ def test_train_resume_evaluate(capsys, tmp_path):
     assert "no complete checkpoint" in mistake(capsys, "evaluate", run)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "1.png").touch()
-    assert "no run" in mistake(capsys, "train", DIGITS, "--out", tmp_path / "photos", *TINY)
+    assert "is not a run" in mistake(capsys, "train", DIGITS, "--out", tmp_path / "photos", *TINY)
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["1.png"]
 
 

@@ -68,8 +68,8 @@ def opened(config):
 def rows_of(session, rows):
     """A batch of these rows of the training split, on the host."""
     split = session.dataset.train
-    places = np.arange(len(split.images), dtype=np.int32)
-    return Batch(split.images[rows], places[rows], split.labels[rows])
+    places = np.arange(len(split.examples), dtype=np.int32)
+    return Batch(split.examples[rows], places[rows], split.labels[rows])
 
 
 def run_steps(config, *, devices, how, steps, dtype=jnp.float32):

@@ -187,7 +187,7 @@ def side_by_side(session: Session, sizes: Sizes, *, compiled: bool) -> dict[str,
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch_size = session.config.batch_size
-    images = torch.from_numpy(np.moveaxis(session.dataset.train.images, -1, 1).copy()).to(device)
+    images = torch.from_numpy(np.moveaxis(session.dataset.train.examples, -1, 1).copy()).to(device)
     theirs = SimClr(images, batch_size=batch_size, compiled=compiled, shape=dict(sizes.torch))
     ours = parts.scanned_steps(session, sizes.steps)
     jax.block_until_ready(ours())

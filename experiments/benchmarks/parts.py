@@ -58,18 +58,18 @@ def scanned_steps(session: Session, count: int) -> Callable[[], Any]:
 def knn(session: Session, *, k: int, temperature: float) -> Callable[[], Any]:
     """One kNN evaluation: representations of both splits, and the vote."""
     state, whole = session.init_state(), resident(session.dataset.train, session.mesh)
-    test = jax.device_put(session.dataset.test.images, whole.images.sharding)
+    test = jax.device_put(session.dataset.test.examples, whole.examples.sharding)
     program = compile_knn(session.recipe, session.mesh, session.dataset, k=k, temperature=temperature)
-    return functools.partial(program, state, whole.images, test)
+    return functools.partial(program, state, whole.examples, test)
 
 
 def embedding(session: Session) -> Callable[[], Any]:
     """What of a kNN evaluation is representations."""
     state, whole = session.init_state(), resident(session.dataset.train, session.mesh)
-    test = jax.device_put(session.dataset.test.images, whole.images.sharding)
+    test = jax.device_put(session.dataset.test.examples, whole.examples.sharding)
     represent = functools.partial(training.representations, session=session, rows=500)
     program = jax.jit(lambda *images: [represent(state, some) for some in images])
-    return functools.partial(program, whole.images, test)
+    return functools.partial(program, whole.examples, test)
 
 
 def crops(images: int, source: int, size: int) -> Callable[[], Any]:
@@ -99,7 +99,7 @@ def _carried(program: Callable[..., tuple[State, Any]], state: State, *arguments
 def _views_flops(session: Session, batch: Batch) -> float:
     step = jnp.zeros((), jnp.int32)
     program = jax.jit(functools.partial(take_views, recipe=session.recipe))
-    return flops(program, step, batch.images, jnp.arange(session.recipe.batch_size))
+    return flops(program, step, batch.examples, jnp.arange(session.recipe.batch_size))
 
 
 def _encoder(session: Session, *, backward: bool) -> Any:

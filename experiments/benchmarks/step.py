@@ -107,7 +107,7 @@ def main(options: Options) -> None:
             "experiment": options.experiment.name,
             "method": type(session.config.method).__name__,
             "batch_size": session.config.batch_size,
-            "image_shape": session.dataset.train.images.shape[1:],
+            "image_shape": session.dataset.train.examples.shape[1:],
             "repeats": options.repeats,
             "loop_repeats": options.loop_repeats,
             "step": measure_step(session, repeats=options.repeats, steps=options.steps),
@@ -184,7 +184,7 @@ def augmentation_call(session: Session, batch: Batch) -> Callable[[], Any]:
         )
     )
     step = jax.device_put(jnp.zeros((), jnp.int32), NamedSharding(session.mesh, P()))
-    return lambda: mapped(step, batch.images)
+    return lambda: mapped(step, batch.examples)
 
 
 def loss_call(session: Session, batch: Batch) -> Callable[[], Any]:

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.lax import Precision
 
+from jaxclr import trees
+
 
 def crop_resize(
     images: Array, top: Array, left: Array, height: Array, width: Array, size: int
@@ -142,7 +144,15 @@ def separable(images: Array, rows: Array, columns: Array) -> Array:
 
 
 def to_float(images: Array) -> Array:
-    """uint8 images as floats in [0, 1]: float32, or float64 if x64 is on."""
+    """uint8 images as floats in [0, 1]: float32, or float64 if x64 is on.
+
+    A dict that holds nothing but images, such as {"image": [b, H, W, C]}, is taken too.
+    """
+    if isinstance(images, dict):
+        found = trees.images_of(images)
+        if found is None:
+            raise TypeError(f"Views of images take uint8 [b, H, W, C], got {trees.describe(images)}.")
+        images = found
     check_batch(images, "a view")
     if images.dtype != jnp.uint8:
         raise TypeError(f"Views are made of uint8 images in 0..255, got {images.dtype}.")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from typing import Any
 
 import jax
 from jax import Array
@@ -12,28 +13,40 @@ from jaxclr.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Several views of each image.
+    """Several views of each example.
 
-    Called with keys [b] (typed PRNG keys, one per image) and uint8 images [b, H, W, C], it returns
-    a tuple of views, floats in [0, 1]. View v of an image is drawn from ``fold_in(key, v)``: it
-    depends on the key of that image and on nothing else, neither on its place in the batch nor on
-    the devices.
+    Called with keys [b] (typed PRNG keys, one per example) and a batch, it returns a tuple of views. View v of an
+    example is drawn from ``fold_in(key, v)``: it depends on the key of that example and on nothing else, neither on its
+    place in the batch nor on the devices.
+
+    A view is any function v(keys, batch) of a tree of arrays [b, ...] that returns a tree of arrays [b, ...]. Views of
+    images, uint8 [b, H, W, C], return floats in [0, 1], [b, h, w, C], which are then normalized by channel; whatever
+    else a view returns reaches the encoder as it is.
 
     Attributes:
       views: at least one.
+      plain: what evaluation sees: a function of a batch that gives the encoder's input without augmentation, or a tuple of
+        such, one for each view. None: images are resized to the size of the first view; other data are taken as they
+        are, or the one array of them that has the view's shape and type.
 
     Raises:
-      UserError: there is no view.
+      UserError: there is no view, or one cannot be called.
     """
 
-    views: tuple[PhotoView | DigitView, ...]
+    views: tuple[Any, ...]
+    plain: Any = None
 
     def __post_init__(self):
         if not self.views:
             raise UserError("An augmentation needs at least one view, got none.")
+        plain = self.plain if isinstance(self.plain, tuple) else (self.plain,) * (self.plain is not None)
+        for name, function in (*((f"view {v}", view) for v, view in enumerate(self.views, 1)), *(("plain", p) for p in plain)):
+            if not callable(function) or isinstance(function, type):
+                kind = function.__name__ if isinstance(function, type) else type(function).__name__
+                raise UserError(f"augmentation: {name} must be a function of (keys, batch), got {kind}.")
 
-    def __call__(self, keys: Array, images: Array) -> tuple[Array, ...]:
-        return tuple(view(_keys_of(keys, v), images) for v, view in enumerate(self.views))
+    def __call__(self, keys: Array, batch: Any) -> tuple[Any, ...]:
+        return tuple(view(_keys_of(keys, v), batch) for v, view in enumerate(self.views))
 
     def after_crop(self, keys: Array, crops: tuple[Array, ...]) -> tuple[Array, ...]:
         """The views of images whose crops a host has taken; see `PhotoView.after_crop`.
@@ -60,16 +73,14 @@ def with_size(augmentation: Augmentation, size: int) -> Augmentation:
     """
     largest = max((view.size for view in augmentation.views if isinstance(view, PhotoView)), default=1)
     resize = lambda view: dataclasses.replace(view, size=max(1, round(view.size * size / largest)))
-    return Augmentation(
-        tuple(
-            resize(view) if isinstance(view, PhotoView) else view for view in augmentation.views
-        )
-    )
+    views = (resize(view) if isinstance(view, PhotoView) else view for view in augmentation.views)
+    return dataclasses.replace(augmentation, views=tuple(views))
 
 
 def with_views(augmentation: Augmentation, count: int) -> Augmentation:
     """The same augmentation with its first so many views, starting over after the last."""
-    return Augmentation(tuple(itertools.islice(itertools.cycle(augmentation.views), count)))
+    views = itertools.islice(itertools.cycle(augmentation.views), count)
+    return dataclasses.replace(augmentation, views=tuple(views))
 
 
 _SIMCLR = PhotoView(

@@ -1,27 +1,21 @@
-"""`jaxclr evaluate`: what a run is worth."""
+"""`jaxclr evaluate`: how good a run's encoder is."""
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import rich.console
 import tyro
 
-from jaxclr import training
-from jaxclr.cli.words import first_line, named, parse, say, take
+from jaxclr.cli.words import first_line, named, open_run, parse, take
 from jaxclr.data import Data
 from jaxclr.errors import UserError
-from jaxclr.evaluation.evaluate import evaluate, labelled_splits, table
-from jaxclr.evaluation.judge import judge, on_data, protocol_table
+from jaxclr.evaluation.evaluate import table
+from jaxclr.evaluation.judge import protocol_table
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
 from jaxclr.processes import runtime
 from jaxclr.processes.runtime import Distributed
-from jaxclr.runs.checkpoints import Checkpoints
-from jaxclr.runs.config import Config
-from jaxclr.runs.folder import RunFolder
-from jaxclr.training.session import Session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +28,9 @@ class EvaluateOptions:
     baselines: bool = True
     """Also probe raw pixels and the same encoder untrained."""
 
+    trust: bool = False
+    """Run the code that lies in the folder although another user put it there."""
+
     distributed: Distributed = Distributed()
     """Several processes: each is started by the same command."""
 
@@ -44,11 +41,14 @@ class ProtocolOptions:
 
     protocol: Annotated[Protocol, tyro.conf.arg(name="")]
 
-    data: Data
-    """What to judge on; the run's own data unless set otherwise."""
+    data: Any
+    """What to evaluate on; the run's own data unless set otherwise."""
 
     seeds: int = 1
     """How often to repeat what is drawn: labels, splits, initial values, views."""
+
+    trust: bool = False
+    """Run the code that lies in the folder although another user put it there."""
 
 
 def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> None:
@@ -56,37 +56,32 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
     arguments = list(arguments)
     name = take(arguments, "protocol")
     if name is not None:
-        _judge(named("protocol", name, PROTOCOLS)(), name, arguments, console)
+        _by_protocol(named("protocol", name, PROTOCOLS)(), name, arguments, console)
         return
     protocols = "; ".join(f"{name}: {first_line(kind)}" for name, kind in PROTOCOLS.items())
     options = parse(
         EvaluateOptions,
         arguments,
         "evaluate",
-        description="kNN and linear probes of a run's newest checkpoint; writes evaluation.json. --protocol NAME judges it "
+        description="kNN and linear probes of a run's newest checkpoint; writes evaluation.json. --protocol NAME evaluates it "
         f"otherwise, and its fields are shown by `jaxclr evaluate RUN --protocol NAME --help`. {protocols}",
     )
-    run = RunFolder(options.run)
-    config = runtime.run_on_all(lambda: checkpointed(run))
-    session = training.open_session(config)
-    runtime.run_on_all(lambda: labelled_splits(session.dataset))
-    with runtime.hold_on_first(run.locked()):
-        state = newest(session, run, console)
-        probe(session, run, state, console, baselines=options.baselines)
+    run = open_run(options.run, console, trust=options.trust)
+    console.print(table(run.evaluate(baselines=options.baselines, console=console)))
 
 
-def _judge(protocol: Protocol, name: str, arguments: list[str], console: rich.console.Console) -> None:
+def _by_protocol(protocol: Protocol, name: str, arguments: list[str], console: rich.console.Console) -> None:
     if any(argument.startswith("--distributed.") for argument in arguments):
         # Of each process the same: all of them come here, and can end in order.
         raise runtime.SharedError(
-            f"A protocol judges in one process: give jaxclr evaluate RUN --protocol {name} without `jaxclr launch` and "
-            "without --distributed options. A run of several processes is judged so too."
+            f"A protocol runs in one process: give jaxclr evaluate RUN --protocol {name} without `jaxclr launch` and "
+            "without --distributed options. A run of several processes is evaluated so too."
         )
     folders = [a for a in arguments[:1] if not a.startswith("-")]
     if not folders and not {"-h", "--help"} & set(arguments):
         raise UserError(f"Give the folder of a run first: jaxclr evaluate RUN --protocol {name}.")
-    run = RunFolder(pathlib.Path(*folders))
-    own = run.config().data if folders else Data()
+    run = open_run(pathlib.Path(folders[0]), console, trust="--trust" in arguments) if folders else None
+    own = run.config.data if run else Data()
     options = parse(
         ProtocolOptions,
         arguments[len(folders) :],
@@ -94,41 +89,6 @@ def _judge(protocol: Protocol, name: str, arguments: list[str], console: rich.co
         default=ProtocolOptions(protocol, own),
         description=f"{first_line(type(protocol))} Writes what it finds into evaluation.json, under its name.",
     )
-    if options.seeds < 1:
-        raise UserError(f"--seeds must be at least 1, got {options.seeds}.")
-    is_own = options.data.source == own.source
-    if is_own and protocol.elsewhere:
-        raise UserError(f"{name} needs other data than the run's own: give --data.source, for instance tfds:cifar10.")
-    key = name if is_own else f"{name} {options.data.source}"
-    session = training.open_session(checkpointed(run))
-    with run.locked():
-        judged = on_data(session, options.data)
-        state = newest(session, run, console)
-        record = judge(judged, state, options.protocol, seeds=options.seeds)
-        run.write_protocol(key, record)
+    assert run is not None  # --help has ended before
+    record = run.evaluate(options.protocol, data=options.data, seeds=options.seeds, console=console)
     console.print(protocol_table(record))
-
-
-def newest(session: Session, run: RunFolder, console: rich.console.Console) -> training.State:
-    with Checkpoints(run.checkpoints) as checkpoints:
-        return checkpoints.restore(session.state_shape(), say=functools.partial(say, console))
-
-
-def checkpointed(run: RunFolder) -> Config:
-    config = run.config()
-    if not run.checkpoints.is_dir():
-        raise UserError(f"{run.folder} has no checkpoint yet; continue it with `jaxclr resume {run.folder}`.")
-    return config
-
-
-def probe(
-    session: Session,
-    run: RunFolder,
-    state: training.State,
-    console: rich.console.Console,
-    *,
-    baselines: bool,
-) -> None:
-    record = evaluate(session, state, baselines=baselines)
-    runtime.run_on_first(lambda: run.write_evaluation(record))
-    console.print(table(record))

@@ -3,30 +3,22 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
-import jax
 import rich.console
 import tyro
 
-from jaxclr import training
+from jaxclr import api
 from jaxclr.augment import AUGMENTATIONS, with_views
-from jaxclr.cli.judging import probe
-from jaxclr.cli.words import STATUSES, count, named, parse, say, take
-from jaxclr.data import Stream
+from jaxclr.cli.words import STATUSES, count, named, open_run, parse, say, take
 from jaxclr.encoders import ENCODERS
 from jaxclr.errors import UserError
-from jaxclr.evaluation.evaluate import labelled_splits, monitor
 from jaxclr.methods import METHODS
 from jaxclr.processes import runtime
 from jaxclr.processes.runtime import Distributed
-from jaxclr.runs.config import Config, differences
-from jaxclr.runs.experiments import load_experiment
-from jaxclr.runs.folder import RunFolder
-from jaxclr.runs.own_methods import method_name
+from jaxclr.runs.config import Config
+from jaxclr.runs.experiments import Experiment, load_experiment
 from jaxclr.steps.optimizers import OPTIMIZERS
-from jaxclr.training.profile import steps_to_profile
-from jaxclr.training.session import Session
 
 # Parts of a configuration that are chosen by name before their fields are set; the method is the experiment's to make.
 CHOICES: dict[str, Mapping[str, Any]] = {
@@ -34,8 +26,6 @@ CHOICES: dict[str, Mapping[str, Any]] = {
     "augmentation": AUGMENTATIONS,
     "optimizer": OPTIMIZERS,
 }
-FEW_IMAGES = 10_000  # up to here raw pixels and the untrained encoder are probed after training too
-
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
@@ -56,19 +46,41 @@ class TrainOptions:
     """Several processes: each is started by the same command."""
 
 
+class Asked(NamedTuple):
+    """What `jaxclr train` was asked for."""
+
+    options: TrainOptions
+    experiment: Experiment
+    out: pathlib.Path
+
+
 def train(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Pre-train: jaxclr train EXPERIMENT.py [--method NAME] [--field value ...]"""
-    options, run = runtime.run_on_all(lambda: _train_options(arguments))
-    session = training.open_session(options.config)
-    asked = options.profile
-    profile = range(0) if asked is None else runtime.run_on_all(lambda: steps_to_profile(asked, session.steps))
-    with runtime.hold_on_first(run.locked()):
-        runtime.run_on_first(lambda: _create_or_continue(run, session, overwrite=options.overwrite))
-        _train(session, run, console, profile=profile)
+    options, experiment, out = runtime.run_on_all(lambda: _asked(arguments))
+    run = api.train(
+        options.config,
+        out,
+        overwrite=options.overwrite,
+        profile=options.profile,
+        experiment=experiment,
+        console=console,
+    )
+    _next(run, console)
 
 
-def _train_options(arguments: Sequence[str]) -> tuple[TrainOptions, RunFolder]:
-    """What is asked for, and the folder to do it in."""
+def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
+    """Continue a run from its newest checkpoint: jaxclr resume RUN"""
+    options = parse(
+        RunOptions,
+        arguments,
+        "resume",
+        description=f"Continue a run from its newest checkpoint, or evaluate it again if it is finished. {STATUSES}",
+    )
+    run = open_run(options.run, console, trust=options.trust)
+    _next(run.resume(console=console), console)
+
+
+def _asked(arguments: Sequence[str]) -> Asked:
     files = [a for a in arguments[:1] if not a.startswith("-")]
     arguments = list(arguments[len(files) :])
     names = {part: take(arguments, part) for part in ("method", "views", *CHOICES)}
@@ -101,23 +113,11 @@ def _train_options(arguments: Sequence[str]) -> tuple[TrainOptions, RunFolder]:
         "augmentation, starting over after its last. The same command continues the run that it started, from its newest "
         f"checkpoint, until that is finished. {STATUSES}",
     )
-    method = method_name(options.config.method)
+    kind = type(options.config.method)
+    method = next((name for name, known in METHODS.items() if known is kind), kind.__name__)
     folder = f"runs/{pathlib.Path(files[0]).stem}-{method}-{options.config.seed}"
-    return options, RunFolder(options.out or pathlib.Path(folder))
-
-
-def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
-    """Continue a run from its newest checkpoint: jaxclr resume RUN"""
-    options = parse(
-        RunOptions,
-        arguments,
-        "resume",
-        description=f"Continue a run from its newest checkpoint, or probe it again if it is finished. {STATUSES}",
-    )
-    run = RunFolder(options.run)
-    session = training.open_session(runtime.run_on_all(run.config))
-    with runtime.hold_on_first(run.locked()):
-        _train(session, run, console)
+    experiment = Experiment(pathlib.Path(files[0]), names["method"])
+    return Asked(options, experiment, options.out or pathlib.Path(folder))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,69 +127,18 @@ class RunOptions:
     run: tyro.conf.Positional[pathlib.Path]
     """Folder of the run."""
 
+    trust: bool = False
+    """Run the code that lies in the folder although another user put it there."""
+
     distributed: Distributed = Distributed()
     """Several processes: each is started by the same command."""
 
 
-def _train(
-    session: Session, run: RunFolder, console: rich.console.Console, *, profile: range = range(0)
-) -> None:
-    config, train = session.config, session.dataset.train
-    shape = "" if isinstance(train, Stream) else f" of {'x'.join(map(str, train.images.shape[1:]))}"
-    say(
-        console,
-        f"{type(config.method).__name__} on {session.dataset.name}: {train.size} images{shape}, "
-        f"{session.steps} steps of {config.batch_size} "
-        f"on {session.mesh.size} {session.mesh.devices.flat[0].device_kind} device(s)"
-        f"{'' if runtime.is_single() else f' of {jax.process_count()} processes'}",
-    )
-    for note in session.notes:
-        say(console, note)
-    if session.dataset.skipped:
-        names = session.dataset.skipped
-        say(console, f"{len(names)} unreadable file(s) left out: {', '.join(names[:5])}{' ...' * (len(names) > 5)}")
-    state = training.train(session, run, console=console, evaluate=monitor, profile=profile)
-    try:
-        labelled_splits(session.dataset)
-    except UserError as error:
-        say(console, f"Not evaluated: {error}")
-    else:
-        probe(session, run, state, console, baselines=train.size <= FEW_IMAGES)
-    # Matplotlib takes as long to start as all else: only now.
-    from jaxclr.report.page import write_report
-
-    runtime.run_on_first(lambda: write_report([run.folder], run.report))
+def _next(run: api.Run, console: rich.console.Console) -> None:
     say(
         console,
         f"The run is in {run.folder}: configuration, metrics.jsonl, TensorBoard events, checkpoints, snapshots, evaluation.json.\n"
         f"Next: another objective with --method (`jaxclr list methods`), other settings (`jaxclr train EXPERIMENT.py --help`), "
         f"or the probes again with `jaxclr evaluate {run.folder}`.\n"
-        f"Pictures of what was learned: {run.report}",
+        f"Pictures of what was learned: {run.folder / 'report.html'}",
     )
-
-
-def _create_or_continue(run: RunFolder, session: Session, *, overwrite: bool) -> None:
-    if run.exists and not overwrite:
-        _check_continues(run, session)
-    else:
-        run.create(session.config, overwrite=overwrite)
-
-
-def _check_continues(run: RunFolder, session: Session) -> None:
-    """Refuses to continue a run of another configuration, or one that is finished."""
-    changed = differences(run.config(), session.config)
-    if changed:
-        raise UserError(
-            f"{run.folder} is a run of another configuration: {'; '.join(changed)}. Continue it as it is with "
-            f"`jaxclr resume {run.folder}`, replace it with --overwrite, or give another folder with --out."
-        )
-    try:
-        labelled_splits(session.dataset)
-        labelled = True
-    except UserError:
-        labelled = False
-    if run.finished(session.steps, evaluated=labelled):
-        raise UserError(
-            f"{run.folder} holds a run of this configuration already, and it is finished. Probe it again with "
-            f"`jaxclr evaluate {run.folder}`, replace it with --overwrite, or give another folder with --out."
-        )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import rich.console
 import tyro
 
+from jaxclr import api
 from jaxclr.cli.words import parse, say
 from jaxclr.errors import UserError
 
@@ -28,9 +29,4 @@ def report(arguments: Sequence[str], console: rich.console.Console) -> None:
     options = parse(ReportOptions, arguments, "report", description=words)
     if not options.runs:
         raise UserError("Give the folder of a run: jaxclr report RUN [RUN ...].")
-    # Matplotlib takes as long to start as all else: only for those who need it.
-    from jaxclr.report.page import write_report
-
-    out = options.out or (options.runs[0] if len(options.runs) == 1 else pathlib.Path()) / "report.html"
-    write_report(options.runs, out)
-    say(console, f"The report is in {out}.")
+    say(console, f"The report is in {api.write_report(list(options.runs), options.out)}.")

@@ -3,19 +3,18 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import rich.console
 import rich.progress
 import tyro
 
-from jaxclr.cli.words import named, parse, say, take
+from jaxclr.cli.words import named, open_run, parse, say, take
 from jaxclr.data import Data
 from jaxclr.encoders import ENCODERS, Encoder, ResNet, ViT
 from jaxclr.errors import UserError
-from jaxclr.interop import exporting, importing, loading
+from jaxclr.interop import exporting, importing
 from jaxclr.interop.embedding import Number
-from jaxclr.interop.embedding import embed as write_embeddings
 from jaxclr.runs.folder import RunFolder
 
 
@@ -26,8 +25,11 @@ class EmbedOptions:
     out: pathlib.Path
     """File that ends in .npz or .parquet."""
 
-    data: Data
+    data: Any
     """What to embed, and how to read it; the run's own unless told otherwise."""
+
+    trust: bool = False
+    """Run the code that lies in the folder although another user put it there."""
 
     dtype: Number = "float32"
     """Of the numbers in the file."""
@@ -40,8 +42,8 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Write representations of images: jaxclr embed RUN [DATA] --out FILE.npz|.parquet"""
     places, rest = _leading(arguments, 2)
     run = _run_of(places, rest, "embed RUN [DATA] --out FILE")
-    config = RunFolder(run).config() if run else None
-    data = config.data if config else Data()
+    run = open_run(run, console, trust="--trust" in rest) if run else None
+    data = run.config.data if run else Data()
     if len(places) > 1:
         # Resizing was for the run's own images.
         image_size = data.image_size if places[1].partition(":")[0] in ("folder", "tfds") else None
@@ -55,20 +57,19 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
         "stay in their files with --data.streaming always, and memory is a few batches.",
         default=EmbedOptions(out=tyro.MISSING, data=data),
     )
-    loaded = loading.load(run)
+    assert run is not None  # --help has ended before
     with rich.progress.Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("embedding", total=None)
-        rows = write_embeddings(
-            loaded,
-            options.data,
+        rows = run.embed(
             options.out,
+            options.data,
             dtype=options.dtype,
             overwrite=options.overwrite,
             report=lambda done, count: progress.update(task, completed=done, total=count),
         )
     told = " and ".join(f"{count} of {split}" for split, count in rows.items())
-    source = options.data.source
-    say(console, f"{options.out}: representations of {told} of '{source}', {options.dtype}, step {loaded.step}.")
+    source = getattr(options.data, "source", "the run's data")
+    say(console, f"{options.out}: representations of {told} of '{source}', {options.dtype}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +92,9 @@ class ExportOptions:
     overwrite: bool = False
     """Replace the file, if there is one."""
 
+    trust: bool = False
+    """Run the code that lies in the folder although another user put it there."""
+
 
 def export(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Write an encoder for other programs: jaxclr export RUN --to safetensors|stablehlo --out FILE"""
@@ -98,8 +102,8 @@ def export(arguments: Sequence[str], console: rich.console.Console) -> None:
     options = parse(ExportOptions, arguments, "export", description=words)
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"--image-size must be at least 1, got {options.image_size}.")
-    loaded = loading.load(options.run)
-    exporting.export(loaded, options.to, options.out, side=options.image_size, overwrite=options.overwrite)
+    run = open_run(options.run, console, trust=options.trust)
+    loaded = run.export(options.out, options.to, image_size=options.image_size, overwrite=options.overwrite)
     say(console, f"{options.out}: {type(loaded.config.encoder).__name__} of step {loaded.step}, {options.to}.")
 
 

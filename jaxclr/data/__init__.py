@@ -1,19 +1,25 @@
-"""Images as uint8 arrays in memory or streamed from files: sources, statistics, the order of an epoch."""
+"""Data: images and other examples, in memory or streamed; statistics; the order of an epoch."""
 
+from jaxclr.data.arrays import Arrays
 from jaxclr.data.config import Data
 from jaxclr.data.dataset import Dataset, Split
 from jaxclr.data.order import epoch_order
-from jaxclr.data.sources import SOURCES, load
+from jaxclr.data.records import Records, Source
+from jaxclr.data.sources import SOURCES, load, register
 from jaxclr.data.statistics import channel_statistics
 from jaxclr.data.stream import Stream
 
 __all__ = (
+    "Arrays",
     "Data",
     "Dataset",
+    "Records",
     "SOURCES",
+    "Source",
     "Split",
     "Stream",
     "channel_statistics",
     "epoch_order",
     "load",
+    "register",
 )

@@ -8,7 +8,7 @@ from jaxclr.errors import UserError, unknown
 Channels = Literal["as_is", "rgb", "gray"]
 Streaming = Literal["auto", "never", "always"]
 
-# What stands after the colon of a source; None if nothing does.
+# What stands after the colon of a source; None if nothing does, a question mark if it may.
 ARGUMENTS = {"digits": None, "folder": "PATH", "npz": "PATH", "tfds": "NAME"}
 
 
@@ -60,9 +60,10 @@ class Data:
         if kind not in ARGUMENTS:
             raise unknown("data source", kind, ARGUMENTS)
         wanted = ARGUMENTS[kind]
+        optional = wanted is not None and wanted.endswith("?")
         if wanted is None and ":" in self.source:
             raise UserError(f"Source '{kind}' takes nothing after it, got '{self.source}'.")
-        if wanted is not None and not argument:
+        if wanted is not None and not optional and not argument:
             raise UserError(f"Source '{kind}' needs '{kind}:{wanted}', got '{self.source}'.")
         if self.image_size is not None and self.image_size < 1:
             raise UserError(f"data.image_size must be at least 1, got {self.image_size}.")

@@ -2,30 +2,39 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxclr import trees
 from jaxclr.data.config import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 
+if TYPE_CHECKING:
+    from jaxclr.data.records import Records
+
 
 class Split(NamedTuple):
-    """Images, uint8 [N, H, W, C], their labels, int32 [N], or None if there are none, and their files, if they have any."""
+    """Examples in memory: images uint8 [N, H, W, C], or another tree of arrays [N, ...].
 
-    images: np.ndarray
+    Their labels are int32 [N], -1 where an example has none, or None; `names` are their files, if they have any.
+    """
+
+    examples: Any
     labels: np.ndarray | None
     names: Sequence[str] | None = None
 
     @property
     def size(self) -> int:
-        """Number of images."""
-        return len(self.images)
+        """Number of examples."""
+        return trees.size_of(self.examples)
 
     @property
-    def channels(self) -> int:
-        return self.images.shape[-1]
+    def channels(self) -> int | None:
+        """Of images; None for other data."""
+        images = trees.images_of(self.examples)
+        return None if images is None else images.shape[-1]
 
     @property
     def labelled(self) -> bool:
@@ -35,12 +44,12 @@ class Split(NamedTuple):
 class Dataset(NamedTuple):
     """A train split, a test split if there is one, class names by label, and files left out.
 
-    Both splits are in memory, or both are streams.
+    Both splits are in memory, or both are streamed.
     """
 
     name: str
-    train: Split | Stream
-    test: Split | Stream | None
+    train: "Split | Stream | Records"
+    test: "Split | Stream | Records | None"
     classes: tuple[str, ...]
     skipped: tuple[str, ...]
 

@@ -10,7 +10,7 @@ import functools
 import math
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -100,36 +100,52 @@ class Pieces:
         Raises:
           UserError: an image is damaged, see `Stream.fetch`; or a worker died.
         """
-        # Imported where they are wanted: they bring much, and data in memory go without.
-        import grain
-        from absl import flags
-
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own, which no main function here parses
-        workers = os.cpu_count() or 1 if workers is None else workers
-        # A second thread reads while the first decodes.
-        threads = 2 if workers else min(16, os.cpu_count() or 1)
-        read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
-        pieces = grain.MapDataset.source(self)[start * self.per_step :].to_iter_dataset(read)
-        if workers:
-            pieces = pieces.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-            )
-        iterator = iter(pieces)
+        iterator = read_in_workers(self, start * self.per_step, workers)
         try:
             while True:
                 yield [next(iterator) for _ in range(self.per_step)]
-        except RuntimeError as error:
-            # Grain's words for it; any other error of a worker comes as what it was there.
-            if "terminated unexpectedly" not in str(error):
-                raise
-            raise UserError(
-                f"A process that decodes images died ({str(error).partition('.')[0]}): was it killed, or short of "
-                f"memory? There were {workers}; --data.workers sets fewer. The same command goes on from the newest "
-                "checkpoint."
-            ) from error
         finally:
             iterator.close()
+
+
+def read_in_workers(source: Any, start: int, workers: int | None) -> Iterator[Any]:
+    """The items of a random-access source from one on, in order, read by Grain.
+
+    Args:
+      source: with `len` and `[i]`, pickled into worker processes.
+      start: number of the first item.
+      workers: processes; 0: threads of this one; None: as many processes as there are cores.
+
+    Raises:
+      UserError: a worker died. Its other errors are raised as they are.
+    """
+    # Imported where they are wanted: they bring much, and data in memory go without.
+    import grain
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own, which no main function here parses
+    workers = os.cpu_count() or 1 if workers is None else workers
+    # A second thread reads while the first decodes.
+    threads = 2 if workers else min(16, os.cpu_count() or 1)
+    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    items = grain.MapDataset.source(source)[start:].to_iter_dataset(read)
+    if workers:
+        items = items.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+    iterator = iter(items)
+    try:
+        yield from iterator
+    except RuntimeError as error:
+        # Grain's words for it; any other error of a worker comes as what it was there.
+        if "terminated unexpectedly" not in str(error):
+            raise
+        raise UserError(
+            f"A process that reads data died ({str(error).partition('.')[0]}): was it killed, or short of "
+            f"memory? There were {workers}; --data.workers sets fewer. The same command goes on from the newest "
+            "checkpoint."
+        ) from error
+    finally:
+        iterator.close()
 
 
 @functools.lru_cache(maxsize=2)

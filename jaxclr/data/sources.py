@@ -1,8 +1,12 @@
 """The one entry: a source by its name."""
 
-from jaxclr.data import digits, folder, npz
-from jaxclr.data.config import Data
+from collections.abc import Callable
+
+from jaxclr.data import arrays, digits, folder, npz, records
+from jaxclr.data.arrays import Arrays
+from jaxclr.data.config import ARGUMENTS, Data
 from jaxclr.data.dataset import Dataset
+from jaxclr.data.records import Source
 from jaxclr.errors import UserError
 
 
@@ -14,19 +18,38 @@ def _tfds(argument: str, data: Data) -> Dataset:
     return tfds.load(argument, data)
 
 
-SOURCES = {
+Load = Callable[[str, Data], Dataset | Arrays | Source]
+
+SOURCES: dict[str, Load] = {
     "digits": digits.load,
     "folder": folder.load,
     "npz": npz.load,
     "tfds": _tfds,
 }
+BUILT_IN = tuple(SOURCES)
 
 
-def load(data: Data) -> Dataset:
-    """Loads all images of a source into memory, as uint8, or finds them where they are to be streamed.
+def register(name: str, load: Load) -> None:
+    """Names a source of a user's own: then `Data("name:argument")` is read by `load("argument", data)`.
 
     Args:
-      data: the source (what stands before its colon picks one of `SOURCES`), sizes and limits.
+      name: what stands before the colon.
+      load: takes what stands after it ("" without one) and the `Data`; returns `Arrays` or a `Source`.
+
+    Raises:
+      UserError: the name is one of this library's, or holds a colon.
+    """
+    if name in BUILT_IN or ":" in name or not name:
+        raise UserError(f"A source cannot be registered as '{name}': give a name without a colon that is not taken.")
+    SOURCES[name] = load
+    ARGUMENTS[name] = "ARGUMENT?"
+
+
+def load(data: Data | Arrays | Source) -> Dataset:
+    """Loads all examples of a source into memory, or finds them where they are to be streamed.
+
+    Args:
+      data: the source (what stands before its colon picks one of `SOURCES`), sizes and limits; or a program's own data.
 
     Returns:
       Splits with images [N, H, W, C] and labels [N], or streams; class names; names of the files left out.
@@ -35,8 +58,14 @@ def load(data: Data) -> Dataset:
       UserError: the source does not exist, is damaged or mixed, or does not fit in memory; the
         message names the file at fault and what to do.
     """
+    if isinstance(data, Arrays):
+        return arrays.load(data)
+    if isinstance(data, Source):
+        return records.load(data)
     kind, _, argument = data.source.partition(":")
     dataset = SOURCES[kind](argument, data)
+    if isinstance(dataset, Arrays | Source):
+        dataset = load(dataset)._replace(name=data.source)
     channels = dataset.train.channels
     if data.mean is not None and len(data.mean) != channels:
         raise UserError(

@@ -57,7 +57,7 @@ def load(argument: str, data: Data) -> Dataset:
         test_split, more = _decode(test, data, like)
         skipped += more
     else:
-        images, labels = train_split.images, train_split.labels
+        images, labels = train_split.examples, train_split.labels
         rows, test_rows = split_rows(len(images), labels, data.test_fraction)
         if test_rows is not None:
             test_split = _take(train_split, test_rows)
@@ -148,7 +148,7 @@ def _decode(records: _Records, data: Data, like: tuple) -> tuple[Split, tuple[st
 
 
 def _take(split: Split, rows: np.ndarray) -> Split:
-    return Split(split.images[rows], None if split.labels is None else split.labels[rows])
+    return Split(split.examples[rows], None if split.labels is None else split.labels[rows])
 
 
 def _keys(name: str, info) -> tuple[str, str | None]:

@@ -98,7 +98,7 @@ def evaluate(session: Session, state: State, *, baselines: bool = True) -> dict[
     if baselines:
         if isinstance(train, Split):
             features["raw pixels"] = tuple(
-                Features(split.images.reshape(split.size, -1).astype(np.float32) / 255, split.labels)
+                Features(split.examples.reshape(split.size, -1).astype(np.float32) / 255, split.labels)
                 for split in (train, test)
             )
         features["untrained"] = embedded(session.init_state())

@@ -27,7 +27,7 @@ def image_batches(
         labels = np.full(split.size, -1, np.int32) if split.labels is None else split.labels
         for start in range(0, len(rows), batch):
             some = rows[start : start + batch]
-            yield split.images[some], labels[some]
+            yield split.examples[some], labels[some]
         return
     first = 0
     for found in split.plain(size, batch=batch, indices=rows.tolist()):

@@ -147,7 +147,7 @@ def _batches(split: Split | Stream, name: str, size: int | None, batch: int, sta
             labels = np.full(last - first, -1, np.int32) if split.labels is None else split.labels[first:last]
             rows = range(first, last)
             names = [f"{name} {row}" if split.names is None else split.names[row] for row in rows]
-            yield Some(split.images[first:last], labels, names, last)
+            yield Some(split.examples[first:last], labels, names, last)
         return
     for rows in split.plain(size, batch=batch, indices=range(start, split.size)):
         asked = np.arange(start, start + len(rows.made))

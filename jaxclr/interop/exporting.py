@@ -84,4 +84,4 @@ def image_shape(loaded: Loaded, side: int | None) -> tuple[int, int, int]:
     train = load_data(loaded.config.data).train
     if isinstance(train, Stream):
         raise UserError("The encoder takes images of any size; give --image-size.")
-    return train.images.shape[1:]
+    return train.examples.shape[1:]

@@ -1,5 +1,6 @@
 """The encoder of a run, for use outside of training."""
 
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -52,7 +53,7 @@ class Loaded(NamedTuple):
         return view.size if isinstance(view, PhotoView) else None
 
 
-def load(run: str | pathlib.Path) -> Loaded:
+def load(run: str | os.PathLike[str] | RunFolder) -> Loaded:
     """The encoder of a run's newest undamaged checkpoint; the run's data need not be at hand.
 
     >>> encoder = jaxclr.load("runs/digits-sim_affinity-0")
@@ -68,7 +69,7 @@ def load(run: str | pathlib.Path) -> Loaded:
     Raises:
       UserError: the folder is no run, or has no undamaged checkpoint.
     """
-    run = RunFolder(pathlib.Path(run))
+    run = run if isinstance(run, RunFolder) else RunFolder(pathlib.Path(run))
     config = run.config()
     step, variables = read_variables(run)
     # Of a recipe only network and preprocessing are used, which do not depend on the data.

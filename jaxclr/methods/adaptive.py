@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from jaxclr import losses
 from jaxclr.affinity import AxisName
-from jaxclr.encoders import Encoder, Mlp, SideBySide
+from jaxclr.encoders import Mlp, Precision, SideBySide
 from jaxclr.errors import UserError
-from jaxclr.methods.base import Method, Network, Outputs, Shared, Sizes, Target, Tree
+from jaxclr.methods.base import Method, Outputs, Shared, Sizes, Target, Tree
 
 Array = jax.Array
 
@@ -57,9 +57,8 @@ class Amcl(Method):
                 f"got {self.least_temperature} and {self.most_temperature}."
             )
 
-    def network(self, encoder: Encoder, axis_name: AxisName) -> Network:
-        heads = [self.projector.build(axis_name, encoder.dtype) for _ in range(self.heads)]
-        return super().network(encoder, axis_name).clone(projector=SideBySide(tuple(heads)))
+    def build_projector(self, axis_name: AxisName, dtype: Precision) -> nn.Module:
+        return SideBySide(tuple(self.projector.build(axis_name, dtype) for _ in range(self.heads)))
 
     def init_params(self, key: Array, sizes: Sizes) -> Tree:
         features = jnp.zeros((1, sizes.embedding // self.heads))

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 
 from jaxclr.affinity import AxisName
-from jaxclr.encoders import Encoder, Mlp
+from jaxclr.encoders import Mlp, Precision, build_encoder
+from jaxclr.encoders.own import PerView, precision_of, towers_of
 from jaxclr.errors import UserError
 
 Array = jax.Array
@@ -169,21 +170,33 @@ class Branch(NamedTuple):
 
 
 class Network(nn.Module):
-    """Encoder, projector and, if any, predictor, called as network(images, train)."""
+    """Encoder, projector and, if any, predictor, called as network(x, train, view).
+
+    Each is one module for all views, or a `PerView` with one for each.
+    """
 
     encoder: nn.Module
     projector: nn.Module
     predictor: nn.Module | None = None
 
-    def __call__(self, images: Array, train: bool) -> Branch:
-        representation = self.encoder(images, train)
-        embedding = self.projector(representation, train)
-        prediction = embedding if self.predictor is None else self.predictor(embedding, train)
+    def __call__(self, x: Tree, train: bool, view: int = 0) -> Branch:
+        representation = self.represent(x, train, view)
+        embedding = _call(self.projector, representation, train, view)
+        prediction = embedding if self.predictor is None else _call(self.predictor, embedding, train, view)
         return Branch(representation, embedding, prediction)
 
-    def represent(self, images: Array) -> Array:
-        """Representations [b, F] for evaluation: running statistics, no heads."""
-        return self.encoder(images, False)
+    def represent(self, x: Tree, train: bool = False, view: int = 0) -> Array:
+        """Representations [b, F] of a view, without heads; for evaluation norms use their running statistics."""
+        return _call(self.encoder, x, train, view)
+
+    def init_views(self, views: tuple[Tree, ...]) -> tuple[Branch, ...]:
+        """All branches, for `init`: modules of single views get their parameters too."""
+        count = len(self.encoder.modules) if isinstance(self.encoder, PerView) else 1
+        return tuple(self(x, False, view) for view, x in enumerate(views[:count]))
+
+
+def _call(module: nn.Module, x: Tree, train: bool, view: int) -> Array:
+    return module(x, train, view) if isinstance(module, PerView) else module(x, train)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,10 +288,20 @@ class Method:
                 f"set --views {self.views}, or with_views(augmentation, {self.views}) in an experiment."
             )
 
-    def network(self, encoder: Encoder, axis_name: AxisName) -> Network:
-        """The module that is trained, its norms synchronised over axis_name."""
-        head = lambda mlp: None if mlp is None else mlp.build(axis_name, encoder.dtype)
-        return Network(encoder.build(axis_name), head(self.projector), head(self.predictor))
+    def network(self, encoder: Any, axis_name: AxisName) -> Network:
+        """The module that is trained, its norms synchronized over axis_name; a tuple of encoders has heads for each."""
+        towers = towers_of(encoder)
+        each = lambda build: build(towers[0]) if encoder is towers[0] else PerView(tuple(map(build, towers)))
+        head = lambda spec: None if spec is None else each(lambda tower: spec.build(axis_name, precision_of(tower)))
+        return Network(
+            each(lambda tower: build_encoder(tower, axis_name)),
+            each(lambda tower: self.build_projector(axis_name, precision_of(tower))),
+            head(self.predictor),
+        )
+
+    def build_projector(self, axis_name: AxisName, dtype: Precision) -> nn.Module:
+        """The module from representations to embeddings, called as module(x, train)."""
+        return self.projector.build(axis_name, dtype)
 
     def with_heads(self, *, hidden: int, out: int) -> Self:
         """The same method with heads of other widths, their number of layers and norms kept."""

@@ -4,18 +4,22 @@ import dataclasses
 import difflib
 import functools
 import json
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import cattrs
-from cattrs.strategies import configure_tagged_union, include_subclasses
+from cattrs.strategies import configure_tagged_union
 
 from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, PhotoView
-from jaxclr.data import Data
-from jaxclr.encoders import ENCODERS, Encoder
+from jaxclr.data import Arrays, Data, Source
+from jaxclr.encoders import ENCODERS, Mlp, Nnx, check_encoder
 from jaxclr.errors import UserError
-from jaxclr.methods import Method, Target
-from jaxclr.steps.optimizers import Optimizer, Sgd
+from jaxclr.methods import METHODS, Imported, Method, Target
+from jaxclr.runs import parts
+from jaxclr.steps.optimizers import OPTIMIZERS, Sgd, check_optimizer
 from jaxclr.steps.step import Mapper
+from jaxclr.version import __version__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,17 +29,20 @@ class Config:
     method: Method
     """How to learn: objective, heads and target."""
 
-    encoder: Encoder = ENCODERS["resnet18"]
-    """What learns."""
+    encoder: Any = ENCODERS["resnet18"]
+    """What learns: a spec of jaxclr.encoders, an object with build(axis_name) -> flax.linen.Module, a Linen module,
+    encoders.Nnx(factory), or a tuple of these, one for each view."""
 
-    data: Data = Data()
-    """What it learns from."""
+    data: Any = Data()
+    """What it learns from: Data, data.Arrays or data.Source."""
 
     augmentation: Augmentation = AUGMENTATIONS["cifar"]
-    """The views that it sees of an image."""
+    """The views of each example."""
 
-    optimizer: Optimizer = Sgd()
-    """How its parameters move."""
+    optimizer: Any = Sgd()
+    """How its parameters move: a spec, or a function of the learning-rate schedule that returns an
+    optax.GradientTransformation. Its schedule peaks at the function's `learning_rate` (1e-3 if it has none) times
+    batch_size / 256."""
 
     epochs: int = 200
     """Passes over the training images; the last incomplete batch of each is left out."""
@@ -92,26 +99,59 @@ class Config:
             "more than zero, or None",
         )
         _require(self, "mapper", self.mapper in ("shard_map", "pmap"), "'shard_map' or 'pmap'")
+        for name, kinds, wanted in _KINDS:
+            part = getattr(self, name)
+            if not isinstance(part, kinds):
+                got = f"the class {part.__name__}" if isinstance(part, type) else type(part).__name__
+                raise UserError(f"{name} must be {wanted}, got {got}.")
+        check_encoder(self.encoder)
+        check_optimizer(self.optimizer)
         self.method.check_views(len(self.augmentation.views))
 
 
-def to_json(config: Config) -> str:
-    """The configuration as JSON; classes that stand for a choice carry a "type"."""
-    return json.dumps(_converter().unstructure(config, Config), indent=2) + "\n"
+_KINDS = (
+    ("method", Method, "a method, such as jaxclr.methods.SimAffinity()"),
+    ("data", Data | Arrays | Source, "jaxclr.Data, data.Arrays or data.Source"),
+    ("augmentation", Augmentation, "an augmentation, such as jaxclr.augment.Augmentation(views=(view1, view2))"),
+)
 
 
-def from_json(text: str) -> Config:
+def to_json(config: Config, **extra: Any) -> str:
+    """The configuration as JSON, with the version that wrote it; `parts` says how parts are named."""
+    return json.dumps({"jaxclr": __version__, **extra, **parts.describe(config, Config)}, indent=2) + "\n"
+
+
+def from_json(
+    text: str, *, folder: pathlib.Path | None = None, session: Config | None = None
+) -> Config:
     """The configuration that `to_json` wrote.
 
+    Args:
+      text: the JSON.
+      folder: of the run, where files of parts are copied; their code is run.
+      session: a configuration whose parts are taken where only a Python session has them.
+
     Raises:
-      UserError: it is no JSON, has a field that does not exist, lacks one, or holds a value of another type or range.
+      UserError: it is not JSON, has a field that does not exist, lacks one, or holds a value of another type or range; or
+        parts are needed that only a session has.
     """
     try:
-        return _converter().structure(json.loads(text), Config)
-    except json.JSONDecodeError as error:
-        raise UserError(f"The configuration is no JSON: {error}.") from error
+        tree = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"The configuration is not JSON: {error}.") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"The configuration is {type(tree).__name__} in JSON, not an object of fields.")
+    version = tree.pop("jaxclr", None)
+    tree.pop("experiment", None)
+    if version is None:
+        _migrate(tree, folder)
+    given = _of_session(tree, session)
+    try:
+        config = _converter(folder).structure(tree, Config)
     except cattrs.BaseValidationError as error:
-        raise UserError(f"The configuration cannot be read: {_first_cause(error)}") from error
+        newer = f" It was written by jaxclr {version}." if version not in (None, __version__) else ""
+        raise UserError(f"The configuration cannot be read: {_first_cause(error)}{newer}") from error
+    return dataclasses.replace(config, **given)
 
 
 def differences(one: Config, other: Config) -> list[str]:
@@ -125,25 +165,86 @@ def differences(one: Config, other: Config) -> list[str]:
     ]
 
 
-def _converter() -> cattrs.Converter:
-    return _make_converter(tuple(_subclasses(Method)))
+def class_names() -> dict[str, type]:
+    """The classes of this library that JSON names by "type"."""
+    encoders = {type(encoder) for encoder in ENCODERS.values()}
+    kinds = {*METHODS.values(), *encoders, *OPTIMIZERS.values(), Imported, Nnx, Mlp, PhotoView, DigitView}
+    return {kind.__name__: kind for kind in (*kinds, Augmentation, Data, Arrays, Source)}
+
+
+def _of_session(tree: dict[str, Any], session: Config | None) -> dict[str, Any]:
+    """The fields with parts that only a session has, from its configuration; they are replaced in the tree meanwhile."""
+    given = {}
+    for field in dataclasses.fields(Config):
+        missing = parts.session_parts(tree.get(field.name), field.name)
+        if not missing:
+            continue
+        told = "; ".join(f"{path}: {what}" for path, what in missing)
+        if session is None:
+            raise parts.SessionOnly(
+                f"The run has parts that only the Python session that started it has ({told}). Open it there with "
+                "jaxclr.Run(folder, config=config)."
+            )
+        part = getattr(session, field.name)
+        if parts.describe(part, parts.exact_class(Config, field.name)) != tree[field.name]:
+            raise UserError(f"The run was made with another {field.name} than that of the configuration given ({told}).")
+        given[field.name] = part
+        del tree[field.name]
+        if field.default is dataclasses.MISSING:
+            tree[field.name] = {"type": "Imported"}
+    return given
+
+
+def _migrate(tree: dict[str, Any], folder: pathlib.Path | None) -> None:
+    """A configuration of jaxclr 0.1, which named own methods alone, and gave every method a predictor and a target."""
+    method = tree.get("method")
+    if not isinstance(method, dict):
+        return
+    kind = class_names().get(method.get("type", ""))
+    if kind is None and folder is not None and (folder / "method.py").is_file():
+        method["type"] = f"method.py:{method.get('type')}"
+    elif kind is not None:
+        known = {field.name for field in dataclasses.fields(kind)}
+        for name in ("predictor", "target"):
+            if name not in known:
+                method.pop(name, None)
 
 
 @functools.cache
-def _make_converter(methods: tuple[type[Method], ...]) -> cattrs.Converter:
-    """Reads and writes configurations of these methods; experiments may define more of them at any time."""
+def _converter(folder: pathlib.Path | None) -> cattrs.Converter:
+    """Reads configurations whose own parts are in a run's folder."""
     converter = cattrs.Converter(forbid_extra_keys=True)
-    tagged = functools.partial(configure_tagged_union, tag_name="type")
-    for union in (Target, Encoder, Optimizer, PhotoView | DigitView):
-        tagged(union, converter)
-    include_subclasses(Method, converter, subclasses=(Method, *methods), union_strategy=tagged)
+    configure_tagged_union(Target, converter, tag_name="type")
     for kind in (int, float, bool, str):
         converter.register_structure_hook(kind, _exactly)
+
+    def part(value: Any, hint: Any = None) -> Any:
+        if isinstance(value, list):
+            return tuple(map(part, value))
+        if not isinstance(value, Mapping):
+            return value
+        if set(value) == {"function"}:
+            return parts.resolve(value["function"], folder)
+        if not isinstance(value.get("type"), str):
+            if hint is None:
+                return {key: part(entry) for key, entry in value.items()}
+            raise KeyError("type")
+        name = value["type"]
+        fields = {key: entry for key, entry in value.items() if key != "type"}
+        if not parts.is_own(name):
+            if name not in class_names():
+                raise KeyError(name)
+            return converter.structure(fields, class_names()[name])
+        kind = parts.resolve(name, folder)
+        if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+            raise UserError(f"{name} is not a dataclass; the run cannot be read back.")
+        if issubclass(kind, Method):
+            return converter.structure(fields, kind)
+        return kind(**{key: part(entry) for key, entry in fields.items()})
+
+    converter.register_structure_hook_func(lambda kind: kind in (Any, tuple[Any, ...]), lambda value, _: part(value))
+    converter.register_structure_hook_func(lambda kind: kind is Method, lambda value, _: part(value, Method))
     return converter
-
-
-def _subclasses(kind: type) -> list[type]:
-    return [sub for child in kind.__subclasses__() for sub in (child, *_subclasses(child))]
 
 
 def _exactly(value: Any, kind: type) -> Any:

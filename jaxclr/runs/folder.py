@@ -10,25 +10,34 @@ from typing import Any
 
 from jaxclr.errors import UserError
 from jaxclr.runs import config as configs
-from jaxclr.runs import own_methods
+from jaxclr.runs import parts, trust
 from jaxclr.runs.config import Config
+from jaxclr.runs.experiments import Experiment, load_experiment
 from jaxclr.runs.files import locked, write_atomically, writing
 
 _LOCK = ".lock"
 # What a process leaves that dies before it has written a configuration: the folder is still as good as empty.
-_NOTHING = {_LOCK, "method.py", ".method.py.part", ".config.json.part"}
+_NOTHING = {_LOCK, parts.FOLDER, trust.SIGNATURE, f".{trust.SIGNATURE}.part", ".config.json.part"}
 # The configuration goes last: until then a folder that is being cleared is a run.
 _OURS = (
     *("metrics.jsonl", "checkpoints", "snapshots", "evaluation.json", "report.html", "bad_step.json", "tensorboard"),
-    *("profile", "method.py", "config.json"),
+    *("profile", "method.py", parts.FOLDER, trust.SIGNATURE, "config.json"),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run, all of which can be read without this library."""
+    """The folder of a run, all of which can be read without this library.
+
+    Attributes:
+      folder: where it is.
+      session: a configuration with the parts that only a Python session has, if the run has such.
+      trust: run the code of parts in the folder although this user did not put it there.
+    """
 
     folder: pathlib.Path
+    session: Config | None = None
+    trust: bool = False
 
     @property
     def checkpoints(self) -> pathlib.Path:
@@ -63,11 +72,6 @@ class RunFolder:
         return self.folder / "bad_step.json"
 
     @property
-    def method(self) -> pathlib.Path:
-        """The source of a method that the user's experiment defines; absent for ours."""
-        return self.folder / "method.py"
-
-    @property
     def exists(self) -> bool:
         return (self.folder / "config.json").is_file()
 
@@ -92,23 +96,66 @@ class RunFolder:
             yield
 
     def config(self) -> Config:
-        """The configuration in the folder.
+        """The configuration in the folder; parts of a user's own are rebuilt by running `sources`.
 
         Raises:
-          UserError: the folder is no run, or its configuration cannot be read.
+          UserError: the folder is not a run, its configuration cannot be read, or code in it is not trusted.
         """
         path = self.folder / "config.json"
         if not path.is_file():
-            raise UserError(f"{self.folder} is no run: it has no config.json. Give the folder of a run.")
+            raise UserError(f"{self.folder} is not a run: it has no config.json. Give the folder of a run.")
         try:
-            if self.method.is_file():
-                own_methods.define(self.method)
-            return configs.from_json(path.read_text())
+            data = path.read_bytes()
+            tree = json.loads(data)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read: {error}.") from error
+        sources = self.sources()
+        own = sources or any(map(parts.is_own, parts.names_in(tree)))
+        if own and not self.trust:
+            trust.check(self.folder, data, sources)
+        try:
+            return configs.from_json(data.decode(), folder=self.folder, session=self._session(tree))
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} cannot be read: {error}.") from error
+        except parts.SessionOnly as error:
+            raise UserError(f"{self.folder}: {error}") from error
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 
-    def create(self, config: Config, *, overwrite: bool) -> None:
-        """Makes the folder and writes the configuration.
+    def sources(self) -> dict[str, bytes]:
+        """The files of parts that the run keeps, which are run when it is read back; {} if there are none."""
+        files = [*(self.folder / parts.FOLDER).rglob("*.py"), *self.folder.glob("method.py")]
+        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in files}
+
+    def _session(self, tree: Any) -> Config | None:
+        """Where parts come from that JSON cannot tell: the configuration given, or the copied experiment."""
+        made = tree.get("experiment") if isinstance(tree, dict) else None
+        if self.session is not None or not made or not parts.session_parts(tree):
+            return self.session
+        experiment = self.folder / parts.FOLDER / made["file"]
+        with parts.running_copy():
+            return load_experiment(experiment, method=made["method"])
+
+    def changed_sources(self, config: Config, experiment: Experiment | None) -> list[str]:
+        """Files of parts that differ from those the run was started with."""
+        before = self.sources()
+        now = self._copies(config, experiment)
+        known = {name for name in before if name != "method.py"}
+        return sorted(name for name in known | now.keys() if before.get(name) != now.get(name))
+
+    def _copies(self, config: Config, experiment: Experiment | None) -> dict[str, bytes]:
+        tree = parts.describe(config, Config)
+        needed = experiment is not None and parts.session_parts(tree)
+        copied = parts.copies(parts.names_in(tree), experiment.file if experiment and needed else None)
+        return {f"{parts.FOLDER}/{name}": text for name, text in copied.items()}
+
+    def create(self, config: Config, *, overwrite: bool, experiment: Experiment | None = None) -> None:
+        """Makes the folder and writes the configuration, with the sources of parts of a user's own.
+
+        Args:
+          config: of the run.
+          overwrite: replace a run that is there.
+          experiment: the file whose `config()` made the configuration, if one did.
 
         Raises:
           UserError: the folder holds something already and is not to be overwritten, is not a run, or cannot be written.
@@ -124,9 +171,16 @@ class RunFolder:
                 path = self.folder / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             self.folder.mkdir(parents=True, exist_ok=True)
-            if source := own_methods.own_source(config.method):
-                write_atomically(self.method, source.read_text())
-            write_atomically(self.folder / "config.json", configs.to_json(config))
+            sources = self._copies(config, experiment)
+            for name, text in sources.items():
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.folder / name, text)
+            made = {} if experiment is None else {"experiment": {"file": experiment.file.name, "method": experiment.method}}
+            text = configs.to_json(config, **made)
+            if sources or any(map(parts.is_own, parts.names_in(json.loads(text)))):
+                if signed := trust.signature(text.encode(), sources):
+                    write_atomically(self.folder / trust.SIGNATURE, signed + "\n")
+            write_atomically(self.folder / "config.json", text)
 
     def _check_ours(self) -> None:
         """Refuses a folder that holds something but no run."""
@@ -136,8 +190,20 @@ class RunFolder:
             if self.folder.exists() and not self.exists:
                 if {path.name for path in self.folder.iterdir()} - _NOTHING:
                     raise UserError(
-                        f"{self.folder} holds something that is no run; give another folder with --out."
+                        f"{self.folder} is not empty and is not a run; give another folder with --out."
                     )
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The whole lines of metrics.jsonl, by step; the last one of a run that goes on may be half written."""
+        if not self.metrics.is_file():
+            return []
+        lines = []
+        for line in self.metrics.read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+        return sorted(lines, key=lambda line: line["step"])
 
     def write_bad_step(self, record: dict[str, Any]) -> None:
         """Writes bad_step.json, whole or not at all."""

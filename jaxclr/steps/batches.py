@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,26 +16,32 @@ Array = jax.Array
 
 
 class Batch(NamedTuple):
-    """Images and what is known of them, rows of the global batch or of one device's part of it.
+    """Examples and what is known of them, rows of the global batch or of one device's part of it.
 
     Attributes:
-      images: uint8 [b, H, W, C]; or a tuple of crops that the host took, for each view uint8 [b, size, size, C].
+      examples: a tree of arrays [b, ...], such as images uint8 [b, H, W, C]; or a tuple of crops that the host took, for
+        each view uint8 [b, size, size, C].
       indices: their places in the training split, int32 [b].
       labels: int32 [b], -1 where there are none.
     """
 
-    images: Array | tuple[Array, ...]
+    examples: Any
     indices: Array
     labels: Array
 
 
 def resident(split: Split, mesh: Mesh) -> Batch:
     """A whole split in its own order, with a copy on every device."""
-    count = len(split.images)
+    count = split.size
     indices = np.arange(count, dtype=np.int32)
     labels = np.full(count, -1) if split.labels is None else split.labels
-    whole = Batch(split.images, indices, labels.astype(np.int32))
-    return replicate(whole, mesh)
+    whole = Batch(split.examples, indices, labels.astype(np.int32))
+    return replicate(canonical(whole), mesh)
+
+
+def canonical(tree: Any) -> Any:
+    """Arrays in the types that JAX has: float64 becomes float32 unless x64 is on."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype)), tree)
 
 
 def batch_rows(count: int, *, batch_size: int, seed: int, step: int) -> np.ndarray:
@@ -61,7 +67,7 @@ def resident_batches(
       A batch, spread over the devices by rows.
     """
     by_rows = NamedSharding(mesh, P(mesh.axis_names))
-    count = len(whole.images)
+    count = len(whole.indices)
     per_epoch = count // batch_size
 
     @functools.partial(jax.jit, out_shardings=by_rows)

@@ -98,6 +98,8 @@ class AdamW:
 
 Optimizer = Sgd | Lars | AdamW
 
+DEFAULT_RATE = 1e-3  # peak for a batch of 256, of an optimizer of a user's own that has no `learning_rate`
+
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "lars": Lars, "sgd": Sgd}
 
 
@@ -107,7 +109,7 @@ def matrices(params: Any) -> Any:
 
 
 def make_optimizer(
-    optimizer: Optimizer,
+    optimizer: Any,
     *,
     schedule: optax.Schedule,
     clip_norm: float | None,
@@ -118,7 +120,7 @@ def make_optimizer(
     """The whole chain: clipping by the global norm, the optimiser's direction, the learning rate.
 
     Args:
-      optimizer: which direction.
+      optimizer: a spec, or a function schedule -> optax.GradientTransformation.
       schedule: learning rate by step.
       clip_norm: largest global norm of the gradient; None for no limit.
       constant_rate: parts or modules of the parameters that keep the peak rate throughout.
@@ -139,7 +141,34 @@ def make_optimizer(
         lambda params: jax.tree_util.tree_map_with_path(label, params),
     )
     clip = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
-    return optax.chain(*clip, optimizer.direction(), rates)
+    if isinstance(optimizer, Optimizer):
+        return optax.chain(*clip, optimizer.direction(), rates)
+    own = optimizer(schedule)
+    if not isinstance(own, optax.GradientTransformation):
+        raise UserError(
+            f"optimizer(schedule) returned {type(own).__name__}, not an optax.GradientTransformation."
+        )
+    if constant_rate or frozen:
+        groups = {"scheduled": own, "constant": optimizer(lambda step: peak), "frozen": optax.set_to_zero()}
+        own = optax.partition(groups, lambda params: jax.tree_util.tree_map_with_path(label, params))
+    return optax.chain(*clip, own)
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raises UserError unless this is a spec, or a function of a schedule."""
+    if isinstance(optimizer, Optimizer):
+        return
+    if isinstance(optimizer, type) or isinstance(optimizer, optax.GradientTransformation) or not callable(optimizer):
+        name = optimizer.__name__ if isinstance(optimizer, type) else type(optimizer).__name__
+        raise UserError(
+            "optimizer must be a spec (training.Sgd, Lars or AdamW) or a function of the learning-rate schedule that returns "
+            f"an optax.GradientTransformation, such as lambda schedule: optax.adam(schedule); got {name}."
+        )
+
+
+def peak_rate(optimizer: Any) -> float:
+    """The peak learning rate for a batch of 256: the optimizer's `learning_rate`, or DEFAULT_RATE if it has none."""
+    return getattr(optimizer, "learning_rate", DEFAULT_RATE)
 
 
 def warmup_cosine(peak: float, *, warmup_steps: int, steps: int) -> optax.Schedule:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxclr import trees
 from jaxclr.data import epoch_order
 from jaxclr.methods import Network
 from jaxclr.steps.batches import Batch
@@ -57,10 +58,10 @@ def epoch_indices(recipe: Recipe, mesh: Mesh, epoch: int) -> Array:
     return jax.device_put(kept, NamedSharding(mesh, P(None, AXIS)))
 
 
-def represent_images(variables: Mapping[str, Any], images: Array, recipe: Recipe) -> Array:
-    """Representations, float32 [b, F], of uint8 images [b, H, W, C] as evaluation sees them."""
-    pixels = plain_view(images, recipe)
-    return recipe.network.apply(variables, pixels, method=Network.represent).astype(jnp.float32)
+def represent_images(variables: Mapping[str, Any], images: Any, recipe: Recipe, view: int = 0) -> Array:
+    """Representations, float32 [b, F], of examples [b, ...] as evaluation sees them, by the encoder of a view."""
+    pixels = plain_view(images, recipe, view)
+    return recipe.network.apply(variables, pixels, view=view, method=Network.represent).astype(jnp.float32)
 
 
 def map_images(
@@ -78,15 +79,16 @@ def map_images(
     Returns:
       [N, ...], spread over the devices by rows if N divides, else as the compiler likes.
     """
-    chunks = -(-len(images) // (mesh.size * rows))
-    rows = -(-len(images) // (mesh.size * chunks))
+    count = trees.size_of(images)
+    chunks = -(-count // (mesh.size * rows))
+    rows = -(-count // (mesh.size * chunks))
 
     def mine(tree: Any, images: Array) -> Array:
         first = jax.lax.axis_index(AXIS) * chunks * rows
-        places = (first + jnp.arange(chunks * rows)) % len(images)
-        one_chunk = lambda places: function(tree, images[places])
+        places = (first + jnp.arange(chunks * rows)) % count
+        one_chunk = lambda places: function(tree, trees.take(images, places))
         return jax.lax.map(one_chunk, places.reshape(chunks, rows))
 
     mapped = jax.shard_map(mine, mesh=mesh, in_specs=P(), out_specs=P(AXIS), check_vma=False)
     found = mapped(tree, images)
-    return found.reshape(-1, *found.shape[2:])[: len(images)]
+    return found.reshape(-1, *found.shape[2:])[:count]

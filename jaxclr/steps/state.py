@@ -1,25 +1,22 @@
-"""The recipe of a run, which never changes, and its state, which does."""
+"""The state of a run: all that changes while training."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
 
-from jaxclr.augment import Augmentation
-from jaxclr.methods import Method, MomentumEncoder, Network, Sizes
+from jaxclr.methods import MomentumEncoder, Sizes
+from jaxclr.steps.recipe import AXIS as AXIS
+from jaxclr.steps.recipe import METHOD, PARAMETERS, Recipe
+from jaxclr.steps.recipe import REFRESH as REFRESH
+from jaxclr.steps.recipe import step_key as step_key
+from jaxclr.steps.views import view_shapes
 
 Array = jax.Array
 Tree = Any
 
-AXIS = "batch"  # the mapped axis over which a batch is spread
-
-# Streams of keys beside those of the steps. Step t draws from fold_in(key(seed), t), and no run has so many steps.
-PARAMETERS = 0xA110C000
-METHOD = 0xA110C001
-REFRESH = 0xA110C002
 TARGET_PARTS = ("encoder", "projector")
 
 
@@ -48,49 +45,26 @@ class State:
     bad_step: Array
 
 
-class Recipe(NamedTuple):
-    """What a step needs to know and never changes."""
-
-    method: Method
-    network: Network
-    augmentation: Augmentation
-    optimizer: optax.GradientTransformation
-    schedule: optax.Schedule
-    images: int
-    classes: int
-    batch_size: int
-    micro_batches: int
-    steps: int
-    seed: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """The last incomplete batch of an epoch is left out."""
-        return self.images // self.batch_size
-
-
-def init_state(recipe: Recipe, image_shape: tuple[int, ...]) -> State:
+def init_state(recipe: Recipe, examples: Tree) -> State:
     """The state before the first step; the momentum encoder starts as a copy.
+
+    Parameters are float32, or float64 if x64 is on.
 
     Args:
       recipe: the recipe of the run.
-      image_shape: (H, W, C) of a source image.
+      examples: shapes and types of a batch of examples, such as `image_examples` gives.
     """
     method, network = recipe.method, recipe.network
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    view = jax.eval_shape(recipe.augmentation, keys, images)[0]
+    views = view_shapes(examples, recipe)
     base = jax.random.key(recipe.seed)
 
     @jax.jit
     def init() -> State:
-        pixels = jnp.zeros(view.shape, view.dtype)
-        branch, variables = network.init_with_output(
-            jax.random.fold_in(base, PARAMETERS), pixels, train=False
-        )
-        params, stats = variables["params"], variables.get("batch_stats", {})
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), views)
+        key = jax.random.fold_in(base, PARAMETERS)
+        branches, variables = network.init_with_output(key, zeros, method=network.init_views)
+        branch = branches[0]
+        params, stats = _widened((variables["params"], variables.get("batch_stats", {})))
         sizes = Sizes(
             images=recipe.images,
             classes=recipe.classes,
@@ -99,7 +73,7 @@ def init_state(recipe: Recipe, image_shape: tuple[int, ...]) -> State:
             embedding=branch.embedding.shape[-1],
         )
         own_key, state_key = jax.random.split(jax.random.fold_in(base, METHOD))
-        own = method.init_params(own_key, sizes)
+        own = _widened(method.init_params(own_key, sizes))
         params = {**params, "readout": own} if jax.tree.leaves(own) else params
         momentum = isinstance(method.target, MomentumEncoder)
         return State(
@@ -109,16 +83,22 @@ def init_state(recipe: Recipe, image_shape: tuple[int, ...]) -> State:
             target_params=target_parts(params) if momentum else {},
             target_batch_stats=target_parts(stats) if momentum else {},
             opt_state=recipe.optimizer.init(params),
-            method_state=method.init_state(state_key, sizes),
+            method_state=_widened(method.init_state(state_key, sizes)),
             bad_step=jnp.full((), -1, jnp.int32),
         )
 
     return init()
 
 
-def step_key(seed: int, step: Array) -> Array:
-    """The key of a step, from which its images' keys are folded by their places in the global batch."""
-    return jax.random.fold_in(jax.random.key(seed), step)
+def image_examples(height: int, width: int, channels: int) -> Tree:
+    """The shape of a batch of one image, uint8 [1, H, W, C]."""
+    return jax.ShapeDtypeStruct((1, height, width, channels), jnp.uint8)
+
+
+def _widened(tree: Tree) -> Tree:
+    """Floats of 32 bits as JAX's default floats, which are of 64 if x64 is on."""
+    wide = jax.dtypes.canonicalize_dtype(float)
+    return jax.tree.map(lambda leaf: leaf.astype(wide) if leaf.dtype == jnp.float32 else leaf, tree)
 
 
 def target_parts(tree: Tree) -> Tree:

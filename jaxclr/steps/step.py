@@ -26,6 +26,7 @@ Step = Callable[[State, Batch], tuple[State, dict[str, Array]]]
 
 # Folded into a step's key for the draws of a method: places in the batch, which images fold in, are below 2**31.
 _METHOD = 0xB1EC7000
+_DROPOUT = 0xB1EC7001
 
 
 def train_step(
@@ -140,17 +141,19 @@ def _outputs(
 
     def embed(stats: _Stats, rows: tuple[Tree, Array]) -> tuple[_Stats, tuple[Tree, Tree]]:
         views = take_views(state.step, *rows, recipe=recipe)
-        branches, online = _forward(recipe.network, params, stats.online, views[method.online_views])
+        numbered = tuple(enumerate(views))
+        forward = functools.partial(_forward, rngs={"dropout": _dropout_key(recipe, state.step, axis_name)})
+        branches, online = forward(recipe.network, params, stats.online, numbered[method.online_views])
         if not isinstance(method.target, MomentumEncoder):
             return _Stats(online, {}), (branches, ())
         keys = recipe.network.clone(predictor=None)
-        seen, target = _forward(keys, target_params, stats.target, views[method.target_views])
+        seen, target = forward(keys, target_params, stats.target, numbered[method.target_views])
         return _Stats(online, target), (branches, tuple(branch.embedding for branch in seen))
 
     stats, (branches, targets) = in_micro_batches(
         embed,
         _Stats(state.batch_stats, state.target_batch_stats),
-        (batch.images, row_ids(batch.indices, axis_name)),
+        (batch.examples, row_ids(batch.indices, axis_name)),
         count=recipe.micro_batches,
     )
     embeddings = tuple(branch.embedding for branch in branches)
@@ -178,17 +181,33 @@ def _outputs(
 
 
 def _forward(
-    network: Network, params: Tree, stats: Tree, views: tuple[Array, ...]
+    network: Network,
+    params: Tree,
+    stats: Tree,
+    views: tuple[tuple[int, Tree], ...],
+    *,
+    rngs: dict[str, Array],
 ) -> tuple[tuple[Branch, ...], Tree]:
-    """One view after the other, so that batch statistics are per view."""
+    """One view after the other, each with its number, so that batch statistics are per view."""
     branches = []
-    for view in views:
+    for number, view in views:
         branch, updates = network.apply(
-            {"params": params, "batch_stats": stats}, view, train=True, mutable=["batch_stats"]
+            {"params": params, "batch_stats": stats},
+            view,
+            train=True,
+            view=number,
+            mutable=["batch_stats"],
+            rngs={name: jax.random.fold_in(key, number) for name, key in rngs.items()},
         )
         stats = updates.get("batch_stats", stats)
         branches.append(branch)
     return tuple(branches), stats
+
+
+def _dropout_key(recipe: Recipe, step: Array, axis_name: AxisName) -> Array:
+    """For layers that draw, another key on every device: their draws depend on the number of devices."""
+    key = jax.random.fold_in(step_key(recipe.seed, step), _DROPOUT)
+    return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
 
 def _target_before(state: State, recipe: Recipe) -> Tree:

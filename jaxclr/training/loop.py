@@ -93,7 +93,7 @@ def train(
                 if refresh_is_due(session.recipe, done - 1):
                     jax.block_until_ready(state)
                     with clock.spent_on("refresh"):
-                        state = jax.block_until_ready(refreshed(state, feed.images))
+                        state = jax.block_until_ready(refreshed(state, feed.examples))
                 first = done == start + 1  # compiles
                 with clock.spent_on("start" if first else "input"):
                     batch = next(feed.batches)

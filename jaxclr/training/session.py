@@ -1,20 +1,25 @@
 """What a configuration becomes: data in memory or to stream, devices, and the recipe of a step."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxclr import trees
 from jaxclr.augment import Augmentation, PhotoView
-from jaxclr.data import Dataset, Stream, channel_statistics, load
+from jaxclr.data import Dataset, Records, Split, Stream, channel_statistics, load
 from jaxclr.errors import UserError
 from jaxclr.processes import runtime
 from jaxclr.runs.config import Config, to_json
-from jaxclr.steps.optimizers import make_optimizer, warmup_cosine
-from jaxclr.steps.state import AXIS, Recipe, State, init_state
+from jaxclr.steps.dry_run import check_parts
+from jaxclr.steps.optimizers import make_optimizer, peak_rate, warmup_cosine
+from jaxclr.steps.recipe import AXIS, Recipe
+from jaxclr.steps.state import State, image_examples, init_state
+
+Tree = Any
 
 
 class Session(NamedTuple):
@@ -47,13 +52,20 @@ class Session(NamedTuple):
         """The side to which streamed images are brought where they are not augmented; None if nothing tells."""
         return _plain_size(self.config)
 
+    def example_shapes(self, count: int) -> Tree:
+        """Shapes and types of so many training examples as the views get them."""
+        train = self.dataset.train
+        if isinstance(train, Stream):
+            one = image_examples(self.plain_size, self.plain_size, train.channels)
+        else:
+            one = train.example if isinstance(train, Records) else train.examples
+        kind = lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype))
+        return jax.tree.map(kind, one)
+
     def init_state(self) -> State:
         """The state before the first step, on every device."""
-        train = self.dataset.train
-        streamed = isinstance(train, Stream)
-        shape = (self.plain_size, self.plain_size, train.channels) if streamed else train.images.shape[1:]
         # Made where it belongs: an array of one device could not be put on those of other processes.
-        make = lambda: init_state(self.recipe, shape)
+        make = lambda: init_state(self.recipe, self.example_shapes(1))
         return jax.jit(make, out_shardings=NamedSharding(self.mesh, P()))()
 
     def state_shape(self) -> State:
@@ -89,42 +101,49 @@ def _open(config: Config) -> Session:
         )
     dataset = load(config.data)
     train, notes = dataset.train, []
+    kind, source = "examples" if train.channels is None else "images", dataset.name
     if isinstance(train, Stream):
         _check_crops(config.augmentation)
         notes.append(f"Images are streamed from their files: {train.why}.")
+    elif isinstance(train, Records):
+        notes.append(f"{kind.capitalize()} are streamed: {train.why}.")
     else:
-        notes.append("Images are in memory, and a copy of those for training is on every device.")
+        notes.append(f"{kind.capitalize()} are in memory, and a copy of those for training is on every device.")
     if config.batch_size > train.size:
         raise UserError(
-            f"batch_size {config.batch_size} is larger than the {train.size} training images of "
-            f"'{config.data.source}'; set --batch-size to {train.size} or less."
+            f"batch_size {config.batch_size} is larger than the {train.size} training {kind} of "
+            f"'{source}'; set --batch-size to {train.size} or less."
         )
     if config.method.needs_labels and not train.labelled:
         raise UserError(
-            f"{type(config.method).__name__} learns from labels, and '{config.data.source}' has none; "
+            f"{type(config.method).__name__} learns from labels, and '{source}' has none; "
             "give images in class sub-folders or labels beside them, or choose another --method."
         )
-    if config.data.mean is None:
-        if isinstance(train, Stream):
-            images = train.sample(_plain_size(config))
-            notes.append(f"Channel means and deviations are those of a sample of {len(images)} images.")
+    if train.channels is not None and config.data.mean is None:
+        if isinstance(train, Split):
+            images = trees.images_of(train.examples)
         else:
-            images = train.images
+            images = train.sample(_plain_size(config)) if isinstance(train, Stream) else train.sample()
+            notes.append(f"Channel means and deviations are those of a sample of {len(images)} images.")
         mean, std = channel_statistics(images)
         data = dataclasses.replace(config.data, mean=mean, std=std)
         config = dataclasses.replace(config, data=data)
-    if len(config.data.mean) != train.channels:
+    if train.channels is None and config.data.mean is not None:
+        raise UserError(f"data.mean is for images, and '{source}' holds other data; leave mean and std out.")
+    if train.channels is not None and len(config.data.mean) != train.channels:
         raise UserError(
             f"data.mean has {len(config.data.mean)} numbers, the images {train.channels} channels; give one per channel."
         )
     # jax.make_mesh would reorder the devices of a TPU, and a process's rows would be no block.
     mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
     recipe = make_recipe(config, images=train.size, classes=len(dataset.classes))
-    return Session(config, dataset, mesh, recipe, tuple(notes))
+    session = Session(config, dataset, mesh, recipe, tuple(notes))
+    check_parts(config, recipe, session.example_shapes(config.batch_size))
+    return session
 
 
 def _plain_size(config: Config) -> int | None:
-    return config.data.image_size or getattr(config.augmentation.views[0], "size", None)
+    return getattr(config.data, "image_size", None) or getattr(config.augmentation.views[0], "size", None)
 
 
 def _check_crops(augmentation: Augmentation) -> None:
@@ -147,7 +166,7 @@ def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:
     """
     steps_per_epoch = images // config.batch_size
     steps = config.epochs * steps_per_epoch
-    peak = config.optimizer.learning_rate * config.batch_size / 256
+    peak = peak_rate(config.optimizer) * config.batch_size / 256
     warmup = round(config.warmup_epochs * steps_per_epoch)
     schedule = warmup_cosine(peak, warmup_steps=warmup, steps=steps)
     optimizer = make_optimizer(

@@ -142,7 +142,7 @@ def _some(session: Session, split: Split | Stream, places: np.ndarray) -> tuple[
     """Images of these places and their labels."""
     if isinstance(split, Split):
         labels = np.full(len(places), -1) if split.labels is None else split.labels[places]
-        return split.images[places], labels
+        return split.examples[places], labels
     rows = list(split.plain(session.plain_size, batch=CHUNK, indices=places.tolist()))
     images = np.stack([image for some in rows for (image,) in some.made])
     return images, np.concatenate([some.labels for some in rows])

@@ -28,12 +28,12 @@ def _load(path, **fields):
 
 def test_digits():
     first, second = load(Data()), load(Data())
-    assert first.train.images.shape == (1437, 8, 8, 1) and first.train.images.dtype == np.uint8
-    assert first.test.images.shape == (360, 8, 8, 1) and first.test.labels.dtype == np.int32
-    assert first.train.images.max() == 255 and first.classes == tuple("0123456789")
+    assert first.train.examples.shape == (1437, 8, 8, 1) and first.train.examples.dtype == np.uint8
+    assert first.test.examples.shape == (360, 8, 8, 1) and first.test.labels.dtype == np.int32
+    assert first.train.examples.max() == 255 and first.classes == tuple("0123456789")
     assert np.ptp(np.bincount(first.test.labels)) <= 2
-    np.testing.assert_array_equal(first.train.images, second.train.images)
-    assert load(Data(channels="rgb")).train.images.shape == (1437, 8, 8, 3)
+    np.testing.assert_array_equal(first.train.examples, second.train.examples)
+    assert load(Data(channels="rgb")).train.examples.shape == (1437, 8, 8, 3)
     with pytest.raises(UserError, match="'digits' holds arrays of 8x8, which are not resized"):
         load(Data(image_size=16))
 
@@ -48,9 +48,9 @@ def test_digits():
 def test_npz_with_splits(save, names):
     arrays = (IMAGES[:30], LABELS[:30, None] + 3, IMAGES[30:], LABELS[30:] + 3)
     dataset = _load(save(**dict(zip(names, arrays))))
-    np.testing.assert_array_equal(dataset.train.images, IMAGES[:30])
+    np.testing.assert_array_equal(dataset.train.examples, IMAGES[:30])
     np.testing.assert_array_equal(dataset.train.labels, LABELS[:30])
-    np.testing.assert_array_equal(dataset.test.images, IMAGES[30:])
+    np.testing.assert_array_equal(dataset.test.examples, IMAGES[30:])
     np.testing.assert_array_equal(dataset.test.labels, LABELS[30:])
     assert dataset.classes == ("3", "4", "5", "6") and dataset.name == "set"
 
@@ -58,24 +58,24 @@ def test_npz_with_splits(save, names):
 def test_npz_without_splits(save):
     path = save(images=IMAGES, labels=np.array(list("abcd"))[LABELS])
     dataset = _load(path, test_fraction=0.3)
-    assert (len(dataset.train.images), len(dataset.test.images)) == (28, 12)
+    assert (len(dataset.train.examples), len(dataset.test.examples)) == (28, 12)
     assert np.bincount(dataset.test.labels).tolist() == [3] * 4
     assert dataset.classes == ("a", "b", "c", "d")
     np.testing.assert_array_equal(
-        dataset.train.images, _load(path, test_fraction=0.3).train.images
+        dataset.train.examples, _load(path, test_fraction=0.3).train.examples
     )
     whole = _load(path, test_fraction=0.0)
     assert whole.test is None
-    np.testing.assert_array_equal(whole.train.images, IMAGES)
+    np.testing.assert_array_equal(whole.train.examples, IMAGES)
 
 
 def test_npz_without_labels_and_channels(save):
     path = save(images=IMAGES[..., 0])
     dataset = _load(path)
     assert dataset.train.labels is None and dataset.test.labels is None and dataset.classes == ()
-    assert dataset.train.images.shape == (32, 6, 5, 1)
-    assert _load(path, channels="rgb").train.images.shape == (32, 6, 5, 3)
-    gray = _load(save(images=IMAGES), channels="gray", test_fraction=0.0).train.images
+    assert dataset.train.examples.shape == (32, 6, 5, 1)
+    assert _load(path, channels="rgb").train.examples.shape == (32, 6, 5, 3)
+    gray = _load(save(images=IMAGES), channels="gray", test_fraction=0.0).train.examples
     luma = IMAGES @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(gray[..., 0], luma, atol=0.501)
 

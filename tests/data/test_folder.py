@@ -41,25 +41,25 @@ def test_class_folders_are_split_by_class(tmp_path):
     (tmp_path / "cat" / ".DS_Store").write_text("x")
     dataset = _load(tmp_path)
     assert dataset.classes == ("cat", "dog") and dataset.skipped == ()
-    assert dataset.train.images.shape == (8, 8, 8, 3) and dataset.train.labels.dtype == np.int32
+    assert dataset.train.examples.shape == (8, 8, 8, 3) and dataset.train.labels.dtype == np.int32
     assert sorted(dataset.test.labels.tolist()) == [0, 1]
     again = _load(tmp_path)
-    np.testing.assert_array_equal(dataset.train.images, again.train.images)
+    np.testing.assert_array_equal(dataset.train.examples, again.train.examples)
     assert _load(tmp_path, test_fraction=0.0).test is None
 
 
 def test_pixels_and_order(tmp_path):
     expected = [_save(tmp_path / f"{index:03}.png", size=(7, 6)) for index in range(150)]
     dataset = _load(tmp_path, test_fraction=0.0)
-    np.testing.assert_array_equal(dataset.train.images, expected)
+    np.testing.assert_array_equal(dataset.train.examples, expected)
     assert dataset.train.labels is None and dataset.test is None and dataset.classes == ()
-    assert len(_load(tmp_path, test_fraction=0.1).test.images) == 15
+    assert len(_load(tmp_path, test_fraction=0.1).test.examples) == 15
 
 
 def test_large_files_are_decoded_by_threads_in_order(tmp_path):
     for index in range(130):
         _save(tmp_path / f"{index:03}.bmp", size=(160, 140), value=index)
-    images = _load(tmp_path, test_fraction=0.0, image_size=4).train.images
+    images = _load(tmp_path, test_fraction=0.0, image_size=4).train.examples
     np.testing.assert_array_equal(images[:, 0, 0, 0], np.arange(130))
 
 
@@ -74,7 +74,7 @@ def test_split_folders(tmp_path, test_name):
 
 def test_train_alone_is_split_and_train_among_others_is_a_class(tmp_path):
     _classes(tmp_path / "one" / "train", count=5)
-    assert len(_load(tmp_path / "one").test.images) == 2
+    assert len(_load(tmp_path / "one").test.examples) == 2
     _classes(tmp_path / "vehicles", ("bus", "train"))
     assert _load(tmp_path / "vehicles").classes == ("bus", "train")
 
@@ -84,11 +84,11 @@ def test_resize_and_crop(tmp_path):
     pixels[:, 20:60] = 200  # the centre square
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     Image.fromarray(pixels.transpose(1, 0, 2)).save(tmp_path / "tall.png")
-    images = _load(tmp_path, image_size=10, test_fraction=0.0).train.images
+    images = _load(tmp_path, image_size=10, test_fraction=0.0).train.examples
     assert images.shape == (2, 10, 10, 3)
     np.testing.assert_array_equal(images[:, 2:-2, 2:-2], 200)
     _save(tmp_path / "small.jpg", size=(5, 7), value=90)
-    large = _load(tmp_path, image_size=33, test_fraction=0.0).train.images
+    large = _load(tmp_path, image_size=33, test_fraction=0.0).train.examples
     assert large.shape == (3, 33, 33, 3)
 
 
@@ -97,15 +97,15 @@ def test_resize_and_crop(tmp_path):
 )
 def test_kinds_of_pixels(tmp_path, mode, channels):
     _save(tmp_path / "a.tif", mode=mode)
-    assert _load(tmp_path, test_fraction=0.0).train.images.shape == (1, 8, 8, channels)
-    assert _load(tmp_path, test_fraction=0.0, channels="gray").train.images.shape[-1] == 1
-    assert _load(tmp_path, test_fraction=0.0, channels="rgb").train.images.shape[-1] == 3
+    assert _load(tmp_path, test_fraction=0.0).train.examples.shape == (1, 8, 8, channels)
+    assert _load(tmp_path, test_fraction=0.0, channels="gray").train.examples.shape[-1] == 1
+    assert _load(tmp_path, test_fraction=0.0, channels="rgb").train.examples.shape[-1] == 3
 
 
 def test_sixteen_bits_become_eight(tmp_path):
     values = np.array([[0, 257, 32896, 65535]], np.uint16)
     Image.fromarray(values).save(tmp_path / "a.png")
-    images = _load(tmp_path, test_fraction=0.0).train.images
+    images = _load(tmp_path, test_fraction=0.0).train.examples
     assert images.ravel().tolist() == [0, 1, 128, 255]
 
 
@@ -120,7 +120,7 @@ def test_mixed_channels(tmp_path):
     _save(tmp_path / "gray.png", mode="L")
     with pytest.raises(UserError, match="gray.png' is grayscale and .*colour.png' is RGB. Set --d"):
         _load(tmp_path, test_fraction=0.0)
-    assert _load(tmp_path, test_fraction=0.0, channels="rgb").train.images.shape == (2, 8, 8, 3)
+    assert _load(tmp_path, test_fraction=0.0, channels="rgb").train.examples.shape == (2, 8, 8, 3)
 
 
 def test_mixed_sizes(tmp_path):
@@ -128,7 +128,7 @@ def test_mixed_sizes(tmp_path):
     _save(tmp_path / "b.png", size=(9, 7))
     with pytest.raises(UserError, match="a.png' is 8x8 and .*b.png' is 7x9 .*--data.image-size"):
         _load(tmp_path, test_fraction=0.0)
-    assert _load(tmp_path, test_fraction=0.0, image_size=8).train.images.shape == (2, 8, 8, 3)
+    assert _load(tmp_path, test_fraction=0.0, image_size=8).train.examples.shape == (2, 8, 8, 3)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
@@ -145,7 +145,7 @@ def test_corrupt_files(tmp_path, damage):
     assert dataset.train.labels.tolist() == [0] * 4 + [1] * 5
     bad.unlink()
     whole = _load(tmp_path, test_fraction=0.0)
-    np.testing.assert_array_equal(dataset.train.images, whole.train.images)
+    np.testing.assert_array_equal(dataset.train.examples, whole.train.examples)
 
 
 def test_loose_files_beside_classes(tmp_path):
@@ -191,7 +191,7 @@ def test_memory_is_checked_and_both_remedies_work(tmp_path):
         _load(tmp_path, memory_limit=0.001, streaming="never")
     message = str(caught.value)
     size = int(message.split("--data.image-size ")[1].split()[0])
-    assert _load(tmp_path, memory_limit=0.001, streaming="never", image_size=size).train.images.shape[1] == size
+    assert _load(tmp_path, memory_limit=0.001, streaming="never", image_size=size).train.examples.shape[1] == size
     with pytest.raises(UserError, match="memory_limit"):
         _load(tmp_path, memory_limit=0.001, streaming="never", image_size=size + 1)
     limit = float(message.split("--data.memory-limit ")[1].split()[0])

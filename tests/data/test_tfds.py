@@ -109,8 +109,8 @@ def _load(root, name="tiny_shapes", **fields):
 def test_reads_a_folder_without_a_registered_builder(tmp_path, where, name):
     images = _prepare(tmp_path)
     dataset = _load(tmp_path / where, name)
-    np.testing.assert_array_equal(dataset.train.images, images["train"])
-    np.testing.assert_array_equal(dataset.test.images, images["test"])
+    np.testing.assert_array_equal(dataset.train.examples, images["train"])
+    np.testing.assert_array_equal(dataset.test.examples, images["test"])
     assert dataset.train.labels.tolist() == [0, 1, 2] * 4 and dataset.train.labels.dtype == np.int32
     assert dataset.classes == ("circle", "square", "star") and dataset.name == "tiny_shapes"
     assert "tensorflow" not in sys.modules
@@ -118,24 +118,24 @@ def test_reads_a_folder_without_a_registered_builder(tmp_path, where, name):
 
 def test_reads_another_version_of_a_registered_data_set(tmp_path):
     _prepare(tmp_path, "mnist", shape=(6, 6, 1))
-    assert _load(tmp_path, "mnist").train.images.shape == (12, 6, 6, 1)
-    assert _load(tmp_path, "mnist", channels="rgb").train.images.shape == (12, 6, 6, 3)
+    assert _load(tmp_path, "mnist").train.examples.shape == (12, 6, 6, 1)
+    assert _load(tmp_path, "mnist", channels="rgb").train.examples.shape == (12, 6, 6, 3)
 
 
 def test_validation_instead_of_a_test_split_without_labels(tmp_path):
     splits = (("train", 6), ("validation", 5))
     _prepare(tmp_path, "one", splits)
-    assert len(_load(tmp_path, "one").test.images) == 5
+    assert len(_load(tmp_path, "one").test.examples) == 5
     _prepare(tmp_path, "two", (*splits, ("test", 4)))
-    assert len(_load(tmp_path, "two").test.images) == 4
+    assert len(_load(tmp_path, "two").test.examples) == 4
     _prepare(tmp_path, "three", (("train", 6), ("test", 4)), label=-1)
-    assert len(_load(tmp_path, "three", test_fraction=0.5).train.images) == 3
+    assert len(_load(tmp_path, "three", test_fraction=0.5).train.examples) == 3
 
 
 def test_train_alone_is_split(tmp_path):
     _prepare(tmp_path, splits=(("train", 12),))
     dataset = _load(tmp_path, test_fraction=0.25)
-    assert sorted(dataset.test.labels.tolist()) == [0, 1, 2] and len(dataset.train.images) == 9
+    assert sorted(dataset.test.labels.tolist()) == [0, 1, 2] and len(dataset.train.examples) == 9
     assert _load(tmp_path, test_fraction=0.0).test is None
 
 
@@ -149,7 +149,7 @@ def test_images_of_many_sizes(tmp_path):
     _prepare(tmp_path, shape=(None, None, 3))
     with pytest.raises(UserError, match="tiny_shapes/1.0.0 train record 1' is 6x6.*image-size"):
         _load(tmp_path)
-    assert _load(tmp_path, image_size=4).train.images.shape == (12, 4, 4, 3)
+    assert _load(tmp_path, image_size=4).train.examples.shape == (12, 4, 4, 3)
 
 
 def test_unknown_name(tmp_path):
@@ -185,7 +185,7 @@ def test_prepares_where_tensorflow_is_installed(tmp_path, monkeypatch, succeeds)
     cifar10 = tensorflow_datasets.core.registered.imported_builder_cls("cifar10")
     monkeypatch.setattr(cifar10, "download_and_prepare", download_and_prepare)
     if succeeds:
-        assert len(_load(tmp_path, "cifar10").train.images) == 12
+        assert len(_load(tmp_path, "cifar10").train.examples) == 12
     else:
         with pytest.raises(UserError, match="'cifar10' cannot be prepared in .*: no network"):
             _load(tmp_path, "cifar10")
@@ -247,7 +247,7 @@ def test_memory_is_checked(tmp_path):
     with pytest.raises(UserError, match="90 images of 64x64x3") as caught:
         _load(tmp_path, memory_limit=0.001, streaming="never")
     size = int(str(caught.value).split("--data.image-size ")[1].split()[0])
-    assert _load(tmp_path, memory_limit=0.001, streaming="never", image_size=size).train.images.shape[1] == size
+    assert _load(tmp_path, memory_limit=0.001, streaming="never", image_size=size).train.examples.shape[1] == size
 
 
 @pytest.mark.parametrize("splits", [(("train", 12), ("test", 4)), (("train", 16),)])
@@ -258,7 +258,7 @@ def test_streams_read_what_memory_holds(tmp_path, splits):
     dataset = pickle.loads(pickle.dumps(_load(tmp_path, test_fraction=0.25, streaming="always")))
     assert dataset.classes == resident.classes and dataset.train.why == "data.streaming is always"
     splits = (resident.train, resident.test)
-    everything = {x.tobytes(): label for split in splits for x, label in zip(split.images, split.labels)}
+    everything = {x.tobytes(): label for split in splits for x, label in zip(split.examples, split.labels)}
     for split, size in ((dataset.train, 12), (dataset.test, 4)):
         (rows,) = split.plain(6, batch=100)
         assert split.size == size and split.labelled

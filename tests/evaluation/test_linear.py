@@ -21,7 +21,7 @@ from jaxclr.evaluation import (
 @pytest.fixture(scope="module")
 def digits():
     dataset = load(Data())
-    features = [split.images.reshape(-1, 64) / 255.0 for split in (dataset.train, dataset.test)]
+    features = [split.examples.reshape(-1, 64) / 255.0 for split in (dataset.train, dataset.test)]
     return features[0], dataset.train.labels, features[1], dataset.test.labels
 
 

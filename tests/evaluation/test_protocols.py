@@ -57,7 +57,7 @@ def unchanged(keys, images):
 
 
 def flattened(split):
-    return Features(split.images.reshape(split.size, -1).astype(np.float32) / 255, split.labels)
+    return Features(split.examples.reshape(split.size, -1).astype(np.float32) / 255, split.labels)
 
 
 def subject_of(train, test, represent=flattened, **changes):
@@ -90,7 +90,7 @@ def scaled(subject):
 
 
 def first(split, count):
-    return Split(split.images[:count], split.labels[:count])
+    return Split(split.examples[:count], split.labels[:count])
 
 
 def test_moments_equal_numpy():
@@ -280,7 +280,7 @@ def nan_features(split):
 
 def without(split, label):
     kept = split.labels != label
-    return Split(split.images[kept], split.labels[kept])
+    return Split(split.examples[kept], split.labels[kept])
 
 
 def test_refuses(dataset):

@@ -91,7 +91,7 @@ def test_a_linear_classifier_is_as_good_as_scikit_learns(benchmark, tmp_path):
     splits = {"train": digits.train, "test": digits.test}
     np.savez(
         tmp_path / "features.npz",
-        embeddings=np.concatenate([split.images.reshape(-1, 64) / 255 for split in splits.values()]),
+        embeddings=np.concatenate([split.examples.reshape(-1, 64) / 255 for split in splits.values()]),
         labels=np.concatenate([split.labels for split in splits.values()]),
         splits=np.repeat(list(splits), [split.size for split in splits.values()]),
     )

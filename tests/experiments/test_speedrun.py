@@ -92,5 +92,5 @@ def test_packed_images_are_those_of_the_data_set(speedrun, tmp_path, monkeypatch
     one, other = load(Data(f"npz:{tmp_path / 'images.npz'}")), load(Data(source))
     for split in ("train", "test"):
         got, wanted = getattr(one, split), getattr(other, split)
-        np.testing.assert_array_equal(got.images, wanted.images)
+        np.testing.assert_array_equal(got.examples, wanted.examples)
         np.testing.assert_array_equal(got.labels, wanted.labels)

@@ -16,7 +16,7 @@ from jaxclr.interop import exporting
 
 def test_it_sees_what_evaluation_sees(digits):
     want = represent(digits.session, digits.state, digits.session.dataset.test).values
-    images = digits.session.dataset.test.images
+    images = digits.session.dataset.test.examples
     np.testing.assert_allclose(digits.loaded.encode(images[:250]), want[:250], rtol=1e-6, atol=1e-6)
     assert digits.loaded.step == 3 and digits.loaded.channels == 1
     module = digits.loaded.config.encoder.build(None)
@@ -58,7 +58,7 @@ for count in (1, len(images)):
 
 
 def test_stablehlo_runs_with_jax_alone(digits, tmp_path):
-    images = digits.session.dataset.test.images[:7]
+    images = digits.session.dataset.test.examples[:7]
     np.save(tmp_path / "images.npy", images)
     np.save(tmp_path / "want.npy", digits.loaded.encode(images))
     exporting.export(digits.loaded, "stablehlo", tmp_path / "encoder")

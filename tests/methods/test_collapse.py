@@ -51,13 +51,13 @@ def variance_and_rank(method, last_norm):
     @jax.jit
     def train(state):
         def one(state, index):
-            rows = jax.random.choice(jax.random.fold_in(jax.random.key(1), index), len(whole.images), (BATCH,))
+            rows = jax.random.choice(jax.random.fold_in(jax.random.key(1), index), len(whole.examples), (BATCH,))
             return step(state, jax.tree.map(lambda leaf: leaf[rows], whole))[0], None
 
         return jax.lax.scan(one, state, jnp.arange(STEPS))[0]
 
     state = train(jax.device_put(jax.device_get(session.init_state()), jax.devices()[0]))
-    view, _ = take_views(jnp.int32(STEPS + 1), whole.images[:512], jnp.arange(512), recipe=recipe)
+    view, _ = take_views(jnp.int32(STEPS + 1), whole.examples[:512], jnp.arange(512), recipe=recipe)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     branch, _ = recipe.network.apply(variables, view, train=True, mutable=["batch_stats"])
     assert state.bad_step == -1

@@ -41,7 +41,7 @@ def test_what_is_wrong_is_said(message):
 
 
 def test_no_json_is_said():
-    with pytest.raises(UserError, match="no JSON"):
+    with pytest.raises(UserError, match="not JSON"):
         from_json("{")
 
 

@@ -59,7 +59,7 @@ def test_it_comes_before_every_epoch_from_the_first_it_is_wanted(stopped):
 
 def embeddings(session, params, stats):
     """Of all training images as they are, by an independent road: in one piece, on one device."""
-    pixels = (session.dataset.train.images / 255 - CONFIG.data.mean[0]) / CONFIG.data.std[0]
+    pixels = (session.dataset.train.examples / 255 - CONFIG.data.mean[0]) / CONFIG.data.std[0]
     network = session.recipe.network.clone(predictor=None)
     embed = jax.jit(lambda variables, x: network.apply(variables, x, train=False).embedding)
     return embed({"params": params, "batch_stats": stats}, jnp.asarray(pixels, jnp.float32))
@@ -75,7 +75,7 @@ def test_it_sees_the_momentum_encoders_embeddings_in_their_places(session, stopp
 def refreshed(session, devices, state):
     here = session._replace(mesh=mesh(devices))
     put = lambda tree: jax.device_put(tree, jax.sharding.NamedSharding(here.mesh, jax.P()))
-    state = compile_refresh(here.recipe, here.mesh, here.plain_size)(put(state), put(session.dataset.train.images))
+    state = compile_refresh(here.recipe, here.mesh, here.plain_size)(put(state), put(session.dataset.train.examples))
     return jax.device_get(state.method_state)
 
 

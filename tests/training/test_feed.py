@@ -65,7 +65,7 @@ def test_it_says_what_was_chosen_and_measured(session, resident):
     assert "a sample of 40 images" in measured
     assert "in memory" in resident.notes[0] and len(resident.notes) == 1
     # The sample is the whole of so small a split.
-    everything = resident.dataset.train.images.reshape(-1, 3) / 255
+    everything = resident.dataset.train.examples.reshape(-1, 3) / 255
     np.testing.assert_allclose(session.config.data.mean, everything.mean(0), rtol=1e-6)
 
 
@@ -73,7 +73,7 @@ def test_a_stream_visits_the_images_that_memory_would(session, resident):
     for streamed, held in zip(batches(session, 0, 4), batches(resident, 0, 4), strict=True):
         np.testing.assert_array_equal(streamed.indices, held.indices)
         np.testing.assert_array_equal(streamed.labels, held.labels)
-        assert [crop.shape for crop in streamed.images] == [(16, 8, 8, 3)] * 2
+        assert [crop.shape for crop in streamed.examples] == [(16, 8, 8, 3)] * 2
 
 
 def test_a_stopped_run_resumes_to_the_same_bits(session, tmp_path):
@@ -97,7 +97,7 @@ def test_features_and_refresh_are_those_of_images_in_memory(session, resident):
     assert 0 <= monitor(session, state)["knn_20"] <= 1
     one, other = (
         jax.device_get(compile_refresh(here.recipe, here.mesh, here.plain_size)(state, images).method_state["embeddings"])
-        for here, images in ((session, session.dataset.train), (resident, resident.dataset.train.images))
+        for here, images in ((session, session.dataset.train), (resident, resident.dataset.train.examples))
     )
     np.testing.assert_allclose(one, other, atol=1e-5)
 

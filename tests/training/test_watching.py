@@ -26,14 +26,14 @@ def test_the_first_tenth_of_a_run_is_given_time_to_spread():
 def test_queries_are_of_the_test_split():
     session, _ = opened(tiny_config())
     fixed, dataset = fixed_images(session), session.dataset
-    np.testing.assert_array_equal(fixed.queries, dataset.test.images)
+    np.testing.assert_array_equal(fixed.queries, dataset.test.examples)
     np.testing.assert_array_equal(fixed.query_labels, dataset.test.labels)
-    assert len(fixed.gallery) == 1000 and (fixed.gallery[-1] == dataset.train.images[-1]).all()
+    assert len(fixed.gallery) == 1000 and (fixed.gallery[-1] == dataset.train.examples[-1]).all()
 
 
 def test_an_affinity_matrix_is_of_two_views_and_needs_no_running_statistics():
     session, state = opened(tiny_config())
-    images = session.dataset.train.images[:24]
+    images = session.dataset.train.examples[:24]
     embed_pair = compile_embed_pair(session)
     pairs = [
         embed_pair({"params": state.params, "batch_stats": statistics}, images)

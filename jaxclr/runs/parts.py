@@ -1,0 +1,331 @@
+"""Parts of a configuration as JSON: how they are named, where their source is kept, and how they are rebuilt.
+
+A part is an encoder, a view, an optimizer, data or a method. In JSON it is
+
+- ``{"type": "ResNet", ...fields}`` for a class of this library;
+- ``{"type": "package.module:Class", ...fields}`` or ``{"function": "package.module:name"}`` for what is installed;
+- ``{"type": "parts/file.py:Class", ...fields}`` or ``{"function": "parts/file.py:name"}`` for what a file defines, which is
+  copied into the run's folder with the files beside it that it imports;
+- ``{"session": "..."}`` for what only a Python session has: a lambda, a class of a notebook cell, arrays.
+"""
+
+import ast
+import contextlib
+import dataclasses
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import pathlib
+import sys
+import sysconfig
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jaxclr import trees
+from jaxclr.data import Arrays
+from jaxclr.errors import UserError
+
+FOLDER = "parts"
+_ROOT = "__jaxclr_parts__"  # of a module that was loaded from a copy: the folder of the copies
+_FIELDS = {"parent", "name"}  # of every Linen module, not its own
+
+
+class SessionOnly(UserError):
+    """A part that only a Python session has."""
+
+
+def describe(part: Any, hint: Any = None) -> Any:
+    """A part, or a value of one of its fields, as JSON; a dataclass whose class the hint says has no "type"."""
+    if part is None or isinstance(part, bool | int | float | str):
+        return part
+    if isinstance(part, tuple | list):
+        return [describe(value) for value in part]
+    if isinstance(part, dict):
+        return {str(key): describe(value) for key, value in part.items()}
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        name = locate(type(part))
+        if name is None or isinstance(part, Arrays):
+            return _of_session(part)
+        hints = _hints(type(part))
+        fields = {
+            field.name: describe(getattr(part, field.name), _exact(hints.get(field.name)))
+            for field in dataclasses.fields(part)
+            if field.init and field.name not in _FIELDS
+        }
+        return fields if type(part) is hint else {"type": name, **fields}
+    if isinstance(part, types.FunctionType | types.BuiltinFunctionType | type) or hasattr(part, "__qualname__"):
+        name = locate(part)
+        return _of_session(part) if name is None else {"function": name}
+    return _of_session(part)
+
+
+def locate(thing: Any) -> str | None:
+    """The name by which a class or function is found again, or None if only this session has it."""
+    module = sys.modules.get(getattr(thing, "__module__", None) or "")
+    name = getattr(thing, "__qualname__", "<")
+    if module is None or "<" in name or _find(module, name) is not thing:
+        return None
+    if module.__name__.partition(".")[0] == "jaxclr":
+        return name if isinstance(thing, type) else f"{module.__name__}:{name}"
+    if _is_installed(module):
+        return f"{module.__name__}:{name}"
+    file = source_of(module)
+    return None if file is None else f"{FOLDER}/{file.relative_to(_root(module, file)).as_posix()}:{name}"
+
+
+def source_of(module: types.ModuleType) -> pathlib.Path | None:
+    """The file of a module; None for a notebook or an interactive session."""
+    file = getattr(module, "__file__", None)
+    return pathlib.Path(file).resolve() if file and pathlib.Path(file).is_file() else None
+
+
+def copies(names: Iterator[str], experiment: pathlib.Path | None = None) -> dict[str, bytes]:
+    """The sources that a run keeps, by their place below `FOLDER`: files of parts, and files beside them that they import.
+
+    Args:
+      names: what `locate` found.
+      experiment: the experiment file, whose `config()` makes what JSON cannot tell.
+
+    Raises:
+      UserError: two files would have the same place.
+    """
+    found: dict[str, bytes] = {}
+    wanted = {name.partition(":")[0].removeprefix(f"{FOLDER}/") for name in names if name.startswith(f"{FOLDER}/")}
+    roots = [] if experiment is None else [(experiment.resolve(), experiment.resolve().parent)]
+    for module in list(sys.modules.values()):
+        file = source_of(module) if wanted and isinstance(module, types.ModuleType) else None
+        if file is not None and not _is_installed(module):
+            root = _root(module, file)
+            if file.relative_to(root).as_posix() in wanted:
+                roots.append((file, root))
+    for file, root in roots:
+        for path in _closure(file, root):
+            place, text = path.relative_to(root).as_posix(), path.read_bytes()
+            if found.setdefault(place, text) != text:
+                raise UserError(f"Two files that define parts of this run are named {place}; rename one of them.")
+    return found
+
+
+def names_in(tree: Any) -> Iterator[str]:
+    """The classes and functions that JSON of parts names."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            if key in ("type", "function") and isinstance(value, str):
+                yield value
+            else:
+                yield from names_in(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from names_in(value)
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is of code outside this library."""
+    return ":" in name and not name.startswith("jaxclr.")
+
+
+def session_parts(tree: Any, path: str = "") -> list[tuple[str, str]]:
+    """The parts that only a session has: where they are in the configuration, and what they are."""
+    if isinstance(tree, Mapping):
+        if set(tree) == {"session"}:
+            return [(path, tree["session"])]
+        return [found for key, value in tree.items() for found in session_parts(value, f"{path}.{key}".strip("."))]
+    if isinstance(tree, list):
+        return [found for i, value in enumerate(tree) for found in session_parts(value, f"{path}.{i}")]
+    return []
+
+
+def resolve(name: str, folder: pathlib.Path | None) -> Any:
+    """The class or function of a name that `locate` gave.
+
+    Args:
+      name: "package.module:Class" or "parts/file.py:Class".
+      folder: of the run, with the copies; None if there is none.
+
+    Raises:
+      UserError: it cannot be found, or its file cannot be run.
+    """
+    where, _, qualified = name.partition(":")
+    if where.startswith(f"{FOLDER}/") or where == "method.py":
+        if folder is None or ".." in pathlib.PurePosixPath(where).parts:
+            raise UserError(f"{name} is in the folder of a run, which is not at hand.")
+        module = load_copy(folder / where, folder / FOLDER if where.startswith(FOLDER) else folder)
+    else:
+        try:
+            module = importlib.import_module(where)
+        except ImportError as error:
+            raise UserError(f"{name} cannot be imported ({error}); install what defines it.") from error
+    found = _find(module, qualified)
+    if found is None:
+        raise UserError(f"{where} defines no {qualified}, which this run was made with.")
+    return found
+
+
+@functools.cache
+def load_copy(file: pathlib.Path, root: pathlib.Path) -> types.ModuleType:
+    """Runs a copied file once, which may import those beside it.
+
+    Raises:
+      UserError: it is missing or cannot be run; what else it imports must be installed.
+    """
+    if not file.is_file():
+        raise UserError(f"{file} is missing, which defines a part of this run. Put back a copy of it.")
+    name = f"jaxclr_{FOLDER}_{abs(hash(file.resolve()))}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{file} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    setattr(module, _ROOT, root.resolve())
+    sys.modules[name] = module
+    try:
+        with importing_from(root), running_copy():
+            spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(
+            f"{file}, which defines a part of this run, cannot be run here: {error}. Install what it imports."
+        ) from error
+    return module
+
+
+_running = False
+
+
+@contextlib.contextmanager
+def running_copy() -> Iterator[None]:
+    """While a copy is run to define its parts, `jaxclr.train` in it is refused: see `check_not_running_copy`."""
+    global _running
+    before, _running = _running, True
+    try:
+        yield
+    finally:
+        _running = before
+
+
+def check_not_running_copy() -> None:
+    """Raises UserError where a file that defines parts would train when it is read back."""
+    if _running:
+        raise UserError('it trains when it is imported; put that under `if __name__ == "__main__":`')
+
+
+@contextlib.contextmanager
+def importing_from(folder: pathlib.Path) -> Iterator[None]:
+    """Lets a file import those beside it, and forgets them: another folder may have files of the same names."""
+    folder = folder.resolve()
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            source = getattr(sys.modules[name], "__file__", None)
+            below = source and folder in pathlib.Path(source).resolve().parents
+            if below and not _is_installed(sys.modules[name]):
+                # Classes are found again by their module, under a name that no import meets.
+                kept = f"jaxclr_{FOLDER}_{abs(hash(source))}_{name}"
+                module = sys.modules[kept] = sys.modules.pop(name)
+                for thing in vars(module).values():
+                    if getattr(thing, "__module__", None) == name:
+                        with contextlib.suppress(AttributeError, TypeError):
+                            thing.__module__ = kept
+
+
+def _of_session(part: Any) -> dict[str, str]:
+    if isinstance(part, Arrays):
+        return {"session": f"Arrays of {trees.describe(part.train)}, digest {part.digest}"}
+    name = getattr(part, "__qualname__", None)
+    return {"session": name if name else f"an instance of {type(part).__qualname__}"}
+
+
+def _find(module: types.ModuleType, qualified: str) -> Any | None:
+    found: Any = module
+    for word in qualified.split("."):
+        found = getattr(found, word, None)
+    return found
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(kind)
+    except Exception:  # annotations of a user's class may name what is not there
+        return {}
+
+
+def exact_class(kind: type, field: str) -> Any:
+    """The class that a field's annotation is, for `describe`."""
+    return _exact(_hints(kind).get(field))
+
+
+def _exact(hint: Any) -> Any:
+    """X of a hint X | None: in JSON its value needs no "type"."""
+    choices = [choice for choice in typing.get_args(hint) if choice is not type(None)]
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return choices[0] if is_union and len(choices) == 1 else hint
+
+
+@functools.cache
+def _installed_roots() -> tuple[pathlib.Path, ...]:
+    paths = {sysconfig.get_paths()[name] for name in ("purelib", "platlib", "stdlib", "platstdlib")}
+    return tuple(pathlib.Path(path).resolve() for path in paths)
+
+
+def _is_installed(module: types.ModuleType) -> bool:
+    """Whether another program of this environment can import a module by its name."""
+    if module.__name__ == "__main__" or hasattr(module, _ROOT) or module.__name__.startswith("jaxclr_"):
+        return False
+    file = source_of(module)
+    if file is None:
+        return module.__name__ in sys.builtin_module_names
+    if any(root in file.parents for root in _installed_roots()):
+        return True
+    return module.__name__.partition(".")[0] in _distributions()
+
+
+@functools.cache
+def _distributions() -> frozenset[str]:
+    """Top-level modules of installed distributions, editable ones included."""
+    return frozenset(importlib.metadata.packages_distributions())
+
+
+def _root(module: types.ModuleType, file: pathlib.Path) -> pathlib.Path:
+    """The folder from which a file's module is imported: that of its top-level package."""
+    if hasattr(module, _ROOT):
+        return getattr(module, _ROOT)
+    root = file.parent
+    while (root / "__init__.py").is_file():
+        root = root.parent
+    return root
+
+
+def _closure(file: pathlib.Path, root: pathlib.Path) -> set[pathlib.Path]:
+    """A file and those below root that it imports, whole packages, and what they import."""
+    found: set[pathlib.Path] = set()
+    pending = [file]
+    while pending:
+        path = pending.pop()
+        if path in found:
+            continue
+        found.add(path)
+        top = root / path.relative_to(root).parts[0]
+        if top.is_dir():
+            pending.extend(top.rglob("*.py"))
+        for name in _imported(path):
+            pending.extend(p for p in (root / f"{name}.py",) if p.is_file())
+            if (root / name / "__init__.py").is_file():
+                pending.extend((root / name).rglob("*.py"))
+    return found
+
+
+def _imported(path: pathlib.Path) -> set[str]:
+    """Top-level names that a file imports, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names

@@ -1,0 +1,66 @@
+"""Whether the code in a run's folder was put there by this user.
+
+A run that is read back runs the copied sources of its own parts. Each user has a secret key, and a run that this user
+started is signed with it; other runs are refused unless the user trusts them.
+"""
+
+import hashlib
+import hmac
+import os
+import pathlib
+import secrets
+from collections.abc import Mapping
+
+from jaxclr.errors import UserError
+
+SIGNATURE = "signature"
+
+
+def cache_folder() -> pathlib.Path:
+    """The user's cache folder of this library: JAXCLR_CACHE, or jaxclr in XDG_CACHE_HOME (~/.cache without it)."""
+    if given := os.environ.get("JAXCLR_CACHE"):
+        return pathlib.Path(given).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / "jaxclr"
+
+
+def signature(config: bytes, sources: Mapping[str, bytes]) -> str | None:
+    """This user's signature of a configuration and the sources beside it; None where no key can be kept."""
+    key = _key()
+    if key is None:
+        return None
+    mac = hmac.new(key, hashlib.sha256(config).digest(), hashlib.sha256)
+    for name, text in sorted(sources.items()):
+        mac.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(text).digest())
+    return mac.hexdigest()
+
+
+def check(folder: pathlib.Path, config: bytes, sources: Mapping[str, bytes]) -> None:
+    """Raises UserError unless this user's signature is in the folder."""
+    wanted = signature(config, sources)
+    try:
+        found = (folder / SIGNATURE).read_text().strip()
+    except (OSError, ValueError):
+        found = ""
+    if wanted is None or not hmac.compare_digest(found.encode(), wanted.encode()):
+        code = ", ".join(sorted(sources)) or "modules that its config.json names"
+        raise UserError(
+            f"{folder} runs code of its own when it is read ({code}), and was not started by this user here. Read that code, "
+            "then allow it with --trust (from Python: jaxclr.Run(folder, trust=True))."
+        )
+
+
+def _key() -> bytes | None:
+    """The user's key, which is made when it is first asked for."""
+    path = cache_folder() / "key"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return path.read_bytes() or None
+        with os.fdopen(handle, "wb") as file:
+            file.write(key := secrets.token_bytes(32))
+        return key
+    except (OSError, RuntimeError):
+        return None

@@ -1,0 +1,136 @@
+"""A dry run of the parts of a configuration, by shapes alone: what does not fit is named before anything is compiled."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
+
+from jaxclr import trees
+from jaxclr.encoders.own import towers_of
+from jaxclr.errors import UserError
+from jaxclr.steps.batches import Batch
+from jaxclr.steps.recipe import AXIS, Recipe
+from jaxclr.steps.state import init_state
+from jaxclr.steps.step import train_step
+from jaxclr.steps.views import plain_view, view_shapes
+
+Tree = Any
+COLLECTIONS = {"params", "batch_stats"}  # of a network's variables, that a state keeps
+
+
+def check_parts(config: Any, recipe: Recipe, examples: Tree) -> None:
+    """Sends the shapes of a batch through views, encoder, heads, objective and optimizer.
+
+    Args:
+      config: the `Config`, for the names of its parts.
+      recipe: the recipe made of it.
+      examples: shapes and types of a batch, [b, ...].
+
+    Raises:
+      UserError: a part does not take what it gets, or gives what the next one cannot take. The sentence names it.
+    """
+    count = trees.size_of(examples)
+    shapes = [_check_view(number, view, recipe, examples) for number, view in enumerate(config.augmentation.views)]
+    towers = towers_of(config.encoder)
+    if len(towers) > 1 and len(towers) != len(shapes):
+        raise UserError(
+            f"encoder is a tuple of {len(towers)}, one for each view, and the augmentation has {len(shapes)} views; "
+            "give as many."
+        )
+    for number in range(len(shapes)):
+        _check_encoder(number, towers[number % len(towers)], recipe, shapes[number])
+    for number, tower in enumerate(towers):
+        plain = lambda x, number=number: plain_view(x, recipe, number)
+        with _blame(f"augmentation.plain cannot take the data, {trees.describe(examples)}"):
+            seen = jax.eval_shape(plain, examples)
+        _check_encoder(number, tower, recipe, seen, gives="evaluation")
+    method = type(recipe.method).__name__
+    with _blame(f"method {method} and its heads cannot be built"):
+        state = jax.eval_shape(lambda: init_state(recipe, examples))
+    ids = jax.ShapeDtypeStruct((count,), jnp.int32)
+    batch = Batch(examples, ids, ids)
+    with _blame(f"optimizer {_name(config.optimizer)} cannot update the parameters"):
+        update = lambda state: recipe.optimizer.update(state.params, state.opt_state, state.params)
+        updates, _ = jax.eval_shape(update, state)
+        if jax.tree.structure(updates) != jax.tree.structure(state.params):
+            raise UserError("its updates have another structure than they")
+    with _blame(f"method {method} cannot take {_outputs(shapes)}"):
+        _, metrics = _on_one(lambda s, b: train_step(s, b, recipe=recipe, axis_name=AXIS), state, batch)
+        if metrics["loss"].shape:
+            raise UserError(f"its objective gives {trees.describe(metrics['loss'])}, not a scalar")
+
+
+def _on_one(function: Callable[..., Tree], *args: Tree) -> Tree:
+    """Shapes of what a per-device function gives where one device has the whole batch."""
+    mesh = AbstractMesh((1,), (AXIS,), axis_types=(AxisType.Auto,))
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
+    return jax.eval_shape(mapped, *args)
+
+
+def _check_view(number: int, view: Callable[..., Tree], recipe: Recipe, examples: Tree) -> Tree:
+    """The shapes of a view of the batch."""
+    count, who = trees.size_of(examples), f"view {number + 1} ({_name(view)})"
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
+    with _blame(f"{who} cannot take the data, {trees.describe(examples)}"):
+        made = jax.eval_shape(view, keys, examples)
+    wrong = [leaf for leaf in jax.tree.leaves(made) if leaf.shape[:1] != (count,)]
+    if wrong or not jax.tree.leaves(made):
+        got = trees.describe(wrong[0]) if wrong else "nothing"
+        raise UserError(f"{who} gives {got} for a batch of {count}; it must give arrays [{count}, ...].")
+    with _blame(f"{who} cannot be drawn"):
+        return view_shapes(examples, recipe)[number]
+
+
+def _check_encoder(number: int, encoder: Any, recipe: Recipe, x: Tree, gives: str = "") -> None:
+    got = f"{gives or f'view {number + 1}'} gives {_told(x)}"
+    who = f"the encoder {_name(encoder)}"
+
+    def represent(x: Tree) -> tuple[jax.Array, Tree]:
+        method = lambda network, x: network.represent(x, False, number)
+        return recipe.network.init_with_output(jax.random.key(0), x, method=method)
+
+    with _blame(f"{got}, and {who} cannot take it"):
+        representation, variables = jax.eval_shape(represent, x)
+    leaves = jax.tree.leaves(representation)
+    good = len(leaves) == 1 and leaves[0] is representation and representation.ndim == 2
+    if not good or not jnp.issubdtype(representation.dtype, jnp.floating):
+        raise UserError(f"{got}, for which {who} gives {_told(representation)}; it must give floats [b, F].")
+    if unknown := set(variables) - COLLECTIONS:
+        raise UserError(
+            f"{who} keeps variables in {', '.join(sorted(unknown))}; a state keeps those in params and batch_stats alone."
+        )
+
+
+@contextlib.contextmanager
+def _blame(sentence: str) -> Iterator[None]:
+    """Turns any exception into a UserError that names the part and the first line of the reason."""
+    try:
+        yield
+    except UserError as error:
+        if str(error)[:1].islower():
+            raise UserError(f"{sentence}: {error}.") from error
+        raise UserError(f"{sentence}: {error}") from error
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        raise UserError(f"{sentence}: {reason.rstrip('.')}.") from error
+
+
+def _outputs(shapes: list[Tree]) -> str:
+    return f"the outputs of {len(shapes)} view{'s' * (len(shapes) > 1)}"
+
+
+def _told(tree: Tree) -> str:
+    try:
+        return trees.describe(tree)
+    except (AttributeError, TypeError):
+        return type(tree).__name__
+
+
+def _name(part: Any) -> str:
+    """A function's own name, or the name of an object's class."""
+    return getattr(part, "__name__", type(part).__name__)
