@@ -11,9 +11,9 @@ from cattrs.strategies import configure_tagged_union, include_subclasses
 
 from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, PhotoView
 from jaxclr.data import Data
-from jaxclr.encoders import ENCODERS, Encoder
+from jaxclr.encoders import ENCODERS, Encoder, Mlp
 from jaxclr.errors import UserError
-from jaxclr.methods import Method, Target
+from jaxclr.methods import Method, MomentumEncoder, Target
 from jaxclr.training.optimizers import Optimizer, Sgd
 from jaxclr.training.step import Mapper
 
@@ -107,11 +107,32 @@ def from_json(text: str) -> Config:
       UserError: it is no JSON, has a field that does not exist, lacks one, or holds a value of another type or range.
     """
     try:
-        return _converter().structure(json.loads(text), Config)
+        return _converter().structure(_without_constants(json.loads(text)), Config)
     except json.JSONDecodeError as error:
         raise UserError(f"The configuration is no JSON: {error}.") from error
     except cattrs.BaseValidationError as error:
         raise UserError(f"The configuration cannot be read: {_first_cause(error)}") from error
+
+
+def _without_constants(tree: Any) -> Any:
+    """A stored configuration less what methods stored as fields before only those with a use for them had them.
+
+    Left out are the heads and target of the method's class, and the type of a target that can have no other. Another
+    value stays, and is refused as a field that does not exist.
+    """
+    stored = tree.get("method") if isinstance(tree, dict) else None
+    kind = {kind.__name__: kind for kind in _subclasses(Method)}.get(stored["type"] if stored else "")
+    if kind is None:
+        return tree
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    method = dict(stored)
+    for name, hint in (("projector", Mlp), ("predictor", Mlp | None), ("target", Target)):
+        if name in method and name not in fields:
+            if method[name] == _converter().unstructure(getattr(kind, name), hint):
+                del method[name]
+    if fields.get("target") is MomentumEncoder and "target" in method:
+        method["target"] = {name: value for name, value in method["target"].items() if name != "type"}
+    return {**tree, "method": method}
 
 
 def differences(one: Config, other: Config) -> list[str]:
