@@ -6,6 +6,7 @@ from jaxclr.methods.base import Method as Method
 from jaxclr.methods.base import MomentumEncoder as MomentumEncoder
 from jaxclr.methods.base import Network as Network
 from jaxclr.methods.base import Outputs as Outputs
+from jaxclr.methods.base import Predictive as Predictive
 from jaxclr.methods.base import Shared as Shared
 from jaxclr.methods.base import Sizes as Sizes
 from jaxclr.methods.base import StopGradient as StopGradient

@@ -15,24 +15,17 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Imported(Method):
-    """Stands for the method of weights that were read from a file; it has no objective, and its heads mean nothing."""
+    """Stands for the method of weights that were read from a file; it has no objective and no heads of use."""
 
     views: ClassVar[int] = 1
+
+    projector: ClassVar[Mlp] = Mlp(layers=1, out=1)  # no field: there is nothing to choose
 
     file: str = ""
     """Where the weights came from."""
 
     prefix: str = ""
     """What stood before their names in that file."""
-
-    projector: Mlp = Mlp(layers=1, out=1)
-    """Without meaning."""
-
-    predictor: Mlp | None = None
-    """None."""
-
-    target: Target = Shared()
-    """None."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         raise UserError(

@@ -11,7 +11,7 @@ from tiny import rows_of, tiny_config
 from jaxclr.affinity import positives, unit_rows
 from jaxclr.encoders import Mlp, SmallConv
 from jaxclr.evaluation import effective_rank, total_variance
-from jaxclr.methods import Method, Shared, SimTracePlain
+from jaxclr.methods import Method, SimTracePlain
 from jaxclr.training import Sgd, train_step
 from jaxclr.training.session import open_session
 from jaxclr.training.views import take_views
@@ -22,9 +22,6 @@ STEPS, BATCH, WIDTH = 100, 64, 64
 @dataclasses.dataclass(frozen=True)
 class PlainCosine(Method):
     """Negative cosine of two views of a shared encoder, gradient to both: nothing prevents collapse."""
-
-    predictor: Mlp | None = None
-    target: Shared = Shared()
 
     def objective(self, out, state, axis_name):
         one, two = (unit_rows(z) for z in out.embeddings)

@@ -64,7 +64,7 @@ def logsumexp(values, axis):
 def one_view_each(seed=0):
     """What methods of a queue see: a query of the first view, a key of the second."""
     out = outputs(seed=seed)
-    return out._replace(predictions=out.predictions[:1], targets=out.targets[1:])
+    return out._replace(embeddings=out.embeddings[:1], targets=out.targets[1:])
 
 
 def test_a_queue_takes_keys_after_they_were_compared():
@@ -73,7 +73,7 @@ def test_a_queue_takes_keys_after_they_were_compared():
     after = method.next_state(out, state, None)
     np.testing.assert_allclose(after.rows[:ROWS], unit(out.targets[0]), atol=1e-6)
     np.testing.assert_array_equal(after.rows[ROWS:], state.rows[ROWS:])
-    q, k, queue = unit(out.predictions[0]), unit(out.targets[0]), unit(state.rows)
+    q, k, queue = unit(out.embeddings[0]), unit(out.targets[0]), unit(state.rows)
     logits = np.concatenate([np.sum(q * k, 1, keepdims=True), q @ queue.T], axis=1) / 0.2
     want = np.mean(logsumexp(logits, 1) - logits[:, 0])
     np.testing.assert_allclose(objective(method, out, state), want, rtol=1e-5)
@@ -82,7 +82,7 @@ def test_a_queue_takes_keys_after_they_were_compared():
 def test_co2_adds_the_divergence_of_two_looks_at_the_queue():
     plain, weighed = MocoV2(queue_size=ROWS), Co2(queue_size=ROWS, consistency_weight=0.7)
     out, state = one_view_each(), plain.init_state(jax.random.key(1), SIZES)
-    looks = [unit(rows) @ unit(state.rows).T / 0.05 for rows in (out.predictions[0], out.targets[0])]
+    looks = [unit(rows) @ unit(state.rows).T / 0.05 for rows in (out.embeddings[0], out.targets[0])]
     q, k = (look - logsumexp(look, 1)[:, None] for look in looks)
     divergence = np.mean(np.sum((np.exp(k) - np.exp(q)) * (k - q), axis=1)) / 2
     want = objective(plain, out, state) + 0.7 * divergence
@@ -95,7 +95,7 @@ def test_ft_draws_once_a_step_how_far_positives_move_and_how_negatives_mix():
     keys = jax.random.split(out.key, 3)
     apart, mixed = (float(jax.random.beta(key, both, both)) for key, both in zip(keys, (2.0, 1.6)))
     order = np.asarray(jax.random.permutation(keys[2], ROWS))
-    q, k, queue = unit(out.predictions[0]), unit(out.targets[0]), unit(state.rows)
+    q, k, queue = unit(out.embeddings[0]), unit(out.targets[0]), unit(state.rows)
     q, k = q + apart * (q - k), k + apart * (k - q)
     queue = mixed * queue + (1 - mixed) * queue[order]
     logits = np.concatenate([np.sum(q * k, 1, keepdims=True), q @ queue.T], axis=1) / 0.5
@@ -202,15 +202,15 @@ def test_every_head_has_its_share_of_the_embedding_and_weights_of_its_own():
 @pytest.mark.parametrize(
     "kind, fields, words",
     [
-        (Amcl, {"heads": 0}, "heads must be more than zero"),
+        (Amcl, {"heads": 0}, "heads must be at least 1, got 0"),
         (Amcl, {"least_temperature": 2.0}, "least_temperature must be below method.most_temperature"),
-        (Cacr, {"debias": 1.0}, "debias must be from zero to below one"),
-        (Co2, {"consistency_weight": -0.1}, "consistency_weight must be zero or more"),
-        (Dclw, {"sigma": 0.0}, "sigma must be more than zero"),
-        (Ft, {"interpolation": 0.0}, "interpolation must be more than zero"),
-        (Hydra, {"gate_hidden": 0}, "gate_hidden must be more than zero"),
-        (Mio, {"temperature_negative": -1.0}, "temperature_negative must be more than zero"),
-        (TripRoma, {"renew_every": 0}, "renew_every must be more than zero"),
+        (Cacr, {"debias": 1.0}, "debias must be at least 0 and less than 1, got 1.0"),
+        (Co2, {"consistency_weight": -0.1}, "consistency_weight must be at least 0, got -0.1"),
+        (Dclw, {"sigma": 0.0}, "sigma must be greater than 0"),
+        (Ft, {"interpolation": 0.0}, "interpolation must be greater than 0"),
+        (Hydra, {"gate_hidden": 0}, "gate_hidden must be at least 1"),
+        (Mio, {"temperature_negative": -1.0}, "temperature_negative must be greater than 0"),
+        (TripRoma, {"renew_every": 0}, "renew_every must be at least 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(kind, fields, words):
