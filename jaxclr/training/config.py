@@ -4,15 +4,17 @@ import dataclasses
 import difflib
 import functools
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import cattrs
+from annotated_types import Ge, Gt, Interval
 from cattrs.strategies import configure_tagged_union, include_subclasses
 
 from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, PhotoView
 from jaxclr.data import Data
 from jaxclr.encoders import ENCODERS, Encoder, Mlp
 from jaxclr.errors import UserError
+from jaxclr.fields import check_fields
 from jaxclr.methods import Method, MomentumEncoder, Target
 from jaxclr.training.optimizers import Optimizer, Sgd
 from jaxclr.training.step import Mapper
@@ -37,61 +39,49 @@ class Config:
     optimizer: Optimizer = Sgd()
     """How its parameters move."""
 
-    epochs: int = 200
+    epochs: Annotated[int, Ge(1)] = 200
     """Passes over the training images; the last incomplete batch of each is left out."""
 
-    batch_size: int = 512
+    batch_size: Annotated[int, Ge(1)] = 512
     """Images in a step, over all devices."""
 
-    micro_batches: int = 1
+    micro_batches: Annotated[int, Ge(1)] = 1
     """Parts in which each device embeds its rows, one after the other, with memory for one. The loss and its gradient remain
     those of the whole batch; what differs is BatchNorm, which normalises each micro-batch by its own statistics (over all
     devices) and moves the running ones once for each micro-batch and view, in order."""
 
-    warmup_epochs: float = 10.0
+    warmup_epochs: Annotated[float, Ge(0)] = 10.0
     """Epochs of linear warm-up before the cosine."""
 
-    clip_norm: float | None = None
+    clip_norm: Annotated[float, Gt(0)] | None = None
     """Largest global norm of the gradient; None for no limit."""
 
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Seed of parameters, batches and views."""
 
     mapper: Mapper = "shard_map"
     """How the step runs on several devices: jit(shard_map) or pmap, with the same numbers."""
 
-    log_every: int = 10
+    log_every: Annotated[int, Ge(1)] = 10
     """Steps between lines in metrics.jsonl."""
 
-    observe_every: int = 50
+    observe_every: Annotated[int, Ge(0)] = 50
     """Steps between measurements of the embeddings: ranks, spectrum, alignment, histograms of cosines, signs of collapse; 0 for
     none. The first and the last step are always measured."""
 
-    evaluate_every: int = 0
+    evaluate_every: Annotated[int, Ge(0)] = 0
     """Epochs between kNN evaluations during training; 0 for none. The last epoch is always evaluated."""
 
-    checkpoint_every: int = 10
+    checkpoint_every: Annotated[int, Ge(1)] = 10
     """Epochs between checkpoints. The last epoch always has one."""
 
-    keep: int = 2
+    keep: Annotated[int, Ge(1)] = 2
     """Checkpoints to keep, the newest ones."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "micro_batches", "log_every", "checkpoint_every", "keep"):
-            _require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("warmup_epochs", "observe_every", "evaluate_every", "seed"):
-            _require(self, name, getattr(self, name) >= 0, "zero or more")
-        _require(self, "seed", self.seed < 2**32, "less than 2**32")
-        _require(
-            self, "warmup_epochs", self.warmup_epochs <= self.epochs, f"at most {self.epochs} epochs"
-        )
-        _require(
-            self,
-            "clip_norm",
-            self.clip_norm is None or self.clip_norm > 0,
-            "more than zero, or None",
-        )
-        _require(self, "mapper", self.mapper in ("shard_map", "pmap"), "'shard_map' or 'pmap'")
+        check_fields(self)
+        if self.warmup_epochs > self.epochs:
+            raise UserError(f"warmup_epochs must be at most {self.epochs} epochs, got {self.warmup_epochs}.")
         self.method.check_views(len(self.augmentation.views))
 
 
@@ -198,8 +188,3 @@ def _leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if isinstance(tree, list) and any(isinstance(value, dict) for value in tree):
         return [leaf for i, value in enumerate(tree) for leaf in _leaves(value, f"{prefix}.{i}")]
     return [(prefix.removeprefix("."), tree)]
-
-
-def _require(config: Config, name: str, holds: bool, wanted: str) -> None:
-    if not holds:
-        raise UserError(f"{name} must be {wanted}, got {getattr(config, name)}.")
