@@ -8,7 +8,7 @@ import jax
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp
 from jaxclr.errors import UserError
-from jaxclr.methods.base import Method, Outputs, Shared, Target, Tree
+from jaxclr.methods.base import Method, Outputs, Tree
 
 Array = jax.Array
 
