@@ -13,7 +13,7 @@ from jaxclr.affinity import AxisName, batch_size, unit_rows
 from jaxclr.affinity.tiles import matmul
 from jaxclr.encoders import Mlp
 from jaxclr.methods.base import Method, Outputs, Sizes, Tree
-from jaxclr.methods.queue import enqueue, init_queue
+from jaxclr.methods.memory_queue import enqueue, init_queue
 
 Array = jax.Array
 

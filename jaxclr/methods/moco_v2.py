@@ -10,7 +10,7 @@ from jaxclr import losses
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp
 from jaxclr.methods.base import Method, MomentumEncoder, Outputs, Sizes
-from jaxclr.methods.queue import Queue, enqueue, init_queue
+from jaxclr.methods.memory_queue import Queue, enqueue, init_queue
 
 Array = jax.Array
 

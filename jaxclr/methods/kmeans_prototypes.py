@@ -13,7 +13,7 @@ from jaxclr.affinity.clustering import Clusters, cluster
 from jaxclr.encoders import Mlp
 from jaxclr.errors import UserError
 from jaxclr.methods.base import Method, MomentumEncoder, Outputs, Sizes, Tree
-from jaxclr.methods.queue import enqueue, init_queue
+from jaxclr.methods.memory_queue import enqueue, init_queue
 
 Array = jax.Array
 
