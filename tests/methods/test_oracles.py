@@ -3,6 +3,7 @@
 Values and gradients are compared in float64, on one device and on two. No hyper-parameter of a row has its default.
 """
 
+import dataclasses
 import types
 
 import jax
@@ -19,7 +20,9 @@ from jaxclr.methods import METHODS, MomentumEncoder, Outputs, Sizes, StopGradien
 BATCH, WIDTH, IMAGES, CLASSES, STEP, EPOCH = 8, 4, 40, 3, 3, 2
 LABELS = np.array([0, 1, 2, 0, 1, 1, 0, 2])
 QUEUE = {"queue_size": 2 * BATCH, "temperature": 0.3}
-CLUSTERS = {"clusters": (3, 5), "negatives": 2, "warmup_epochs": EPOCH, **QUEUE}
+CLUSTERS = {"clusters": (3, 5), "negatives": 2, "warmup_epochs": EPOCH, "iterations": 7, **QUEUE}
+# Fields that no objective reads.
+ELSEWHERE = ("projector", "predictor", "target")
 
 unit = lambda rows: rows / jnp.linalg.norm(rows, axis=-1, keepdims=True)
 lse = jax.scipy.special.logsumexp
@@ -319,7 +322,12 @@ ROWS = {
 
 def test_every_method_has_a_row():
     assert ROWS.keys() == METHODS.keys()
-    assert all(type(ROWS[name][0]) is kind for name, kind in METHODS.items())
+    for name, kind in METHODS.items():
+        method = ROWS[name][0]
+        assert type(method) is kind
+        for field in dataclasses.fields(method):
+            if field.name not in ELSEWHERE:
+                assert getattr(method, field.name) != field.default, f"{name}.{field.name}"
 
 
 def drawn(method):
