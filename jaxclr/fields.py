@@ -4,7 +4,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import annotated_types as at
@@ -33,7 +33,7 @@ _BOUNDS = {
 _NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "a string", tuple: "a tuple"}
 
 
-def check_fields(instance: Any, name: str = "") -> None:
+def check_fields(instance: Any, name: str = "", *, own: Container[str] = ()) -> None:
     """Checks the fields of a dataclass instance against their annotations.
 
     Checked are classes, Literal, tuples, unions, and the bounds of annotated-types around any of
@@ -45,6 +45,8 @@ def check_fields(instance: Any, name: str = "") -> None:
       instance: of any dataclass, from its `__post_init__`.
       name: what the user calls the instance, "method" for "method.temperature"; empty if fields have
         no prefix.
+      own: fields that may hold an object of the user's own type, whatever their annotation; they are
+        not checked.
 
     Raises:
       UserError: a value has another type or is out of bounds, or an annotation cannot be read.
@@ -57,6 +59,8 @@ def check_fields(instance: Any, name: str = "") -> None:
             "Define what they name at the top level of the file."
         ) from error
     for field in dataclasses.fields(instance):
+        if field.name in own:
+            continue
         path = f"{name}.{field.name}".removeprefix(".")
         if mismatch := _mismatch(getattr(instance, field.name), hints[field.name], path):
             raise UserError(f"{mismatch.path} must be {mismatch.wanted}, got {mismatch.value!r}.")

@@ -112,6 +112,10 @@ def test_fields_may_have_no_prefix():
         check_fields(Part("3"))
 
 
+def test_fields_that_take_a_users_own_types_are_left_out():
+    check_fields(Part("3"), own=("width",))
+
+
 def test_annotations_that_cannot_be_read_are_named():
     @dataclasses.dataclass
     class Lost:

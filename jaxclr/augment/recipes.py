@@ -2,14 +2,12 @@
 
 import dataclasses
 import itertools
-from typing import Annotated
 
 import jax
-from annotated_types import MinLen
 from jax import Array
 
 from jaxclr.augment.views import DigitView, PhotoView
-from jaxclr.fields import check_fields
+from jaxclr.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +26,11 @@ class Augmentation:
       UserError: there is no view.
     """
 
-    views: Annotated[tuple[PhotoView | DigitView, ...], MinLen(1)]
+    views: tuple[PhotoView | DigitView, ...]
 
-    def __post_init__(self) -> None:
-        check_fields(self, "augmentation")
+    def __post_init__(self):
+        if not self.views:
+            raise UserError("An augmentation needs at least one view, got none.")
 
     def __call__(self, keys: Array, images: Array) -> tuple[Array, ...]:
         return tuple(view(_keys_of(keys, v), images) for v, view in enumerate(self.views))

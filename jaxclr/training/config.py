@@ -79,7 +79,7 @@ class Config:
     """Checkpoints to keep, the newest ones."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, own=("encoder", "optimizer"))
         if self.warmup_epochs > self.epochs:
             raise UserError(f"warmup_epochs must be at most {self.epochs} epochs, got {self.warmup_epochs}.")
         self.method.check_views(len(self.augmentation.views))

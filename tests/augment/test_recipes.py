@@ -65,5 +65,5 @@ def test_with_views_cuts_or_starts_over():
 
 
 def test_an_augmentation_has_a_view():
-    with pytest.raises(UserError, match="augmentation.views must be of length 1 or more"):
+    with pytest.raises(UserError, match="at least one view"):
         Augmentation(())
