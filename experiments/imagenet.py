@@ -49,10 +49,9 @@ def resnet50(method: str) -> Config:
 def vit_small(method: str) -> Config:
     """ViT-Small with AdamW and MoCo v3's heads for it: three layers in the projector, a last norm in both heads."""
     chosen = _scaled(METHODS[method](), temperature=0.2)
-    chosen = chosen.replace(
-        projector=dataclasses.replace(chosen.projector, layers=3, last_norm=True),
-        predictor=chosen.predictor and dataclasses.replace(chosen.predictor, last_norm=True),
-    )
+    chosen = chosen.replace(projector=dataclasses.replace(chosen.projector, layers=3, last_norm=True))
+    if chosen.predictor is not None:
+        chosen = chosen.replace(predictor=dataclasses.replace(chosen.predictor, last_norm=True))
     return _config(
         chosen,
         ViT(size="small", frozen_patch_embedding=True, dtype="bfloat16"),

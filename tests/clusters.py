@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxclr.encoders import Mlp
 from jaxclr.methods import Method, MomentumEncoder, Target
 
 
@@ -13,7 +12,6 @@ from jaxclr.methods import Method, MomentumEncoder, Target
 class Clusters(Method):
     """Pulls embeddings to the mean of their cluster, which is the parity of an image's place."""
 
-    predictor: Mlp | None = None
     target: Target = MomentumEncoder(momentum=0.9)
     refresh_from: int = 1
 

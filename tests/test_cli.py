@@ -46,7 +46,7 @@ MISTAKES = {
     "no optimizer named 'adam'. Did you mean 'adamw'": ["train", DIGITS, "--optimizer", "adam"],
     "--method needs a name": ["train", DIGITS, "--method"],
     "Perhaps you meant: --method.temperature": ["train", DIGITS, "--method.temprature", "1"],
-    "temperature must be more than zero": ["train", DIGITS, "--method.temperature", "0"],
+    "temperature must be greater than 0": ["train", DIGITS, "--method.temperature", "0"],
     "--views must be a whole number of at least 1, got 'two'": ["train", DIGITS, "--views", "two"],
     "SimAffinity needs 2 views, the augmentation makes 3": ["train", DIGITS, "--views=3"],
     "SimAffinity needs 2 views, the augmentation makes 6": ["train", DIGITS, "--augmentation", "cifar_multi_crop"],
@@ -132,8 +132,8 @@ def judged_by_protocols(capsys, run):
     assert found["settings"] == {"k": 7, "temperature": 0.07} and found["seeds"] == [0]
     mistakes = {
         "transfer needs other data than the run's own": ["transfer"],
-        "--seeds must be at least 1, got 0": ["knn", "--seeds", "0"],
-        "temperature must be more than zero, got -1.0": ["knn", "--temperature", "-1"],
+        "seeds must be at least 1, got 0": ["knn", "--seeds", "0"],
+        "temperature must be greater than 0, got -1.0": ["knn", "--temperature", "-1"],
         "Perhaps you meant: --temperature": ["knn", "--temprature", "1"],
     }
     for words, arguments in mistakes.items():

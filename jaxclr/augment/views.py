@@ -6,10 +6,11 @@ Operations whose probability or strength is 0 are not compiled at all.
 
 import dataclasses
 import itertools
-import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Gt, Interval
 from jax import Array
 
 from jaxclr.augment.blur import gaussian_blur
@@ -18,6 +19,11 @@ from jaxclr.augment.colour import colour_jitter, grayscale, solarize
 from jaxclr.augment.corrupt import add_noise, erase
 from jaxclr.augment.geometry import affine, crop_resize, flip, to_float, warp
 from jaxclr.errors import UserError
+from jaxclr.fields import check_fields
+
+_Probability = Annotated[float, Interval(ge=0, le=1)]
+_Positive = Annotated[float, Gt(0)]
+_Part = Annotated[float, Interval(gt=0, le=1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,31 +55,23 @@ class PhotoView:
       SimCLR (arXiv:2002.05709), MoCo v2 (arXiv:2003.04297), BYOL (arXiv:2006.07733).
     """
 
-    size: int = 32
-    crop_scale: tuple[float, float] = (0.2, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    jitter: float = 0.8
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-    hue: float = 0.1
-    grayscale: float = 0.2
-    blur: float = 0.0
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    solarize: float = 0.0
+    size: Annotated[int, Ge(1)] = 32
+    crop_scale: tuple[_Part, _Part] = (0.2, 1.0)
+    crop_ratio: tuple[_Positive, _Positive] = (3 / 4, 4 / 3)
+    flip: _Probability = 0.5
+    jitter: _Probability = 0.8
+    brightness: Annotated[float, Ge(0)] = 0.4
+    contrast: Annotated[float, Ge(0)] = 0.4
+    saturation: Annotated[float, Ge(0)] = 0.4
+    hue: Annotated[float, Interval(ge=0, le=0.5)] = 0.1
+    grayscale: _Probability = 0.2
+    blur: _Probability = 0.0
+    blur_sigma: tuple[_Positive, _Positive] = (0.1, 2.0)
+    solarize: _Probability = 0.0
 
-    def __post_init__(self):
-        if self.size < 1:
-            raise UserError(f"PhotoView's size must be at least 1 pixel, got {self.size}.")
-        for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
-            _check(self, name, 0, 1)
-        for name in ("brightness", "contrast", "saturation"):
-            _check(self, name, 0, math.inf)
-        _check(self, "hue", 0, 0.5)
-        _check_range(self, "crop_scale", 1)
-        _check_range(self, "crop_ratio", math.inf)
-        _check_range(self, "blur_sigma", math.inf)
+    def __post_init__(self) -> None:
+        check_fields(self, "PhotoView")
+        _check_order(self, "crop_scale", "crop_ratio", "blur_sigma")
 
     def __call__(self, keys: Array, images: Array) -> Array:
         x = to_float(images)
@@ -157,20 +155,16 @@ class DigitView:
       TypeError, ValueError: on calling, if keys or images are not as described.
     """
 
-    rotation: float = 15.0
-    scale: tuple[float, float] = (0.8, 1.2)
-    shift: float = 0.1
-    erase: float = 0.5
-    erase_size: tuple[float, float] = (0.15, 0.4)
-    noise: float = 0.1
+    rotation: Annotated[float, Interval(ge=0, le=180)] = 15.0
+    scale: tuple[_Positive, _Positive] = (0.8, 1.2)
+    shift: Annotated[float, Interval(ge=0, le=1)] = 0.1
+    erase: _Probability = 0.5
+    erase_size: tuple[_Part, _Part] = (0.15, 0.4)
+    noise: Annotated[float, Ge(0)] = 0.1
 
-    def __post_init__(self):
-        _check(self, "rotation", 0, 180)
-        _check(self, "shift", 0, 1)
-        _check(self, "erase", 0, 1)
-        _check(self, "noise", 0, math.inf)
-        _check_range(self, "scale", math.inf)
-        _check_range(self, "erase_size", 1)
+    def __post_init__(self) -> None:
+        check_fields(self, "DigitView")
+        _check_order(self, "scale", "erase_size")
 
     def __call__(self, keys: Array, images: Array) -> Array:
         x = to_float(images)
@@ -220,16 +214,10 @@ def _check_keys(keys: Array, images: Array) -> None:
         )
 
 
-def _check(view, name: str, low: float, high: float) -> None:
-    value = getattr(view, name)
-    if not low <= value <= high or value == math.inf:
-        wanted = f"between {low} and {high}" if high < math.inf else f"at least {low}"
-        raise UserError(f"{type(view).__name__}'s {name} must be {wanted}, got {value}.")
-
-
-def _check_range(view, name: str, high: float) -> None:
-    value = getattr(view, name)
-    if len(value) != 2 or not 0 < value[0] <= value[1] <= high or value[1] == math.inf:
-        limit = f" <= {high}" if high < math.inf else ""
-        wanted = f"two numbers 0 < least <= greatest{limit}"
-        raise UserError(f"{type(view).__name__}'s {name} must be {wanted}, got {value}.")
+def _check_order(view: PhotoView | DigitView, *names: str) -> None:
+    for name in names:
+        least, greatest = getattr(view, name)
+        if least > greatest:
+            raise UserError(
+                f"{type(view).__name__}.{name} must be the least value, then the greatest, got {(least, greatest)}."
+            )

@@ -1,9 +1,12 @@
 """What to load, and how: the part of a configuration that is about data."""
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
 
 from jaxclr.errors import UserError, unknown
+from jaxclr.fields import check_fields
 
 Channels = Literal["as_is", "rgb", "gray"]
 Streaming = Literal["auto", "never", "always"]
@@ -22,28 +25,28 @@ class Data:
     dir: str | None = None
     """Where TFDS data sets are prepared; None: TFDS's own default, ~/tensorflow_datasets."""
 
-    image_size: int | None = None
+    image_size: Annotated[int, Ge(1)] | None = None
     """Resize the short side to this many pixels, then crop the centre; None: as they are. Streamed images are trained
     on as they are, and evaluated at this size; None: at the size of the first view."""
 
     channels: Channels = "as_is"
     """Turn all images into RGB or grayscale; as_is: all must already have one channel count."""
 
-    test_fraction: float = 0.2
+    test_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.2
     """Share held out for testing where a source has no test split of its own; 0: no test split."""
 
     skip_corrupt: bool = False
     """Leave out files that cannot be read as images, and list them, instead of stopping. In a stream the next image
     takes the place of such a one."""
 
-    mean: tuple[float, ...] | None = None
+    mean: tuple[Annotated[float, Interval(ge=0, le=1)], ...] | None = None
     """Mean per channel, pixels scaled to [0, 1], to normalise with; None: measured on train, or on a sample of it
     where images are streamed."""
 
-    std: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Interval(gt=0, le=1)], ...] | None = None
     """Standard deviation per channel in the same units; None: measured on train."""
 
-    memory_limit: float = 8.0
+    memory_limit: Annotated[float, Gt(0)] = 8.0
     """Most GiB that the decoded uint8 images of all splits may take in memory."""
 
     streaming: Streaming = "auto"
@@ -51,11 +54,12 @@ class Data:
     if they take more than memory_limit. A streamed run crops on the host, where boxes are the same but pixels are
     resampled in 8 bits: it repeats, but differs from the same run in memory."""
 
-    workers: int | None = None
+    workers: Annotated[int, Ge(0)] | None = None
     """Processes that decode and crop a stream; 0: threads of this process; None: as many as there are cores. No figure
     depends on it."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        check_fields(self, "data")
         kind, _, argument = self.source.partition(":")
         if kind not in ARGUMENTS:
             raise unknown("data source", kind, ARGUMENTS)
@@ -65,18 +69,6 @@ class Data:
             raise UserError(f"Source '{kind}' takes nothing after it, got '{self.source}'.")
         if wanted is not None and not optional and not argument:
             raise UserError(f"Source '{kind}' needs '{kind}:{wanted}', got '{self.source}'.")
-        if self.image_size is not None and self.image_size < 1:
-            raise UserError(f"data.image_size must be at least 1, got {self.image_size}.")
-        if self.channels not in get_args(Channels):
-            raise unknown("choice of data.channels", str(self.channels), get_args(Channels))
-        if not 0 <= self.test_fraction < 1:
-            raise UserError(f"data.test_fraction must be in [0, 1), got {self.test_fraction}.")
-        if self.streaming not in get_args(Streaming):
-            raise unknown("choice of data.streaming", str(self.streaming), get_args(Streaming))
-        if self.workers is not None and self.workers < 0:
-            raise UserError(f"data.workers must be zero or more, or None, got {self.workers}.")
-        if not self.memory_limit > 0:
-            raise UserError(f"data.memory_limit must be positive, got {self.memory_limit} (GiB).")
         if (self.mean is None) != (self.std is None):
             given, missing = ("std", "mean") if self.mean is None else ("mean", "std")
             raise UserError(f"data.{given} is set without data.{missing}; set both or neither.")
@@ -86,7 +78,3 @@ class Data:
                     "data.mean and data.std need one number per channel each, got "
                     f"{len(self.mean)} and {len(self.std)}."
                 )
-            if not all(0 <= value <= 1 for value in self.mean):
-                raise UserError(f"data.mean is in units of [0, 1] pixels, got {self.mean}.")
-            if not all(0 < value <= 1 for value in self.std):
-                raise UserError(f"data.std must be in (0, 1], got {self.std}.")

@@ -1,6 +1,6 @@
 """What the encoders share: precision, normalisation, and checks of fields and inputs."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -55,24 +55,7 @@ def check_images(images: jax.Array) -> None:
     check_floats(images, "images", "[batch, height, width, channels]")
 
 
-def check_choice(field: str, value: Any, choices: tuple[Any, ...]) -> None:
-    """Raises UserError unless value is one of choices, of the same type."""
-    if not any(type(value) is type(choice) and value == choice for choice in choices):
-        valid = ", ".join(map(repr, choices))
-        raise UserError(f"{field} is {value!r}; set it to one of {valid}.")
-
-
 def check_precision(field: str, value: Any) -> None:
     """Raises UserError unless value names a precision."""
-    check_choice(field, value, ("float32", "bfloat16"))
-
-
-def check_bool(field: str, value: Any) -> None:
-    """Raises UserError unless value is True or False."""
-    check_choice(field, value, (False, True))
-
-
-def check_count(field: str, value: Any) -> None:
-    """Raises UserError unless value is a whole number of at least 1."""
-    if type(value) is not int or value < 1:
-        raise UserError(f"{field} is {value!r}; set it to a whole number of at least 1.")
+    if value not in get_args(Precision):
+        raise UserError(f"{field} must be 'float32' or 'bfloat16', got {value!r}.")

@@ -1,21 +1,22 @@
 """A small convolutional network that a CPU trains in minutes."""
 
 import dataclasses
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, MinLen
 
 from jaxclr.encoders.common import (
     AxisName,
     Precision,
     batch_norm,
-    check_count,
     check_images,
-    check_precision,
     compute_dtype,
 )
 from jaxclr.errors import UserError
+from jaxclr.fields import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,17 +35,11 @@ class SmallConv:
       UserError: a field is none of its valid values, or (when called) the images are too small.
     """
 
-    widths: tuple[int, ...] = (16, 32, 64)
+    widths: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (16, 32, 64)
     dtype: Precision = "float32"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.widths, tuple) or not self.widths:
-            raise UserError(
-                f"SmallConv.widths is {self.widths!r}; set it to a tuple of at least one width."
-            )
-        for index, width in enumerate(self.widths):
-            check_count(f"SmallConv.widths[{index}]", width)
-        check_precision("SmallConv.dtype", self.dtype)
+        check_fields(self, "SmallConv")
 
     def build(self, axis_name: AxisName) -> nn.Module:
         """The Linen module, called as module(images, train); its norms span axis_name."""

@@ -1,21 +1,22 @@
 """The multi-layer perceptron that projectors and predictors are."""
 
 import dataclasses
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge
 
 from jaxclr.encoders.common import (
     AxisName,
     Precision,
     batch_norm,
-    check_bool,
-    check_count,
     check_floats,
     check_precision,
     compute_dtype,
 )
+from jaxclr.fields import check_fields
 
 # PyTorch's default for a linear layer: uniform within +-1 / sqrt(fan_in).
 _torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -41,16 +42,13 @@ class Mlp:
       (arXiv:2104.02057).
     """
 
-    layers: int = 2
-    hidden: int = 4096
-    out: int = 256
+    layers: Annotated[int, Ge(1)] = 2
+    hidden: Annotated[int, Ge(1)] = 4096
+    out: Annotated[int, Ge(1)] = 256
     last_norm: bool = False
 
     def __post_init__(self) -> None:
-        check_count("Mlp.layers", self.layers)
-        check_count("Mlp.hidden", self.hidden)
-        check_count("Mlp.out", self.out)
-        check_bool("Mlp.last_norm", self.last_norm)
+        check_fields(self, "Mlp")
 
     def build(self, axis_name: AxisName, dtype: Precision = "float32") -> nn.Module:
         """The Linen module, called as module(x, train); norms are synchronised over axis_name.

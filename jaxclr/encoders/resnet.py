@@ -7,16 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxclr.encoders.common import (
-    AxisName,
-    Precision,
-    batch_norm,
-    check_bool,
-    check_choice,
-    check_images,
-    check_precision,
-    compute_dtype,
-)
+from jaxclr.encoders.common import AxisName, Precision, batch_norm, check_images, compute_dtype
+from jaxclr.fields import check_fields
 
 _STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
@@ -54,10 +46,7 @@ class ResNet:
     remat: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("ResNet.depth", self.depth, (18, 34, 50))
-        check_choice("ResNet.stem", self.stem, ("cifar", "imagenet"))
-        check_precision("ResNet.dtype", self.dtype)
-        check_bool("ResNet.remat", self.remat)
+        check_fields(self, "ResNet")
 
     def build(self, axis_name: AxisName) -> nn.Module:
         """The Linen module, called as module(images, train); its norms span axis_name."""

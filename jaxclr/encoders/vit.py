@@ -2,24 +2,17 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Ge
 
-from jaxclr.encoders.common import (
-    AxisName,
-    Precision,
-    check_bool,
-    check_choice,
-    check_count,
-    check_images,
-    check_precision,
-    compute_dtype,
-)
+from jaxclr.encoders.common import AxisName, Precision, check_images, compute_dtype
 from jaxclr.errors import UserError
+from jaxclr.fields import check_fields
 
 _WIDTHS = {"small": 384, "base": 768}
 
@@ -54,25 +47,19 @@ class ViT:
     """
 
     size: Literal["small", "base"] = "small"
-    patch: int = 16
-    heads: int = 12
+    patch: Annotated[int, Ge(1)] = 16
+    heads: Annotated[int, Ge(1)] = 12
     positions: Literal["sincos", "learned"] = "sincos"
     frozen_patch_embedding: bool = False
     dtype: Precision = "float32"
     remat: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("ViT.size", self.size, ("small", "base"))
-        check_count("ViT.patch", self.patch)
-        check_count("ViT.heads", self.heads)
+        check_fields(self, "ViT")
         if _WIDTHS[self.size] % self.heads:
             raise UserError(
                 f"ViT.heads is {self.heads}; set it to a divisor of the width, {_WIDTHS[self.size]}."
             )
-        check_choice("ViT.positions", self.positions, ("sincos", "learned"))
-        check_bool("ViT.frozen_patch_embedding", self.frozen_patch_embedding)
-        check_precision("ViT.dtype", self.dtype)
-        check_bool("ViT.remat", self.remat)
 
     def build(self, axis_name: AxisName) -> nn.Module:
         """The Linen module, called as module(images, train); it has no statistics to share."""

@@ -1,77 +1,20 @@
 """What a method is: heads, a target and an objective over their outputs."""
 
 import dataclasses
-import math
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import flax.linen as nn
 import jax
+from annotated_types import Interval
 
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp, Precision, build_encoder
 from jaxclr.encoders.own import PerView, precision_of, towers_of
 from jaxclr.errors import UserError
+from jaxclr.fields import check_fields
 
 Array = jax.Array
 Tree = Any
-
-# What hyper-parameters of a name may be, in all methods that have it.
-_POSITIVE = (
-    "alpha",
-    "base_temperature",
-    "consistency_temperature",
-    "eps",
-    "epsilon",
-    "extrapolation",
-    "gate_embedding",
-    "gate_hidden",
-    "heads",
-    "interpolation",
-    "iterations",
-    "least_temperature",
-    "logit_divisor",
-    "pairwise_temperature",
-    "prototypes",
-    "renew_every",
-    "sigma",
-    "t",
-    "t_negative",
-    "temperature",
-    "temperature_hidden",
-    "temperature_negative",
-    "temperature_positive",
-    "whitening_iterations",
-)
-_NOT_NEGATIVE = (
-    "alignment",
-    "attraction",
-    "consistency_weight",
-    "correlation",
-    "correlation_weight",
-    "covariance",
-    "freeze_prototypes",
-    "invariance",
-    "margin",
-    "mse_weight",
-    "negatives",
-    "off_diagonal",
-    "pairwise_weight",
-    "penalty",
-    "queue_from",
-    "repulsion",
-    "symmetry_weight",
-    "t_positive",
-    "uniformity",
-    "variance",
-    "warmup_epochs",
-)
-_SHARES = ("correlation_momentum", "shrinkage")
-_RANGES = (
-    (_POSITIVE, lambda value: value > 0, "more than zero"),
-    (_NOT_NEGATIVE, lambda value: value >= 0, "zero or more"),
-    (_SHARES, lambda value: 0 <= value <= 1, "between 0 and 1"),
-    (("debias",), lambda value: 0 <= value < 1, "from zero to below one"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +34,7 @@ class MomentumEncoder:
     Its norms use the statistics of the batch and keep running ones of their own.
     """
 
-    momentum: float = 0.99
+    momentum: Annotated[float, Interval(ge=0, le=1)] = 0.99
     """Share of the average that a step keeps, at the start."""
 
     ramp: bool = True
@@ -102,12 +45,7 @@ class MomentumEncoder:
     after_update: embed the targets first, then average the updated parameters (BYOL)."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.momentum <= 1:
-            raise UserError(f"momentum must be between 0 and 1, got {self.momentum}.")
-        if self.update not in ("before_keys", "after_update"):
-            raise UserError(
-                f"update must be 'before_keys' or 'after_update', got {self.update!r}."
-            )
+        check_fields(self, "method.target")
 
 
 Target = Shared | StopGradient | MomentumEncoder
@@ -216,21 +154,15 @@ class Method:
     refresh_from: ClassVar[int | None] = None  # `refresh` comes before this epoch and each after it; None: never
     constant_rate: ClassVar[tuple[str, ...]] = ()  # parts whose learning rate does not decay
 
+    # What the step reads of every method; `Predictive` makes them fields.
+    predictor: ClassVar[Mlp | None] = None
+    target: ClassVar[Target] = Shared()
+
     projector: Mlp = Mlp(layers=2, hidden=4096, out=256, last_norm=True)
     """Head from representations to embeddings."""
 
-    predictor: Mlp | None = Mlp(layers=2, hidden=4096, out=256)
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = MomentumEncoder()
-    """What predictions are compared with."""
-
     def __post_init__(self) -> None:
-        for names, holds, wanted in _RANGES:
-            for name in names:
-                value = getattr(self, name, None)
-                if value is not None and not (holds(value) and math.isfinite(value)):
-                    raise UserError(f"method.{name} must be {wanted}, got {value}.")
+        check_fields(self, "method")
         if self.predictor is not None and self.predictor.out != self.projector.out:
             raise UserError(
                 f"method.predictor.out is {self.predictor.out} and method.projector.out {self.projector.out}: "
@@ -305,9 +237,24 @@ class Method:
 
     def with_heads(self, *, hidden: int, out: int) -> Self:
         """The same method with heads of other widths, their number of layers and norms kept."""
-        resize = lambda mlp: mlp and dataclasses.replace(mlp, hidden=hidden, out=out)
-        return self.replace(projector=resize(self.projector), predictor=resize(self.predictor))
+        heads = {"projector": self.projector, "predictor": self.predictor}
+        resize = lambda head: dataclasses.replace(head, hidden=hidden, out=out)
+        return self.replace(**{name: resize(head) for name, head in heads.items() if head is not None})
 
     def replace(self, **changes: Any) -> Self:
         """A copy with other hyper-parameters."""
         return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictive(Method):
+    """A method that predicts the embeddings of a target, by default those of a momentum encoder.
+
+    Its objective compares `out.predictions` with `out.targets`.
+    """
+
+    predictor: Mlp | None = Mlp(layers=2, hidden=4096, out=256)
+    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+
+    target: Target = MomentumEncoder()
+    """What predictions are compared with."""

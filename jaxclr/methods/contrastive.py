@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
+from typing import Annotated
 
 import jax
+from annotated_types import Gt
 
 from jaxclr import losses
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp
-from jaxclr.methods.base import Method, Outputs, Shared, Target, Tree
+from jaxclr.methods.base import Method, Outputs, Predictive, Tree
 
 Array = jax.Array
 
@@ -17,28 +19,21 @@ Array = jax.Array
 class SimClr(Method):
     """NT-Xent between two views of a shared encoder (SimCLR, arXiv:2002.05709)."""
 
-    temperature: float = 0.1
-    """Divides the affinities; positive."""
+    temperature: Annotated[float, Gt(0)] = 0.1
+    """Divides the affinities."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
     """Head from representations to embeddings."""
 
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = Shared()
-    """What predictions are compared with."""
-
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
-        (z1, _), (_, z2) = out.predictions, out.targets
-        return losses.nt_xent(z1, z2, temperature=self.temperature, axis_name=axis_name)
+        return losses.nt_xent(*out.embeddings, temperature=self.temperature, axis_name=axis_name)
 
 
 @dataclasses.dataclass(frozen=True)
-class MocoV3(Method):
+class MocoV3(Predictive):
     """InfoNCE against the keys of a momentum encoder, in both directions (MoCo v3, arXiv:2104.02057)."""
 
-    temperature: float = 1.0
+    temperature: Annotated[float, Gt(0)] = 1.0
     """Divides the affinities; the loss is multiplied by twice of it."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
@@ -54,17 +49,11 @@ class MocoV3(Method):
 class Dcl(Method):
     """Contrast whose denominator leaves out the positive, in both directions (DCL, arXiv:2110.06848)."""
 
-    temperature: float = 0.1
-    """Divides the affinities; positive."""
+    temperature: Annotated[float, Gt(0)] = 0.1
+    """Divides the affinities."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
     """Head from representations to embeddings."""
-
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = Shared()
-    """What predictions are compared with."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         loss = functools.partial(losses.dcl, temperature=self.temperature, axis_name=axis_name)
@@ -76,8 +65,8 @@ class Dcl(Method):
 class Dclw(Dcl):
     """DCL in which hard positives weigh more (DCLW, arXiv:2110.06848)."""
 
-    sigma: float = 0.5
-    """Divides the affinities of positives in the softmax that weighs them; positive."""
+    sigma: Annotated[float, Gt(0)] = 0.5
+    """Divides the affinities of positives in the softmax that weighs them."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         loss = functools.partial(

@@ -8,31 +8,24 @@ import jax
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp
 from jaxclr.errors import UserError
-from jaxclr.methods.base import Method, Outputs, Shared, Target, Tree
+from jaxclr.methods.base import Method, Outputs, Tree
 
 Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Imported(Method):
-    """Stands for the method of weights that were read from a file; it has no objective, and its heads mean nothing."""
+    """Stands for the method of weights that were read from a file; it has no objective and no heads of use."""
 
     views: ClassVar[int] = 1
+
+    projector: ClassVar[Mlp] = Mlp(layers=1, out=1)  # no field: there is nothing to choose
 
     file: str = ""
     """Where the weights came from."""
 
     prefix: str = ""
     """What stood before their names in that file."""
-
-    projector: Mlp = Mlp(layers=1, out=1)
-    """Without meaning."""
-
-    predictor: Mlp | None = None
-    """None."""
-
-    target: Target = Shared()
-    """None."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         raise UserError(

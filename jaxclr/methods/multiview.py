@@ -1,14 +1,15 @@
 """Methods of any number of views of each image."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
+from annotated_types import Ge, Gt, Interval
 
 from jaxclr import losses
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp
-from jaxclr.methods.base import Method, Outputs, Shared, Target, Tree
+from jaxclr.methods.base import Method, Outputs, Tree
 from jaxclr.methods.contrastive import MocoV3
 
 Array = jax.Array
@@ -20,17 +21,11 @@ class MvInfoNce(Method):
 
     more_views: ClassVar[bool] = True
 
-    temperature: float = 0.5
-    """Divides the affinities; positive."""
+    temperature: Annotated[float, Gt(0)] = 0.5
+    """Divides the affinities."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=128, last_norm=True)
     """Head from representations to embeddings."""
-
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = Shared()
-    """What predictions are compared with."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         return losses.mv_info_nce(
@@ -55,29 +50,23 @@ class Cacr(Method):
 
     more_views: ClassVar[bool] = True
 
-    attraction: float = 1.0
-    """Weight of the squared distances of positives; zero or more."""
+    attraction: Annotated[float, Ge(0)] = 1.0
+    """Weight of the squared distances of positives."""
 
-    repulsion: float = 1.0
-    """Weight of those of negatives; zero or more."""
+    repulsion: Annotated[float, Ge(0)] = 1.0
+    """Weight of those of negatives."""
 
-    t_positive: float = 1.0
-    """How much far positives count; zero or more."""
+    t_positive: Annotated[float, Ge(0)] = 1.0
+    """How much far positives count."""
 
-    t_negative: float = 0.9
-    """How much close negatives count; positive."""
+    t_negative: Annotated[float, Gt(0)] = 0.9
+    """How much close negatives count."""
 
-    debias: float = 0.0
+    debias: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Share of positives among the negatives, from 0 to below 1."""
 
     projector: Mlp = Mlp(layers=2, hidden=4096, out=128)
     """Head from representations to embeddings."""
-
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = Shared()
-    """What predictions are compared with."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         return losses.cacr(

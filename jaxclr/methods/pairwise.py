@@ -1,13 +1,15 @@
 """Methods that compare pairs and triplets of rows one by one."""
 
 import dataclasses
+from typing import Annotated
 
 import jax
+from annotated_types import Ge, Gt
 
 from jaxclr import losses
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp
-from jaxclr.methods.base import Method, Outputs, Shared, Sizes, Target, Tree
+from jaxclr.methods.base import Method, Outputs, Sizes, Tree
 
 Array = jax.Array
 
@@ -16,26 +18,20 @@ Array = jax.Array
 class Mio(Method):
     """Binary cross-entropy of positives against all negatives (MIO, arXiv:2111.12664)."""
 
-    temperature_positive: float = 0.5
-    """Divides the affinities of positives; positive."""
+    temperature_positive: Annotated[float, Gt(0)] = 0.5
+    """Divides the affinities of positives."""
 
-    temperature_negative: float = 0.5
-    """Divides those of negatives; positive."""
+    temperature_negative: Annotated[float, Gt(0)] = 0.5
+    """Divides those of negatives."""
 
-    mse_weight: float = 0.0
-    """Weight of the squared distance of positives; zero or more."""
+    mse_weight: Annotated[float, Ge(0)] = 0.0
+    """Weight of the squared distance of positives."""
 
     bound: bool = False
     """Without the repulsion of positives, and with a bound of that of negatives: a guess at the paper's later versions."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=128, last_norm=True)
     """Head from representations to embeddings."""
-
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = Shared()
-    """What predictions are compared with."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         return losses.mio(
@@ -55,23 +51,17 @@ class Trip(Method):
     The projector's ReLUs are leaky in the official code.
     """
 
-    margin: float = 1.0
-    """By which a positive should be closer than a negative; zero or more."""
+    margin: Annotated[float, Ge(0)] = 1.0
+    """By which a positive should be closer than a negative."""
 
-    pairwise_weight: float = 8.0
-    """Weight of the cross-entropy; zero or more."""
+    pairwise_weight: Annotated[float, Ge(0)] = 8.0
+    """Weight of the cross-entropy."""
 
-    pairwise_temperature: float = 0.5
-    """Divides the affinities in it; positive."""
+    pairwise_temperature: Annotated[float, Gt(0)] = 0.5
+    """Divides the affinities in it."""
 
     projector: Mlp = Mlp(layers=3, hidden=2048, out=2048, last_norm=True)
     """Head from representations to embeddings."""
-
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = Shared()
-    """What predictions are compared with."""
 
     def projection(self, out: Outputs, state: Tree) -> Array | None:
         """What maps embeddings before they are compared, [D, D]; None for nothing."""
@@ -96,7 +86,7 @@ class TripRoma(Trip):
     Its state is the key of all mappings: that of an epoch is drawn again in each step, so that no checkpoint holds it.
     """
 
-    renew_every: int = 10
+    renew_every: Annotated[int, Ge(1)] = 10
     """Epochs that a mapping lasts; the paper has 10 on CIFAR and 1 on ImageNet-100."""
 
     def init_state(self, key: Array, sizes: Sizes) -> Array:

@@ -2,17 +2,18 @@
 
 import dataclasses
 import functools
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Gt
 
 from jaxclr import losses
 from jaxclr.affinity import AxisName, batch_size, unit_rows
 from jaxclr.affinity.tiles import matmul
 from jaxclr.encoders import Mlp
-from jaxclr.methods.base import Method, Outputs, Shared, Sizes, Target, Tree
-from jaxclr.methods.queue import enqueue, init_queue
+from jaxclr.methods.base import Method, Outputs, Sizes, Tree
+from jaxclr.methods.memory_queue import enqueue, init_queue
 
 Array = jax.Array
 
@@ -26,35 +27,29 @@ class SwAv(Method):
 
     more_views: ClassVar[bool] = True
 
-    prototypes: int = 3000
+    prototypes: Annotated[int, Ge(1)] = 3000
     """Number of prototypes."""
 
-    temperature: float = 0.1
-    """Divides the scores that predict; positive."""
+    temperature: Annotated[float, Gt(0)] = 0.1
+    """Divides the scores that predict."""
 
-    epsilon: float = 0.05
-    """Smooths the assignments; positive."""
+    epsilon: Annotated[float, Gt(0)] = 0.05
+    """Smooths the assignments."""
 
-    iterations: int = 3
+    iterations: Annotated[int, Ge(1)] = 3
     """Times that an assignment is balanced."""
 
-    freeze_prototypes: int = 313
+    freeze_prototypes: Annotated[int, Ge(0)] = 313
     """Steps at the start in which the prototypes stay as they are."""
 
-    queue_size: int = 0
+    queue_size: Annotated[int, Ge(0)] = 0
     """Embeddings of earlier batches, of each of the two crops, that are assigned with the batch; 0 for none."""
 
-    queue_from: int = 15
+    queue_from: Annotated[int, Ge(0)] = 15
     """First epoch that uses them; before the queue is full none does."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
     """Head from representations to embeddings."""
-
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = Shared()
-    """What predictions are compared with."""
 
     def init_params(self, key: Array, sizes: Sizes) -> Tree:
         return {"prototypes": unit_rows(jax.random.normal(key, (self.prototypes, sizes.embedding)))}

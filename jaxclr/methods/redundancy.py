@@ -1,16 +1,17 @@
 """Methods of second moments: whitening, decorrelation, and energy along common directions."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Interval
 
 from jaxclr import losses
 from jaxclr.affinity import AxisName, batch_size
 from jaxclr.encoders import Mlp
 from jaxclr.errors import UserError
-from jaxclr.methods.base import Method, MomentumEncoder, Outputs, Shared, Sizes, Target, Tree
+from jaxclr.methods.base import Method, MomentumEncoder, Outputs, Sizes, Target, Tree
 
 Array = jax.Array
 
@@ -21,23 +22,17 @@ class WMse(Method):
 
     more_views: ClassVar[bool] = True
 
-    whitening_size: int = 256
+    whitening_size: Annotated[int, Ge(2)] = 256
     """Images of a sub-batch; it divides the batch. The paper takes twice the width of the embeddings."""
 
-    whitening_iterations: int = 4
+    whitening_iterations: Annotated[int, Ge(1)] = 4
     """Times that a step cuts the batch into random sub-batches."""
 
-    shrinkage: float = 0.0
+    shrinkage: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Share of the identity in each covariance, 0 to 1; 0 needs sub-batches larger than the embeddings are wide."""
 
     projector: Mlp = Mlp(layers=2, hidden=1024, out=128)
     """Head from representations to embeddings."""
-
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = Shared()
-    """What predictions are compared with."""
 
     def init_state(self, key: Array, sizes: Sizes) -> Tree:
         if self.whitening_size < 2 or sizes.batch % self.whitening_size:
@@ -69,23 +64,17 @@ class WMse(Method):
 class VicReg(Method):
     """Distance of two views, hinges on deviations, and squared covariances (VICReg, arXiv:2105.04906)."""
 
-    invariance: float = 25.0
-    """Weight of the distance; zero or more."""
+    invariance: Annotated[float, Ge(0)] = 25.0
+    """Weight of the distance."""
 
-    variance: float = 25.0
-    """Weight of the hinges on each dimension's deviation; zero or more."""
+    variance: Annotated[float, Ge(0)] = 25.0
+    """Weight of the hinges on each dimension's deviation."""
 
-    covariance: float = 1.0
-    """Weight of the squared covariances; zero or more."""
+    covariance: Annotated[float, Ge(0)] = 1.0
+    """Weight of the squared covariances."""
 
     projector: Mlp = Mlp(layers=3, hidden=8192, out=8192)
     """Head from representations to embeddings."""
-
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = Shared()
-    """What predictions are compared with."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         return losses.vicreg(
@@ -101,17 +90,11 @@ class VicReg(Method):
 class BarlowTwins(Method):
     """Distance of the views' cross-correlation from the identity (Barlow Twins, arXiv:2103.03230)."""
 
-    off_diagonal: float = 0.0051
-    """Weight of correlations of different dimensions; zero or more."""
+    off_diagonal: Annotated[float, Ge(0)] = 0.0051
+    """Weight of correlations of different dimensions."""
 
     projector: Mlp = Mlp(layers=3, hidden=8192, out=8192)
     """Head from representations to embeddings."""
-
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = Shared()
-    """What predictions are compared with."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         return losses.barlow_twins(
@@ -126,20 +109,17 @@ class UniGrad(Method):
     Its state is the running correlation of momentum embeddings, which takes a batch in before the loss sees it.
     """
 
-    correlation_weight: float = 100.0
-    """Weight of the energy; zero or more."""
+    correlation_weight: Annotated[float, Ge(0)] = 100.0
+    """Weight of the energy."""
 
-    correlation_momentum: float = 0.99
+    correlation_momentum: Annotated[float, Interval(ge=0, le=1)] = 0.99
     """Share of the running correlation that a step keeps, but for the first, which keeps nothing."""
 
     projector: Mlp = Mlp(layers=3, hidden=2048, out=2048, last_norm=True)
     """Head from representations to embeddings."""
 
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
     target: Target = MomentumEncoder(momentum=0.996)
-    """What predictions are compared with."""
+    """What embeddings are compared with."""
 
     def init_state(self, key: Array, sizes: Sizes) -> Tree:
         return jnp.zeros((sizes.embedding, sizes.embedding))
@@ -151,7 +131,7 @@ class UniGrad(Method):
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         return losses.uni_grad(
-            *out.predictions,
+            *out.embeddings,
             *out.targets,
             # The same expression again when the step asks for the next state: it is computed once.
             self.next_state(out, state, axis_name),

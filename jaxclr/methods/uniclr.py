@@ -2,26 +2,27 @@
 
 import dataclasses
 import functools
+from typing import Annotated
 
 import jax
+from annotated_types import Ge, Gt
 
 from jaxclr import losses
 from jaxclr.affinity import AxisName
-from jaxclr.encoders import Mlp
 from jaxclr.losses.uniclr import SymmetryScale
-from jaxclr.methods.base import Method, Outputs, Shared, Target, Tree
+from jaxclr.methods.base import Method, Outputs, Predictive, Tree
 
 Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
-class SimAffinity(Method):
+class SimAffinity(Predictive):
     """Row cross-entropy of the affinity matrix plus its asymmetry (UniCLR, arXiv:2211.14516)."""
 
-    temperature: float = 1.0
-    """Divides the affinities; positive."""
+    temperature: Annotated[float, Gt(0)] = 1.0
+    """Divides the affinities."""
 
-    symmetry_weight: float = 0.01
+    symmetry_weight: Annotated[float, Ge(0)] = 0.01
     """Weight of the asymmetry; 0 leaves it out."""
 
     symmetry_scale: SymmetryScale = "frobenius"
@@ -40,22 +41,22 @@ class SimAffinity(Method):
 
 
 @dataclasses.dataclass(frozen=True)
-class SimWhitening(Method):
+class SimWhitening(Predictive):
     """Row cross-entropy of the whitened affinity matrix plus its asymmetry (UniCLR, arXiv:2211.14516)."""
 
-    temperature: float = 1.0
-    """Divides the affinities; positive."""
+    temperature: Annotated[float, Gt(0)] = 1.0
+    """Divides the affinities."""
 
-    symmetry_weight: float = 0.01
+    symmetry_weight: Annotated[float, Ge(0)] = 0.01
     """Weight of the asymmetry; 0 leaves it out."""
 
     symmetry_scale: SymmetryScale = "frobenius"
     """frobenius: the official norm, which grows with the batch; per_sample: divided by the batch."""
 
-    eps: float = 0.01
-    """Ridge added to the covariance; positive."""
+    eps: Annotated[float, Gt(0)] = 0.01
+    """Ridge added to the covariance."""
 
-    logit_divisor: float | None = None
+    logit_divisor: Annotated[float, Gt(0)] | None = None
     """Divides the affinities too; None: the global batch size, as the official code on one device."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
@@ -73,11 +74,11 @@ class SimWhitening(Method):
 
 
 @dataclasses.dataclass(frozen=True)
-class SimTrace(Method):
+class SimTrace(Predictive):
     """Trace of the whitened affinity matrix, with predictor and momentum encoder (UniCLR, arXiv:2211.14516)."""
 
-    eps: float = 0.01
-    """Ridge added to the covariance; positive."""
+    eps: Annotated[float, Gt(0)] = 0.01
+    """Ridge added to the covariance."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         loss = functools.partial(losses.sim_trace, eps=self.eps, axis_name=axis_name)
@@ -92,18 +93,9 @@ class SimTracePlain(Method):
     The trace is the same in both directions, so it is taken once.
     """
 
-    eps: float = 0.01
-    """Ridge added to the covariance; positive."""
-
-    projector: Mlp = Mlp(layers=2, hidden=4096, out=256, last_norm=True)
-    """Head from representations to embeddings."""
-
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = Shared()
-    """What predictions are compared with."""
+    eps: Annotated[float, Gt(0)] = 0.01
+    """Ridge added to the covariance."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
-        (q1, _), (_, k2) = out.predictions, out.targets
-        return losses.sim_trace(q1, k2, eps=self.eps, stop_statistics=False, axis_name=axis_name)
+        z1, z2 = out.embeddings
+        return losses.sim_trace(z1, z2, eps=self.eps, stop_statistics=False, axis_name=axis_name)

@@ -1,13 +1,15 @@
 """The method of alignment and uniformity on the sphere."""
 
 import dataclasses
+from typing import Annotated
 
 import jax
+from annotated_types import Ge, Gt
 
 from jaxclr import losses
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp
-from jaxclr.methods.base import Method, Outputs, Shared, Target, Tree
+from jaxclr.methods.base import Method, Outputs, Tree
 
 Array = jax.Array
 
@@ -16,26 +18,20 @@ Array = jax.Array
 class AlignUniform(Method):
     """Distance of positives, and the mean Gaussian potential of all pairs of a view's rows (arXiv:2005.10242)."""
 
-    alignment: float = 1.0
-    """Weight of the distance of positives; zero or more."""
+    alignment: Annotated[float, Ge(0)] = 1.0
+    """Weight of the distance of positives."""
 
-    uniformity: float = 1.0
-    """Weight of the logarithm of the mean potential, of both views on average; zero or more."""
+    uniformity: Annotated[float, Ge(0)] = 1.0
+    """Weight of the logarithm of the mean potential, of both views on average."""
 
-    alpha: float = 2.0
-    """Power of the distance; positive."""
+    alpha: Annotated[float, Gt(0)] = 2.0
+    """Power of the distance."""
 
-    t: float = 2.0
-    """Of the potential exp(-t |x - y|^2); positive."""
+    t: Annotated[float, Gt(0)] = 2.0
+    """Of the potential exp(-t |x - y|^2)."""
 
     projector: Mlp = Mlp(layers=2, hidden=4096, out=128)
     """Head from representations to embeddings."""
-
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = Shared()
-    """What predictions are compared with."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         apart = losses.alignment(*out.embeddings, alpha=self.alpha, axis_name=axis_name)

@@ -6,16 +6,18 @@ import functools
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import cattrs
+from annotated_types import Ge, Gt, Interval
 from cattrs.strategies import configure_tagged_union
 
 from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, PhotoView
 from jaxclr.data import Arrays, Data, Source
 from jaxclr.encoders import ENCODERS, Mlp, Nnx, check_encoder
 from jaxclr.errors import UserError
-from jaxclr.methods import METHODS, Imported, Method, Target
+from jaxclr.fields import check_fields
+from jaxclr.methods import METHODS, Imported, Method, MomentumEncoder, Target
 from jaxclr.runs import parts
 from jaxclr.steps.optimizers import OPTIMIZERS, Sgd, check_optimizer
 from jaxclr.steps.step import Mapper
@@ -44,66 +46,54 @@ class Config:
     optax.GradientTransformation. Its schedule peaks at the function's `learning_rate` (1e-3 if it has none) times
     batch_size / 256."""
 
-    epochs: int = 200
+    epochs: Annotated[int, Ge(1)] = 200
     """Passes over the training images; the last incomplete batch of each is left out."""
 
-    batch_size: int = 512
+    batch_size: Annotated[int, Ge(1)] = 512
     """Images in a step, over all devices."""
 
-    micro_batches: int = 1
+    micro_batches: Annotated[int, Ge(1)] = 1
     """Parts in which each device embeds its rows, one after the other, with memory for one. The loss and its gradient remain
     those of the whole batch; what differs is BatchNorm, which normalises each micro-batch by its own statistics (over all
     devices) and moves the running ones once for each micro-batch and view, in order."""
 
-    warmup_epochs: float = 10.0
+    warmup_epochs: Annotated[float, Ge(0)] = 10.0
     """Epochs of linear warm-up before the cosine."""
 
-    clip_norm: float | None = None
+    clip_norm: Annotated[float, Gt(0)] | None = None
     """Largest global norm of the gradient; None for no limit."""
 
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Seed of parameters, batches and views."""
 
     mapper: Mapper = "shard_map"
     """How the step runs on several devices: jit(shard_map) or pmap, with the same numbers."""
 
-    log_every: int = 10
+    log_every: Annotated[int, Ge(1)] = 10
     """Steps between lines in metrics.jsonl."""
 
-    observe_every: int = 50
+    observe_every: Annotated[int, Ge(0)] = 50
     """Steps between measurements of the embeddings: ranks, spectrum, alignment, histograms of cosines, signs of collapse; 0 for
     none. The first and the last step are always measured."""
 
-    evaluate_every: int = 0
+    evaluate_every: Annotated[int, Ge(0)] = 0
     """Epochs between kNN evaluations during training; 0 for none. The last epoch is always evaluated."""
 
-    checkpoint_every: int = 10
+    checkpoint_every: Annotated[int, Ge(1)] = 10
     """Epochs between checkpoints. The last epoch always has one."""
 
-    keep: int = 2
+    keep: Annotated[int, Ge(1)] = 2
     """Checkpoints to keep, the newest ones."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "micro_batches", "log_every", "checkpoint_every", "keep"):
-            _require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("warmup_epochs", "observe_every", "evaluate_every", "seed"):
-            _require(self, name, getattr(self, name) >= 0, "zero or more")
-        _require(self, "seed", self.seed < 2**32, "less than 2**32")
-        _require(
-            self, "warmup_epochs", self.warmup_epochs <= self.epochs, f"at most {self.epochs} epochs"
-        )
-        _require(
-            self,
-            "clip_norm",
-            self.clip_norm is None or self.clip_norm > 0,
-            "more than zero, or None",
-        )
-        _require(self, "mapper", self.mapper in ("shard_map", "pmap"), "'shard_map' or 'pmap'")
         for name, kinds, wanted in _KINDS:
             part = getattr(self, name)
             if not isinstance(part, kinds):
                 got = f"the class {part.__name__}" if isinstance(part, type) else type(part).__name__
                 raise UserError(f"{name} must be {wanted}, got {got}.")
+        check_fields(self)
+        if self.warmup_epochs > self.epochs:
+            raise UserError(f"warmup_epochs must be at most {self.epochs} epochs, got {self.warmup_epochs}.")
         check_encoder(self.encoder)
         check_optimizer(self.optimizer)
         self.method.check_views(len(self.augmentation.views))
@@ -196,18 +186,27 @@ def _of_session(tree: dict[str, Any], session: Config | None) -> dict[str, Any]:
 
 
 def _migrate(tree: dict[str, Any], folder: pathlib.Path | None) -> None:
-    """A configuration of jaxclr 0.1, which named own methods alone, and gave every method a predictor and a target."""
+    """Brings a configuration of jaxclr 0.1 into today's form, in place.
+
+    It named own methods by their class alone. It stored heads and target of every method: those of methods that have no
+    such field are left out where they are the method's own, and refused as unknown fields otherwise.
+    """
     method = tree.get("method")
     if not isinstance(method, dict):
         return
-    kind = class_names().get(method.get("type", ""))
-    if kind is None and folder is not None and (folder / "method.py").is_file():
-        method["type"] = f"method.py:{method.get('type')}"
-    elif kind is not None:
-        known = {field.name for field in dataclasses.fields(kind)}
-        for name in ("predictor", "target"):
-            if name not in known:
-                method.pop(name, None)
+    kind = class_names().get(str(method.get("type")))
+    if kind is None:
+        if folder is not None and (folder / "method.py").is_file():
+            method["type"] = f"method.py:{method.get('type')}"
+        return
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    for name in ("projector", "predictor", "target"):
+        if name in method and name not in fields:
+            constant = parts.describe(getattr(kind, name))
+            if method[name] in (constant, parts.untagged(constant)):
+                del method[name]
+    if fields.get("target") is MomentumEncoder and isinstance(method.get("target"), dict):
+        method["target"].pop("type", None)
 
 
 @functools.cache
@@ -278,8 +277,3 @@ def _leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if isinstance(tree, list) and any(isinstance(value, dict) for value in tree):
         return [leaf for i, value in enumerate(tree) for leaf in _leaves(value, f"{prefix}.{i}")]
     return [(prefix.removeprefix("."), tree)]
-
-
-def _require(config: Config, name: str, holds: bool, wanted: str) -> None:
-    if not holds:
-        raise UserError(f"{name} must be {wanted}, got {getattr(config, name)}.")

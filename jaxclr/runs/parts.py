@@ -143,16 +143,19 @@ def resolve(name: str, folder: pathlib.Path | None) -> Any:
 
     Args:
       name: "package.module:Class" or "parts/file.py:Class".
-      folder: of the run, with the copies; None if there is none.
+      folder: of the run, with the copies; None: what this session has loaded.
 
     Raises:
       UserError: it cannot be found, or its file cannot be run.
     """
     where, _, qualified = name.partition(":")
     if where.startswith(f"{FOLDER}/") or where == "method.py":
-        if folder is None or ".." in pathlib.PurePosixPath(where).parts:
-            raise UserError(f"{name} is in the folder of a run, which is not at hand.")
-        module = load_copy(folder / where, folder / FOLDER if where.startswith(FOLDER) else folder)
+        if ".." in pathlib.PurePosixPath(where).parts:
+            raise UserError(f"{name} is not a file in the folder of a run.")
+        if folder is None:
+            module = _loaded(where.removeprefix(f"{FOLDER}/"))
+        else:
+            module = load_copy(folder / where, folder / FOLDER if where.startswith(FOLDER) else folder)
     else:
         try:
             module = importlib.import_module(where)
@@ -241,6 +244,16 @@ def _of_session(part: Any) -> dict[str, str]:
     return {"session": name if name else f"an instance of {type(part).__qualname__}"}
 
 
+def _loaded(place: str) -> types.ModuleType:
+    """The module of this session whose file has this place below its root."""
+    for module in list(sys.modules.values()):
+        file = source_of(module) if isinstance(module, types.ModuleType) else None
+        if file is not None and file.name == pathlib.PurePosixPath(place).name and not _is_installed(module):
+            if file.relative_to(_root(module, file)).as_posix() == place:
+                return module
+    raise UserError(f"{place} is in the folder of a run, which is not at hand.")
+
+
 def _find(module: types.ModuleType, qualified: str) -> Any | None:
     found: Any = module
     for word in qualified.split("."):
@@ -253,6 +266,11 @@ def _hints(kind: type) -> dict[str, Any]:
         return typing.get_type_hints(kind)
     except Exception:  # annotations of a user's class may name what is not there
         return {}
+
+
+def untagged(tree: Any) -> Any:
+    """The JSON of a part without its "type"."""
+    return {key: value for key, value in tree.items() if key != "type"} if isinstance(tree, dict) else tree
 
 
 def exact_class(kind: type, field: str) -> Any:

@@ -1,33 +1,35 @@
 """Optimisers as chains of Optax, and the schedules they follow."""
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from annotated_types import Ge, Gt, Interval
 
 from jaxclr.errors import UserError
+from jaxclr.fields import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
 class Sgd:
     """Stochastic gradient descent with momentum; weight decay is added to the gradient."""
 
-    learning_rate: float = 0.06
+    learning_rate: Annotated[float, Gt(0)] = 0.06
     """Peak learning rate for a batch of 256; multiplied by batch_size / 256."""
 
-    momentum: float = 0.9
+    momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
     """Share of the running gradient that a step keeps."""
 
     nesterov: bool = False
     """Look ahead by one step of momentum."""
 
-    weight_decay: float = 5e-4
+    weight_decay: Annotated[float, Ge(0)] = 5e-4
     """Added to the gradient times the weights; biases and norms are left out."""
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_fields(self, "optimizer")
 
     def direction(self) -> optax.GradientTransformation:
         """The update before it is multiplied by the negative learning rate."""
@@ -44,20 +46,20 @@ class Lars:
     Weight decay and trust ratio leave out biases and norms (You et al., arXiv:1708.03888).
     """
 
-    learning_rate: float = 0.6
+    learning_rate: Annotated[float, Gt(0)] = 0.6
     """Peak learning rate for a batch of 256; multiplied by batch_size / 256."""
 
-    momentum: float = 0.9
+    momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
     """Share of the running gradient that a step keeps."""
 
-    weight_decay: float = 1e-6
+    weight_decay: Annotated[float, Ge(0)] = 1e-6
     """Added to the gradient times the weights; biases and norms are left out."""
 
-    trust: float = 0.001
+    trust: Annotated[float, Gt(0)] = 0.001
     """Trust coefficient: a layer's step is this share of its weights' norm."""
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_fields(self, "optimizer")
 
     def direction(self) -> optax.GradientTransformation:
         """The update before it is multiplied by the negative learning rate."""
@@ -73,20 +75,20 @@ class Lars:
 class AdamW:
     """Adam with decoupled weight decay, which leaves out biases and norms (MoCo v3 decays them too)."""
 
-    learning_rate: float = 1.5e-4
+    learning_rate: Annotated[float, Gt(0)] = 1.5e-4
     """Peak learning rate for a batch of 256; multiplied by batch_size / 256."""
 
-    beta1: float = 0.9
+    beta1: Annotated[float, Interval(ge=0, lt=1)] = 0.9
     """Share of the running gradient that a step keeps."""
 
-    beta2: float = 0.999
+    beta2: Annotated[float, Interval(ge=0, lt=1)] = 0.999
     """Share of the running squared gradient that a step keeps."""
 
-    weight_decay: float = 0.1
+    weight_decay: Annotated[float, Ge(0)] = 0.1
     """Multiplied by the weights and the learning rate; biases and norms are left out."""
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_fields(self, "optimizer")
 
     def direction(self) -> optax.GradientTransformation:
         """The update before it is multiplied by the negative learning rate."""
@@ -182,16 +184,3 @@ def momentum_ramp(start: float, *, ramp: bool, step: jax.Array, steps: int) -> j
     r"""Momentum of a momentum encoder at a step: :math:`1 - (1 - m)(1 + \cos(\pi t / T)) / 2`, or m without ramp."""
     progress = step.astype(jax.dtypes.canonicalize_dtype(float)) / steps
     return 1 - (1 - start) * (1 + jnp.cos(jnp.pi * progress)) / 2 if ramp else jnp.asarray(start)
-
-
-def _check(optimizer: Any) -> None:
-    for field in dataclasses.fields(optimizer):
-        value = getattr(optimizer, field.name)
-        if isinstance(value, bool):
-            continue
-        if field.name in ("momentum", "beta1", "beta2") and not 0 <= value < 1:
-            raise UserError(f"optimizer.{field.name} must be in [0, 1), got {value}.")
-        if field.name in ("learning_rate", "trust") and not value > 0:
-            raise UserError(f"optimizer.{field.name} must be more than zero, got {value}.")
-        if field.name == "weight_decay" and not value >= 0:
-            raise UserError(f"optimizer.weight_decay must be zero or more, got {value}.")

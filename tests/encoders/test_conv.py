@@ -43,11 +43,11 @@ def test_images_too_small():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"widths": ()}, "at least one width"),
-        ({"widths": [16, 32]}, r"SmallConv.widths is \[16, 32\]; set it to a tuple"),
-        ({"widths": (16, 0)}, r"SmallConv.widths\[1\] is 0"),
-        ({"widths": (16, True)}, r"SmallConv.widths\[1\] is True"),
-        ({"dtype": None}, "SmallConv.dtype is None"),
+        ({"widths": ()}, r"SmallConv.widths must be of length 1 or more, got \(\)"),
+        ({"widths": [16, 32]}, r"SmallConv.widths must be a tuple, got \[16, 32\]"),
+        ({"widths": (16, 0)}, r"SmallConv.widths\[1\] must be at least 1, got 0"),
+        ({"widths": (16, True)}, r"SmallConv.widths\[1\] must be a whole number, got True"),
+        ({"dtype": None}, "SmallConv.dtype must be 'float32' or 'bfloat16', got None"),
     ],
 )
 def test_bad_fields(fields, message):

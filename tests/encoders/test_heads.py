@@ -73,10 +73,10 @@ def test_linear_starts_as_pytorchs():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"layers": 0}, "Mlp.layers is 0; set it to a whole number of at least 1"),
-        ({"hidden": -4}, "Mlp.hidden is -4"),
-        ({"out": 2.5}, "Mlp.out is 2.5"),
-        ({"last_norm": "yes"}, "Mlp.last_norm is 'yes'"),
+        ({"layers": 0}, "Mlp.layers must be at least 1, got 0"),
+        ({"hidden": -4}, "Mlp.hidden must be at least 1, got -4"),
+        ({"out": 2.5}, "Mlp.out must be a whole number, got 2.5"),
+        ({"last_norm": "yes"}, "Mlp.last_norm must be True or False, got 'yes'"),
     ],
 )
 def test_bad_fields(fields, message):
@@ -85,7 +85,7 @@ def test_bad_fields(fields, message):
 
 
 def test_bad_inputs():
-    with pytest.raises(UserError, match="dtype is 'float16'"):
+    with pytest.raises(UserError, match="dtype must be 'float32' or 'bfloat16', got 'float16'"):
         Mlp().build(None, "float16")
     with pytest.raises(ValueError, match=r"x must be \[batch, features\], got shape \(2, 3, 4\)"):
         Mlp().build(None).init(jax.random.key(0), jnp.zeros((2, 3, 4)), True)

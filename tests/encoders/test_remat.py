@@ -61,5 +61,5 @@ def test_every_block_is_rematerialised(name):
 
 @pytest.mark.parametrize("kind", [ResNet, ViT])
 def test_a_bad_switch(kind):
-    with pytest.raises(UserError, match=f"{kind.__name__}.remat is 'yes'"):
+    with pytest.raises(UserError, match=f"{kind.__name__}.remat must be True or False, got 'yes'"):
         kind(remat="yes")

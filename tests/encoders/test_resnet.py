@@ -99,10 +99,10 @@ def test_block_starts_as_its_shortcut(kind, expansion):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"depth": 20}, "ResNet.depth is 20; set it to one of 18, 34, 50"),
-        ({"depth": 18.0}, "ResNet.depth is 18.0"),
-        ({"stem": "cifar10"}, "ResNet.stem is 'cifar10'"),
-        ({"dtype": "float16"}, "ResNet.dtype is 'float16'"),
+        ({"depth": 20}, "ResNet.depth must be 18, 34 or 50, got 20"),
+        ({"depth": 18.0}, "ResNet.depth must be 18, 34 or 50, got 18.0"),
+        ({"stem": "cifar10"}, "ResNet.stem must be 'cifar' or 'imagenet', got 'cifar10'"),
+        ({"dtype": "float16"}, "ResNet.dtype must be 'float32' or 'bfloat16', got 'float16'"),
     ],
 )
 def test_bad_fields(fields, message):

@@ -151,13 +151,13 @@ def test_images_must_be_cut_by_the_patch():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"size": "smal"}, "ViT.size is 'smal'; set it to one of 'small', 'base'"),
-        ({"patch": 0}, "ViT.patch is 0"),
-        ({"patch": 16.0}, "ViT.patch is 16.0"),
+        ({"size": "smal"}, "ViT.size must be 'small' or 'base', got 'smal'"),
+        ({"patch": 0}, "ViT.patch must be at least 1, got 0"),
+        ({"patch": 16.0}, "ViT.patch must be a whole number, got 16.0"),
         ({"heads": 7}, "ViT.heads is 7; set it to a divisor of the width, 384"),
-        ({"positions": "sine"}, "ViT.positions is 'sine'; set it to one of 'sincos', 'learned'"),
-        ({"frozen_patch_embedding": 1}, "ViT.frozen_patch_embedding is 1"),
-        ({"dtype": "float64"}, "ViT.dtype is 'float64'"),
+        ({"positions": "sine"}, "ViT.positions must be 'sincos' or 'learned', got 'sine'"),
+        ({"frozen_patch_embedding": 1}, "ViT.frozen_patch_embedding must be True or False, got 1"),
+        ({"dtype": "float64"}, "ViT.dtype must be 'float32' or 'bfloat16', got 'float64'"),
     ],
 )
 def test_bad_fields(fields, message):

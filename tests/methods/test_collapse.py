@@ -11,7 +11,7 @@ from tiny import rows_of, tiny_config
 from jaxclr.affinity import positives, unit_rows
 from jaxclr.encoders import Mlp, SmallConv
 from jaxclr.evaluation import effective_rank, total_variance
-from jaxclr.methods import Method, Shared, SimTracePlain
+from jaxclr.methods import Method, SimTracePlain
 from jaxclr.steps.optimizers import Sgd
 from jaxclr.steps.step import train_step
 from jaxclr.steps.views import take_views
@@ -23,9 +23,6 @@ STEPS, BATCH, WIDTH = 100, 64, 64
 @dataclasses.dataclass(frozen=True)
 class PlainCosine(Method):
     """Negative cosine of two views of a shared encoder, gradient to both: nothing prevents collapse."""
-
-    predictor: Mlp | None = None
-    target: Shared = Shared()
 
     def objective(self, out, state, axis_name):
         one, two = (unit_rows(z) for z in out.embeddings)

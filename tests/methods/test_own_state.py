@@ -72,7 +72,7 @@ def test_uni_grad_runs_its_correlation_on_before_it_uses_it():
         kept = 0.9 if step else 0.0
         running = kept * running + (1 - kept) * rows.T @ rows / len(rows)
         np.testing.assert_allclose(states[step + 1], running, atol=1e-12)
-        (z1, z2), (m1, m2) = map(numpys, (out.predictions, out.targets))
+        (z1, z2), (m1, m2) = map(numpys, (out.embeddings, out.targets))
         energies = [
             np.einsum("bd,de,be->b", unit(z), running, unit(z)) * 3 / 2 - cosine(z, m)
             for z, m in ((z1, m2), (z2, m1))
@@ -196,18 +196,18 @@ def test_clusters_count_from_their_epoch_on(name):
     method, state, _ = clustered(name)
     out = outputs(0)
     if name == "pcl":  # it has one view of each kind
-        out = out._replace(predictions=out.predictions[:1])
+        out = out._replace(embeddings=out.embeddings[:1])
     instances = losses.queue_info_nce(
-        out.predictions[0], out.targets[0], state["queue"].rows, temperature=0.2
+        out.embeddings[0], out.targets[0], state["queue"].rows, temperature=0.2
     )
     terms = []
     for found in state["clusterings"]:
         own, every = found.assignments[out.indices], jnp.arange(len(found.prototypes))
         terms.append(
-            losses.proto_nce(out.predictions[0], found.prototypes, own, found.concentrations, every)
+            losses.proto_nce(out.embeddings[0], found.prototypes, own, found.concentrations, every)
         )
         if name == "pauc":
-            terms[-1] += losses.pauc(*out.predictions, found.prototypes, own)
+            terms[-1] += losses.pauc(*out.embeddings, found.prototypes, own)
     np.testing.assert_allclose(value(method, out._replace(epoch=jnp.int32(1)), state), instances)
     after = value(method, out._replace(epoch=jnp.int32(2)), state)
     np.testing.assert_allclose(after, instances + np.mean(terms))
@@ -220,7 +220,7 @@ def test_pcl_draws_so_many_negatives():
     term = jax.jit(lambda key: method.of_clusters(out, found, key, None))
     draws = [float(term(jax.random.key(seed))) for seed in range(4)]
     every = losses.proto_nce(
-        out.predictions[0], found.prototypes, found.assignments[out.indices], found.concentrations, jnp.arange(7)
+        out.embeddings[0], found.prototypes, found.assignments[out.indices], found.concentrations, jnp.arange(7)
     )
     assert len(set(draws)) > 1 and max(draws) < every
 
@@ -229,10 +229,10 @@ def test_pcl_draws_so_many_negatives():
     "name, settings, words",
     [
         ("w_mse", {"whitening_size": 12}, "whitening_size must divide the batch of 16, and be 2 or more, got 12"),
-        ("w_mse", {"whitening_size": 1}, "2 or more, got 1"),
+        ("w_mse", {"whitening_size": 1}, "whitening_size must be at least 2, got 1"),
         ("w_mse", {"whitening_size": 4}, "whitening_size must be more than the 6 dimensions .* got 4"),
         ("pcl", {"clusters": (4, 41)}, r"clusters must be one or more numbers of 1 to 40, .* got \(4, 41\)"),
-        ("pcl", {"clusters": ()}, "clusters must be one or more"),
+        ("pcl", {"clusters": ()}, "clusters must be of length 1 or more, got"),
         ("pauc", {"clusters": (4,), "queue_size": 24}, "queue_size must be a multiple of the batch of 16, got 24"),
         ("swav", {"queue_size": 8}, "queue_size must be a multiple of the batch of 16, got 8"),
     ],
@@ -251,14 +251,14 @@ def test_shrunk_covariances_may_be_of_few_rows():
 @pytest.mark.parametrize(
     "name, settings, words",
     [
-        ("w_mse", {"shrinkage": 1.5}, "method.shrinkage must be between 0 and 1, got 1.5"),
-        ("w_mse", {"whitening_iterations": 0}, "whitening_iterations must be more than zero, got 0"),
-        ("vicreg", {"variance": -1.0}, "method.variance must be zero or more, got -1.0"),
-        ("barlow_twins", {"off_diagonal": float("nan")}, "off_diagonal must be zero or more, got nan"),
-        ("uni_grad", {"correlation_momentum": -0.1}, "correlation_momentum must be between 0 and 1"),
-        ("swav", {"prototypes": 0}, "prototypes must be more than zero, got 0"),
-        ("swav", {"epsilon": 0.0}, "epsilon must be more than zero, got 0.0"),
-        ("pauc", {"t": 0.0}, "method.t must be more than zero, got 0.0"),
+        ("w_mse", {"shrinkage": 1.5}, "method.shrinkage must be at least 0 and at most 1, got 1.5"),
+        ("w_mse", {"whitening_iterations": 0}, "whitening_iterations must be at least 1, got 0"),
+        ("vicreg", {"variance": -1.0}, "method.variance must be at least 0, got -1.0"),
+        ("barlow_twins", {"off_diagonal": float("nan")}, "off_diagonal must be a finite number, got nan"),
+        ("uni_grad", {"correlation_momentum": -0.1}, "correlation_momentum must be at least 0 and at most 1"),
+        ("swav", {"prototypes": 0}, "prototypes must be at least 1, got 0"),
+        ("swav", {"epsilon": 0.0}, "epsilon must be greater than 0, got 0.0"),
+        ("pauc", {"t": 0.0}, "method.t must be greater than 0, got 0.0"),
         ("sim_siam_gsg", {"predictor": Mlp(out=8)}, "predictions and targets need one width"),
     ],
 )

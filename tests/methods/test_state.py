@@ -15,9 +15,8 @@ from jaxclr import losses, training
 from jaxclr.affinity.collectives import gather_rows
 from jaxclr.augment import Augmentation, DigitView, PhotoView
 from jaxclr.data import Data
-from jaxclr.encoders import Mlp
 from jaxclr.errors import UserError
-from jaxclr.methods import Method, MomentumEncoder, Shared
+from jaxclr.methods import Method, MomentumEncoder, Predictive
 from jaxclr.steps.batches import resident
 from jaxclr.steps.state import AXIS
 from jaxclr.steps.step import observe
@@ -32,7 +31,6 @@ class Queue(Method):
     online_views = slice(0, 1)
     target_views = slice(1, 2)
 
-    predictor: Mlp | None = None
     target: MomentumEncoder = MomentumEncoder(momentum=0.9)
 
     def init_params(self, key, sizes):
@@ -49,7 +47,7 @@ class Queue(Method):
         }
 
     def objective(self, out, state, axis_name):
-        (q,), (k,) = out.predictions, out.targets
+        (q,), (k,) = out.embeddings, out.targets
         q = q + out.params["shift"][None] + 1e-3 * jax.random.normal(out.key, (1, q.shape[1]))
         return -jnp.mean(q * k) + jnp.mean(jnp.tanh(q @ state["keys"].T))
 
@@ -168,7 +166,7 @@ def unmapped(session, config):
 
 
 @dataclasses.dataclass(frozen=True)
-class Crops(Method):
+class Crops(Predictive):
     """Every view's prediction of the first two views' momentum embeddings."""
 
     more_views = True
@@ -232,9 +230,6 @@ def test_labels_that_are_not_there_are_missed(tmp_path):
 
 @dataclasses.dataclass(frozen=True)
 class Misshapen(Method):
-    predictor: Mlp | None = None
-    target: Shared = Shared()
-
     def init_state(self, key, sizes):
         return {"mean": jnp.zeros((2, sizes.embedding))}
 

@@ -53,7 +53,6 @@ PROTOCOLS = {
 class Nothing(Method):
     """Negative cosine of two views of an encoder and its average that follows at once: nothing prevents collapse."""
 
-    predictor: Mlp | None = None
     target: MomentumEncoder = MomentumEncoder(momentum=0.0, ramp=False)
 
     def objective(self, out, state, axis_name):

@@ -1,12 +1,14 @@
 """A configuration survives JSON, and what is wrong with one is said."""
 
+import dataclasses
 import json
 
 import pytest
 from tiny import tiny_config
 
+from jaxclr.augment import AUGMENTATIONS
 from jaxclr.errors import UserError
-from jaxclr.methods import METHODS
+from jaxclr.methods import METHODS, Imported, MomentumEncoder
 from jaxclr.runs.config import differences, from_json, to_json
 from jaxclr.steps.optimizers import OPTIMIZERS
 
@@ -22,7 +24,7 @@ WRONG = {
     "Config has no field 'epoch'. Did you mean 'epochs'": lambda c: c.update(epoch=3),
     "SimClr has no field 'temprature'. Did you mean 'temperature'": lambda c: c["method"].update(temprature=1),
     "'SimKlr' is missing or names no type": lambda c: c["method"].update(type="SimKlr"),
-    "temperature must be more than zero": lambda c: c["method"].update(temperature=0),
+    "method.temperature must be greater than 0, got 0": lambda c: c["method"].update(temperature=0),
     "data.source: 3 is no str": lambda c: c["data"].update(source=3),
     "epochs must be at least 1": lambda c: c.update(epochs=0),
     "batch_size: '12' is no int": lambda c: c.update(batch_size="12"),
@@ -38,6 +40,45 @@ def test_what_is_wrong_is_said(message):
     with pytest.raises(UserError) as error:
         from_json(json.dumps(tree))
     assert message in str(error.value)
+
+
+# What runs stored before heads and targets were fields of those methods alone that have a use for them.
+FORMER = {
+    "simclr": {"predictor": None, "target": {"type": "Shared"}},
+    "sim_trace_plain": {"predictor": None, "target": {"type": "Shared"}},
+    "moco_v2": {"predictor": None, "target": {"type": "MomentumEncoder", "momentum": 0.9, "ramp": False}},
+    "uni_grad": {"predictor": None, "target": {"type": "MomentumEncoder", "momentum": 0.9}},
+}
+
+
+@pytest.mark.parametrize("name", FORMER)
+def test_a_run_of_before_is_read(name):
+    config = tiny_config(name)
+    tree = json.loads(to_json(config))
+    del tree["jaxclr"]  # the version, which they did not store
+    tree["method"].update(FORMER[name])
+    target = config.method.target
+    if isinstance(target, MomentumEncoder):
+        target = MomentumEncoder(momentum=0.9, ramp=name == "uni_grad")
+    method = from_json(json.dumps(tree)).method
+    assert method.target == target and method.projector == config.method.projector
+
+
+def test_an_import_of_before_is_read():
+    imported = {"type": "Imported", "file": "weights.npz", "prefix": ""}
+    tree = json.loads(to_json(tiny_config("simclr", augmentation=AUGMENTATIONS["digits"])))
+    tree["augmentation"]["views"] = tree["augmentation"]["views"][:1]
+    del tree["jaxclr"]
+    heads = {"projector": dataclasses.asdict(Imported.projector), "predictor": None, "target": {"type": "Shared"}}
+    tree["method"] = {**imported, **heads}
+    assert from_json(json.dumps(tree)).method == Imported(file="weights.npz")
+
+
+def test_a_predictor_that_nothing_would_read_is_refused():
+    tree = json.loads(to_json(tiny_config("simclr")))
+    tree["method"]["predictor"] = tree["method"]["projector"]
+    with pytest.raises(UserError, match="SimClr has no field 'predictor'"):
+        from_json(json.dumps(tree))
 
 
 def test_no_json_is_said():

@@ -56,11 +56,11 @@ class Everything(MocoV3):
 
 
 def without_batch_norm(method, **changes):
-    linear = lambda head: head and Mlp(layers=1, out=8)
     views = Augmentation((NOISE,) * method.views)
     config = tiny_config(method, encoder=Plain(), augmentation=views, **changes)
-    heads = {"projector": linear(config.method.projector), "predictor": linear(config.method.predictor)}
-    return dataclasses.replace(config, method=config.method.replace(**heads))
+    heads = ("projector",) if config.method.predictor is None else ("projector", "predictor")
+    linear = dict.fromkeys(heads, Mlp(layers=1, out=8))
+    return dataclasses.replace(config, method=config.method.replace(**linear))
 
 
 # On one device 1,024 images of digits as 16 micro-batches of 64.

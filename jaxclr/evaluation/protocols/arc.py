@@ -1,16 +1,17 @@
 """Model selection without labels."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Ge
 
 from jaxclr.errors import UserError
 from jaxclr.evaluation.images import image_batches
 from jaxclr.evaluation.metrics import augmentation_confusion_ratio, average_relative_confusion
-from jaxclr.evaluation.protocols.base import Protocol, Result, Subject, check_finite, require
+from jaxclr.evaluation.protocols.base import Protocol, Result, Subject, check_finite
 
 _BATCH = 128
 
@@ -26,15 +27,11 @@ class Arc(Protocol):
     needs_labels: ClassVar[bool] = False
     percent: ClassVar[bool] = False
 
-    images: int = 1024
+    images: Annotated[int, Ge(2)] = 1024
     """Training images, drawn at random; all of them if there are fewer."""
 
-    views: int = 6
+    views: Annotated[int, Ge(2)] = 6
     """Views of each, of the run's augmentation."""
-
-    def __post_init__(self) -> None:
-        require("images", self.images, self.images >= 2, "at least 2")
-        require("views", self.views, self.views >= 2, "at least 2")
 
     def run(self, subject: Subject, seed: int) -> Result:
         count = min(self.images, subject.train.size)

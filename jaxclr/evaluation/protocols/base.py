@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxclr.data import Split, Stream
 from jaxclr.errors import UserError
+from jaxclr.fields import check_fields
 
 Array = jax.Array
 Tree = Any
@@ -87,6 +88,9 @@ class Protocol:
     is_random: ClassVar[bool] = True  # whether a seed changes anything
     percent: ClassVar[bool] = True  # whether figures are shares, told in %
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def run(self, subject: Subject, seed: int) -> Result:
         """The figures of one seed.
 
@@ -94,12 +98,6 @@ class Protocol:
           UserError: settings and data do not fit each other.
         """
         raise TypeError(f"{type(self).__name__} must define run(subject, seed).")
-
-
-def require(name: str, value: Any, holds: bool, wanted: str) -> None:
-    """Raises UserError unless a setting is as wanted."""
-    if not holds:
-        raise UserError(f"{name} must be {wanted}, got {value}.")
 
 
 def check_finite(name: str, values: np.ndarray) -> None:

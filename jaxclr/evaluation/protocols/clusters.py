@@ -2,15 +2,17 @@
 
 import dataclasses
 import functools
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Ge
 
 from jaxclr.affinity import unit_rows
 from jaxclr.affinity.clustering import assign, k_means
 from jaxclr.errors import UserError
-from jaxclr.evaluation.protocols.base import Protocol, Result, Subject, require
+from jaxclr.evaluation.protocols.base import Protocol, Result, Subject
 
 Array = jax.Array
 
@@ -19,19 +21,14 @@ Array = jax.Array
 class ClusterAgreement(Protocol):
     """k-means of the unit representations of training images; how the clusters of test images agree with their classes."""
 
-    clusters: int | None = None
+    clusters: Annotated[int, Ge(1)] | None = None
     """How many; None: as many as there are classes."""
 
-    iterations: int = 50
+    iterations: Annotated[int, Ge(1)] = 50
     """Of Lloyd, from the seeds of k-means++."""
 
-    restarts: int = 10
+    restarts: Annotated[int, Ge(1)] = 10
     """Tries, of which the one with the smallest distances on training images is taken."""
-
-    def __post_init__(self) -> None:
-        require("clusters", self.clusters, self.clusters is None or self.clusters >= 1, "at least 1, or None")
-        require("iterations", self.iterations, self.iterations >= 1, "at least 1")
-        require("restarts", self.restarts, self.restarts >= 1, "at least 1")
 
     def run(self, subject: Subject, seed: int) -> Result:
         count = self.clusters or len(subject.classes)

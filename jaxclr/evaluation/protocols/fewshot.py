@@ -1,14 +1,15 @@
 """A few labels per class, and a ridge regression in closed form."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Ge, Gt, MinLen
 
 from jaxclr.evaluation.probe import draw_few
-from jaxclr.evaluation.protocols.base import Protocol, Result, Subject, moments, require
+from jaxclr.evaluation.protocols.base import Protocol, Result, Subject, moments
 
 Array = jax.Array
 
@@ -17,19 +18,14 @@ Array = jax.Array
 class FewShot(Protocol):
     """Ridge regression, in closed form, on frozen, standardised representations of a few labelled images per class."""
 
-    per_class: tuple[int, ...] = (1, 5, 10)
+    per_class: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (1, 5, 10)
     """Labels per class."""
 
-    draws: int = 10
+    draws: Annotated[int, Ge(1)] = 10
     """Draws of labels for each seed."""
 
-    strengths: tuple[float, ...] = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
+    strengths: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
     """Ridges, scikit-learn's alpha; the best on up to 2,000 training images outside the draws is taken for all of them."""
-
-    def __post_init__(self) -> None:
-        require("per_class", self.per_class, len(self.per_class) > 0 and min(self.per_class) >= 1, "at least 1")
-        require("draws", self.draws, self.draws >= 1, "at least 1")
-        require("strengths", self.strengths, len(self.strengths) > 0 and min(self.strengths) > 0, "above zero")
 
     def run(self, subject: Subject, seed: int) -> Result:
         train, test = subject.features

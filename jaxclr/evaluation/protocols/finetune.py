@@ -1,10 +1,12 @@
 """Fine-tuning on all labels, or on a share of them."""
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Interval, MinLen
 
-from jaxclr.evaluation.protocols.base import Result, Subject, require
+from jaxclr.evaluation.protocols.base import Result, Subject
 from jaxclr.evaluation.protocols.tuning import FineTuning, checked_labels, tune
 
 
@@ -12,7 +14,7 @@ from jaxclr.evaluation.protocols.tuning import FineTuning, checked_labels, tune
 class FineTune(FineTuning):
     """The encoder fine-tuned on all labels, with a linear head."""
 
-    epochs: int = 30
+    epochs: Annotated[int, Ge(1)] = 30
     """Passes over the training images."""
 
     def run(self, subject: Subject, seed: int) -> Result:
@@ -25,13 +27,8 @@ class FineTune(FineTuning):
 class Semi(FineTuning):
     """The encoder fine-tuned on a small share of the labels, with a linear head (arXiv:2002.05709, section 6)."""
 
-    shares: tuple[float, ...] = (0.01, 0.1)
+    shares: Annotated[tuple[Annotated[float, Interval(gt=0, le=1)], ...], MinLen(1)] = (0.01, 0.1)
     """Shares of the labels, drawn from every class alike, one of each at least."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        shares = self.shares
-        require("shares", shares, len(shares) > 0 and 0 < min(shares) <= max(shares) <= 1, "shares above 0 and up to 1")
 
     def run(self, subject: Subject, seed: int) -> Result:
         labels = checked_labels(subject)

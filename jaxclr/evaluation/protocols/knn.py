@@ -1,10 +1,12 @@
 """Nearest neighbours."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge, Gt
 
 from jaxclr.evaluation.knn import check_neighbours, knn_accuracy
-from jaxclr.evaluation.protocols.base import Protocol, Result, Subject, require
+from jaxclr.evaluation.protocols.base import Protocol, Result, Subject
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,15 +15,11 @@ class Knn(Protocol):
 
     is_random: ClassVar[bool] = False
 
-    k: int = 20
+    k: Annotated[int, Ge(1)] = 20
     """Neighbours."""
 
-    temperature: float = 0.07
+    temperature: Annotated[float, Gt(0)] = 0.07
     """Of their weights, exp(cosine / temperature)."""
-
-    def __post_init__(self) -> None:
-        require("k", self.k, self.k >= 1, "at least 1")
-        require("temperature", self.temperature, self.temperature > 0, "more than zero")
 
     def run(self, subject: Subject, seed: int) -> Result:
         check_neighbours(self.k, subject.train.size)

@@ -2,16 +2,17 @@
 
 import dataclasses
 import functools
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from annotated_types import Ge, Gt, Interval, MinLen
 
 from jaxclr.errors import UserError
 from jaxclr.evaluation.linear import LinearFit, linear_logits
-from jaxclr.evaluation.protocols.base import Features, Protocol, Result, Subject, moments, require
+from jaxclr.evaluation.protocols.base import Features, Protocol, Result, Subject, moments
 
 Array = jax.Array
 
@@ -23,30 +24,22 @@ _momentum = optax.trace(decay=0.9)
 class Linear(Protocol):
     """Softmax regression on frozen, standardised representations, by SGD with a cosine schedule (arXiv:2104.02057)."""
 
-    learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    learning_rates: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
     """Peaks, for a batch of 256, that are trained at once; the one of the lowest cross-entropy on held-out training
     images is trained on all."""
 
-    l2: float = 1.0
+    l2: Annotated[float, Ge(0)] = 1.0
     """Ridge on the weights: half of it times their squares is added to the sum of all training images' losses, as
     1 / C in scikit-learn."""
 
-    epochs: int = 100
+    epochs: Annotated[int, Ge(1)] = 100
     """Passes over the training images."""
 
-    batch_size: int = 256
+    batch_size: Annotated[int, Ge(1)] = 256
     """Images in a step; all of them if there are fewer."""
 
-    held_out: float = 0.2
+    held_out: Annotated[float, Interval(gt=0, lt=1)] = 0.2
     """Share of the training images on which a learning rate is chosen."""
-
-    def __post_init__(self) -> None:
-        rates = self.learning_rates
-        require("learning_rates", rates, len(rates) > 0 and min(rates) > 0, "at least one number above zero")
-        require("l2", self.l2, self.l2 >= 0, "zero or more")
-        require("epochs", self.epochs, self.epochs >= 1, "at least 1")
-        require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
-        require("held_out", self.held_out, 0 < self.held_out < 1, "between 0 and 1")
 
     def run(self, subject: Subject, seed: int) -> Result:
         train, test = subject.features

@@ -3,19 +3,20 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from annotated_types import Ge, Gt, Interval, MinLen
 
 from jaxclr.data import Split, Stream
 from jaxclr.errors import UserError
 from jaxclr.evaluation.images import image_batches, labels_of
 from jaxclr.evaluation.linear import LinearFit, linear_logits
-from jaxclr.evaluation.protocols.base import Protocol, Subject, check_known, require
+from jaxclr.evaluation.protocols.base import Protocol, Subject, check_known
 
 Array = jax.Array
 Tree = Any
@@ -28,29 +29,21 @@ _momentum = optax.trace(decay=0.9, nesterov=True)
 class FineTuning(Protocol):
     """Encoder and a linear head trained on labels by SGD: Nesterov momentum 0.9, cosine schedule, no decay of weights."""
 
-    learning_rates: tuple[float, ...] = (0.1, 0.03, 0.3)
+    learning_rates: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (0.1, 0.03, 0.3)
     """Peaks, whatever the batch. Of several, the one that does best on held-out labelled images, of equals the first, is
     trained again on all of them; the first, too, where no class has a label to spare."""
 
-    epochs: int = 60
+    epochs: Annotated[int, Ge(1)] = 60
     """Passes over the labelled images."""
 
-    least_steps: int = 300
+    least_steps: Annotated[int, Ge(1)] = 300
     """Steps of a training at the least, however few images there are."""
 
-    batch_size: int = 64
+    batch_size: Annotated[int, Ge(1)] = 64
     """Images in a step; all of them if there are fewer."""
 
-    held_out: float = 0.2
+    held_out: Annotated[float, Interval(gt=0, lt=1)] = 0.2
     """Share of the labelled images on which a learning rate is chosen."""
-
-    def __post_init__(self) -> None:
-        rates = self.learning_rates
-        require("learning_rates", rates, len(rates) > 0 and min(rates) > 0, "at least one number above zero")
-        require("epochs", self.epochs, self.epochs >= 1, "at least 1")
-        require("least_steps", self.least_steps, self.least_steps >= 1, "at least 1")
-        require("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
-        require("held_out", self.held_out, 0 < self.held_out < 1, "between 0 and 1")
 
 
 def checked_labels(subject: Subject) -> np.ndarray:

@@ -1,15 +1,16 @@
 """MoCo v2, and what has been built on its queue."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
+from annotated_types import Ge, Gt
 
 from jaxclr import losses
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp
-from jaxclr.methods.base import Method, MomentumEncoder, Outputs, Sizes, Target
-from jaxclr.methods.queue import Queue, enqueue, init_queue
+from jaxclr.methods.base import Method, MomentumEncoder, Outputs, Sizes
+from jaxclr.methods.memory_queue import Queue, enqueue, init_queue
 
 Array = jax.Array
 
@@ -21,20 +22,17 @@ class MocoV2(Method):
     online_views: ClassVar[slice] = slice(0, 1)
     target_views: ClassVar[slice] = slice(1, 2)
 
-    temperature: float = 0.2
-    """Divides the affinities; positive."""
+    temperature: Annotated[float, Gt(0)] = 0.2
+    """Divides the affinities."""
 
-    queue_size: int = 65_536
+    queue_size: Annotated[int, Ge(1)] = 65_536
     """Keys of earlier batches; a multiple of the batch."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
     """Head from representations to embeddings."""
 
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = MomentumEncoder(momentum=0.999, ramp=False)
-    """What predictions are compared with."""
+    target: MomentumEncoder = MomentumEncoder(momentum=0.999, ramp=False)
+    """What embeds the keys."""
 
     def init_state(self, key: Array, sizes: Sizes) -> Queue:
         return init_queue(key, self.queue_size, sizes)
@@ -43,7 +41,7 @@ class MocoV2(Method):
         return enqueue(state, out.targets[0], axis_name)
 
     def objective(self, out: Outputs, state: Queue, axis_name: AxisName) -> Array:
-        (q,), (k,) = out.predictions, out.targets
+        (q,), (k,) = out.embeddings, out.targets
         return losses.queue_info_nce(
             q, k, state.rows, temperature=self.temperature, axis_name=axis_name
         )
@@ -53,14 +51,14 @@ class MocoV2(Method):
 class Co2(MocoV2):
     """MoCo v2, and a query sees the queue as its key does (CO2, arXiv:2010.02217)."""
 
-    consistency_weight: float = 0.3
-    """Weight of the divergence of both softmaxes over the queue; zero or more."""
+    consistency_weight: Annotated[float, Ge(0)] = 0.3
+    """Weight of the divergence of both softmaxes over the queue."""
 
-    consistency_temperature: float = 0.05
-    """Divides the affinities of these softmaxes; positive."""
+    consistency_temperature: Annotated[float, Gt(0)] = 0.05
+    """Divides the affinities of these softmaxes."""
 
     def objective(self, out: Outputs, state: Queue, axis_name: AxisName) -> Array:
-        (q,), (k,) = out.predictions, out.targets
+        (q,), (k,) = out.embeddings, out.targets
         consistency = losses.co2(
             q, k, state.rows, temperature=self.consistency_temperature, axis_name=axis_name
         )
@@ -71,14 +69,14 @@ class Co2(MocoV2):
 class Ft(MocoV2):
     """MoCo v2 with positives moved apart and negatives mixed with each other (feature transformation, arXiv:2108.02982)."""
 
-    extrapolation: float = 2.0
-    """Both parameters of the Beta distribution of how far the positives of a step move apart; positive."""
+    extrapolation: Annotated[float, Gt(0)] = 2.0
+    """Both parameters of the Beta distribution of how far the positives of a step move apart."""
 
-    interpolation: float = 1.6
-    """Both parameters of the Beta distribution of how much of another one a step's negatives get; positive."""
+    interpolation: Annotated[float, Gt(0)] = 1.6
+    """Both parameters of the Beta distribution of how much of another one a step's negatives get."""
 
     def objective(self, out: Outputs, state: Queue, axis_name: AxisName) -> Array:
-        (q,), (k,) = out.predictions, out.targets
+        (q,), (k,) = out.embeddings, out.targets
         of_positives, of_negatives, of_order = jax.random.split(out.key, 3)
         apart = 1 + jax.random.beta(of_positives, self.extrapolation, self.extrapolation)
         mixed = jax.random.beta(of_negatives, self.interpolation, self.interpolation)

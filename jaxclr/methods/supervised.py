@@ -1,17 +1,18 @@
 """Methods that are told by labels which images belong together."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Gt
 
 from jaxclr import losses
 from jaxclr.affinity import AxisName, batch_size, gather_rows, row_ids
 from jaxclr.encoders import Mlp
 from jaxclr.encoders.common import batch_norm
-from jaxclr.methods.base import Method, Outputs, Shared, Sizes, Target, Tree
+from jaxclr.methods.base import Method, Outputs, Sizes, Tree
 
 Array = jax.Array
 
@@ -23,20 +24,14 @@ class SupCon(Method):
     more_views: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
 
-    temperature: float = 0.07
-    """Divides the affinities; positive."""
+    temperature: Annotated[float, Gt(0)] = 0.07
+    """Divides the affinities."""
 
-    base_temperature: float = 0.07
-    """The loss is multiplied by temperature / base_temperature; positive."""
+    base_temperature: Annotated[float, Gt(0)] = 0.07
+    """The loss is multiplied by temperature / base_temperature."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
     """Head from representations to embeddings."""
-
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = Shared()
-    """What predictions are compared with."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         return losses.sup_con(
@@ -59,23 +54,17 @@ class Hydra(Method):
     views: ClassVar[int] = 1
     needs_labels: ClassVar[bool] = True
 
-    temperature: float = 0.1
-    """Divides the affinities; positive."""
+    temperature: Annotated[float, Gt(0)] = 0.1
+    """Divides the affinities."""
 
-    gate_embedding: int = 512
+    gate_embedding: Annotated[int, Ge(1)] = 512
     """Width of the gate's embeddings of classes."""
 
-    gate_hidden: int = 1024
+    gate_hidden: Annotated[int, Ge(1)] = 1024
     """Width of its hidden layer."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=256, last_norm=True)
     """Head from representations to embeddings."""
-
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = Shared()
-    """What predictions are compared with."""
 
     def init_params(self, key: Array, sizes: Sizes) -> Tree:
         gate = self._gate(sizes.classes, sizes.embedding, axis_name=None)

@@ -8,13 +8,13 @@ import jax
 from jaxclr import losses
 from jaxclr.affinity import AxisName, batch_size, gather_rows, row_ids
 from jaxclr.encoders import Mlp
-from jaxclr.methods.base import Method, MomentumEncoder, Outputs, StopGradient, Target, Tree
+from jaxclr.methods.base import MomentumEncoder, Outputs, Predictive, StopGradient, Target, Tree
 
 Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Byol(Method):
+class Byol(Predictive):
     """Predictions of a momentum encoder's embeddings of the other view (BYOL, arXiv:2006.07733)."""
 
     projector: Mlp = Mlp(layers=2, hidden=4096, out=256)
@@ -28,7 +28,7 @@ class Byol(Method):
 
 
 @dataclasses.dataclass(frozen=True)
-class SimSiam(Method):
+class SimSiam(Predictive):
     """Predictions of the same encoder's constant embeddings of the other view (SimSiam, arXiv:2011.10566).
 
     The predictor's learning rate does not decay.

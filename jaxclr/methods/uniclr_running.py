@@ -1,15 +1,16 @@
 """UniCLR's methods with mean and covariance of all steps so far, where SimTrace and SimWhitening take the batch's."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Gt
 
 from jaxclr.affinity import AxisName, batch_size, moments, row_ids, unit_rows, whiten
 from jaxclr.losses import compose
 from jaxclr.losses.uniclr import SymmetryScale
-from jaxclr.methods.base import Method, Outputs, Sizes, Tree
+from jaxclr.methods.base import Outputs, Predictive, Sizes, Tree
 
 Array = jax.Array
 
@@ -22,7 +23,7 @@ class Moments(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class SimTraceRunning(Method):
+class SimTraceRunning(Predictive):
     r"""SimTrace whitened by mean and covariance over all steps so far (SimTrace2 of UniCLR's code, arXiv:2211.14516).
 
     .. math:: S_t = \frac{m t\, S_{t-1} + S(q_1, k_2)}{m t + 1}, \qquad t = 0, 1, \dots
@@ -33,8 +34,8 @@ class SimTraceRunning(Method):
 
     memory: ClassVar[float] = 1.0  # nothing is forgotten: the mean of all steps
 
-    eps: float = 0.01
-    """Ridge added to the covariance; positive."""
+    eps: Annotated[float, Gt(0)] = 0.01
+    """Ridge added to the covariance."""
 
     def init_state(self, key: Array, sizes: Sizes) -> Tree:
         width = sizes.embedding
@@ -78,16 +79,16 @@ class SimWhiteningRunning(SimTraceRunning):
 
     memory: ClassVar[float] = 0.1
 
-    temperature: float = 1.0
-    """Divides the affinities; positive."""
+    temperature: Annotated[float, Gt(0)] = 1.0
+    """Divides the affinities."""
 
-    symmetry_weight: float = 0.01
+    symmetry_weight: Annotated[float, Ge(0)] = 0.01
     """Weight of the asymmetry; 0 leaves it out."""
 
     symmetry_scale: SymmetryScale = "frobenius"
     """frobenius: the official norm, which grows with the batch; per_sample: divided by the batch."""
 
-    logit_divisor: float | None = None
+    logit_divisor: Annotated[float, Gt(0)] | None = None
     """Divides the affinities too; None: the global batch size, as the official code on one device."""
 
     def _one_way(

@@ -1,18 +1,19 @@
 """Methods of prototypes that are found by clustering all training images at the start of an epoch."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Gt, MinLen
 
 from jaxclr import losses
 from jaxclr.affinity import AxisName, unit_rows
 from jaxclr.affinity.clustering import Clusters, cluster
 from jaxclr.encoders import Mlp
 from jaxclr.errors import UserError
-from jaxclr.methods.base import Method, MomentumEncoder, Outputs, Sizes, Target, Tree
-from jaxclr.methods.queue import enqueue, init_queue
+from jaxclr.methods.base import Method, MomentumEncoder, Outputs, Sizes, Tree
+from jaxclr.methods.memory_queue import enqueue, init_queue
 
 Array = jax.Array
 
@@ -27,32 +28,29 @@ class Pcl(Method):
     online_views: ClassVar[slice] = slice(0, 1)
     target_views: ClassVar[slice] = slice(1, 2)
 
-    temperature: float = 0.2
-    """Divides the affinities, and is the mean of the clusters' own temperatures; positive."""
+    temperature: Annotated[float, Gt(0)] = 0.2
+    """Divides the affinities, and is the mean of the clusters' own temperatures."""
 
-    queue_size: int = 16_384
+    queue_size: Annotated[int, Ge(1)] = 16_384
     """Keys of earlier batches; a multiple of the batch."""
 
-    clusters: tuple[int, ...] = (25_000, 50_000, 100_000)
+    clusters: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (25_000, 50_000, 100_000)
     """Number of clusters of each clustering."""
 
-    negatives: int = 16_384
+    negatives: Annotated[int, Ge(0)] = 16_384
     """Prototypes of each clustering that a step draws as negatives; all of them if there are fewer."""
 
-    warmup_epochs: int = 20
+    warmup_epochs: Annotated[int, Ge(0)] = 20
     """Epochs without prototypes; from then on images are clustered at the start of each."""
 
-    iterations: int = 20
+    iterations: Annotated[int, Ge(1)] = 20
     """Of k-means."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
     """Head from representations to embeddings."""
 
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = MomentumEncoder(momentum=0.999, ramp=False)
-    """What predictions are compared with."""
+    target: MomentumEncoder = MomentumEncoder(momentum=0.999, ramp=False)
+    """What embeds the keys."""
 
     @property
     def refresh_from(self) -> int:
@@ -90,7 +88,7 @@ class Pcl(Method):
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         instances = losses.queue_info_nce(
-            out.predictions[0],
+            out.embeddings[0],
             out.targets[0],
             state["queue"].rows,
             temperature=self.temperature,
@@ -112,7 +110,7 @@ class Pcl(Method):
         count = len(found.prototypes)
         drawn = jax.random.permutation(key, count)[: self.negatives]
         return losses.proto_nce(
-            out.predictions[0],
+            out.embeddings[0],
             found.prototypes,
             found.assignments[out.indices],
             found.concentrations,
@@ -130,26 +128,26 @@ class Pauc(Pcl):
 
     online_views: ClassVar[slice] = slice(None)
 
-    alignment: float = 1.0
-    """Weight of the distance of embeddings from their prototypes; zero or more."""
+    alignment: Annotated[float, Ge(0)] = 1.0
+    """Weight of the distance of embeddings from their prototypes."""
 
-    uniformity: float = 1.0
-    """Weight of the uniformity of the batch's prototypes; zero or more."""
+    uniformity: Annotated[float, Ge(0)] = 1.0
+    """Weight of the uniformity of the batch's prototypes."""
 
-    correlation: float = 1.0
-    """Weight of the distance of their cross-correlation between views from the identity; zero or more."""
+    correlation: Annotated[float, Ge(0)] = 1.0
+    """Weight of the distance of their cross-correlation between views from the identity."""
 
-    t: float = 2.0
-    """Of the uniformity's kernel; positive."""
+    t: Annotated[float, Gt(0)] = 2.0
+    """Of the uniformity's kernel."""
 
-    off_diagonal: float = 0.0051
-    """Weight of correlations of different dimensions; zero or more."""
+    off_diagonal: Annotated[float, Ge(0)] = 0.0051
+    """Weight of correlations of different dimensions."""
 
     def of_clusters(
         self, out: Outputs, found: Clusters, key: Array, axis_name: AxisName
     ) -> Array:
         revised = losses.pauc(
-            *out.predictions,
+            *out.embeddings,
             found.prototypes,
             found.assignments[out.indices],
             alignment=self.alignment,

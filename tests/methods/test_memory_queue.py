@@ -8,7 +8,7 @@ from distributed import GRID, map_rows
 
 from jaxclr.errors import UserError
 from jaxclr.methods import Sizes
-from jaxclr.methods.queue import enqueue, init_queue
+from jaxclr.methods.memory_queue import enqueue, init_queue
 
 BATCH, WIDTH = 8, 3
 SIZES = Sizes(images=100, classes=0, batch=BATCH, representation=5, embedding=WIDTH)

@@ -1,16 +1,18 @@
 """Contrast by several heads at once, each with temperatures of its own."""
 
 import dataclasses
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Gt
 
 from jaxclr import losses
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp, Precision, SideBySide
 from jaxclr.errors import UserError
-from jaxclr.methods.base import Method, Outputs, Shared, Sizes, Target, Tree
+from jaxclr.methods.base import Method, Outputs, Sizes, Tree
 
 Array = jax.Array
 
@@ -25,29 +27,23 @@ class Amcl(Method):
     the official code does at 1.
     """
 
-    heads: int = 3
+    heads: Annotated[int, Ge(1)] = 3
     """Projectors of the same kind, each with weights of its own."""
 
-    penalty: float = 1e-4
-    """Weight of what keeps temperatures from growing; zero or more."""
+    penalty: Annotated[float, Ge(0)] = 1e-4
+    """Weight of what keeps temperatures from growing."""
 
-    least_temperature: float = 1e-5
-    """Temperatures are above it; positive."""
+    least_temperature: Annotated[float, Gt(0)] = 1e-5
+    """Temperatures are above it."""
 
-    most_temperature: float = 2.0
-    """Temperatures are below it; positive."""
+    most_temperature: Annotated[float, Gt(0)] = 2.0
+    """Temperatures are below it."""
 
-    temperature_hidden: int = 128
+    temperature_hidden: Annotated[int, Ge(1)] = 128
     """Width of phi's hidden layer."""
 
     projector: Mlp = Mlp(layers=2, hidden=512, out=128)
     """Each head from representations to embeddings."""
-
-    predictor: Mlp | None = None
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
-
-    target: Target = Shared()
-    """What predictions are compared with."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
