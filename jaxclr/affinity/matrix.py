@@ -30,7 +30,7 @@ def matrix(
       k: embeddings of the other view, [b, D].
       temperature: tau; positive.
       whitened: whether to whiten by the mean and covariance of the rows of both views.
-      eps: ridge added to that covariance; positive.
+      eps: added to the diagonal of that covariance; positive.
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:
@@ -50,5 +50,5 @@ def matrix(
     q, k = unit_rows(q), unit_rows(k)
     if whitened:
         mean, covariance = moments(q, k, axis_name=axis_name)
-        q, k = whiten(q, k, mean=mean, covariance=covariance, ridge=eps)
+        q, k = whiten(q, k, mean=mean, covariance=covariance, eps=eps)
     return matmul(gather_rows(q, axis_name) / temperature, gather_rows(k, axis_name).T)

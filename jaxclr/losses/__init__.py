@@ -1,5 +1,9 @@
-"""Objectives as pure functions of embeddings. Each returns this device's share of the loss of the global batch."""
+"""Losses as pure functions of embeddings. Each returns this device's share of the loss of the global batch.
 
+`affinity_loss` composes new ones from the parts in `compose`.
+"""
+
+from jaxclr.losses import compose as compose
 from jaxclr.losses.adaptive import adaptive_multi_head as adaptive_multi_head
 from jaxclr.losses.attraction import cacr as cacr
 from jaxclr.losses.attraction import cacr_rbf as cacr_rbf

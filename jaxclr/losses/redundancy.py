@@ -162,7 +162,7 @@ def w_mse(
 
     def whitened(chunk: Array) -> Array:
         mean, covariance = moments(chunk)
-        return whiten(chunk, mean=mean, covariance=(1 - eps) * covariance, ridge=eps)[0]
+        return whiten(chunk, mean=mean, covariance=(1 - eps) * covariance, eps=eps)[0]
 
     # One after the other: jaxlib's batched Cholesky and solves may wait for each other for ever on CPUs of few cores.
     white = jax.lax.map(whitened, chunks.reshape(-1, *chunks.shape[2:])).reshape(chunks.shape)
