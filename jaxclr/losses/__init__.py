@@ -17,7 +17,11 @@ from jaxclr.losses.contrastive import local_contrast as local_contrast
 from jaxclr.losses.contrastive import nt_xent as nt_xent
 from jaxclr.losses.contrastive import queue_cross_entropy as queue_cross_entropy
 from jaxclr.losses.contrastive import queue_info_nce as queue_info_nce
-from jaxclr.losses.feature_maps import feature_map_contrast as feature_map_contrast
+from jaxclr.losses.contrib.eeg import cross_model as cross_model
+from jaxclr.losses.contrib.point_clouds import region_contrast as region_contrast
+from jaxclr.losses.contrib.recommenders import contrast_regularizer as contrast_regularizer
+from jaxclr.losses.contrib.super_resolution import feature_map_contrast as feature_map_contrast
+from jaxclr.losses.contrib.text_to_image import deep_boosting as deep_boosting
 from jaxclr.losses.feature_transform import extrapolate_positives as extrapolate_positives
 from jaxclr.losses.feature_transform import interpolate_negatives as interpolate_negatives
 from jaxclr.losses.gated import gated_contrast as gated_contrast
@@ -35,7 +39,6 @@ from jaxclr.losses.multiview import pairwise_nt_xent as pairwise_nt_xent
 from jaxclr.losses.multiview import poly_view as poly_view
 from jaxclr.losses.pairwise import mio as mio
 from jaxclr.losses.pairwise import triplet as triplet
-from jaxclr.losses.points import region_contrast as region_contrast
 from jaxclr.losses.predictive import byol as byol
 from jaxclr.losses.predictive import guided_stop_gradient as guided_stop_gradient
 from jaxclr.losses.predictive import negative_cosine as negative_cosine
@@ -48,9 +51,6 @@ from jaxclr.losses.redundancy import uni_grad as uni_grad
 from jaxclr.losses.redundancy import uni_grad_correlation as uni_grad_correlation
 from jaxclr.losses.redundancy import vicreg as vicreg
 from jaxclr.losses.redundancy import w_mse as w_mse
-from jaxclr.losses.retrieval import deep_boosting as deep_boosting
-from jaxclr.losses.sequences import contrast_regularizer as contrast_regularizer
-from jaxclr.losses.signals import cross_model as cross_model
 from jaxclr.losses.uniclr import sim_affinity as sim_affinity
 from jaxclr.losses.uniclr import sim_trace as sim_trace
 from jaxclr.losses.uniclr import sim_whitening as sim_whitening

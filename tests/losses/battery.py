@@ -122,8 +122,9 @@ class Entry:
 def entries():
     """All entries of all files in entries/."""
     package = importlib.import_module("entries")
-    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    found = [e for name in names for e in importlib.import_module(f"entries.{name}").ENTRIES]
+    modules = pkgutil.walk_packages(package.__path__, "entries.")
+    names = [module.name for module in modules if not module.ispkg]
+    found = [entry for name in names for entry in importlib.import_module(name).ENTRIES]
     assert len({entry.name for entry in found}) == len(found)
     return tuple(found)
 
