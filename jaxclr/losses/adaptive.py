@@ -46,6 +46,10 @@ def adaptive_multi_head(
     with its first layer in two parts, W x + V y, each computed before they broadcast. The paper's ends in
     1e-5 + (2 - 1e-5) sigmoid.
 
+    Needs: negatives, heads, a temperature function.
+    Cost: HB²(D + its own).
+    Global batch: row sums over all columns.
+
     Args:
       heads1: embeddings of one view by each head, [H, b, D], any float dtype; rows are normalised here.
       heads2: those of the other view, [H, b, D].

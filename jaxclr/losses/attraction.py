@@ -45,7 +45,10 @@ def cacr(
 
     With debias :math:`\rho` a row's repulsion R becomes :math:`(R - \rho \| \hat z_{il} - \hat z_{im} \|^2) / (1 - \rho)`: as in
     the official code, the positive's distance enters with the sign of a repulsion and without beta.
-    O(V^2 B^2 D), streamed.
+
+    Needs: negatives, views.
+    Cost: V²B²D.
+    Global batch: row means over all columns.
 
     Args:
       views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
@@ -111,7 +114,11 @@ def cacr_rbf(
     .. math:: \frac{2\tau}{B} \sum_i \sum_v p_{vi} \Big[ \log \sum_j e^{A^v_{ij}} - A^v_{ii} \Big], \qquad
        A^v = \hat Q_v \hat K^\top / \tau,\; p_{vi} = \operatorname{sg} \operatorname{softmax}_v \| \hat q_{vi} - \hat k_i \|^2 / \tau
 
-    For one query of each key it is one direction of MoCo v3's loss. O(VB^2 D), streamed.
+    For one query of each key it is one direction of MoCo v3's loss.
+
+    Needs: negatives, views.
+    Cost: VB²D.
+    Global batch: row sums over all columns.
 
     Args:
       queries: [V, b, D], or a sequence of V >= 1 arrays [b, D], any float dtype; rows are normalised here.

@@ -49,6 +49,10 @@ def pauc(
     the cross-correlation of the two views' p over these, as in `barlow_twins`. Fewer than two have no uniformity, which
     is 0. O(n^2 D + n D^2), divided among devices.
 
+    Needs: prototypes, assignments.
+    Cost: K²D + KD².
+    Global batch: means by prototype.
+
     Args:
       q1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
       q2: embeddings of the other view, [b, D].

@@ -96,6 +96,10 @@ def affinity_loss(
 
     .. math:: F(A) + \gamma R(A), \qquad A = (Q - \mu) P (K - \mu)^\top / \tau, \quad P = I \text{ or } \Sigma^{-1}
 
+    Needs: a transform, a readout, a regularizer.
+    Cost: of its parts.
+    Global batch: of its parts.
+
     Args:
       q: embeddings of one view, [b, D], any float dtype.
       k: embeddings of the other view, [b, D]; gradients reach them unless the caller stops them.

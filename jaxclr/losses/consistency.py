@@ -41,7 +41,10 @@ def co2(
 
     The term alone: the loss of the paper adds a multiple of it to that of queries and keys. Negatives are constants, as the
     queue that they come from. Gradients reach q and k both: where k comes from a momentum encoder, stop its gradient before.
-    O(BKD) or O(B^2 D), streamed.
+
+    Needs: negatives or a queue.
+    Cost: B²D, or BKD with a queue.
+    Global batch: row sums and means over all columns.
 
     Args:
       q: queries, [b, D], any float dtype; rows are normalised here.
@@ -96,7 +99,11 @@ def hierarchical_consistency(
        \qquad p_{vi} = \operatorname{softmax} \left[ \langle \hat q_{vi}, \hat k_i \rangle,\; \hat q_{vi} \hat N^\top \right] / \tau
 
     over the key and the queue N. The first of the two stages of the paper: the second adds nearest neighbours to the
-    positives. For three views, as there, the consistency terms have weight one half. O(VBKD), streamed.
+    positives. For three views, as there, the consistency terms have weight one half.
+
+    Needs: a queue, views.
+    Cost: VBKD.
+    Global batch: nothing.
 
     Args:
       queries: [V, b, D], or a sequence of V >= 2 arrays [b, D], from the weakest augmentation to the strongest, any float

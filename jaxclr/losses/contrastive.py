@@ -40,6 +40,10 @@ def nt_xent(
 
     The mean over the 2B rows: half of what the official TensorFlow code sums.
 
+    Needs: negatives.
+    Cost: B²D.
+    Global batch: row sums over all columns.
+
     Args:
       z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
       z2: embeddings of the other view, [b, D].
@@ -79,6 +83,10 @@ def info_nce(
     .. math:: \frac1B \sum_i \left[ \log \sum_j e^{A_{ij}} - A_{ii} \right], \qquad A = \hat Q \hat K^\top / \tau
 
     MoCo v3's loss is 2 tau times this, summed over both directions.
+
+    Needs: negatives.
+    Cost: B²D.
+    Global batch: row sums over all columns.
 
     Args:
       q: queries, [b, D], any float dtype; rows are normalised here.
@@ -120,7 +128,11 @@ def queue_info_nce(
     .. math:: \frac1B \sum_i \left[ \log \Big( e^{s_i} + \sum_{n=1}^{K} e^{\hat q_i \cdot \hat n / \tau} \Big) - s_i \right],
        \qquad s_i = \hat q_i \cdot \operatorname{sg} \hat k_i / \tau
 
-    One direction, queries to keys; the other keys of the batch are no negatives. O(BKD) streamed.
+    One direction, queries to keys; the other keys of the batch are no negatives.
+
+    Needs: a queue.
+    Cost: BKD.
+    Global batch: nothing.
 
     Args:
       q: queries, [b, D], any float dtype; rows are normalised here.
@@ -168,6 +180,10 @@ def queue_cross_entropy(
 
     For rows that were transformed after they were normalised: see `extrapolate_positives`.
 
+    Needs: a queue, rows as they are.
+    Cost: BKD.
+    Global batch: nothing.
+
     Args:
       q: queries, [b, D], any float dtype.
       k: keys, [b, D].
@@ -213,6 +229,10 @@ def dcl(
     with w = 1, or :math:`w_i = 2 - B \operatorname{softmax}_i(\hat z_{1i} \cdot \hat z_{2i} / \sigma)` over the global
     batch, whose mean is 1. One direction of two. The reference masks with log(1e-45), which lets the positive back in at
     temperatures below 0.02; here it is left out at any.
+
+    Needs: negatives.
+    Cost: B²D.
+    Global batch: row sums over all columns.
 
     Args:
       z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
@@ -270,6 +290,10 @@ def local_contrast(
     .. math:: \sum_u \text{nt\_xent}(z_{1u}, z_{2u})
 
     A reconstruction: no official code was found. Gradients are stopped between units by the encoder, not here.
+
+    Needs: negatives, embeddings of stages.
+    Cost: UB²D.
+    Global batch: row sums over all columns.
 
     Args:
       pairs: (z1, z2) of each unit's decoder, [b, D_u] both, any float dtype; rows are normalised here.

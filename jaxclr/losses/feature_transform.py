@@ -33,6 +33,10 @@ def extrapolate_positives(q: Array, k: Array, lam: float | Array) -> tuple[Array
 
     Their inner product is that of the unit rows, s, less :math:`2 \lambda (\lambda - 1)(1 - s)`. For `queue_cross_entropy`.
 
+    Needs: a transform, no loss.
+    Cost: BD.
+    Global batch: nothing.
+
     Args:
       q: queries, [b, D], any float dtype; rows are normalised here, and the results are not.
       k: keys, [b, D]; they receive no gradient.
@@ -59,6 +63,10 @@ def interpolate_negatives(queue: Array, lam: float | Array, permutation: Array) 
     r"""Each unit row of a queue mixed with another of its rows.
 
     .. math:: \lambda \hat n_i + (1 - \lambda) \hat n_{\pi(i)}
+
+    Needs: a transform, no loss.
+    Cost: KD.
+    Global batch: nothing.
 
     Args:
       queue: [K, D], any float dtype; rows are normalised here, and the result is not. It receives no gradient.

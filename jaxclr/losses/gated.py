@@ -43,6 +43,10 @@ def gated_contrast(
     pairs it is 0. The norms of gated rows come from a second matrix product, so that nothing is [B, B, D]: O(B^2 D)
     streamed.
 
+    Needs: labels, gates.
+    Cost: B²D.
+    Global batch: row sums over all columns.
+
     Args:
       z: embeddings, [b, D], any float dtype; of any length.
       gate: g, [b, D], what each row's pair of classes attends to, zero or more; of any length.

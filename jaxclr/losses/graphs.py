@@ -38,6 +38,10 @@ def community_density(
 
     over all n nodes. Neither A nor F is formed: O(nK + EK). A graph of one node has no density, and its first term is 0.
 
+    Needs: assignments to communities, edges.
+    Cost: (B + E)K.
+    Global batch: densities.
+
     Args:
       assignments: R, the communities' probabilities of each node, [n, K], any float dtype. The official code has
         R = softmax(cos(sg h, centres) / tau), so that this loss moves the centres alone: the caller stops h.
@@ -90,7 +94,11 @@ def community_contrast(
 
     with :math:`c_v(i)` the most probable community of node i in view v, and the row :math:`M_{v,k}` the mean of that
     community's unit embeddings in view v, constant and not normalised again. As in the official code an empty community
-    stays a negative, with a mean of zero. O(nKD).
+    stays a negative, with a mean of zero.
+
+    Needs: assignments to communities.
+    Cost: BKD.
+    Global batch: means by community.
 
     Args:
       h1: node embeddings of one view, [n, D], any float dtype; rows are normalised here.
@@ -154,6 +162,10 @@ def weighted_info_nce(
 
     AdaMEOW learns the weights: a perceptron of the sum of both embeddings, whose first layer is linear in it and can be
     applied to either side beforehand; `weights` may close over the parameters of the others.
+
+    Needs: negatives, weights of pairs.
+    Cost: B²(D + its own).
+    Global batch: row sums over all columns.
 
     Args:
       z_a: coarse embeddings, [b, D], any float dtype; rows are normalised here.

@@ -44,7 +44,11 @@ def balanced_contrast(
 
     with :math:`M_c` the mean of :math:`e^{\cos(f_i, f_j) / \tau}` over all rows i of class c, confident or not, and all
     reliable negatives j of c, of all devices: one number for a class, as in the official code. A class without negatives
-    counts 0. O(B^2 D) streamed.
+    counts 0.
+
+    Needs: labels, class centers, reliable negatives.
+    Cost: B²D.
+    Global batch: means by class.
 
     Args:
       features: f, projections of labelled and of weakly augmented unlabelled images, [b, D], any float dtype; rows are

@@ -42,6 +42,10 @@ def sup_con(
     over the VB rows of all views, P(a) being the other rows of the label of a; a row without any counts as 0. With a
     label of its own for each image and two views it is tau / tau_0 times `nt_xent`.
 
+    Needs: labels, views.
+    Cost: V²B²D.
+    Global batch: row sums over all columns.
+
     Args:
       views: embeddings, [V, b, D] or V arrays [b, D], any float dtype; rows are normalised here.
       labels: any integers, [b].
@@ -97,7 +101,11 @@ def sep_clr(
     Alignment a is the mean of :math:`\|x_{1i} - x_{2i}\|^2`, :math:`a_1` that over targets, and uniformity u the sum over
     both views of :math:`\log \operatorname{mean}_{i \ne j} e^{-\|x_i - x_j\|^2}`. In :math:`\tilde s` background rows are 0,
     so that they all lie at the origin, as negatives of each other and of targets. The mean over a class that is absent
-    is 0. O(B^2 D) streamed.
+    is 0.
+
+    Needs: labels, two embeddings.
+    Cost: B²D.
+    Global batch: log-mean-exps over pairs.
 
     Args:
       common1: common embeddings of one view, [b, D], any float dtype; rows are normalised here.

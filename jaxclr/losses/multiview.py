@@ -39,7 +39,11 @@ def mv_info_nce(
        \qquad s_{il,jm} = \langle \hat z_{il}, \hat z_{jm} \rangle / \tau
 
     The denominator holds the views of the image itself and other images' rows of the same view, as in the official code.
-    For two views it is not `nt_xent`: both rows of an image share one logarithm. O(V^2 B^2 D), streamed.
+    For two views it is not `nt_xent`: both rows of an image share one logarithm.
+
+    Needs: negatives, views.
+    Cost: V²B²D.
+    Global batch: row sums over all columns.
 
     Args:
       views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
@@ -78,7 +82,10 @@ def mv_dhel(
        \qquad s_{il,jm} = \langle \hat z_{il}, \hat z_{jm} \rangle / \tau
 
     The sum of logarithms is the logarithm of the product that the official code takes, which overflows float32.
-    O(V B^2 D), streamed.
+
+    Needs: negatives, views.
+    Cost: VB²D.
+    Global batch: row sums over all columns.
 
     Args:
       views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
@@ -119,6 +126,10 @@ def dhel(
 
     The form that spreads both views; the official code can also leave the second one out. `mv_dhel` of two views.
 
+    Needs: negatives.
+    Cost: B²D.
+    Global batch: row sums over all columns.
+
     Args:
       z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
       z2: embeddings of the other view, [b, D].
@@ -154,6 +165,10 @@ def pairwise_nt_xent(
     .. math:: \binom{V}{2}^{-1} \sum_{l < m} \text{nt\_xent}(Z_l, Z_m)
 
     O(V^2 B^2 D), streamed: each block of two views is formed once.
+
+    Needs: negatives, views.
+    Cost: V²B²D.
+    Global batch: row sums over all columns.
 
     Args:
       views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
@@ -195,7 +210,11 @@ def average_nt_xent(
 
     .. math:: \frac1V \sum_l \text{nt\_xent}\Big(\hat Z_l, \frac{1}{V - 1} \sum_{m \ne l} \hat Z_m\Big)
 
-    where the mean of unit rows is not normalised again. O(V B^2 D), streamed.
+    where the mean of unit rows is not normalised again.
+
+    Needs: negatives, views.
+    Cost: VB²D.
+    Global batch: row sums over all columns.
 
     Args:
       views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
@@ -235,7 +254,11 @@ def poly_view(
        -\log \frac{e^{s_{il,im}}}{e^{s_{il,im}} + \sum_{j \ne i} \sum_{n} e^{s_{il,jn}}},
        \qquad s_{il,jm} = \langle \hat z_{il}, \hat z_{jm} \rangle / \tau
 
-    For two views it is `nt_xent`. O(V^2 B^2 D), streamed.
+    For two views it is `nt_xent`.
+
+    Needs: negatives, views.
+    Cost: V²B²D.
+    Global batch: row sums over all columns.
 
     Args:
       views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.

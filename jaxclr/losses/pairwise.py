@@ -53,7 +53,11 @@ def mio(
        + \frac{\lambda}{BD} \| \hat Z_1 - \hat Z_2 \|^2
 
     A reconstruction: of the later versions of the paper we know only that they do this. The negatives are those of the global
-    batch, where the official code takes those of each device. O(B^2 D), streamed.
+    batch, where the official code takes those of each device.
+
+    Needs: negatives.
+    Cost: B²D.
+    Global batch: two means over pairs.
 
     Args:
       z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
@@ -117,7 +121,11 @@ def triplet(
 
     Anchors a are the 2B rows, p the other view of the anchor's image, n the rows of other images. The hinge is a mean over the
     active triplets A, those of more than 1e-16, and zero where there is none (NaN in the official code). The triplets are
-    those of the global batch, where the official code takes those of each device. O(B^2 D), streamed.
+    those of the global batch, where the official code takes those of each device.
+
+    Needs: negatives, a random projection.
+    Cost: B²D.
+    Global batch: means over pairs.
 
     Args:
       z1: embeddings of one view, [b, D], any float dtype; rows are normalised after the mapping.

@@ -13,6 +13,10 @@ def negative_cosine(p: Array, z: Array, *, axis_name: AxisName = None) -> Array:
 
     .. math:: -\frac1B \sum_i \cos(p_i, \operatorname{sg} z_i)
 
+    Needs: predictions, targets.
+    Cost: BD.
+    Global batch: nothing.
+
     Args:
       p: predictions, [b, D], any float dtype; rows are normalised here.
       z: targets, [b, D]; they receive no gradient.
@@ -37,6 +41,10 @@ def sim_siam(p1: Array, p2: Array, z1: Array, z2: Array, *, axis_name: AxisName 
     r"""Negative cosine of each view's prediction and the other view's constant embedding, averaged (SimSiam).
 
     .. math:: -\frac{1}{2B} \sum_i \left[ \cos(p_{1i}, \operatorname{sg} z_{2i}) + \cos(p_{2i}, \operatorname{sg} z_{1i}) \right]
+
+    Needs: predictions, targets.
+    Cost: BD.
+    Global batch: nothing.
 
     Args:
       p1: predictions of the first view, [b, D], any float dtype; rows are normalised here.
@@ -66,6 +74,10 @@ def byol(p1: Array, p2: Array, t1: Array, t2: Array, *, axis_name: AxisName = No
     r"""Squared distance of each view's unit prediction and the other view's unit constant target, summed (BYOL).
 
     .. math:: \frac1B \sum_i \left[ \|\hat p_{1i} - \operatorname{sg} \hat t_{2i}\|^2 + \|\hat p_{2i} - \operatorname{sg} \hat t_{1i}\|^2 \right]
+
+    Needs: predictions, targets.
+    Cost: BD.
+    Global batch: nothing.
 
     Args:
       p1: predictions of the first view, [b, D], any float dtype; rows are normalised here.
@@ -111,6 +123,10 @@ def guided_stop_gradient(
 
     where the bar is the other crop; of equal distances the first is taken, in the order 11, 12, 21, 22 of (a, b). Row i
     pairs an image with another: the method pairs images over the global batch before it calls.
+
+    Needs: predictions, targets, pairs of images.
+    Cost: BD.
+    Global batch: nothing.
 
     Args:
       p11: predictions of the first image's first crop, [b, D], any float dtype; rows are normalised here.

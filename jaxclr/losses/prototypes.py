@@ -38,6 +38,10 @@ def sinkhorn(
     whose columns, then rows, are scaled to equal sums over the global batch, a given number of times. Scales are kept
     as logarithms, so that nothing overflows. O(bK) a time.
 
+    Needs: scores of prototypes; gives assignments.
+    Cost: BK.
+    Global batch: sums by prototype.
+
     Args:
       scores: S [b, K], any float dtype.
       earlier: further rows of S [m, K], of embeddings of earlier batches, whole on every device: all are assigned together,
@@ -92,6 +96,10 @@ def swav(
 
     .. math:: -\frac{1}{|A|} \sum_{c \in A} \frac{1}{V - 1} \sum_{v \ne c} \frac1B \sum_i \sum_k
        q_{cik} \log \operatorname{softmax}_k(s_{vi} / \tau), \qquad q_c = \operatorname{sinkhorn}(S_c)
+
+    Needs: scores of prototypes, views.
+    Cost: VBK.
+    Global batch: sums by prototype.
 
     Args:
       scores: S of the V crops, [V, b, K] or a sequence of [b, K], any float dtype; at least two. Cosines of embeddings
@@ -154,6 +162,10 @@ def proto_nce(
 
     for one clustering; PCL takes the mean over several, and adds `info_nce` or `queue_info_nce`. K is a set: the
     official code counts a prototype once per image assigned to it, so that copies of an image's own are its negatives.
+
+    Needs: prototypes, assignments.
+    Cost: B(B + r)D.
+    Global batch: which prototypes are present.
 
     Args:
       q: queries, [b, D], any float dtype; rows are normalised here.

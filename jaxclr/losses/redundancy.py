@@ -45,7 +45,11 @@ def vicreg(
        \frac{\mu}{D} \sum_d \max(0, 1 - \sigma_d) + \frac{2\nu}{D} \sum_{d \ne e} \Sigma_{de}^2 \right],
        \qquad \sigma_d = \sqrt{\Sigma_{dd} + 10^{-4}}
 
-    with the unbiased covariance of each view of the global batch. Embeddings are taken as they are. O(BD^2).
+    with the unbiased covariance of each view of the global batch. Embeddings are taken as they are.
+
+    Needs: two views.
+    Cost: BD².
+    Global batch: means and covariances.
 
     Args:
       z1: embeddings of one view, [b, D], any float dtype.
@@ -86,7 +90,11 @@ def barlow_twins(
     .. math:: \sum_d (C_{dd} - 1)^2 + \lambda \sum_{d \ne e} C_{de}^2
 
     with `cross_correlation` C over the global batch. The gradient is that of this loss; the official code's is divided
-    by the number of devices. O(BD^2).
+    by the number of devices.
+
+    Needs: two views.
+    Cost: BD².
+    Global batch: moments and cross-correlation.
 
     Args:
       z1: embeddings of one view, [b, D], any float dtype.
@@ -125,6 +133,10 @@ def w_mse(
 
     where c is the sub-batch of image i under permutation t, the same images in every view, and mean and unbiased
     covariance are those of one view of it. Gradients flow through both. O(TVBD^2) in sub-batches divided among devices.
+
+    Needs: views, permutations.
+    Cost: TVBD².
+    Global batch: covariances of sub-batches.
 
     Args:
       views: V views of the same images, [V, b, D] or a sequence of [b, D], any float dtype; at least two.
@@ -188,7 +200,11 @@ def uni_grad(
     .. math:: \frac{1}{2B} \sum_i \sum_{(z, m) \in \{(z_1, m_2), (z_2, m_1)\}}
        \left[ -\hat z_i^\top \hat m_i + \frac\lambda2 \hat z_i^\top F \hat z_i \right]
 
-    The official code's surrogate has lambda for lambda / 2 in its value; its gradient is this one's. O(BD^2).
+    The official code's surrogate has lambda for lambda / 2 in its value; its gradient is this one's.
+
+    Needs: targets, a running correlation.
+    Cost: BD².
+    Global batch: nothing.
 
     Args:
       z1: embeddings of the first view, [b, D], any float dtype; rows are normalised here.
@@ -227,6 +243,10 @@ def uni_grad_correlation(m1: Array, m2: Array, *, axis_name: AxisName = None) ->
     r"""Correlation of momentum embeddings over both views of the global batch, for `uni_grad`.
 
     .. math:: F = \frac{1}{2B} \sum_i \left[ \hat m_{1i} \hat m_{1i}^\top + \hat m_{2i} \hat m_{2i}^\top \right]
+
+    Needs: targets; gives the correlation.
+    Cost: BD².
+    Global batch: the correlation.
 
     Args:
       m1: momentum embeddings of the first view, [b, D], any float dtype; rows are normalised here.

@@ -46,6 +46,10 @@ def sim_affinity(
     .. math:: \frac1B \sum_i \left[ \log \sum_j e^{A_{ij}} - A_{ii} \right] + \gamma \|A - A^\top\|_F,
        \qquad A = \hat Q \hat K^\top / \tau
 
+    Needs: negatives.
+    Cost: B²D.
+    Global batch: row sums, asymmetry.
+
     Args:
       q: embeddings of one view, [b, D], any float dtype; rows are normalised here.
       k: embeddings of the other view, [b, D].
@@ -95,6 +99,10 @@ def sim_whitening(
        \qquad A = \frac{1}{c \tau} (\hat Q - \mu)(\Sigma + \epsilon I)^{-1}(\hat K - \mu)^\top
 
     with one mean and covariance over the rows of both views of the global batch.
+
+    Needs: negatives.
+    Cost: B²D + D³.
+    Global batch: row sums, asymmetry, mean and covariance.
 
     Args:
       q: embeddings of one view, [b, D], any float dtype; rows are normalised here.
@@ -151,6 +159,10 @@ def sim_trace(
     with unit rows, and one mean and covariance over the rows of both views of the global batch.
     Only D x D matrices are formed: O(BD^2 + D^3) time, O(BD + D^2) memory. Full collapse gives 0, the worst value.
 
+    Needs: two views.
+    Cost: BD² + D³.
+    Global batch: mean and covariance.
+
     Args:
       q: embeddings of one view, [b, D], any float dtype; rows are normalised here.
       k: embeddings of the other view, [b, D].
@@ -183,6 +195,10 @@ def symmetric_loss(
     r"""Asymmetry of the affinity matrix (UniCLR's symmetric loss), from D x D Grams alone.
 
     .. math:: \|A - A^\top\|_F, \qquad A = \hat Q \hat K^\top / \tau
+
+    Needs: two views.
+    Cost: BD².
+    Global batch: three Grams.
 
     Args:
       q: embeddings of one view, [b, D], any float dtype; rows are normalised here.

@@ -29,6 +29,10 @@ def alignment(
 
     Positives that coincide receive no gradient.
 
+    Needs: two views.
+    Cost: BD.
+    Global batch: nothing.
+
     Args:
       z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
       z2: embeddings of the other view, [b, D].
@@ -67,7 +71,11 @@ def uniformity(
     .. math:: \log \frac{1}{B(B-1)} \sum_{i \ne j} e^{-t \| \hat z_i - \hat z_j \|^2}
 
     The two-view loss of the paper is alignment(z1, z2) + (uniformity(z1) + uniformity(z2)) / 2. The pairs are those of the
-    global batch, where the official code takes those of each device. O(B^2 D), streamed.
+    global batch, where the official code takes those of each device.
+
+    Needs: one view.
+    Cost: B²D.
+    Global batch: one log-mean-exp over pairs.
 
     Args:
       z: embeddings, [b, D], any float dtype; rows are normalised here.

@@ -26,7 +26,11 @@ def cross_model(
        \text{model: } \text{nt\_xent}([F_0; \dots; F_{V-1}], [G_0; \dots; G_{V-1}])
 
     The view 0 is the signal itself, the others its augmentations. Every row but a row's own positive is its negative, also
-    one of the same signal. O(V B^2 D) and O(V^2 B^2 D) streamed.
+    one of the same signal.
+
+    Needs: negatives, views of two models.
+    Cost: VB²D (view), V²B²D (model).
+    Global batch: row sums over all columns.
 
     Args:
       features: F, of one model, [V, b, D] or a sequence of V arrays [b, D], any float dtype; rows are normalised here.

@@ -39,6 +39,10 @@ def region_contrast(
     A reconstruction: the published code has no such loss, and this is read from the paper's idea; its learned choice of pairs
     across views is left out.
 
+    Needs: points, segments, foreground.
+    Cost: P²D.
+    Global batch: row sums over all columns.
+
     Args:
       features: Z, of the points of both views of a scene, [P, D], any float dtype; rows are normalised here.
       segments: integers [P], the segment of each point; equal in both views, and unique among the scenes of all devices.

@@ -30,6 +30,10 @@ def contrast_regularizer(z1: Array, z2: Array, *, axis_name: AxisName = None) ->
     the hardest negative: O(B^2 D) streamed, with a gradient of O(BD). It is linear in the inner products: to divide these
     by a temperature, divide the loss.
 
+    Needs: negatives.
+    Cost: B²D.
+    Global batch: means over pairs.
+
     Args:
       z1: embeddings of one view of the sequences, [b, D], any float dtype; they are not normalised.
       z2: embeddings of the other view, [b, D].

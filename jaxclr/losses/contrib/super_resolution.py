@@ -19,6 +19,10 @@ def feature_map_contrast(
     and t likewise of the negatives. There is no temperature. One layer's maps: average the losses of several layers.
     Gradients reach the anchor, which the official generator step, run without gradient, leaves out by mistake.
 
+    Needs: feature maps.
+    Cost: (P + N)BHWC.
+    Global batch: nothing.
+
     Args:
       anchor: a, maps of the restored images, [b, H, W, C], any float dtype; channels are normalised here at every place.
       positives: u, maps of sharp versions of the same images, [P, b, H, W, C]; gradients reach them unless the caller

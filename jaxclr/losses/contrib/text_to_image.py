@@ -40,6 +40,10 @@ def deep_boosting(
     A sum, as in the official code: it grows with the batch. What it takes and holds is dense by nature, b x B on a device;
     the maxima of columns are over the rows of all devices. Equal largest values share the gradient.
 
+    Needs: similarities of two branches.
+    Cost: B².
+    Global batch: maxima of columns.
+
     Args:
       similarity: S, of this device's images with the texts of all devices, [b, B], any float dtype.
       anchor_similarity: S', of the earlier branch, [b, B]; it receives no gradient.
