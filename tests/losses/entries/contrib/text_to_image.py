@@ -48,9 +48,11 @@ def entry(mode, name):
         make=similarities,
         stopped=(1,),
         golden=golden(name, mode),
-        scales=False,
-        permutes=False,
-        forms_pairs=True,
+        exempt={
+            "scaling": "similarities are taken as they are",
+            "permutation": "columns are in the order of the batch",
+            "memory": "the caller gives the matrix of similarities",
+        },
         positive=("margin",),
     )
 
