@@ -1,4 +1,4 @@
-"""The affinity matrix itself, for those who want to look."""
+"""The dense affinity matrix, for plots."""
 
 import jax
 
@@ -20,13 +20,13 @@ def matrix(
     eps: float | Array = 0.01,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""The dense affinity matrix of a global batch, for plots: no loss forms it.
+    r"""The dense affinity matrix of a global batch, for plots. No loss forms it.
 
     .. math:: A = \hat Q \hat K^\top / \tau \quad\text{or}\quad
        A = (\hat Q - \mu)(\Sigma + \epsilon I)^{-1}(\hat K - \mu)^\top / \tau
 
     Args:
-      q: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      q: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       k: embeddings of the other view, [b, D].
       temperature: tau; positive.
       whitened: whether to whiten by the mean and covariance of the rows of both views.

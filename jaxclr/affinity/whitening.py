@@ -28,9 +28,7 @@ def moments(*views: Array, axis_name: AxisName = None) -> tuple[Array, Array]:
     return mean, sum_over(scatter, axis_name) / max(count - 1, 1)
 
 
-def whiten(
-    *views: Array, mean: Array, covariance: Array, eps: float | Array
-) -> tuple[Array, ...]:
+def whiten(*views: Array, mean: Array, covariance: Array, eps: float | Array) -> tuple[Array, ...]:
     r"""Rows :math:`L^{-1}(z - \mu)`, where :math:`L L^\top = \Sigma + \epsilon I` (Cholesky).
 
     Inner products of rows whitened alike are :math:`(z - \mu)^\top (\Sigma + \epsilon I)^{-1} (z' - \mu)`,

@@ -29,8 +29,8 @@ from jaxclr.losses.graphs import community_contrast as community_contrast
 from jaxclr.losses.graphs import community_density as community_density
 from jaxclr.losses.graphs import weighted_info_nce as weighted_info_nce
 from jaxclr.losses.imbalance import balanced_contrast as balanced_contrast
-from jaxclr.losses.labelled import sep_clr as sep_clr
-from jaxclr.losses.labelled import sup_con as sup_con
+from jaxclr.losses.labeled import sep_clr as sep_clr
+from jaxclr.losses.labeled import sup_con as sup_con
 from jaxclr.losses.multiview import average_nt_xent as average_nt_xent
 from jaxclr.losses.multiview import dhel as dhel
 from jaxclr.losses.multiview import mv_dhel as mv_dhel

@@ -37,7 +37,7 @@ def adaptive_multi_head(
        \qquad s_{ij} = \hat z_i \cdot \hat z_j / \tau_{ij},\; \tau_{ij} = t(\hat z_i, \hat z_j)
 
     over the 2B rows :math:`Z = [Z_1; Z_2]` of each head. A reconstruction: the official code does not run and trains without
-    negatives; the regulariser and its constants are from it, the rest from the paper's account.
+    negatives; the regularizer and its constants are from it, the rest from the paper's account.
 
     temperature_fn, t, takes unit features x and y of one head, [..., D] each, whose leading axes broadcast, and gives
     positive temperatures of their broadcast shape [...]. It is called with rows [m, 1, D] and columns [1, n, D] of a
@@ -51,10 +51,10 @@ def adaptive_multi_head(
     Global batch: row sums over all columns.
 
     Args:
-      heads1: embeddings of one view by each head, [H, b, D], any float dtype; rows are normalised here.
+      heads1: embeddings of one view by each head, [H, b, D], any float dtype; rows are normalized here.
       heads2: those of the other view, [H, b, D].
       temperature_fn: see above.
-      beta: weight of the regulariser; zero or more.
+      beta: weight of the regularizer; zero or more.
       tile: rows and columns of a tile: less for a temperature_fn that holds much for a pair.
       axis_name: mapped axis over which the batch is spread; None if these are all of it.
 

@@ -51,7 +51,7 @@ def cacr(
     Global batch: row means over all columns.
 
     Args:
-      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalized here.
       alpha: weight of the attraction; zero or more.
       beta: weight of the repulsion; zero or more.
       t_positive: how much far positives count; zero or more.
@@ -86,9 +86,7 @@ def cacr(
     weights = jax.nn.softmax(jnp.where(others, t_positive * distances, -jnp.inf), axis=1)
     attraction = alpha * jnp.mean(jnp.sum(weights * distances, axis=1))
 
-    expected = functools.partial(
-        expected_logit, implementation=implementation, axis_name=axis_name
-    )
+    expected = functools.partial(expected_logit, implementation=implementation, axis_name=axis_name)
     images = row_ids(rows[0], axis_name)
     repulsions = []
     for later in range(1, len(rows)):
@@ -121,7 +119,7 @@ def cacr_rbf(
     Global batch: row sums over all columns.
 
     Args:
-      queries: [V, b, D], or a sequence of V >= 1 arrays [b, D], any float dtype; rows are normalised here.
+      queries: [V, b, D], or a sequence of V >= 1 arrays [b, D], any float dtype; rows are normalized here.
       key: [b, D]; it receives no gradient.
       temperature: tau; positive.
       implementation: as of `cacr`.
@@ -144,9 +142,7 @@ def cacr_rbf(
     key = jax.lax.stop_gradient(key)
     rows = queries / temperature
     logits = positives(rows, key[None])
-    over_keys = functools.partial(
-        row_logsumexp, implementation=implementation, axis_name=axis_name
-    )
+    over_keys = functools.partial(row_logsumexp, implementation=implementation, axis_name=axis_name)
     spread = jax.vmap(over_keys, (0, None))(rows, key)
     # A squared distance over tau is 2 / tau - 2 <q, k> / tau.
     weights = jax.lax.stop_gradient(jax.nn.softmax(-2 * logits, axis=0))

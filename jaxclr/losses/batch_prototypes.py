@@ -54,7 +54,7 @@ def pauc(
     Global batch: means by prototype.
 
     Args:
-      q1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      q1: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       q2: embeddings of the other view, [b, D].
       prototypes: c, centroids of a clustering, [K, D], the same on every device; no gradient.
       assignments: a [b], the prototype of each image.
@@ -76,7 +76,9 @@ def pauc(
       Mo, Sun and Li, Rethinking Prototypical Contrastive Learning through Alignment, Uniformity and Correlation, 2022
       (arXiv:2210.10194), abstract.
     """
-    q1, q2, prototypes = check_floats(q1=(q1, "b D"), q2=(q2, "b D"), prototypes=(prototypes, "K D"))
+    q1, q2, prototypes = check_floats(
+        q1=(q1, "b D"), q2=(q2, "b D"), prototypes=(prototypes, "K D")
+    )
     assignments = check_ids("assignments", assignments, q1.shape[0], below=prototypes.shape[0])
     weights = {"alignment": alignment, "uniformity": uniformity, "correlation": correlation}
     for name, value in {**weights, "off_diagonal": off_diagonal}.items():

@@ -14,7 +14,6 @@ temperature, implementation or axis_name ignores it by `**_`.
 | `unit`, `whitened`, `both_views(...)` | `cross_entropy`, `decoupled`, `binary`, `trace`, `squared_distance`, `asymmetry`, `of_embeddings(...)` |
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 

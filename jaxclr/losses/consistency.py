@@ -47,7 +47,7 @@ def co2(
     Global batch: row sums and means over all columns.
 
     Args:
-      q: queries, [b, D], any float dtype; rows are normalised here.
+      q: queries, [b, D], any float dtype; rows are normalized here.
       k: their keys, [b, D].
       negatives: n, [K, D], the same on every device; they receive no gradient. None for the other rows of the batch.
       temperature: tau; positive.
@@ -69,9 +69,7 @@ def co2(
     check_positive("temperature", temperature)
     if negatives is None:
         q, k = map(unit_rows, check_floats(q=(q, "b D"), k=(k, "b D")))
-        apart = divergence(
-            q / temperature, k, implementation=implementation, axis_name=axis_name
-        )
+        apart = divergence(q / temperature, k, implementation=implementation, axis_name=axis_name)
         return jnp.mean(apart)
     q, k, negatives = map(
         unit_rows, check_floats(q=(q, "b D"), k=(k, "b D"), negatives=(negatives, "K D"))
@@ -107,7 +105,7 @@ def hierarchical_consistency(
 
     Args:
       queries: [V, b, D], or a sequence of V >= 2 arrays [b, D], from the weakest augmentation to the strongest, any float
-        dtype; rows are normalised here.
+        dtype; rows are normalized here.
       key: [b, D]; it receives no gradient.
       queue: N, earlier keys, [K, D], the same on every device; they receive no gradient.
       temperature: tau; positive.
@@ -127,7 +125,11 @@ def hierarchical_consistency(
       Augmentations, 2022 (arXiv:2211.13466), section 3.
     """
     del axis_name  # the queue is whole, and rows stand alone
-    named = {"queries": (check_views(queries), "V b D"), "key": (key, "b D"), "queue": (queue, "K D")}
+    named = {
+        "queries": (check_views(queries), "V b D"),
+        "key": (key, "b D"),
+        "queue": (queue, "K D"),
+    }
     queries, key, queue = map(unit_rows, check_floats(**named))
     check_positive("temperature", temperature)
     key, queue = jax.lax.stop_gradient((key, queue))

@@ -45,7 +45,7 @@ def nt_xent(
     Global batch: row sums over all columns.
 
     Args:
-      z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      z1: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       z2: embeddings of the other view, [b, D].
       temperature: tau; positive.
       implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
@@ -89,7 +89,7 @@ def info_nce(
     Global batch: row sums over all columns.
 
     Args:
-      q: queries, [b, D], any float dtype; rows are normalised here.
+      q: queries, [b, D], any float dtype; rows are normalized here.
       k: keys, [b, D]; gradients reach them unless the caller stops them.
       temperature: tau; positive.
       implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
@@ -135,7 +135,7 @@ def queue_info_nce(
     Global batch: nothing.
 
     Args:
-      q: queries, [b, D], any float dtype; rows are normalised here.
+      q: queries, [b, D], any float dtype; rows are normalized here.
       k: keys, [b, D]; they receive no gradient.
       queue: keys of earlier batches, [K, D], whole on every device; they receive no gradient.
       temperature: tau; positive.
@@ -174,11 +174,11 @@ def queue_cross_entropy(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""`queue_info_nce` of rows as they are: none is normalised, and no gradient is stopped.
+    r"""`queue_info_nce` of rows as they are: none is normalized, and no gradient is stopped.
 
     .. math:: \frac1B \sum_i \left[ \log \Big( e^{q_i \cdot k_i / \tau} + \sum_{n=1}^{K} e^{q_i \cdot n / \tau} \Big) - q_i \cdot k_i / \tau \right]
 
-    For rows that were transformed after they were normalised: see `extrapolate_positives`.
+    For rows that were transformed after they were normalized: see `extrapolate_positives`.
 
     Needs: a queue, rows as they are.
     Cost: BKD.
@@ -235,7 +235,7 @@ def dcl(
     Global batch: row sums over all columns.
 
     Args:
-      z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      z1: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       z2: embeddings of the other view, [b, D].
       temperature: tau; positive.
       weighting: None, or "von_mises_fisher", which weighs hard positives more (DCLW).
@@ -296,7 +296,7 @@ def local_contrast(
     Global batch: row sums over all columns.
 
     Args:
-      pairs: (z1, z2) of each unit's decoder, [b, D_u] both, any float dtype; rows are normalised here.
+      pairs: (z1, z2) of each unit's decoder, [b, D_u] both, any float dtype; rows are normalized here.
       temperature: tau; positive.
       implementation: as of `nt_xent`.
       axis_name: mapped axis over which the batch is spread; None if the pairs are all of it.
@@ -315,11 +315,15 @@ def local_contrast(
     if set(sizes) != {2}:
         raise ValueError(f"pairs must be one (z1, z2) for each unit, got units of {sizes} arrays.")
     named = {
-        f"pairs[{u}][{v}]": (z, f"b D{u}") for u, pair in enumerate(pairs) for v, z in enumerate(pair)
+        f"pairs[{u}][{v}]": (z, f"b D{u}")
+        for u, pair in enumerate(pairs)
+        for v, z in enumerate(pair)
     }
     checked = check_floats(**named)
     options = {"temperature": temperature, "implementation": implementation, "axis_name": axis_name}
-    return sum(nt_xent(z1, z2, **options) for z1, z2 in zip(checked[::2], checked[1::2], strict=True))
+    return sum(
+        nt_xent(z1, z2, **options) for z1, z2 in zip(checked[::2], checked[1::2], strict=True)
+    )
 
 
 def _check_queue(q: Array, k: Array, queue: Array) -> tuple[Array, ...]:

@@ -1,6 +1,6 @@
 """Feature transformation (FT): harder positives and more varied negatives for a loss against a queue.
 
-The paper's loss, in which the extrapolated query meets both, and nothing is normalised again:
+The paper's loss, in which the extrapolated query meets both, and nothing is normalized again:
 
     q, k = extrapolate_positives(q, k, 1 + jax.random.beta(key_of_lam, 2.0, 2.0))
     negatives = interpolate_negatives(queue, jax.random.beta(key_of_mix, 1.6, 1.6), permutation)
@@ -38,7 +38,7 @@ def extrapolate_positives(q: Array, k: Array, lam: float | Array) -> tuple[Array
     Global batch: nothing.
 
     Args:
-      q: queries, [b, D], any float dtype; rows are normalised here, and the results are not.
+      q: queries, [b, D], any float dtype; rows are normalized here, and the results are not.
       k: keys, [b, D]; they receive no gradient.
       lam: lambda, at least 1; the paper draws 1 + Beta(2, 2) for each batch.
 
@@ -69,7 +69,7 @@ def interpolate_negatives(queue: Array, lam: float | Array, permutation: Array) 
     Global batch: nothing.
 
     Args:
-      queue: [K, D], any float dtype; rows are normalised here, and the result is not. It receives no gradient.
+      queue: [K, D], any float dtype; rows are normalized here, and the result is not. It receives no gradient.
       lam: lambda, from 0 to 1; the paper draws Beta(1.6, 1.6) for each batch.
       permutation: pi, [K], a permutation of 0 ... K - 1; the same on every device.
 

@@ -126,7 +126,9 @@ def _backward(axis_name: AxisName, saved, gradient: tuple[Array, Array]):
         left_out = jnp.asarray(_LEFT_OUT, logits.dtype)
         return pull + push * jnp.exp(jnp.where(kinds.negative, logits - against, left_out))
 
-    row_losses = lambda sides: _over_pairs(row_sum, of_same_slope, sides, labels, axis_name, against, push)
+    row_losses = lambda sides: _over_pairs(
+        row_sum, of_same_slope, sides, labels, axis_name, against, push
+    )
     (to_sides,) = jax.vjp(row_losses, sides)[1](gradient[0])
     return to_sides, None
 

@@ -44,7 +44,7 @@ def community_density(
 
     Args:
       assignments: R, the communities' probabilities of each node, [n, K], any float dtype. The official code has
-        R = softmax(cos(sg h, centres) / tau), so that this loss moves the centres alone: the caller stops h.
+        R = softmax(cos(sg h, centers) / tau), so that this loss moves the centers alone: the caller stops h.
       edges: [2, E] integers, source and target of each directed edge, as places among the nodes of all devices. All
         edges of the graph, the same on every device; an edge both ways is given twice.
       weight: lambda, of edges between communities; not negative.
@@ -93,7 +93,7 @@ def community_contrast(
        \qquad p(k \mid h, M) = \operatorname{softmax}_k(M \hat h / \tau)
 
     with :math:`c_v(i)` the most probable community of node i in view v, and the row :math:`M_{v,k}` the mean of that
-    community's unit embeddings in view v, constant and not normalised again. As in the official code an empty community
+    community's unit embeddings in view v, constant and not normalized again. As in the official code an empty community
     stays a negative, with a mean of zero.
 
     Needs: assignments to communities.
@@ -101,7 +101,7 @@ def community_contrast(
     Global batch: means by community.
 
     Args:
-      h1: node embeddings of one view, [n, D], any float dtype; rows are normalised here.
+      h1: node embeddings of one view, [n, D], any float dtype; rows are normalized here.
       h2: node embeddings of the other view, [n, D].
       assignments1: communities' probabilities, or any scores, of the nodes in the first view, [n, K]; only the place of
         each row's largest counts, so that they receive no gradient.
@@ -168,7 +168,7 @@ def weighted_info_nce(
     Global batch: row sums over all columns.
 
     Args:
-      z_a: coarse embeddings, [b, D], any float dtype; rows are normalised here.
+      z_a: coarse embeddings, [b, D], any float dtype; rows are normalized here.
       z: fine embeddings, [b, D].
       weights: a function that takes a tile of row_values, each [m, 1, ...], then of column_values, each [1, n, ...], and
         gives their weights [m, n], zero or more; it is called tile by tile, so that no [b, B] is held. Or the weights
@@ -210,7 +210,9 @@ def weighted_info_nce(
         )
     else:
         if row_values or column_values:
-            raise TypeError("row_values and column_values go with a function, and weights is an array.")
+            raise TypeError(
+                "row_values and column_values go with a function, and weights is an array."
+            )
         _, weights = check_floats(z=(z, "b D"), weights=(weights, "b B"))
         if weights.shape[1] != batch_size(z, axis_name):
             raise ValueError(
@@ -227,7 +229,9 @@ def _weighted(products: Array, weights: Array) -> Array:
     """Logits of weighted pairs; the logarithm of a zero, whose gradient is NaN, is never taken."""
     weights = jnp.asarray(weights, products.dtype)
     counts = weights > 0
-    return jnp.where(counts, products + jnp.log(jnp.where(counts, weights, jnp.ones_like(weights))), -jnp.inf)
+    return jnp.where(
+        counts, products + jnp.log(jnp.where(counts, weights, jnp.ones_like(weights))), -jnp.inf
+    )
 
 
 def _logsumexp(logits: Array) -> Array:
@@ -248,4 +252,6 @@ def _check_values(name: str, values: tuple[Array, ...], rows: int) -> None:
     for place, value in enumerate(values):
         shape = getattr(value, "shape", None)
         if not shape or shape[0] != rows:
-            raise ValueError(f"{name}[{place}] must be [{rows}, ...], one for each row, got shape {shape}.")
+            raise ValueError(
+                f"{name}[{place}] must be [{rows}, ...], one for each row, got shape {shape}."
+            )

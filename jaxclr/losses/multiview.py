@@ -46,7 +46,7 @@ def mv_info_nce(
     Global batch: row sums over all columns.
 
     Args:
-      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalized here.
       temperature: tau; positive.
       implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
         `jaxclr.affinity.row_logsumexp`.
@@ -88,7 +88,7 @@ def mv_dhel(
     Global batch: row sums over all columns.
 
     Args:
-      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalized here.
       temperature: tau; positive.
       implementation: as of `mv_info_nce`.
       axis_name: mapped axis over which the batch is spread; None if views are all of it.
@@ -131,7 +131,7 @@ def dhel(
     Global batch: row sums over all columns.
 
     Args:
-      z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      z1: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       z2: embeddings of the other view, [b, D].
       temperature: tau; positive.
       implementation: as of `mv_info_nce`.
@@ -150,7 +150,9 @@ def dhel(
       Losses, 2024 (arXiv:2405.18045).
     """
     views = jnp.stack(check_embeddings(z1=z1, z2=z2))
-    return mv_dhel(views, temperature=temperature, implementation=implementation, axis_name=axis_name)
+    return mv_dhel(
+        views, temperature=temperature, implementation=implementation, axis_name=axis_name
+    )
 
 
 def pairwise_nt_xent(
@@ -171,7 +173,7 @@ def pairwise_nt_xent(
     Global batch: row sums over all columns.
 
     Args:
-      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalized here.
       temperature: tau; positive.
       implementation: as of `mv_info_nce`.
       axis_name: mapped axis over which the batch is spread; None if views are all of it.
@@ -210,14 +212,14 @@ def average_nt_xent(
 
     .. math:: \frac1V \sum_l \text{nt\_xent}\Big(\hat Z_l, \frac{1}{V - 1} \sum_{m \ne l} \hat Z_m\Big)
 
-    where the mean of unit rows is not normalised again.
+    where the mean of unit rows is not normalized again.
 
     Needs: negatives, views.
     Cost: VB²D.
     Global batch: row sums over all columns.
 
     Args:
-      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalized here.
       temperature: tau; positive.
       implementation: as of `mv_info_nce`.
       axis_name: mapped axis over which the batch is spread; None if views are all of it.
@@ -261,7 +263,7 @@ def poly_view(
     Global batch: row sums over all columns.
 
     Args:
-      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalized here.
       temperature: tau; positive.
       implementation: as of `mv_info_nce`.
       axis_name: mapped axis over which the batch is spread; None if views are all of it.

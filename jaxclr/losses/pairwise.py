@@ -60,7 +60,7 @@ def mio(
     Global batch: two means over pairs.
 
     Args:
-      z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      z1: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       z2: embeddings of the other view, [b, D].
       temperature_positive: tau+; positive.
       temperature_negative: tau-; positive.
@@ -128,7 +128,7 @@ def triplet(
     Global batch: means over pairs.
 
     Args:
-      z1: embeddings of one view, [b, D], any float dtype; rows are normalised after the mapping.
+      z1: embeddings of one view, [b, D], any float dtype; rows are normalized after the mapping.
       z2: embeddings of the other view, [b, D].
       projection: R, [D, D'], the same on every device, normal draws that are renewed every few epochs; it receives no
         gradient. None for no mapping.

@@ -18,7 +18,7 @@ def negative_cosine(p: Array, z: Array, *, axis_name: AxisName = None) -> Array:
     Global batch: nothing.
 
     Args:
-      p: predictions, [b, D], any float dtype; rows are normalised here.
+      p: predictions, [b, D], any float dtype; rows are normalized here.
       z: targets, [b, D]; they receive no gradient.
       axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
 
@@ -47,7 +47,7 @@ def sim_siam(p1: Array, p2: Array, z1: Array, z2: Array, *, axis_name: AxisName 
     Global batch: nothing.
 
     Args:
-      p1: predictions of the first view, [b, D], any float dtype; rows are normalised here.
+      p1: predictions of the first view, [b, D], any float dtype; rows are normalized here.
       p2: predictions of the second view, [b, D].
       z1: embeddings of the first view, [b, D]; they receive no gradient.
       z2: embeddings of the second view, [b, D]; they receive no gradient.
@@ -80,7 +80,7 @@ def byol(p1: Array, p2: Array, t1: Array, t2: Array, *, axis_name: AxisName = No
     Global batch: nothing.
 
     Args:
-      p1: predictions of the first view, [b, D], any float dtype; rows are normalised here.
+      p1: predictions of the first view, [b, D], any float dtype; rows are normalized here.
       p2: predictions of the second view, [b, D].
       t1: momentum embeddings of the first view, [b, D]; they receive no gradient.
       t2: momentum embeddings of the second view, [b, D]; they receive no gradient.
@@ -129,7 +129,7 @@ def guided_stop_gradient(
     Global batch: nothing.
 
     Args:
-      p11: predictions of the first image's first crop, [b, D], any float dtype; rows are normalised here.
+      p11: predictions of the first image's first crop, [b, D], any float dtype; rows are normalized here.
       p12: predictions of its second crop, [b, D].
       p21: predictions of the second image's first crop, [b, D].
       p22: predictions of its second crop, [b, D].
@@ -157,6 +157,8 @@ def guided_stop_gradient(
         jnp.where(nearest < 2, p11, p12), jnp.where(nearest < 2, z12, z11), axis_name=axis_name
     )
     of_second = negative_cosine(
-        jnp.where(nearest % 2 == 0, p21, p22), jnp.where(nearest % 2 == 0, z22, z21), axis_name=axis_name
+        jnp.where(nearest % 2 == 0, p21, p22),
+        jnp.where(nearest % 2 == 0, z22, z21),
+        axis_name=axis_name,
     )
     return (of_first + of_second) / 2

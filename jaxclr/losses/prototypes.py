@@ -124,11 +124,19 @@ def swav(
     scores = check_views(scores, name="scores")
     check_positive("temperature", temperature)
     crops = range(scores.shape[0])
-    if not assign_crops or len(set(assign_crops)) < len(assign_crops) or not set(assign_crops) <= set(crops):
+    if (
+        not assign_crops
+        or len(set(assign_crops)) < len(assign_crops)
+        or not set(assign_crops) <= set(crops)
+    ):
         raise ValueError(
             f"assign_crops must be different crops of 0 to {len(crops) - 1}, at least one, got {tuple(assign_crops)}."
         )
-    earlier = [None] * len(assign_crops) if earlier is None else check_views(earlier, least=1, name="earlier")
+    earlier = (
+        [None] * len(assign_crops)
+        if earlier is None
+        else check_views(earlier, least=1, name="earlier")
+    )
     if len(earlier) != len(assign_crops):
         raise ValueError(
             f"earlier must hold scores for each of the {len(assign_crops)} crops to assign, got {len(earlier)}."
@@ -168,7 +176,7 @@ def proto_nce(
     Global batch: which prototypes are present.
 
     Args:
-      q: queries, [b, D], any float dtype; rows are normalised here.
+      q: queries, [b, D], any float dtype; rows are normalized here.
       prototypes: c, centroids of a clustering, [K, D], the same on every device; no gradient.
       assignments: a [b], the prototype of each image.
       concentrations: phi [K], positive: the temperature of each prototype; no gradient.

@@ -27,7 +27,7 @@ from jaxclr.affinity.tiles import matmul
 Array = jax.Array
 
 _VARIANCE_FLOOR = 1e-4  # under VICReg's root
-_STANDARDISING_EPS = 1e-5  # batch normalisation's
+_STANDARDISING_EPS = 1e-5  # batch normalization's
 
 
 def vicreg(
@@ -71,7 +71,11 @@ def vicreg(
       (arXiv:2105.04906), eq. 1-6; variance halved and covariance not, as in the official code.
     """
     z1, z2 = check_embeddings(z1=z1, z2=z2)
-    for name, value in (("invariance", invariance), ("variance", variance), ("covariance", covariance)):
+    for name, value in (
+        ("invariance", invariance),
+        ("variance", variance),
+        ("covariance", covariance),
+    ):
         check_positive(name, value, zero=True)
     loss = invariance * jnp.mean((z1 - z2) ** 2)
     for view in (z1, z2):
@@ -144,7 +148,7 @@ def w_mse(
         entries; the same on every device.
       whitening_size: images of a sub-batch; it divides B. The paper takes about 2D.
       eps: epsilon, 0 to 1. Zero needs more images than dimensions, and is NaN where a sub-batch has collapsed.
-      normalize: normalise whitened rows; if not, the squared distance is divided by D.
+      normalize: normalize whitened rows; if not, the squared distance is divided by D.
       axis_name: mapped axis over which the batch is spread; None if views are all of it.
 
     Returns:
@@ -178,7 +182,11 @@ def w_mse(
 
     # One after the other: jaxlib's batched Cholesky and solves may wait for each other for ever on CPUs of few cores.
     white = jax.lax.map(whitened, chunks.reshape(-1, *chunks.shape[2:])).reshape(chunks.shape)
-    white = unit_rows(white) if normalize else white / jnp.sqrt(jnp.asarray(white.shape[3], white.dtype))
+    white = (
+        unit_rows(white)
+        if normalize
+        else white / jnp.sqrt(jnp.asarray(white.shape[3], white.dtype))
+    )
     # Squared distances of all pairs of V views sum to V times those from their mean.
     distances = jnp.sum((white - jnp.mean(white, axis=1, keepdims=True)) ** 2, axis=(1, 3))
     total = jnp.sum(counts * jnp.mean(distances, axis=1))
@@ -207,7 +215,7 @@ def uni_grad(
     Global batch: nothing.
 
     Args:
-      z1: embeddings of the first view, [b, D], any float dtype; rows are normalised here.
+      z1: embeddings of the first view, [b, D], any float dtype; rows are normalized here.
       z2: embeddings of the second view, [b, D].
       m1: momentum embeddings of the first view, [b, D]; they receive no gradient.
       m2: momentum embeddings of the second view, [b, D]; they receive no gradient.
@@ -228,7 +236,9 @@ def uni_grad(
       (arXiv:2112.05141).
     """
     del axis_name  # rows stand alone
-    shapes = {name: (rows, "b D") for name, rows in (("z1", z1), ("z2", z2), ("m1", m1), ("m2", m2))}
+    shapes = {
+        name: (rows, "b D") for name, rows in (("z1", z1), ("z2", z2), ("m1", m1), ("m2", m2))
+    }
     z1, z2, m1, m2, correlation = check_floats(**shapes, correlation=(correlation, "D D"))
     check_positive("weight", weight, zero=True)
     z = unit_rows(jnp.concatenate([z1, z2]))
@@ -249,7 +259,7 @@ def uni_grad_correlation(m1: Array, m2: Array, *, axis_name: AxisName = None) ->
     Global batch: the correlation.
 
     Args:
-      m1: momentum embeddings of the first view, [b, D], any float dtype; rows are normalised here.
+      m1: momentum embeddings of the first view, [b, D], any float dtype; rows are normalized here.
       m2: momentum embeddings of the second view, [b, D].
       axis_name: mapped axis over which the batch is spread; None if m1 and m2 are all of it.
 
@@ -311,7 +321,9 @@ def _check_whitening(whitening_size: int, eps: float | Array, size: int, width: 
     if known and eps > 1:
         raise ValueError(f"eps must be at most 1, got {eps}: the covariance is weighed by 1 - eps.")
     if size % whitening_size:
-        raise ValueError(f"whitening_size must divide the {size} images of the global batch, got {whitening_size}.")
+        raise ValueError(
+            f"whitening_size must divide the {size} images of the global batch, got {whitening_size}."
+        )
     if known and eps == 0 and whitening_size <= width:
         raise ValueError(
             f"whitening_size must be more than the {width} dimensions, got {whitening_size}: the covariance of so few "

@@ -51,7 +51,7 @@ def sim_affinity(
     Global batch: row sums, asymmetry.
 
     Args:
-      q: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      q: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       k: embeddings of the other view, [b, D].
       temperature: tau; positive.
       symmetry_weight: gamma; zero or more.
@@ -105,7 +105,7 @@ def sim_whitening(
     Global batch: row sums, asymmetry, mean and covariance.
 
     Args:
-      q: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      q: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       k: embeddings of the other view, [b, D].
       temperature: tau; positive.
       symmetry_weight: gamma; zero or more.
@@ -164,7 +164,7 @@ def sim_trace(
     Global batch: mean and covariance.
 
     Args:
-      q: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      q: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       k: embeddings of the other view, [b, D].
       eps: added to the diagonal of the covariance, whose trace is at most 1; positive.
       stop_statistics: hold mean and covariance constant in the gradient, as the official code does.
@@ -201,7 +201,7 @@ def symmetric_loss(
     Global batch: three Grams.
 
     Args:
-      q: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      q: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       k: embeddings of the other view, [b, D].
       temperature: tau; positive.
       scale: "frobenius" as written, which grows with the batch, or "per_sample", divided by B, which does not.

@@ -34,7 +34,7 @@ def alignment(
     Global batch: nothing.
 
     Args:
-      z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      z1: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       z2: embeddings of the other view, [b, D].
       alpha: the power; positive.
       axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
@@ -78,7 +78,7 @@ def uniformity(
     Global batch: one log-mean-exp over pairs.
 
     Args:
-      z: embeddings, [b, D], any float dtype; rows are normalised here.
+      z: embeddings, [b, D], any float dtype; rows are normalized here.
       t: of the potential; positive.
       implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
         `jaxclr.affinity.row_logsumexp`.

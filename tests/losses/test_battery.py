@@ -113,7 +113,10 @@ GRID = (
 @pytest.mark.parametrize("devices, how, names, implementation", GRID, ids=str)
 @every_loss
 def test_devices_and_implementations_share_one_loss(entry, devices, how, names, implementation):
-    settings = {**entry.settings, **({"implementation": implementation} if entry.takes_implementation else {})}
+    settings = {
+        **entry.settings,
+        **({"implementation": implementation} if entry.takes_implementation else {}),
+    }
     spread = dataclasses.replace(entry, settings=settings)
     assert_same_on_devices(entry, spread, devices, how, names)
 

@@ -54,7 +54,11 @@ def test_w_mse_knows_images_by_their_places():
     ],
 )
 def test_w_mse_refuses_what_is_undefined(change, error, message):
-    arguments = {"views": normal(2, 16, 4), "permutations": np.arange(16)[None], "whitening_size": 8}
+    arguments = {
+        "views": normal(2, 16, 4),
+        "permutations": np.arange(16)[None],
+        "whitening_size": 8,
+    }
     arguments |= change
     views, permutations = arguments.pop("views"), arguments.pop("permutations")
     with pytest.raises(error, match=message):
@@ -94,5 +98,7 @@ def test_w_mse_solves_one_sub_batch_at_a_time():
 
 def test_uni_grad_refuses_a_correlation_of_other_dimensions():
     rows = normal(8, 5)
-    with pytest.raises(ValueError, match=r"correlation must be \[D, D\] with D = 5, got shape \(4, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"correlation must be \[D, D\] with D = 5, got shape \(4, 4\)"
+    ):
         losses.uni_grad(rows, rows, rows, rows, jnp.eye(4))

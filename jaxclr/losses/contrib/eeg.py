@@ -33,7 +33,7 @@ def cross_model(
     Global batch: row sums over all columns.
 
     Args:
-      features: F, of one model, [V, b, D] or a sequence of V arrays [b, D], any float dtype; rows are normalised here.
+      features: F, of one model, [V, b, D] or a sequence of V arrays [b, D], any float dtype; rows are normalized here.
       others: G, of the other model, of the same shape.
       temperature: tau; positive.
       mode: "view" (at least two views) or "model" (at least one).

@@ -44,7 +44,7 @@ def region_contrast(
     Global batch: row sums over all columns.
 
     Args:
-      features: Z, of the points of both views of a scene, [P, D], any float dtype; rows are normalised here.
+      features: Z, of the points of both views of a scene, [P, D], any float dtype; rows are normalized here.
       segments: integers [P], the segment of each point; equal in both views, and unique among the scenes of all devices.
       foreground: booleans [P]; a segment's background points are no positives.
       temperature: tau; positive.
@@ -78,14 +78,18 @@ def region_contrast(
         return jnp.exp(logits - shift), same * products, same
 
     scaled, column_values = rows / temperature, (segments, foreground)
-    shift = row_max(allowed, scaled, rows, row_values=(segments,), column_values=column_values, **options).value
+    shift = row_max(
+        allowed, scaled, rows, row_values=(segments,), column_values=column_values, **options
+    ).value
     shift = jnp.where(jnp.isneginf(shift), jnp.zeros_like(shift), shift)
     total, matched, count = row_sum(
         sums, scaled, rows, row_values=(shift, segments), column_values=column_values, **options
     )
     counts = foreground & (count > 0)
     ones = jnp.ones_like(total)
-    each = jnp.log(jnp.where(counts, total, ones)) + shift - matched / jnp.where(counts, count, ones)
+    each = (
+        jnp.log(jnp.where(counts, total, ones)) + shift - matched / jnp.where(counts, count, ones)
+    )
     anchors = sum_over(jnp.sum(foreground.astype(rows.dtype)), axis_name)
     local = jnp.sum(jnp.where(counts, each, jnp.zeros_like(each)))
     return axis_size(axis_name) * local / jnp.maximum(anchors, jnp.ones_like(anchors))

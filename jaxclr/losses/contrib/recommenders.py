@@ -35,7 +35,7 @@ def contrast_regularizer(z1: Array, z2: Array, *, axis_name: AxisName = None) ->
     Global batch: means over pairs.
 
     Args:
-      z1: embeddings of one view of the sequences, [b, D], any float dtype; they are not normalised.
+      z1: embeddings of one view of the sequences, [b, D], any float dtype; they are not normalized.
       z2: embeddings of the other view, [b, D].
       axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
 
@@ -52,7 +52,9 @@ def contrast_regularizer(z1: Array, z2: Array, *, axis_name: AxisName = None) ->
     z1, z2 = check_embeddings(z1=z1, z2=z2)
     count = batch_size(z1, axis_name)
     if count < 2:
-        raise ValueError("the global batch must have at least 2 sequences, got 1, which has no negatives.")
+        raise ValueError(
+            "the global batch must have at least 2 sequences, got 1, which has no negatives."
+        )
     rows = jnp.concatenate([z1, z2])
     sequences = jnp.tile(row_ids(z1, axis_name), 2)
     found = row_max(lambda s: s, rows, rows, exclude=(sequences, sequences), axis_name=axis_name)

@@ -24,7 +24,7 @@ def feature_map_contrast(
     Global batch: nothing.
 
     Args:
-      anchor: a, maps of the restored images, [b, H, W, C], any float dtype; channels are normalised here at every place.
+      anchor: a, maps of the restored images, [b, H, W, C], any float dtype; channels are normalized here at every place.
       positives: u, maps of sharp versions of the same images, [P, b, H, W, C]; gradients reach them unless the caller
         stops them.
       negatives: maps of blurred versions, [N, b, H, W, C]; those of other images of the batch can be added to them.

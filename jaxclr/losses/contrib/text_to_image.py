@@ -95,7 +95,9 @@ def _largest_of_columns(values: Array, axis_name: AxisName) -> Array:
     """
     largest = jnp.max(values, axis=0)
     ties = jnp.sum((values == largest[None]).astype(values.dtype), axis=0)
-    of_devices, every = (gather_rows(jax.lax.stop_gradient(of)[None], axis_name) for of in (largest, ties))
+    of_devices, every = (
+        gather_rows(jax.lax.stop_gradient(of)[None], axis_name) for of in (largest, ties)
+    )
     held = of_devices == jnp.max(of_devices, axis=0, keepdims=True)
     part = ties / jnp.sum(jnp.where(held, every, jnp.zeros_like(every)), axis=0)
     mine = largest == jnp.max(of_devices, axis=0)

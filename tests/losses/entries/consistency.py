@@ -11,7 +11,10 @@ KEYS = 24
 
 def with_keys(make):
     """What make gives, and keys that are the same on every device."""
-    return lambda generator, rows, width: (*make(generator, rows, width), generator.normal(size=(KEYS, width)))
+    return lambda generator, rows, width: (
+        *make(generator, rows, width),
+        generator.normal(size=(KEYS, width)),
+    )
 
 
 def chain(generator, rows, width):

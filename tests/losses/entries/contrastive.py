@@ -23,7 +23,9 @@ def with_queue(generator, rows, width):
 
 
 def queue_cross_entropy(q, k, queue, temperature):
-    logits = np.concatenate([np.sum(q * k, axis=1, keepdims=True), q @ queue.T], axis=1) / temperature
+    logits = (
+        np.concatenate([np.sum(q * k, axis=1, keepdims=True), q @ queue.T], axis=1) / temperature
+    )
     return np.mean(lse(logits) - logits[:, 0])
 
 
@@ -65,8 +67,12 @@ ENTRIES = (
         {"temperature": 0.2},
         golden=(
             # k is a momentum embedding there: the norms at k1 and k2 are 0 by the method, not by the loss
-            Golden("MoCo-v3 T=1.0 (q1,q2,k1,k2)", (X0, X1, X2, X3), moco_v3(1.0), differentiated=(0, 1)),
-            Golden("MoCo-v3 T=0.2 (q1,q2,k1,k2)", (X0, X1, X2, X3), moco_v3(0.2), differentiated=(0, 1)),
+            Golden(
+                "MoCo-v3 T=1.0 (q1,q2,k1,k2)", (X0, X1, X2, X3), moco_v3(1.0), differentiated=(0, 1)
+            ),
+            Golden(
+                "MoCo-v3 T=0.2 (q1,q2,k1,k2)", (X0, X1, X2, X3), moco_v3(0.2), differentiated=(0, 1)
+            ),
         ),
     ),
     Entry(

@@ -108,7 +108,11 @@ ENTRIES = (
         },
         positive=("temperature", "epsilon"),
         golden=(
-            Golden("SwAV 2 crops K=5 protos=nrm(view7[:5])", (golden_view(0), golden_view(1)), golden_swav),
+            Golden(
+                "SwAV 2 crops K=5 protos=nrm(view7[:5])",
+                (golden_view(0), golden_view(1)),
+                golden_swav,
+            ),
         ),
     ),
     Entry(

@@ -35,8 +35,8 @@ def w_mse(views, permutations, size, eps):
             rows = permutation[start : start + size]
             for v, view in enumerate(views):
                 c = (1 - eps) * np.cov(view[rows].T) + eps * np.eye(view.shape[1])
-                centred = view[rows] - view[rows].mean(axis=0)
-                white[v, rows] = np.linalg.solve(np.linalg.cholesky(c), centred.T).T
+                centered = view[rows] - view[rows].mean(axis=0)
+                white[v, rows] = np.linalg.solve(np.linalg.cholesky(c), centered.T).T
         for v in range(len(views)):
             for u in range(v):
                 total += np.mean(2 - 2 * cosine(white[u], white[v]))
@@ -137,7 +137,9 @@ ENTRIES = (
         stopped=(2, 3, 4),
         golden=(
             Golden(
-                "UniGrad energy form (grad must match)", (X0, X1, X2, X3, correlation(X2, X3)), differentiated=range(4)
+                "UniGrad energy form (grad must match)",
+                (X0, X1, X2, X3, correlation(X2, X3)),
+                differentiated=range(4),
             ),
             Golden(
                 "UniGrad lam=100 F=batch F",

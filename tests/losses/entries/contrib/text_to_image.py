@@ -34,7 +34,9 @@ def deep_boosting(s, anchor, margin, mode):
 def golden(name, mode):
     def of_embeddings(images, texts):
         similarity = unit_rows(images) @ unit_rows(texts).T
-        return losses.deep_boosting(similarity, ANCHOR.astype(similarity.dtype), margin=0.2, mode=mode)
+        return losses.deep_boosting(
+            similarity, ANCHOR.astype(similarity.dtype), margin=0.2, mode=mode
+        )
 
     return (Golden(name, (X0, X1), of_embeddings),)
 

@@ -16,7 +16,7 @@ from jaxclr.affinity import (
     gather_rows,
     row_ids,
     row_logsumexp,
-    self_labelled_logsumexp,
+    self_labeled_logsumexp,
     self_logsumexp,
     sum_over,
     unit_rows,
@@ -47,7 +47,7 @@ def sup_con(
     Global batch: row sums over all columns.
 
     Args:
-      views: embeddings, [V, b, D] or V arrays [b, D], any float dtype; rows are normalised here.
+      views: embeddings, [V, b, D] or V arrays [b, D], any float dtype; rows are normalized here.
       labels: any integers, [b].
       temperature: tau; positive.
       base_temperature: tau_0; positive.
@@ -71,7 +71,7 @@ def sup_con(
     check_positive("temperature", temperature)
     check_positive("base_temperature", base_temperature)
     z = unit_rows(views.reshape(-1, width)) / jnp.sqrt(jnp.asarray(temperature, views.dtype))
-    spread, matched, count = self_labelled_logsumexp(
+    spread, matched, count = self_labeled_logsumexp(
         z, labels=jnp.tile(labels, number), implementation=implementation, axis_name=axis_name
     )
     mated = count > 0
@@ -108,7 +108,7 @@ def sep_clr(
     Global batch: log-mean-exps over pairs.
 
     Args:
-      common1: common embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      common1: common embeddings of one view, [b, D], any float dtype; rows are normalized here.
       common2: those of the other view, [b, D].
       salient1: salient embeddings of one view, [b, S]; used as they are.
       salient2: those of the other view, [b, S].
