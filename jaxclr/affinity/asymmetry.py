@@ -17,8 +17,9 @@ def asymmetry(rows: Array, columns: Array, *, axis_name: AxisName = None) -> Arr
     .. math:: \|A - A^\top\|_F^2 = 8 \left( \langle T^\top T, S^\top S \rangle - \operatorname{tr}[(S^\top T)^2] \right),
        \quad A = X Y^\top,\; S = (X + Y)/2,\; T = (X - Y)/2
 
-    Three D x D Grams and one sum over devices: O(BD^2) time, O(D^2) memory beyond the rows. In float32 this form stays
-    accurate where X and Y nearly agree; Grams of X and Y do not. The gradient at 0 is 0.
+    Three D x D Grams and one sum over devices: O(BD^2) time, O(D^2) memory beyond the rows. In
+    float32 this form stays accurate where X and Y nearly agree; Grams of X and Y do not. The
+    gradient at 0 is 0.
 
     Args:
       rows: X, [b, D].

@@ -32,8 +32,8 @@ def check_floats(**named: tuple[Array, str]) -> tuple[Array, ...]:
     """The given arrays in one float type of at least float32, their shapes as written.
 
     Args:
-      **named: (array, shape) by the names that an error should use; a shape is letters like "b D" or "V b D", of which each
-        stands for one size of at least 1, the same in all arrays.
+      **named: (array, shape) by the names that an error should use; a shape is letters like "b D"
+        or "V b D", of which each stands for one size of at least 1, the same in all arrays.
 
     Returns:
       The arrays in their order, float32, or float64 if any of them is.
@@ -93,7 +93,8 @@ def check_ids(name: str, ids: Array, rows: int | None, *, below: int | None = No
       name: what an error should call them.
       ids: [rows].
       rows: how many there must be; None for any number.
-      below: they must be 0 ... below - 1, which is checked where their values are known; None for any.
+      below: they must be 0 ... below - 1, which is checked where their values are known; None for
+        any.
 
     Raises:
       TypeError: they are no array of integers.

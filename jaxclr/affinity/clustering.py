@@ -40,8 +40,8 @@ def cluster(
 def k_means(key: Array, rows: Array, count: int, *, iterations: int) -> tuple[Array, Array]:
     r"""Lloyd's iteration from the seeds of k-means++.
 
-    A centroid without rows moves to one of the rows farthest from their centroids. Each iteration takes O(NKD) time, and
-    so do the seeds; O((N + K)D) memory.
+    A centroid without rows moves to one of the rows farthest from their centroids. Each iteration
+    takes O(NKD) time, and so do the seeds; O((N + K)D) memory.
 
     Args:
       key: typed key [], for the seeds.
@@ -87,8 +87,9 @@ def concentrations(
 
     .. math:: \phi_k \propto \frac{1}{n_k \log(n_k + 10)} \sum_{i : a_i = k} \|v_i - c_k\|
 
-    Clusters of fewer than two rows get the largest value. All are clipped to the 10th and 90th percentile and scaled to
-    have the temperature as their mean. None is below a hundredth of it: a cluster of equal rows must not divide by zero.
+    Clusters of fewer than two rows get the largest value. All are clipped to the 10th and 90th
+    percentile and scaled to have the temperature as their mean. None is below a hundredth of it: a
+    cluster of equal rows must not divide by zero.
 
     Args:
       rows: v [N, D].
@@ -100,7 +101,8 @@ def concentrations(
       phi [K].
 
     References:
-      Li et al., Prototypical Contrastive Learning of Unsupervised Representations, 2020 (arXiv:2005.04966), eq. 12.
+      Li et al., Prototypical Contrastive Learning of Unsupervised Representations, 2020
+      (arXiv:2005.04966), eq. 12.
     """
     count = centroids.shape[0]
     distances = jnp.sqrt(_squares(rows, centroids[assignments]))

@@ -1,7 +1,7 @@
 """Collectives over the axis on which the batch is spread. Without an axis they are the identity.
 
-Inside `jax.pmap` or `jax.shard_map(..., check_vma=False)` each device computes a share of a loss, and
-the mean of `jax.grad(share)` over devices is the exact gradient of the mean of the shares: the
+Inside `jax.pmap` or `jax.shard_map(..., check_vma=False)` each device computes a share of a loss,
+and the mean of `jax.grad(share)` over devices is the exact gradient of the mean of the shares: the
 transpose of each collective here sums the cotangents of all devices.
 """
 
@@ -63,7 +63,8 @@ def each_shard(
       carry: the initial carry of this device.
       shard: the shard of this device; arrays [b, ...].
       axis_name: mapped axis over which shards are spread; None if this is the only one.
-      ring: whether shards travel round a ring. Each returns to its device with the changes of all visits.
+      ring: whether shards travel round a ring. Each returns to its device with the changes of all
+        visits.
 
     Returns:
       The last carry and, for a ring, this device's shard after all visits.

@@ -27,8 +27,8 @@ def divergence(
     .. math:: d_i = \tfrac12 KL(p_i \| q_i) + \tfrac12 KL(q_i \| p_i), \qquad
        p_i = \operatorname{softmax}_j A_{ij},\; q_i = \operatorname{softmax}_j A_{ji}, \qquad A = X Y^\top
 
-    A and its transpose are formed tile by tile, once forward and once backward. No gradient is sent between devices:
-    each computes the gradient at its rows from the softmaxes of all rows.
+    A and its transpose are formed tile by tile, once forward and once backward. No gradient is sent
+    between devices: each computes the gradient at its rows from the softmaxes of all rows.
 
     Args:
       rows: X, [b, D], already divided by the temperature.

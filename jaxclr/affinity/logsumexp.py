@@ -1,6 +1,7 @@
 """Log-sum-exps of the rows of the affinity matrix, and statistics of the same pass.
 
-Ids, one per row and one per column, say which pairs are excluded and which have the same label; no [b, B] mask is needed.
+Ids, one per row and one per column, say which pairs are excluded and which have the same label; no
+[b, B] mask is needed.
 """
 
 from typing import Literal
@@ -19,8 +20,9 @@ Ids = tuple[Array, Array]
 Implementation = Literal["auto", "dense", "streamed", "ring"]
 
 IMPLEMENTATIONS = ("auto", "dense", "streamed", "ring")
-# Up to so many logits on a device one dense tile is fastest. Beyond so many bytes of gathered columns and their gradients
-# the memory that a ring saves matters. Measured by experiments/benchmarks/loss.py and memory.py.
+# Up to so many logits on a device one dense tile is fastest. Beyond so many bytes of gathered
+# columns and their gradients the memory that a ring saves matters. Measured by
+# experiments/benchmarks/loss.py and memory.py.
 _DENSE_LOGITS = 2**18
 _RING_BYTES = 2**30
 
@@ -45,9 +47,9 @@ def row_logsumexp(
       exclude: ids (u [b], v [b']); a pair of equal ids is excluded.
       column_bias: c [b'], added to each column (the logarithm of its weight).
       axis_name: mapped axis over which the columns are spread; None if these are all of them.
-      implementation: "dense" forms [b, B] logits; "streamed" gathers the columns and forms a tile at a time; "ring" passes
-        the columns from device to device instead of gathering them; "auto" selects dense for few logits, ring for columns
-        beyond 1 GiB, else streamed. All are exact.
+      implementation: "dense" forms [b, B] logits; "streamed" gathers the columns and forms a tile
+        at a time; "ring" passes the columns from device to device instead of gathering them; "auto"
+        selects dense for few logits, ring for columns beyond 1 GiB, else streamed. All are exact.
       tile: rows and columns of a tile; None for the default.
 
     Returns:
@@ -105,8 +107,9 @@ def attention(
 
     .. math:: r_i, \qquad m_i = \sum_j p_{ij} y_j, \qquad p_{ij} = \exp(\langle x_i, y_j \rangle + c_j - r_i)
 
-    Means of linear functions of the columns follow from m. So do divergences between the softmaxes p and q of two sets of
-    rows x and x' against the same columns: :math:`KL(p_i \| q_i) = \langle x_i - x'_i, m_i \rangle - r_i + r'_i`.
+    Means of linear functions of the columns follow from m. So do divergences between the softmaxes
+    p and q of two sets of rows x and x' against the same columns: :math:`KL(p_i \| q_i) = \langle
+    x_i - x'_i, m_i \rangle - r_i + r'_i`.
 
     Args:
       rows: [b, D], already divided by the temperature.
@@ -140,7 +143,8 @@ def expected_logit(
     .. math:: r_i, \qquad e_i = \sum_j p_{ij} \langle x_i, y_j \rangle, \qquad p_{ij} = \exp(\langle x_i, y_j \rangle - r_i)
 
     The entropy of the softmax is :math:`r_i - e_i`. `attention` gives e as
-    :math:`\langle x_i, m_i \rangle`, with seven matrix products for value and gradient in place of these four.
+    :math:`\langle x_i, m_i \rangle`, with seven matrix products for value and gradient in place of
+    these four.
 
     Args:
       rows: [b, D], already divided by the temperature.
@@ -171,12 +175,13 @@ def self_logsumexp(
 
     .. math:: r_i = \log \sum_{j \,:\, u_i \ne u_j} \exp \langle x_i, x_j \rangle
 
-    Equal to `row_logsumexp` of rows against themselves, with a cheaper gradient: the matrix is symmetric, and one tile
-    serves both its sides.
+    Equal to `row_logsumexp` of rows against themselves, with a cheaper gradient: the matrix is
+    symmetric, and one tile serves both its sides.
 
     Args:
       rows: [b, D], already divided by the square root of the temperature.
-      exclude: ids u [b]; a pair of equal ids is excluded. None excludes only each row's pair with itself.
+      exclude: ids u [b]; a pair of equal ids is excluded. None excludes only each row's pair with
+        itself.
       axis_name: mapped axis over which the rows are spread; None if these are all of them.
       implementation: as of `row_logsumexp`.
       tile: rows and columns of a tile; None for the default.

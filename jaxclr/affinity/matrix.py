@@ -41,8 +41,8 @@ def matrix(
       ValueError: q and k differ in shape or are no matrices, or a hyper-parameter is out of range.
 
     References:
-      Li et al., A Unified Framework for Contrastive Learning from a Perspective of Affinity Matrix, 2022
-      (arXiv:2211.14516).
+      Li et al., A Unified Framework for Contrastive Learning from a Perspective of Affinity Matrix,
+      2022 (arXiv:2211.14516).
     """
     q, k = check_embeddings(q=q, k=k)
     check_positive("temperature", temperature)

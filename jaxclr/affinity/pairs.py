@@ -1,8 +1,9 @@
 """Sums, maxima and log-sum-exps of functions of pairs, a tile at a time, for losses that inner products alone do not give.
 
-A pair function takes a tile of inner products [m, n] of rows and columns, then the row values, each [m, 1, ...], then the
-column values, each [1, n, ...]. It is elementwise in m and n. It must be finite for every pair, also for excluded ones;
-for a maximum or a log-sum-exp it may be a constant -inf, which excludes the pair.
+A pair function takes a tile of inner products [m, n] of rows and columns, then the row values, each
+[m, 1, ...], then the column values, each [1, n, ...]. It is elementwise in m and n. It must be
+finite for every pair, also for excluded ones; for a maximum or a log-sum-exp it may be a constant
+-inf, which excludes the pair.
 """
 
 from collections.abc import Callable
@@ -82,7 +83,8 @@ def pair_sum(f: PairFunction, rows: Array, columns: Array, **options: Any) -> Tr
       **options: those of `row_sum`.
 
     Returns:
-      A scalar, or a tree of them as f gives; its sum over devices is the sum over all pairs of the global batch.
+      A scalar, or a tree of them as f gives; its sum over devices is the sum over all pairs of the
+      global batch.
     """
     return jax.tree.map(jnp.sum, row_sum(f, rows, columns, **options))
 

@@ -59,7 +59,8 @@ def _forward(rows: Side, columns: Side, plan: Plan):
     perturbed = any(leaf.perturbed for leaf in jax.tree.leaves(columns, is_leaf=_is_input))
     rows, columns = custom_vjp_primal_tree_values((rows, columns))
     running = accumulate_all(rows, columns, plan)
-    # Only arrays can be saved: () says that the gradient at the columns is needed, None that it is not.
+    # Only arrays can be saved: () says that the gradient at the columns is needed, None that it is
+    # not.
     return finish(running), (rows, columns, running, () if perturbed else None)
 
 

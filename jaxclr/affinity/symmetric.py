@@ -1,7 +1,8 @@
 """Statistics of rows against themselves. The matrix of logits is symmetric: a tile serves its rows and its columns.
 
-On one device, only one of two mirrored tiles is computed. On several devices every tile is computed, but no gradient is
-sent: each device computes the gradient at its rows from the coefficients of all rows.
+On one device, only one of two mirrored tiles is computed. On several devices every tile is
+computed, but no gradient is sent: each device computes the gradient at its rows from the
+coefficients of all rows.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Statistics of rows against columns, a tile at a time. The streamed and the ring form are built from these.
 
-No array of rows x columns is larger than one tile. The forward pass keeps a running maximum and running sums for each
-row. The backward pass computes the tiles again from these.
+No array of rows x columns is larger than one tile. The forward pass keeps a running maximum and
+running sums for each row. The backward pass computes the tiles again from these.
 """
 
 from collections.abc import Callable
@@ -106,8 +106,9 @@ def finish(running: Running) -> Statistics:
 def row_weights(running: Running, gradient: Statistics) -> RowWeights:
     """Coefficients of the gradient at the logits, given the gradient at the statistics.
 
-    The largest logit and the sum stay apart: at a temperature of 0.01 a log-sum-exp near 100 is rounded by 4e-6, which
-    would be a relative error of every weight. A row without columns has the weights exp(... - inf) = 0.
+    The largest logit and the sum stay apart: at a temperature of 0.01 a log-sum-exp near 100 is
+    rounded by 4e-6, which would be a relative error of every weight. A row without columns has the
+    weights exp(... - inf) = 0.
     """
     nonempty, total = _safe_total(running)
     shift = jnp.where(nonempty, running.largest, jnp.inf)
@@ -287,8 +288,9 @@ def matmul(x: Array, y: Array) -> Array:
 def transposed(x: Array) -> Array:
     """The transpose of [m, D] as an array of its own.
 
-    The gradient at the columns is w^T x with w [m, n]. On CPUs this product takes twice the time of x^T w, its
-    transpose, and the compiler replaces one by the other unless x^T is an array of its own.
+    The gradient at the columns is w^T x with w [m, n]. On CPUs this product takes twice the time of
+    x^T w, its transpose, and the compiler replaces one by the other unless x^T is an array of its
+    own.
     """
     return jax.lax.optimization_barrier(x.T)
 
@@ -311,7 +313,8 @@ def cut_row_weights(by_row: RowWeights, shape: tuple[int, int]) -> RowWeights:
 def tiling(n: int, tile: int) -> tuple[int, int]:
     """Number and height of equal tiles of about `tile` rows that hold n rows.
 
-    A little more than one tile stays one, because the compiler keeps the logits of a single tile for the gradient.
+    A little more than one tile stays one, because the compiler keeps the logits of a single tile
+    for the gradient.
     """
     count = max(1, round(n / tile))
     return count, -(-n // count)

@@ -31,8 +31,9 @@ def moments(*views: Array, axis_name: AxisName = None) -> tuple[Array, Array]:
 def whiten(*views: Array, mean: Array, covariance: Array, eps: float | Array) -> tuple[Array, ...]:
     r"""Rows :math:`L^{-1}(z - \mu)`, where :math:`L L^\top = \Sigma + \epsilon I` (Cholesky).
 
-    Inner products of rows whitened alike are :math:`(z - \mu)^\top (\Sigma + \epsilon I)^{-1} (z' - \mu)`,
-    which any other square root of the inverse (ZCA, PCA) gives too. O(BD^2 + D^3).
+    Inner products of rows whitened alike are
+    :math:`(z - \mu)^\top (\Sigma + \epsilon I)^{-1} (z' - \mu)`, which any other square root of the
+    inverse (ZCA, PCA) gives too. O(BD^2 + D^3).
 
     Args:
       *views: [b, D] each.

@@ -1,6 +1,8 @@
-"""Losses as pure functions of embeddings. Each returns this device's share of the loss of the global batch.
+"""Losses as pure functions of embeddings.
 
-`affinity_loss` composes new ones from the parts in `compose`.
+Each returns this device's share of the loss: the mean of the shares over devices is the loss of the
+global batch, and the mean of their gradients is its gradient. `affinity_loss` composes new losses
+from the parts in `compose`.
 """
 
 from jaxclr.losses import compose as compose

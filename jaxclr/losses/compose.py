@@ -1,9 +1,10 @@
 """Losses composed of a transform, a readout and a regularizer of the affinity matrix.
 
-A transform turns two views into an `Affinity`: rows and columns whose inner products are the entries of the matrix.
-A readout turns the affinity into a scalar; a regularizer is a readout that is added with a weight. Each is a plain
-function: bind its settings with `functools.partial`, or write another of the same signature. A readout that uses none of
-temperature, implementation or axis_name ignores it by `**_`.
+A transform turns two views into an `Affinity`: rows and columns whose inner products are the
+entries of the matrix. A readout turns the affinity into a scalar; a regularizer is a readout that
+is added with a weight. Each is a plain function: bind its settings with `functools.partial`, or
+write another of the same signature. A readout that uses none of temperature, implementation or
+axis_name ignores it by `**_`.
 
     loss = functools.partial(
         losses.affinity_loss, transform=compose.whitened, readout=compose.decoupled, regularizer=compose.asymmetry
@@ -103,24 +104,25 @@ def affinity_loss(
       q: embeddings of one view, [b, D], any float dtype.
       k: embeddings of the other view, [b, D]; gradients reach them unless the caller stops them.
       transform: `compose.unit` (None), `whitened`, `both_views` of either, or another.
-      readout: `compose.cross_entropy` (None), `decoupled`, `binary`, `trace`, `squared_distance`, or another.
-      regularizer: `compose.asymmetry`, `squared_distance`, or any other readout; None for no regularizer.
+      readout: `compose.cross_entropy` (None), `decoupled`, `binary`, `trace`, `squared_distance`,
+        or another.
+      regularizer: `compose.asymmetry`, `squared_distance`, or any other readout; None for no
+        regularizer.
       regularizer_weight: gamma; zero or more. A Python zero leaves the regularizer out.
       temperature: tau; positive.
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto"; see
-        `jaxclr.affinity.row_logsumexp`.
+      implementation: as of `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: q or k is no array of floats, or a hyper-parameter no number.
       ValueError: q and k differ in shape or are no matrices, or a hyper-parameter is out of range.
 
     References:
-      Li et al., A Unified Framework for Contrastive Learning from a Perspective of Affinity Matrix, 2022
-      (arXiv:2211.14516).
+      Li et al., A Unified Framework for Contrastive Learning from a Perspective of Affinity Matrix,
+      2022 (arXiv:2211.14516).
     """
     q, k = check_embeddings(q=q, k=k)
     check_positive("temperature", temperature)
@@ -159,9 +161,11 @@ def whitened(
     Args:
       q: [b, D].
       k: [b, D].
-      eps: added to the diagonal of the covariance; positive, or 0 where the batch has more rows than D.
+      eps: added to the diagonal of the covariance; positive, or 0 where the batch has more rows
+        than D.
       normalize: give rows unit length first.
-      per_view: whiten each view by its own statistics (W-MSE) instead of both by common ones (UniCLR).
+      per_view: whiten each view by its own statistics (W-MSE) instead of both by common ones
+        (UniCLR).
       stop_statistics: hold mean and covariance constant in the gradient.
       axis_name: mapped axis over which the batch is spread.
     """
@@ -265,8 +269,8 @@ def asymmetry(
 ) -> Array:
     r"""UniCLR's symmetric loss :math:`\|A - A^\top\|_F` of two views, from D x D Grams.
 
-    The scale "frobenius" is the norm as written, which grows with the batch. "per_sample" divides it by the number of
-    rows of the global batch.
+    The scale "frobenius" is the norm as written, which grows with the batch. "per_sample" divides
+    it by the number of rows of the global batch.
     """
     check_choice("scale", scale, SYMMETRY_SCALES)
     norm = asymmetry_norm(affinity.rows, affinity.columns, axis_name=axis_name)

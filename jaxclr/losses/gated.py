@@ -38,10 +38,10 @@ def gated_contrast(
     .. math:: \frac{1}{|P|} \sum_{(i, j) \in P} \Big[ \log \Big( e^{s_{ij}} + \sum_{n \in N(i)} e^{s_{in}} \Big) - s_{ij} \Big],
        \qquad s_{ij} = \cos(z_i \circ g_i,\, z_j \circ g_i) / \tau
 
-    with pairs :math:`P = \{(i, j) : y_j = y'_i\}` of the global batch, j = i among them where the partner's label is its
-    own, and negatives :math:`N(i) = \{n : y_n \notin \{y_i, y'_i\}\}`; a positive competes with negatives alone. Without
-    pairs it is 0. The norms of gated rows come from a second matrix product, so that nothing is [B, B, D]: O(B^2 D)
-    streamed.
+    with pairs :math:`P = \{(i, j) : y_j = y'_i\}` of the global batch, j = i among them where the
+    partner's label is its own, and negatives :math:`N(i) = \{n : y_n \notin \{y_i, y'_i\}\}`; a
+    positive competes with negatives alone. Without pairs it is 0. The norms of gated rows come from
+    a second matrix product, so that nothing is [B, B, D]: O(B^2 D) streamed.
 
     Needs: labels, gates.
     Cost: B²D.
@@ -59,7 +59,8 @@ def gated_contrast(
       This device's share of the loss: the loss of the global batch, the same on every device.
 
     Raises:
-      TypeError: z or gate is no array of floats, labels are no integers, or temperature is no number.
+      TypeError: z or gate is no array of floats, labels are no integers, or temperature is no
+        number.
       ValueError: shapes do not fit, or temperature is not positive.
 
     References:
@@ -98,8 +99,8 @@ class _Labels(NamedTuple):
 def _competition(sides: _Sides, labels: _Labels, axis_name: AxisName) -> tuple[Array, Array]:
     """Sum over each row's positives of their cross-entropy against its negatives, and their number: [b] each.
 
-    The gradient goes to positives at once and to negatives through their log-sum-exp. One pass does both, once the forward
-    pass has told how much all positives of a row push its negatives.
+    The gradient goes to positives at once and to negatives through their log-sum-exp. One pass does
+    both, once the forward pass has told how much all positives of a row push its negatives.
     """
     return _forward(sides, labels, axis_name)[0]
 

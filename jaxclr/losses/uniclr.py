@@ -1,8 +1,9 @@
 """UniCLR: row cross-entropy, whitening, trace and symmetry of the affinity matrix.
 
-All follow Li et al., A Unified Framework for Contrastive Learning from a Perspective of Affinity Matrix, 2022
-(arXiv:2211.14516) as its official code defines them for one device, and take the batch of all devices where that code
-takes each device's own. The code adds loss(q1, k2) + loss(q2, k1), with k constant: that is the method's choice.
+All follow Li et al., A Unified Framework for Contrastive Learning from a Perspective of Affinity
+Matrix, 2022 (arXiv:2211.14516) as its official code defines them for one device, and take the batch
+of all devices where that code takes each device's own. The code adds loss(q1, k2) + loss(q2, k1),
+with k constant: that is the method's choice.
 """
 
 import functools
@@ -55,13 +56,13 @@ def sim_affinity(
       k: embeddings of the other view, [b, D].
       temperature: tau; positive.
       symmetry_weight: gamma; zero or more.
-      symmetry_scale: "frobenius" as written, which grows with the batch, or "per_sample", divided by B, which does not.
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`.
+      symmetry_scale: "frobenius" as written, which grows with the batch, or "per_sample", divided
+        by B, which does not.
+      implementation: as of `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: q or k is no array of floats, or a hyper-parameter no number.
@@ -109,17 +110,19 @@ def sim_whitening(
       k: embeddings of the other view, [b, D].
       temperature: tau; positive.
       symmetry_weight: gamma; zero or more.
-      symmetry_scale: "frobenius" as written, which grows with the batch, or "per_sample", divided by B, which does not.
+      symmetry_scale: "frobenius" as written, which grows with the batch, or "per_sample", divided
+        by B, which does not.
       eps: added to the diagonal of the covariance, whose trace is at most 1; positive.
-      logit_divisor: c; None divides by the B rows of the global batch, as the official code does on one device, so that
-        logits flatten as the batch grows; a number, for instance D, does not depend on it.
-      stop_statistics: hold mean and covariance constant in the gradient; the official code does not.
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`.
+      logit_divisor: c; None divides by the B rows of the global batch, as the official code does on
+        one device, so that logits flatten as the batch grows; a number, for instance D, does not
+        depend on it.
+      stop_statistics: hold mean and covariance constant in the gradient; the official code does
+        not.
+      implementation: as of `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: q or k is no array of floats, or a hyper-parameter no number.
@@ -157,7 +160,8 @@ def sim_trace(
     .. math:: -\frac{1}{B} \operatorname{tr}\left[(\hat Q - \mu)\,(\Sigma + \epsilon I)^{-1} (\hat K - \mu)^\top\right]
 
     with unit rows, and one mean and covariance over the rows of both views of the global batch.
-    Only D x D matrices are formed: O(BD^2 + D^3) time, O(BD + D^2) memory. Full collapse gives 0, the worst value.
+    Only D x D matrices are formed: O(BD^2 + D^3) time, O(BD + D^2) memory. Full collapse gives 0,
+    the worst value.
 
     Needs: two views.
     Cost: BD² + D³.
@@ -171,7 +175,7 @@ def sim_trace(
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: q or k is no array of floats, or eps no number.
@@ -204,7 +208,8 @@ def symmetric_loss(
       q: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       k: embeddings of the other view, [b, D].
       temperature: tau; positive.
-      scale: "frobenius" as written, which grows with the batch, or "per_sample", divided by B, which does not.
+      scale: "frobenius" as written, which grows with the batch, or "per_sample", divided by B,
+        which does not.
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:

@@ -75,7 +75,8 @@ def finite(values):
 def assert_as_exact(ours, dense, exact, what):
     """Within 2e-6 of the largest entry, or as near to float64 as the dense form is.
 
-    At a temperature of 0.01 float32 rounds logits near 100 by 4e-6, in any form: no two forms agree better than that.
+    At a temperature of 0.01 float32 rounds logits near 100 by 4e-6, in any form: no two forms agree
+    better than that.
     """
     scale = max(np.abs(exact).max(), 1e-30)
     off = lambda value: np.abs(np.asarray(value, np.float64) - exact).max()

@@ -1,6 +1,7 @@
 """What an entry of the battery is. One entry per loss and setting, in entries/; test_battery.py does the rest.
 
-An entry names its loss, its definition in NumPy on the same arrays, and the checks that do not apply to it.
+An entry names its loss, its definition in NumPy on the same arrays, and the checks that do not
+apply to it.
 """
 
 import dataclasses

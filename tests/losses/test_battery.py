@@ -97,7 +97,8 @@ def assert_same_on_devices(entry, loss, devices, how, names=("batch",)):
             np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-12)
 
 
-# One axis under pmap, two under shard_map; the rest in the full grid. On one device so few rows are dense.
+# One axis under pmap, two under shard_map; the rest in the full grid. On one device so few rows are
+# dense.
 GRID = (
     (2, "pmap", ("batch",), "streamed"),
     (8, "shard_map", ("slice", "chip"), "ring"),

@@ -90,7 +90,8 @@ def test_uni_grad_correlation_is_a_constant():
 
 
 def test_w_mse_solves_one_sub_batch_at_a_time():
-    # jaxlib's batched Cholesky and triangular solves can wait for each other for ever on CPUs of few cores.
+    # jaxlib's batched Cholesky and triangular solves can wait for each other for ever on CPUs of
+    # few cores.
     loss = jax.grad(lambda v: losses.w_mse(v, np.arange(64)[None], whitening_size=16))
     text = jax.jit(loss).lower(normal(2, 64, 8)).as_text()
     assert set(re.findall(r'num_batch_dims = "(\d)"', text)) == {"0"}

@@ -66,7 +66,8 @@ ENTRIES = (
         lambda q, k: cross_entropy(unit(q) @ unit(k).T / 0.2),
         {"temperature": 0.2},
         golden=(
-            # k is a momentum embedding there: the norms at k1 and k2 are 0 by the method, not by the loss
+            # k is a momentum embedding there: the norms at k1 and k2 are 0 by the method, not by
+            # the loss
             Golden(
                 "MoCo-v3 T=1.0 (q1,q2,k1,k2)", (X0, X1, X2, X3), moco_v3(1.0), differentiated=(0, 1)
             ),

@@ -97,7 +97,8 @@ ENTRIES = (
         {"weight": 0.9},
         make=graph,
         spread=(0, None),
-        # The centers of this row are the first rows of its nodes, those of the next one are a view of their own.
+        # The centers of this row are the first rows of its nodes, those of the next one are a view
+        # of their own.
         golden=(
             Golden(
                 "gCooL DeCA lam=1 K=3 (grad wrt centers)",
