@@ -17,7 +17,7 @@ from jaxclr.methods import SimClr
 from jaxclr.training import Config
 
 
-def below_margin(affinity, *, temperature, axis_name, margin=1.0):
+def below_margin(affinity, *, temperature, axis_name, margin=1.0, **_):
     """Mean of max(0, margin + log-sum-exp of the negatives - positive), over the rows of the global batch."""
     rows = affinity.rows / temperature
     negatives = row_logsumexp(rows, affinity.columns, exclude=affinity.images, axis_name=axis_name)

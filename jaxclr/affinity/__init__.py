@@ -1,4 +1,4 @@
-"""The affinity matrix of two sets of embeddings: its rows, its diagonal and its asymmetry, never the whole of it."""
+"""Statistics of the global affinity matrix: log-sum-exps, sums and maxima of rows, diagonal, asymmetry."""
 
 from jaxclr.affinity.asymmetry import asymmetry as asymmetry
 from jaxclr.affinity.checks import check_batch as check_batch
@@ -20,9 +20,9 @@ from jaxclr.affinity.divergence import divergence as divergence
 from jaxclr.affinity.logsumexp import Implementation as Implementation
 from jaxclr.affinity.logsumexp import attention as attention
 from jaxclr.affinity.logsumexp import expected_logit as expected_logit
-from jaxclr.affinity.logsumexp import labelled_logsumexp as labelled_logsumexp
+from jaxclr.affinity.logsumexp import labeled_logsumexp as labeled_logsumexp
 from jaxclr.affinity.logsumexp import row_logsumexp as row_logsumexp
-from jaxclr.affinity.logsumexp import self_labelled_logsumexp as self_labelled_logsumexp
+from jaxclr.affinity.logsumexp import self_labeled_logsumexp as self_labeled_logsumexp
 from jaxclr.affinity.logsumexp import self_logsumexp as self_logsumexp
 from jaxclr.affinity.matrix import matrix as matrix
 from jaxclr.affinity.pairs import pair_sum as pair_sum

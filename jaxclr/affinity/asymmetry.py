@@ -1,4 +1,4 @@
-"""How far the affinity matrix is from symmetric, without forming it."""
+"""Asymmetry of the affinity matrix, without forming the matrix."""
 
 import functools
 
@@ -12,13 +12,14 @@ Array = jax.Array
 
 
 def asymmetry(rows: Array, columns: Array, *, axis_name: AxisName = None) -> Array:
-    r"""Frobenius norm of the antisymmetric part, doubled, of the global affinity matrix.
+    r"""Frobenius norm of the global affinity matrix less its transpose.
 
     .. math:: \|A - A^\top\|_F^2 = 8 \left( \langle T^\top T, S^\top S \rangle - \operatorname{tr}[(S^\top T)^2] \right),
        \quad A = X Y^\top,\; S = (X + Y)/2,\; T = (X - Y)/2
 
-    Three D x D Grams and one sum over devices: O(BD^2) time, O(D^2) memory beyond the rows. In float32 this keeps its
-    accuracy where X and Y nearly agree, unlike Grams of X and Y. The gradient at 0 is 0.
+    Three D x D Grams and one sum over devices: O(BD^2) time, O(D^2) memory beyond the rows. In
+    float32 this form stays accurate where X and Y nearly agree; Grams of X and Y do not. The
+    gradient at 0 is 0.
 
     Args:
       rows: X, [b, D].
@@ -33,7 +34,7 @@ def asymmetry(rows: Array, columns: Array, *, axis_name: AxisName = None) -> Arr
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _squared(rows: Array, columns: Array, axis_name: AxisName) -> Array:
-    """The norm's square, with a gradient of four products; through each Gram on its own it would be six."""
+    """The squared norm. Its custom gradient takes four matrix products instead of the six of automatic differentiation."""
     return _forward(rows, columns, axis_name)[0]
 
 

@@ -1,4 +1,4 @@
-"""What every loss checks of its inputs before it computes, at trace time and in Python."""
+"""Checks of inputs. They run in Python, at trace time, before a loss computes anything."""
 
 import math
 import numbers
@@ -32,8 +32,8 @@ def check_floats(**named: tuple[Array, str]) -> tuple[Array, ...]:
     """The given arrays in one float type of at least float32, their shapes as written.
 
     Args:
-      **named: (array, shape) by the names that an error should use; a shape is letters like "b D" or "V b D", of which each
-        stands for one size of at least 1, the same in all arrays.
+      **named: (array, shape) by the names that an error should use; a shape is letters like "b D"
+        or "V b D", of which each stands for one size of at least 1, the same in all arrays.
 
     Returns:
       The arrays in their order, float32, or float64 if any of them is.
@@ -56,9 +56,7 @@ def check_floats(**named: tuple[Array, str]) -> tuple[Array, ...]:
     return tuple(jnp.asarray(value, dtype) for value, _ in named.values())
 
 
-def check_views(
-    views: Array | Sequence[Array], *, least: int = 2, name: str = "views"
-) -> Array:
+def check_views(views: Array | Sequence[Array], *, least: int = 2, name: str = "views") -> Array:
     """Views of one batch as one array [V, b, D] of at least float32.
 
     Args:
@@ -81,19 +79,22 @@ def check_views(
 
 
 def check_batch(images: int) -> None:
-    """Raises ValueError unless the global batch has images to set against each other."""
+    """Raises ValueError unless the global batch has at least two images."""
     if images < 2:
-        raise ValueError(f"the global batch must be at least 2 images, got {images}: none has a negative.")
+        raise ValueError(
+            f"the global batch must be at least 2 images, got {images}: none has a negative."
+        )
 
 
 def check_ids(name: str, ids: Array, rows: int | None, *, below: int | None = None) -> Array:
-    """Integers [rows] as int32: labels, assignments, places.
+    """Integers [rows] as int32: labels, assignments, batch indices.
 
     Args:
       name: what an error should call them.
       ids: [rows].
       rows: how many there must be; None for any number.
-      below: they must be 0 ... below - 1, which is checked where their values are known; None for any.
+      below: they must be 0 ... below - 1, which is checked where their values are known; None for
+        any.
 
     Raises:
       TypeError: they are no array of integers.
@@ -130,7 +131,7 @@ def check_mask(name: str, mask: Array, *shape: int) -> Array:
 
 
 def check_permutations(name: str, permutations: Array, size: int) -> Array:
-    """Permutations [T, size] of 0 ... size - 1 as int32; that they are some is checked where their values are known.
+    """Permutations [T, size] of 0 ... size - 1 as int32; their values are checked where they are known.
 
     Raises:
       TypeError: it is no array of integers.
@@ -145,9 +146,9 @@ def check_permutations(name: str, permutations: Array, size: int) -> Array:
         )
     if not isinstance(permutations, jax.core.Tracer):
         wanted = np.arange(size)
-        for place, row in enumerate(np.sort(np.asarray(permutations), axis=1)):
+        for index, row in enumerate(np.sort(np.asarray(permutations), axis=1)):
             if not np.array_equal(row, wanted):
-                raise ValueError(f"{name}[{place}] is no permutation of 0 to {size - 1}.")
+                raise ValueError(f"{name}[{index}] is no permutation of 0 to {size - 1}.")
     return jnp.asarray(permutations, jnp.int32)
 
 
@@ -168,7 +169,7 @@ def check_positive(name: str, value: object, *, zero: bool = False) -> None:
 
 
 def check_count(name: str, value: object, *, least: int = 1) -> None:
-    """Raises unless value is a Python integer of at least so much: what shapes a computation must be known."""
+    """Raises unless value is a Python integer of at least `least`: shapes depend on it, so it must be known."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}.")
     if value < least:
@@ -184,12 +185,10 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
 def _check_shape(
     name: str, shape: tuple[int, ...], letters: list[str], sizes: dict[str, tuple[int, str]]
 ) -> None:
-    """Raises unless the shape has a size of at least 1 for each letter, that of earlier arrays; notes new letters."""
+    """Raises unless the shape has the size of each known letter, at least 1; adds new letters to the sizes."""
     written = f"[{', '.join(letters)}]"
     if len(shape) != len(letters) or 0 in shape:
-        raise ValueError(
-            f"{name} must be {written}, each of at least 1, got shape {tuple(shape)}."
-        )
+        raise ValueError(f"{name} must be {written}, each of at least 1, got shape {tuple(shape)}.")
     for letter, size in zip(letters, shape, strict=True):
         known, whose = sizes.setdefault(letter, (size, name))
         if size != known:

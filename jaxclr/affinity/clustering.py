@@ -1,4 +1,4 @@
-"""k-means on the device, and how dense its clusters are."""
+"""k-means on the device, and the concentration of its clusters."""
 
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ from jaxclr.affinity.tiles import matmul
 
 Array = jax.Array
 
-_DISTANCES = 2**24  # most that are held at once
+_DISTANCES = 2**24  # at most so many are held at once
 
 
 class Clusters(NamedTuple):
-    """Clusters of all training images, as the losses of prototypes take them.
+    """Clusters of all training images, as prototype losses take them.
 
     Attributes:
       prototypes: centroids, unit, [K, D].
@@ -30,7 +30,7 @@ class Clusters(NamedTuple):
 def cluster(
     key: Array, embeddings: Array, count: int, *, iterations: int, temperature: float
 ) -> Clusters:
-    """Clusters of embeddings [N, D], made unit, by k-means; concentrations have the temperature as their mean."""
+    """k-means clusters of embeddings [N, D], normalized here. The mean concentration is the temperature."""
     rows = unit_rows(embeddings)
     centroids, assignments = k_means(key, rows, count, iterations=iterations)
     phi = concentrations(rows, centroids, assignments, temperature=temperature)
@@ -40,8 +40,8 @@ def cluster(
 def k_means(key: Array, rows: Array, count: int, *, iterations: int) -> tuple[Array, Array]:
     r"""Lloyd's iteration from the seeds of k-means++.
 
-    A centroid to which no row belongs moves to one of the rows that are farthest from their own. O(NKD) an iteration, and
-    as much for the seeds; O((N + K)D) memory.
+    A centroid without rows moves to one of the rows farthest from their centroids. Each iteration
+    takes O(NKD) time, and so do the seeds; O((N + K)D) memory.
 
     Args:
       key: typed key [], for the seeds.
@@ -61,7 +61,7 @@ def k_means(key: Array, rows: Array, count: int, *, iterations: int) -> tuple[Ar
 
 
 def lloyd_step(rows: Array, centroids: Array) -> Array:
-    """The means [K, D] of the rows [N, D] that are nearest to each centroid, or else one of the farthest rows."""
+    """The mean [K, D] of the rows [N, D] nearest to each centroid; for an empty cluster one of the farthest rows."""
     count = len(centroids)
     assignments = assign(rows, centroids)
     sizes = jnp.bincount(assignments, length=count)
@@ -83,12 +83,13 @@ def assign(rows: Array, centroids: Array) -> Array:
 def concentrations(
     rows: Array, centroids: Array, assignments: Array, *, temperature: float
 ) -> Array:
-    r"""How loose each cluster is, as the temperature of its prototype (PCL).
+    r"""Concentration of each cluster, the temperature of its prototype (PCL).
 
     .. math:: \phi_k \propto \frac{1}{n_k \log(n_k + 10)} \sum_{i : a_i = k} \|v_i - c_k\|
 
-    where clusters of fewer than two rows take the largest, all are clipped to the 10th and 90th percentile, and scaled so
-    that their mean is the temperature. None is below a hundredth of it, so that no cluster of equal rows divides by zero.
+    Clusters of fewer than two rows get the largest value. All are clipped to the 10th and 90th
+    percentile and scaled to have the temperature as their mean. None is below a hundredth of it: a
+    cluster of equal rows must not divide by zero.
 
     Args:
       rows: v [N, D].
@@ -100,7 +101,8 @@ def concentrations(
       phi [K].
 
     References:
-      Li et al., Prototypical Contrastive Learning of Unsupervised Representations, 2020 (arXiv:2005.04966), eq. 12.
+      Li et al., Prototypical Contrastive Learning of Unsupervised Representations, 2020
+      (arXiv:2005.04966), eq. 12.
     """
     count = centroids.shape[0]
     distances = jnp.sqrt(_squares(rows, centroids[assignments]))
@@ -115,14 +117,14 @@ def concentrations(
 
 
 def _seeds(key: Array, rows: Array, count: int) -> Array:
-    """Rows drawn one after the other, with probabilities as their squared distance from the nearest that was drawn."""
+    """Rows drawn in turn, with probability proportional to the squared distance from the nearest seed so far."""
 
     def add(index: int, drawn: tuple[Array, Array]) -> tuple[Array, Array]:
         seeds, squares = drawn
         mass = jnp.cumsum(squares)
         point = jax.random.uniform(jax.random.fold_in(key, index), dtype=mass.dtype) * mass[-1]
-        place = jnp.minimum(jnp.searchsorted(mass, point, side="right"), len(rows) - 1)
-        seed = rows[place]
+        chosen = jnp.minimum(jnp.searchsorted(mass, point, side="right"), len(rows) - 1)
+        seed = rows[chosen]
         return seeds.at[index].set(seed), jnp.minimum(squares, _squares(rows, seed[None]))
 
     first = rows[jax.random.randint(jax.random.fold_in(key, 0), (), 0, len(rows))]

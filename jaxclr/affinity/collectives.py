@@ -1,7 +1,7 @@
-"""Collectives over the axis on which the batch is spread, and their plain meaning without one.
+"""Collectives over the axis on which the batch is spread. Without an axis they are the identity.
 
-Inside `jax.pmap` or `jax.shard_map(..., check_vma=False)` each device computes a share of a loss, and
-the mean of `jax.grad(share)` over devices is the exact gradient of the mean of the shares: the
+Inside `jax.pmap` or `jax.shard_map(..., check_vma=False)` each device computes a share of a loss,
+and the mean of `jax.grad(share)` over devices is the exact gradient of the mean of the shares: the
 transpose of each collective here sums the cotangents of all devices.
 """
 
@@ -28,7 +28,7 @@ def batch_size(rows: Array, axis_name: AxisName) -> int:
 
 
 def row_ids(rows: Array, axis_name: AxisName) -> Array:
-    """The places in the global batch of this device's rows [b, ...]: int32 [b]."""
+    """The batch index of each of this device's rows [b, ...]: int32 [b]."""
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * rows.shape[0]
     return first + jnp.arange(rows.shape[0], dtype=jnp.int32)
 
@@ -56,17 +56,18 @@ def each_shard(
     *,
     ring: bool,
 ) -> tuple[Carry, Tree]:
-    """Shows a carry the shards of all devices: all at once, gathered, or one after the other round a ring.
+    """Folds the shards of all devices into a carry: gathered at once, or one after the other round a ring.
 
     Args:
-      visit: takes the carry and a shard, gives the next carry and what travels on in the shard's place.
-      carry: of this device.
-      shard: of this device; arrays [b, ...].
+      visit: (carry, shard) to the next carry and the shard that is passed on.
+      carry: the initial carry of this device.
+      shard: the shard of this device; arrays [b, ...].
       axis_name: mapped axis over which shards are spread; None if this is the only one.
-      ring: whether to go round; each shard, with what visits have added to it, comes home in the end.
+      ring: whether shards travel round a ring. Each returns to its device with the changes of all
+        visits.
 
     Returns:
-      The last carry and, for a ring, this device's shard as it came home.
+      The last carry and, for a ring, this device's shard after all visits.
     """
     devices = axis_size(axis_name)
     if not ring or devices == 1:

@@ -1,4 +1,4 @@
-"""How far the rows of the affinity matrix, as distributions, are from its columns, a tile at a time."""
+"""Divergence of the softmaxes of the rows and of the columns of the affinity matrix, a tile at a time."""
 
 import functools
 from typing import NamedTuple
@@ -27,8 +27,8 @@ def divergence(
     .. math:: d_i = \tfrac12 KL(p_i \| q_i) + \tfrac12 KL(q_i \| p_i), \qquad
        p_i = \operatorname{softmax}_j A_{ij},\; q_i = \operatorname{softmax}_j A_{ji}, \qquad A = X Y^\top
 
-    A and its transpose are formed tile by tile, once forward and once backward. No device sends gradients to another:
-    each computes its rows' from the softmaxes of all.
+    A and its transpose are formed tile by tile, once forward and once backward. No gradient is sent
+    between devices: each computes the gradient at its rows from the softmaxes of all rows.
 
     Args:
       rows: X, [b, D], already divided by the temperature.
@@ -47,16 +47,21 @@ def divergence(
 
 
 class _Softmaxes(NamedTuple):
-    """Of each row [2, n], first of A and then of its transpose: the largest logit, the sum of exponentials less it, and
-    the sum by these of how far the logits exceed those of the other matrix."""
+    """Running sums of each row [2, n], of A and of its transpose.
+
+    Attributes:
+      largest: largest logit.
+      total: sum of the exponentials of the logits less the largest.
+      excess: sum of the logits less those of the other matrix, weighted by the exponentials.
+    """
 
     largest: Array
     total: Array
     excess: Array
 
 
-class _Weighing(NamedTuple):
-    """What gives the gradient at a row's logits [2, n]: p (1 + excess - mean excess) - q, times factor."""
+class _RowWeights(NamedTuple):
+    """Coefficients of the gradient at the logits of each row [2, n]: factor (p (1 + excess - mean) - q)."""
 
     largest: Array
     scale: Array
@@ -71,9 +76,9 @@ def _divergence(both: Array, plan: Plan) -> Array:
 
 def _forward(both: Array, plan: Plan):
     like = both[:, :, 0]
-    nothing = _Softmaxes(jnp.full_like(like, -jnp.inf), jnp.zeros_like(like), jnp.zeros_like(like))
-    visit = lambda found, shard: (_meet(found, both, shard[0], plan.tile), shard)
-    found = _each_shard(visit, nothing, (both,), plan)
+    state = _Softmaxes(jnp.full_like(like, -jnp.inf), jnp.zeros_like(like), jnp.zeros_like(like))
+    visit = lambda found, shard: (_accumulate(found, both, shard[0], plan.tile), shard)
+    found = _each_shard(visit, state, (both,), plan)
     # KL(p || q) + KL(q || p): the log-sum-exps of the two cancel.
     return jnp.sum(found.excess / found.total, axis=0) / 2, (both, found)
 
@@ -81,16 +86,19 @@ def _forward(both: Array, plan: Plan):
 def _backward(plan: Plan, saved, gradient: Array):
     both, found = saved
     factor = jnp.broadcast_to(gradient[None, :] / 2, found.total.shape)
-    weighing = _Weighing(found.largest, 1 / found.total, found.excess / found.total, factor)
-    visit = lambda pulled, shard: (pulled + _pull(both, weighing, *shard, plan.tile), shard)
-    return (_each_shard(visit, jnp.zeros_like(both), (both, weighing), plan),)
+    by_row = _RowWeights(found.largest, 1 / found.total, found.excess / found.total, factor)
+    visit = lambda to_rows, shard: (
+        to_rows + _backward_shard(both, by_row, *shard, plan.tile),
+        shard,
+    )
+    return (_each_shard(visit, jnp.zeros_like(both), (both, by_row), plan),)
 
 
 _divergence.defvjp(_forward, _backward)
 
 
 def _each_shard(visit, carry, shard, plan: Plan):
-    """`each_shard` of arrays whose second axis is that of the rows."""
+    """`each_shard` for arrays whose second axis runs over the rows."""
     flip = lambda tree: jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), tree)
 
     def visit_flipped(carry, shard):
@@ -100,8 +108,8 @@ def _each_shard(visit, carry, shard, plan: Plan):
     return each_shard(visit_flipped, carry, flip(shard), plan.axis_name, ring=plan.ring)[0]
 
 
-def _meet(found: _Softmaxes, rows: Array, columns: Array, tile: int) -> _Softmaxes:
-    """The softmaxes [2, m] after these columns [2, n, D] too."""
+def _accumulate(found: _Softmaxes, rows: Array, columns: Array, tile: int) -> _Softmaxes:
+    """Running sums [2, m] after these columns [2, n, D]."""
     column_tiles = _cut((columns, jnp.ones(columns.shape[:2], bool)), tile)
 
     def rows_of_a_tile(inputs):
@@ -123,21 +131,23 @@ def _meet(found: _Softmaxes, rows: Array, columns: Array, tile: int) -> _Softmax
     return _join(jax.lax.map(rows_of_a_tile, _cut((rows, found), tile)), rows.shape[1])
 
 
-def _pull(rows: Array, by_row: _Weighing, columns: Array, by_column: _Weighing, tile: int) -> Array:
-    """What these columns [2, n, D] add to the gradient at rows [2, m, D]."""
-    # To row j of A, A_ij belongs by the transpose and A_ji by A itself.
+def _backward_shard(
+    rows: Array, by_row: _RowWeights, columns: Array, by_column: _RowWeights, tile: int
+) -> Array:
+    """The part of these columns [2, n, D] in the gradient at rows [2, m, D]."""
+    # A_ij is a logit of row i of A and of row j of its transpose.
     by_column = jax.tree.map(lambda leaf: leaf[::-1], by_column)
     column_tiles = _cut((columns, by_column), tile)
 
     def rows_of_a_tile(inputs):
         row_tile, of_rows = inputs
 
-        def columns_of_a_tile(pulled: Array, column_tile) -> tuple[Array, None]:
+        def columns_of_a_tile(to_rows: Array, column_tile) -> tuple[Array, None]:
             values, of_columns = column_tile
             logits = _logits(row_tile, values)
             weights = _weights(logits, *(leaf[:, :, None] for leaf in of_rows))
             weights += _weights(logits, *(leaf[:, None, :] for leaf in of_columns))
-            return pulled + matmul(weights, values[::-1]), None
+            return to_rows + matmul(weights, values[::-1]), None
 
         return jax.lax.scan(columns_of_a_tile, jnp.zeros_like(row_tile), column_tiles)[0]
 
@@ -150,14 +160,14 @@ def _logits(rows: Array, columns: Array) -> Array:
 
 
 def _weights(logits: Array, largest: Array, scale: Array, mean: Array, factor: Array) -> Array:
-    """The gradient at a tile of logits [2, m, n]; filling has a scale and a factor of zero."""
+    """The gradient at a tile of logits [2, m, n]; the padding has a scale and a factor of zero."""
     softmaxes = jnp.exp(logits - largest) * scale
     excess = logits - logits[::-1]
     return factor * (softmaxes * (1 + excess - mean) - softmaxes[::-1])
 
 
 def _cut(tree, tile: int):
-    """Arrays [2, n, ...] in equal tiles [count, 2, height, ...], filled with zeros at the end."""
+    """Arrays [2, n, ...] in equal tiles [count, 2, height, ...], padded with zeros at the end."""
 
     def cut(leaf: Array) -> Array:
         rows = fold(jnp.swapaxes(leaf, 0, 1), tiling(leaf.shape[1], tile))
@@ -167,5 +177,7 @@ def _cut(tree, tile: int):
 
 
 def _join(tree, count: int):
-    """The first so many rows of tiles: [tiles, 2, height, ...] to [2, count, ...]."""
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1).reshape(2, -1, *leaf.shape[3:])[:, :count], tree)
+    """The first `count` rows of tiles: [tiles, 2, height, ...] to [2, count, ...]."""
+    return jax.tree.map(
+        lambda leaf: jnp.swapaxes(leaf, 0, 1).reshape(2, -1, *leaf.shape[3:])[:, :count], tree
+    )

@@ -1,6 +1,7 @@
-"""Log-sum-exps of the rows of the affinity matrix, and what can be had in the same pass.
+"""Log-sum-exps of the rows of the affinity matrix, and statistics of the same pass.
 
-Pairs to leave out, and pairs that match, are told by ids, one per row and one per column, never by a [b, B] array.
+Ids, one per row and one per column, say which pairs are excluded and which have the same label; no
+[b, B] mask is needed.
 """
 
 from typing import Literal
@@ -12,15 +13,16 @@ from jaxclr.affinity.checks import check_choice
 from jaxclr.affinity.collectives import AxisName, batch_size, gather_rows, row_ids
 from jaxclr.affinity.streamed import Plan, streamed
 from jaxclr.affinity.symmetric import symmetric
-from jaxclr.affinity.tiles import TILE, Side, Statistics, finite, matches, matmul, scores
+from jaxclr.affinity.tiles import TILE, Side, Statistics, finite, matmul, same_label, tile_logits
 
 Array = jax.Array
 Ids = tuple[Array, Array]
 Implementation = Literal["auto", "dense", "streamed", "ring"]
 
 IMPLEMENTATIONS = ("auto", "dense", "streamed", "ring")
-# Below so many logits on a device one dense tile is the fastest, above so many bytes of gathered columns and their
-# gradients a ring saves what matters; measured by experiments/benchmarks/loss.py and memory.py.
+# Up to so many logits on a device one dense tile is fastest. Beyond so many bytes of gathered
+# columns and their gradients the memory that a ring saves matters. Measured by
+# experiments/benchmarks/loss.py and memory.py.
 _DENSE_LOGITS = 2**18
 _RING_BYTES = 2**30
 
@@ -42,23 +44,23 @@ def row_logsumexp(
     Args:
       rows: [b, D], already divided by the temperature.
       columns: [b', D], this device's columns; b' need not equal b.
-      exclude: ids (u [b], v [b']); a pair of equal ids is left out.
+      exclude: ids (u [b], v [b']); a pair of equal ids is excluded.
       column_bias: c [b'], added to each column (the logarithm of its weight).
       axis_name: mapped axis over which the columns are spread; None if these are all of them.
-      implementation: "dense" forms [b, B] logits; "streamed" gathers the columns and forms a tile at a time; "ring" passes
-        the columns from device to device instead of gathering them; "auto" takes dense for few logits, the ring for
-        columns beyond 1 GiB, else streamed. All are exact.
-      tile: rows and columns of a tile; None for what was measured fastest.
+      implementation: "dense" forms [b, B] logits; "streamed" gathers the columns and forms a tile
+        at a time; "ring" passes the columns from device to device instead of gathering them; "auto"
+        selects dense for few logits, ring for columns beyond 1 GiB, else streamed. All are exact.
+      tile: rows and columns of a tile; None for the default.
 
     Returns:
-      [b]; -inf for a row whose every column is left out.
+      [b]; -inf for a row whose every column is excluded.
     """
     of_rows, of_columns = exclude or (None, None)
     sides = Side(rows, of_rows), Side(columns, of_columns, column_bias)
     return _statistics(*sides, axis_name, implementation, tile).logsumexp
 
 
-def labelled_logsumexp(
+def labeled_logsumexp(
     rows: Array,
     columns: Array,
     *,
@@ -77,10 +79,10 @@ def labelled_logsumexp(
       rows: [b, D], already divided by the temperature.
       columns: [b', D], this device's columns.
       labels: (l [b], l' [b']).
-      exclude: ids (u [b], v [b']); a pair of equal ids is left out.
+      exclude: ids (u [b], v [b']); a pair of equal ids is excluded.
       axis_name: mapped axis over which the columns are spread; None if these are all of them.
       implementation: as of `row_logsumexp`.
-      tile: rows and columns of a tile; None for what was measured fastest.
+      tile: rows and columns of a tile; None for the default.
 
     Returns:
       r, m and n, [b] each, n in the type of the rows.
@@ -105,20 +107,21 @@ def attention(
 
     .. math:: r_i, \qquad m_i = \sum_j p_{ij} y_j, \qquad p_{ij} = \exp(\langle x_i, y_j \rangle + c_j - r_i)
 
-    Every mean of something linear in the columns follows from m, and so do divergences between the softmaxes p and q of two
-    sets of rows x and x' against the same columns: :math:`KL(p_i \| q_i) = \langle x_i - x'_i, m_i \rangle - r_i + r'_i`.
+    Means of linear functions of the columns follow from m. So do divergences between the softmaxes
+    p and q of two sets of rows x and x' against the same columns: :math:`KL(p_i \| q_i) = \langle
+    x_i - x'_i, m_i \rangle - r_i + r'_i`.
 
     Args:
       rows: [b, D], already divided by the temperature.
       columns: [b', D], this device's columns.
-      exclude: ids (u [b], v [b']); a pair of equal ids is left out.
+      exclude: ids (u [b], v [b']); a pair of equal ids is excluded.
       column_bias: c [b'], added to each column.
       axis_name: mapped axis over which the columns are spread; None if these are all of them.
       implementation: as of `row_logsumexp`.
-      tile: rows and columns of a tile; None for what was measured fastest.
+      tile: rows and columns of a tile; None for the default.
 
     Returns:
-      r [b] and m [b, D]; -inf and zero for a row whose every column is left out.
+      r [b] and m [b, D]; -inf and zero for a row whose every column is excluded.
     """
     of_rows, of_columns = exclude or (None, None)
     sides = Side(rows, of_rows), Side(columns, of_columns, column_bias)
@@ -140,18 +143,19 @@ def expected_logit(
     .. math:: r_i, \qquad e_i = \sum_j p_{ij} \langle x_i, y_j \rangle, \qquad p_{ij} = \exp(\langle x_i, y_j \rangle - r_i)
 
     The entropy of the softmax is :math:`r_i - e_i`. `attention` gives e as
-    :math:`\langle x_i, m_i \rangle`, with seven matrix products for value and gradient in place of these four.
+    :math:`\langle x_i, m_i \rangle`, with seven matrix products for value and gradient in place of
+    these four.
 
     Args:
       rows: [b, D], already divided by the temperature.
       columns: [b', D], this device's columns.
-      exclude: ids (u [b], v [b']); a pair of equal ids is left out.
+      exclude: ids (u [b], v [b']); a pair of equal ids is excluded.
       axis_name: mapped axis over which the columns are spread; None if these are all of them.
       implementation: as of `row_logsumexp`.
-      tile: rows and columns of a tile; None for what was measured fastest.
+      tile: rows and columns of a tile; None for the default.
 
     Returns:
-      r and e, [b] each; -inf and zero for a row whose every column is left out.
+      r and e, [b] each; -inf and zero for a row whose every column is excluded.
     """
     of_rows, of_columns = exclude or (None, None)
     sides = Side(rows, of_rows), Side(columns, of_columns)
@@ -171,24 +175,25 @@ def self_logsumexp(
 
     .. math:: r_i = \log \sum_{j \,:\, u_i \ne u_j} \exp \langle x_i, x_j \rangle
 
-    The same as `row_logsumexp` of rows against themselves, with a cheaper gradient: the matrix is symmetric, so that one
-    tile serves both its sides.
+    Equal to `row_logsumexp` of rows against themselves, with a cheaper gradient: the matrix is
+    symmetric, and one tile serves both its sides.
 
     Args:
       rows: [b, D], already divided by the square root of the temperature.
-      exclude: ids u [b]; a pair of equal ids is left out. None leaves out each row's pair with itself alone.
+      exclude: ids u [b]; a pair of equal ids is excluded. None excludes only each row's pair with
+        itself.
       axis_name: mapped axis over which the rows are spread; None if these are all of them.
       implementation: as of `row_logsumexp`.
-      tile: rows and columns of a tile; None for what was measured fastest.
+      tile: rows and columns of a tile; None for the default.
 
     Returns:
-      [b]; -inf for a row whose every column is left out.
+      [b]; -inf for a row whose every column is excluded.
     """
     side = Side(rows, row_ids(rows, axis_name) if exclude is None else exclude)
     return _self_statistics(side, axis_name, implementation, tile).logsumexp
 
 
-def self_labelled_logsumexp(
+def self_labeled_logsumexp(
     rows: Array,
     *,
     labels: Array,
@@ -196,14 +201,14 @@ def self_labelled_logsumexp(
     implementation: Implementation = "auto",
     tile: int | None = None,
 ) -> tuple[Array, Array, Array]:
-    r"""`labelled_logsumexp` of every row over all other rows of all devices, with the cheaper gradient of `self_logsumexp`.
+    r"""`labeled_logsumexp` of every row over all other rows of all devices, with the cheaper gradient of `self_logsumexp`.
 
     Args:
       rows: [b, D], already divided by the square root of the temperature.
       labels: [b].
       axis_name: mapped axis over which the rows are spread; None if these are all of them.
       implementation: as of `row_logsumexp`.
-      tile: rows and columns of a tile; None for what was measured fastest.
+      tile: rows and columns of a tile; None for the default.
 
     Returns:
       Log-sum-exp, sum and number of the logits of other rows of the same label, [b] each.
@@ -214,7 +219,7 @@ def self_labelled_logsumexp(
 
 
 def choose(implementation: str, rows: Array, columns: Array, axis_name: AxisName) -> str:
-    """The implementation that "auto" stands for; any other stands for itself.
+    """The implementation to use: the choice of "auto", or the given one.
 
     Raises:
       ValueError: there is no such implementation.
@@ -222,10 +227,10 @@ def choose(implementation: str, rows: Array, columns: Array, axis_name: AxisName
     check_choice("implementation", implementation, IMPLEMENTATIONS)
     if implementation != "auto":
         return implementation
-    every = batch_size(columns, axis_name)
-    if rows.shape[0] * every <= _DENSE_LOGITS:
+    count = batch_size(columns, axis_name)
+    if rows.shape[0] * count <= _DENSE_LOGITS:
         return "dense"
-    gathered = 2 * every * columns.shape[1] * columns.dtype.itemsize
+    gathered = 2 * count * columns.shape[1] * columns.dtype.itemsize
     return "ring" if axis_name is not None and gathered > _RING_BYTES else "streamed"
 
 
@@ -241,8 +246,8 @@ def _statistics(
 ) -> Statistics:
     how = choose(implementation, rows.values, columns.values, axis_name)
     if how == "dense":
-        every = jax.tree.map(lambda leaf: gather_rows(leaf, axis_name), columns)
-        return _dense(rows, every, mean, expected)
+        gathered = jax.tree.map(lambda leaf: gather_rows(leaf, axis_name), columns)
+        return _dense(rows, gathered, mean, expected)
     plan = _plan(how, tile, axis_name)._replace(mean=mean, expected=expected)
     return streamed(rows, columns, plan)
 
@@ -257,22 +262,22 @@ def _self_statistics(
 
 
 def _plan(how: str, tile: int | None, axis_name: AxisName) -> Plan:
-    # Who takes a ring takes it for its memory: tiles of a quarter cost it little time.
+    # The ring exists to save memory. Tiles of a quarter of the size cost it little time.
     ring = how == "ring"
     return Plan(tile or (TILE // 2 if ring else TILE), axis_name, ring)
 
 
 def _dense(rows: Side, columns: Side, mean: bool, expected: bool) -> Statistics:
-    """Statistics from all logits at once; a row that is -inf throughout has zero gradient."""
-    logits = scores(rows, columns)
+    """Statistics from all logits at once. A row whose every column is excluded has zero gradient."""
+    logits = tile_logits(rows, columns)
     largest = jax.lax.stop_gradient(jnp.max(logits, axis=1))
-    met = ~jnp.isneginf(largest)
-    exponentials = jnp.exp(logits - jnp.where(met, largest, jnp.zeros_like(largest))[:, None])
+    nonempty = ~jnp.isneginf(largest)
+    exponentials = jnp.exp(logits - jnp.where(nonempty, largest, jnp.zeros_like(largest))[:, None])
     total = jnp.sum(exponentials, axis=1)
-    total = jnp.where(met, total, jnp.ones_like(total))
-    found = Statistics(jnp.where(met, jnp.log(total) + largest, -jnp.inf))
+    total = jnp.where(nonempty, total, jnp.ones_like(total))
+    found = Statistics(jnp.where(nonempty, jnp.log(total) + largest, -jnp.inf))
     if rows.labels is not None:
-        matching = matches(logits, rows, columns)
+        matching = same_label(logits, rows, columns)
         matched = jnp.sum(jnp.where(matching, logits, jnp.zeros_like(logits)), axis=1)
         count = jnp.sum(matching, axis=1, dtype=logits.dtype)
         found = found._replace(matched=matched, count=count)

@@ -1,4 +1,4 @@
-"""The affinity matrix itself, for those who want to look."""
+"""The dense affinity matrix, for plots."""
 
 import jax
 
@@ -20,17 +20,17 @@ def matrix(
     eps: float | Array = 0.01,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""The dense affinity matrix of a global batch, for plots: no loss forms it.
+    r"""The dense affinity matrix of a global batch, for plots. No loss forms it.
 
     .. math:: A = \hat Q \hat K^\top / \tau \quad\text{or}\quad
        A = (\hat Q - \mu)(\Sigma + \epsilon I)^{-1}(\hat K - \mu)^\top / \tau
 
     Args:
-      q: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      q: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       k: embeddings of the other view, [b, D].
       temperature: tau; positive.
       whitened: whether to whiten by the mean and covariance of the rows of both views.
-      eps: ridge added to that covariance; positive.
+      eps: added to the diagonal of that covariance; positive.
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:
@@ -41,8 +41,8 @@ def matrix(
       ValueError: q and k differ in shape or are no matrices, or a hyper-parameter is out of range.
 
     References:
-      Li et al., A Unified Framework for Contrastive Learning from a Perspective of Affinity Matrix, 2022
-      (arXiv:2211.14516).
+      Li et al., A Unified Framework for Contrastive Learning from a Perspective of Affinity Matrix,
+      2022 (arXiv:2211.14516).
     """
     q, k = check_embeddings(q=q, k=k)
     check_positive("temperature", temperature)
@@ -50,5 +50,5 @@ def matrix(
     q, k = unit_rows(q), unit_rows(k)
     if whitened:
         mean, covariance = moments(q, k, axis_name=axis_name)
-        q, k = whiten(q, k, mean=mean, covariance=covariance, ridge=eps)
+        q, k = whiten(q, k, mean=mean, covariance=covariance, eps=eps)
     return matmul(gather_rows(q, axis_name) / temperature, gather_rows(k, axis_name).T)

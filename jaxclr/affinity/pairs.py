@@ -1,8 +1,9 @@
-"""Sums and maxima of functions of pairs, a tile at a time: for what is no log-sum-exp of inner products.
+"""Sums, maxima and log-sum-exps of functions of pairs, a tile at a time, for losses that inner products alone do not give.
 
-A function of pairs takes a tile of inner products [m, n] of rows and columns, then what goes with the rows, each
-[m, 1, ...], then what goes with the columns, each [1, n, ...], and is elementwise in m and n. It must be finite for every
-pair, also for those left out; for a maximum or a log-sum-exp it may be a constant -inf, which leaves the pair out.
+A pair function takes a tile of inner products [m, n] of rows and columns, then the row values, each
+[m, 1, ...], then the column values, each [1, n, ...]. It is elementwise in m and n. It must be
+finite for every pair, also for excluded ones; for a maximum or a log-sum-exp it may be a constant
+-inf, which excludes the pair.
 """
 
 from collections.abc import Callable
@@ -17,11 +18,11 @@ from jaxclr.affinity.tiles import TILE, fold, join, matmul, tiling
 
 Array = jax.Array
 Tree = Any
-OfPairs = Callable[..., Tree]
+PairFunction = Callable[..., Tree]
 
 
 def row_sum(
-    f: OfPairs,
+    f: PairFunction,
     rows: Array,
     columns: Array,
     *,
@@ -31,19 +32,19 @@ def row_sum(
     axis_name: AxisName = None,
     tile: int | None = None,
 ) -> Tree:
-    r"""Sum of a function of pairs over the columns of all devices, for each row of this one.
+    r"""Sum of a pair function over the columns of all devices, for each row of this one.
 
     .. math:: s_i = \sum_{j \,:\, u_i \ne v_j} f(\langle x_i, y_j \rangle, p_i, \dots, q_j, \dots)
 
-    Tiles are computed again backward, so that neither direction holds more than one.
+    The backward pass computes tiles again: neither pass holds more than one.
 
     Args:
-      f: function of pairs, see above; one [m, n] or a tree of them.
+      f: pair function (see the module); gives one [m, n] or a tree of them.
       rows: [b, D].
       columns: [b', D], this device's columns.
       row_values: arrays [b, ...] that f takes after the inner products, as [m, 1, ...].
       column_values: arrays [b', ...] that f takes last, as [1, n, ...].
-      exclude: ids (u [b], v [b']); a pair of equal ids is left out.
+      exclude: ids (u [b], v [b']); a pair of equal ids is excluded.
       axis_name: mapped axis over which the columns are spread; None if these are all of them.
       tile: rows and columns of a tile; None for the default.
 
@@ -59,7 +60,9 @@ def row_sum(
         )
 
     def of_rows(row_tile: _Tile, column_tiles: _Tile) -> Tree:
-        shapes = jax.eval_shape(of_a_tile, row_tile, jax.tree.map(lambda leaf: leaf[0], column_tiles))
+        shapes = jax.eval_shape(
+            of_a_tile, row_tile, jax.tree.map(lambda leaf: leaf[0], column_tiles)
+        )
         zeros = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
         add = lambda total, tile: (jax.tree.map(jnp.add, total, of_a_tile(row_tile, tile)), None)
         return jax.lax.scan(add, zeros, column_tiles)[0]
@@ -68,32 +71,33 @@ def row_sum(
     return _by_rows(of_rows, *tiles, rows.shape[0])
 
 
-def pair_sum(f: OfPairs, rows: Array, columns: Array, **options: Any) -> Tree:
-    r"""Sum of a function of pairs over this device's rows and the columns of all devices.
+def pair_sum(f: PairFunction, rows: Array, columns: Array, **options: Any) -> Tree:
+    r"""Sum of a pair function over this device's rows and the columns of all devices.
 
     .. math:: \sum_i s_i, \qquad s = \text{row_sum}(f, \dots)
 
     Args:
-      f: function of pairs.
+      f: pair function.
       rows: [b, D].
       columns: [b', D], this device's columns.
       **options: those of `row_sum`.
 
     Returns:
-      A scalar, or a tree of them as f gives; its sum over devices is the sum over all pairs of the global batch.
+      A scalar, or a tree of them as f gives; its sum over devices is the sum over all pairs of the
+      global batch.
     """
     return jax.tree.map(jnp.sum, row_sum(f, rows, columns, **options))
 
 
 class Largest(NamedTuple):
-    """Of each row [b]: the largest value, and its column's place among those of all devices; -inf and 0 if none is left."""
+    """Largest value of each row [b] and the batch index of its column; -inf and 0 if every column is excluded."""
 
     value: Array
     index: Array
 
 
 def row_max(
-    f: OfPairs,
+    f: PairFunction,
     rows: Array,
     columns: Array,
     *,
@@ -103,12 +107,12 @@ def row_max(
     axis_name: AxisName = None,
     tile: int | None = None,
 ) -> Largest:
-    r"""Largest value of a function of pairs in each row, and where it is; constants to the gradient.
+    r"""Largest value of a pair function in each row, and its column; constant in the gradient.
 
-    For a largest value with gradient, compute it again from the column of that index.
+    To differentiate the largest value, compute it again from the column of that index.
 
     Args:
-      f: function of pairs.
+      f: pair function.
       rows: [b, D].
       columns: [b', D], this device's columns.
       row_values, column_values, exclude, axis_name, tile: as of `row_sum`.
@@ -122,24 +126,26 @@ def row_max(
         def step(before: Largest, inputs: tuple[_Tile, Array]) -> tuple[Largest, None]:
             column_tile, first = inputs
             values, kept = _evaluate(f, row_tile, column_tile)
-            # Here, not only at the tiles: the function may close over parameters of its own.
+            # The function may close over parameters: its values are stopped too.
             values = jnp.where(kept, jax.lax.stop_gradient(values), -jnp.inf)
             largest = jnp.max(values, axis=1)
             index = first + jnp.argmax(values, axis=1).astype(jnp.int32)
             greater = largest > before.value
-            return Largest(*(jnp.where(greater, *p) for p in zip((largest, index), before))), None
+            return Largest(
+                *(jnp.where(greater, *p) for p in zip((largest, index), before, strict=True))
+            ), None
 
         like = row_tile.rows[:, 0]
-        nothing = Largest(jnp.full_like(like, -jnp.inf), jnp.zeros(like.shape, jnp.int32))
+        state = Largest(jnp.full_like(like, -jnp.inf), jnp.zeros(like.shape, jnp.int32))
         count, height = column_tiles.real.shape
         firsts = jnp.arange(count, dtype=jnp.int32) * height
-        return jax.lax.scan(step, nothing, (column_tiles, firsts))[0]
+        return jax.lax.scan(step, state, (column_tiles, firsts))[0]
 
     return _by_rows(of_rows, *tiles, rows.shape[0])
 
 
 def row_logsumexp_of(
-    f: OfPairs,
+    f: PairFunction,
     rows: Array,
     columns: Array,
     *,
@@ -149,25 +155,27 @@ def row_logsumexp_of(
     axis_name: AxisName = None,
     tile: int | None = None,
 ) -> Array:
-    r"""Log-sum-exp of a function of pairs over the columns of all devices, for each row of this one.
+    r"""Log-sum-exp of a pair function over the columns of all devices, for each row of this one.
 
     .. math:: r_i = \log \sum_{j \,:\, u_i \ne v_j} \exp f(\langle x_i, y_j \rangle, p_i, \dots, q_j, \dots)
 
     For inner products alone `row_logsumexp` is faster.
 
     Args:
-      f: function of pairs; one [m, n].
+      f: pair function; gives one [m, n].
       rows: [b, D].
       columns: [b', D], this device's columns.
       row_values, column_values, exclude, axis_name, tile: as of `row_sum`.
 
     Returns:
-      [b]; -inf for a row whose every column is left out.
+      [b]; -inf for a row whose every column is excluded.
     """
 
     @jax.checkpoint
-    def meet(met: tuple[Array, Array], row_tile: _Tile, column_tile: _Tile) -> tuple[Array, Array]:
-        before, total = met
+    def accumulate(
+        running: tuple[Array, Array], row_tile: _Tile, column_tile: _Tile
+    ) -> tuple[Array, Array]:
+        before, total = running
         values, kept = _evaluate(f, row_tile, column_tile)
         values = jnp.where(kept, values, -jnp.inf)
         largest = jnp.maximum(before, jnp.max(jax.lax.stop_gradient(values), axis=1))
@@ -177,10 +185,10 @@ def row_logsumexp_of(
 
     def of_rows(row_tile: _Tile, column_tiles: _Tile) -> Array:
         like = row_tile.rows[:, 0]
-        nothing = jnp.full_like(like, -jnp.inf), jnp.zeros_like(like)
-        step = lambda met, column_tile: (meet(met, row_tile, column_tile), None)
-        largest, total = jax.lax.scan(step, nothing, column_tiles)[0]
-        # A row that met nothing has a largest value of -inf.
+        state = jnp.full_like(like, -jnp.inf), jnp.zeros_like(like)
+        step = lambda running, tile: (accumulate(running, row_tile, tile), None)
+        largest, total = jax.lax.scan(step, state, column_tiles)[0]
+        # A row without columns has a largest value of -inf.
         return jnp.log(jnp.where(total > 0, total, jnp.ones_like(total))) + largest
 
     tiles = _tiles(rows, columns, row_values, column_values, exclude, axis_name, tile or TILE)
@@ -188,7 +196,7 @@ def row_logsumexp_of(
 
 
 class _Tile(NamedTuple):
-    """Rows or columns [n, D] of a tile, or of tiles [count, n, D], and what goes with each."""
+    """Rows or columns [n, D] of a tile, or of tiles [count, n, D], with a mask, ids and values for each."""
 
     rows: Array
     real: Array
@@ -196,8 +204,8 @@ class _Tile(NamedTuple):
     values: tuple[Array, ...]
 
 
-def _evaluate(f: OfPairs, rows: _Tile, columns: _Tile) -> tuple[Tree, Array]:
-    """The function [m, n] of a tile's pairs, and which of them count."""
+def _evaluate(f: PairFunction, rows: _Tile, columns: _Tile) -> tuple[Tree, Array]:
+    """The function [m, n] of the pairs of a tile, and which pairs count."""
     values = f(
         matmul(rows.rows, columns.rows.T),
         *(value[:, None] for value in rows.values),
@@ -221,14 +229,14 @@ def _tiles(
     """This device's rows and all devices' columns, in tiles."""
     of_rows, of_columns = exclude or (None, None)
     local = _Tile(columns, jnp.ones(columns.shape[0], bool), of_columns, column_values)
-    every = jax.tree.map(lambda leaf: gather_rows(leaf, axis_name), local)
-    these = _Tile(rows, jnp.ones(rows.shape[0], bool), of_rows, row_values)
-    return tuple(fold(side, tiling(side.rows.shape[0], tile)) for side in (these, every))
+    gathered = jax.tree.map(lambda leaf: gather_rows(leaf, axis_name), local)
+    own = _Tile(rows, jnp.ones(rows.shape[0], bool), of_rows, row_values)
+    return tuple(fold(side, tiling(side.rows.shape[0], tile)) for side in (own, gathered))
 
 
 def _by_rows(
     of_rows: Callable[[_Tile, _Tile], Tree], row_tiles: _Tile, column_tiles: _Tile, count: int
 ) -> Tree:
-    """A function of one tile of rows and all of the columns, applied to every tile of rows; the first count results."""
+    """The function of a tile of rows and all columns for every tile of rows; the first `count` results."""
     found = jax.lax.map(lambda row_tile: of_rows(row_tile, column_tiles), row_tiles)
     return join(found, count)

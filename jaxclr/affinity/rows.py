@@ -11,8 +11,9 @@ _SHORTEST = 1e-12
 def unit_rows(rows: Array) -> Array:
     r"""Rows divided by their Euclidean norm, :math:`v / \max(\|v\|, 10^{-12})`.
 
-    Each row is first scaled by its largest entry, so that neither huge nor tiny rows overflow or vanish when squared.
-    Rows all of whose entries are below 1e-12 are divided by 1e-12 and receive no gradient.
+    Each row is first scaled by its largest entry, so that neither huge nor tiny rows overflow or
+    vanish when squared. Rows all of whose entries are below 1e-12 are divided by 1e-12 and receive
+    no gradient.
 
     Args:
       rows: [..., D], float32 or float64.

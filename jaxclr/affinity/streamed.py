@@ -1,4 +1,4 @@
-"""Statistics of rows over the columns of all devices, streamed, with gradients of their own."""
+"""Statistics of rows over the columns of all devices, in tiles, with a custom gradient."""
 
 import functools
 from typing import Any, NamedTuple
@@ -12,19 +12,27 @@ from jaxclr.affinity.tiles import (
     Running,
     Side,
     Statistics,
-    begin,
+    accumulate,
+    backward,
+    backward_rows,
     finish,
-    meet,
-    pull,
-    pull_rows,
-    weigh,
+    initial,
+    row_weights,
 )
 
 Array = jax.Array
 
 
 class Plan(NamedTuple):
-    """How to stream: rows and columns of a tile, the axis of the batch, whether columns go round a ring, and what to keep."""
+    """How the matrix is traversed.
+
+    Attributes:
+      tile: rows and columns of a tile.
+      axis_name: mapped axis over which the batch is spread.
+      ring: whether columns travel from device to device instead of being gathered.
+      mean: whether the mean of the columns is computed.
+      expected: whether the mean of the logits is computed.
+    """
 
     tile: int
     axis_name: AxisName
@@ -36,23 +44,24 @@ class Plan(NamedTuple):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def streamed(rows: Side, columns: Side, plan: Plan) -> Statistics:
     """Statistics of each row [m] of this device over the columns of all devices."""
-    return finish(meet_all(rows, columns, plan))
+    return finish(accumulate_all(rows, columns, plan))
 
 
-def meet_all(rows: Side, columns: Side, plan: Plan) -> Running:
-    """What rows [m] of this device have met after the columns of all devices."""
-    visit = lambda running, shard: (meet(running, rows, shard, plan.tile), shard)
-    labelled = rows.labels is not None
-    nothing = begin(rows, labelled=labelled, mean=plan.mean, expected=plan.expected)
-    return each_shard(visit, nothing, columns, plan.axis_name, ring=plan.ring)[0]
+def accumulate_all(rows: Side, columns: Side, plan: Plan) -> Running:
+    """Running sums of the rows [m] of this device after the columns of all devices."""
+    visit = lambda running, shard: (accumulate(running, rows, shard, plan.tile), shard)
+    labeled = rows.labels is not None
+    state = initial(rows, labeled=labeled, mean=plan.mean, expected=plan.expected)
+    return each_shard(visit, state, columns, plan.axis_name, ring=plan.ring)[0]
 
 
 def _forward(rows: Side, columns: Side, plan: Plan):
-    learned = any(leaf.perturbed for leaf in jax.tree.leaves(columns, is_leaf=_is_input))
+    perturbed = any(leaf.perturbed for leaf in jax.tree.leaves(columns, is_leaf=_is_input))
     rows, columns = custom_vjp_primal_tree_values((rows, columns))
-    running = meet_all(rows, columns, plan)
-    # What is saved is arrays alone: a tuple or None tells whether somebody wants the columns' gradient.
-    return finish(running), (rows, columns, running, () if learned else None)
+    running = accumulate_all(rows, columns, plan)
+    # Only arrays can be saved: () says that the gradient at the columns is needed, None that it is
+    # not.
+    return finish(running), (rows, columns, running, () if perturbed else None)
 
 
 def _is_input(leaf: Any) -> bool:
@@ -60,31 +69,34 @@ def _is_input(leaf: Any) -> bool:
 
 
 def _backward(plan: Plan, saved, gradient: Statistics):
-    rows, columns, running, learned = saved
-    zero = lambda leaf: isinstance(leaf, SymbolicZero)
-    filled = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if zero(leaf) else leaf
-    weighing = weigh(running, jax.tree.map(filled, gradient, is_leaf=zero))
-    if learned is None:
-        # Keys of a momentum encoder, a queue: nothing is computed for them, and nothing sent back.
-        visit = lambda to_rows, shard: (to_rows + pull_rows(rows, shard, weighing, plan.tile), shard)
-        nothing = jnp.zeros_like(rows.values)
-        to_rows, _ = each_shard(visit, nothing, columns, plan.axis_name, ring=plan.ring)
+    rows, columns, running, perturbed = saved
+    is_zero = lambda leaf: isinstance(leaf, SymbolicZero)
+    dense = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if is_zero(leaf) else leaf
+    by_row = row_weights(running, jax.tree.map(dense, gradient, is_leaf=is_zero))
+    if perturbed is None:
+        # Keys of a momentum encoder or of a queue: no gradient is computed or sent for them.
+        visit = lambda to_rows, shard: (
+            to_rows + backward_rows(rows, shard, by_row, plan.tile),
+            shard,
+        )
+        zeros = jnp.zeros_like(rows.values)
+        to_rows, _ = each_shard(visit, zeros, columns, plan.axis_name, ring=plan.ring)
         return Side(to_rows), None
     if plan.ring:
 
-        def visit(to_rows, travelling):
-            shard, to_columns, to_bias = travelling
-            parts = pull(rows, shard, weighing, plan.tile)
+        def visit(to_rows, shard_and_gradients):
+            shard, to_columns, to_bias = shard_and_gradients
+            parts = backward(rows, shard, by_row, plan.tile)
             return to_rows + parts[0], (shard, to_columns + parts[1], to_bias + parts[2])
 
-        nothing = jnp.zeros_like(columns.values), jnp.zeros_like(columns.values[:, 0])
+        zeros = jnp.zeros_like(columns.values), jnp.zeros_like(columns.values[:, 0])
         to_rows, (_, to_columns, to_bias) = each_shard(
-            visit, jnp.zeros_like(rows.values), (columns, *nothing), plan.axis_name, ring=True
+            visit, jnp.zeros_like(rows.values), (columns, *zeros), plan.axis_name, ring=True
         )
     else:
-        every = jax.tree.map(lambda leaf: gather_rows(leaf, plan.axis_name), columns)
-        to_rows, *to_every = pull(rows, every, weighing, plan.tile)
-        to_columns, to_bias = (scatter_sum(leaf, plan.axis_name) for leaf in to_every)
+        gathered = jax.tree.map(lambda leaf: gather_rows(leaf, plan.axis_name), columns)
+        to_rows, *to_gathered = backward(rows, gathered, by_row, plan.tile)
+        to_columns, to_bias = (scatter_sum(leaf, plan.axis_name) for leaf in to_gathered)
     return Side(to_rows), Side(to_columns, bias=None if columns.bias is None else to_bias)
 
 

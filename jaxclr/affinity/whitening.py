@@ -23,30 +23,29 @@ def moments(*views: Array, axis_name: AxisName = None) -> tuple[Array, Array]:
     rows = jnp.concatenate(views)
     count = batch_size(rows, axis_name)
     mean = sum_over(jnp.sum(rows, axis=0, keepdims=True), axis_name) / count
-    centred = rows - mean
-    scatter = jnp.matmul(centred.T, centred, precision=jax.lax.Precision.HIGHEST)
+    centered = rows - mean
+    scatter = jnp.matmul(centered.T, centered, precision=jax.lax.Precision.HIGHEST)
     return mean, sum_over(scatter, axis_name) / max(count - 1, 1)
 
 
-def whiten(
-    *views: Array, mean: Array, covariance: Array, ridge: float | Array
-) -> tuple[Array, ...]:
+def whiten(*views: Array, mean: Array, covariance: Array, eps: float | Array) -> tuple[Array, ...]:
     r"""Rows :math:`L^{-1}(z - \mu)`, where :math:`L L^\top = \Sigma + \epsilon I` (Cholesky).
 
-    Inner products of rows whitened alike are :math:`(z - \mu)^\top (\Sigma + \epsilon I)^{-1} (z' - \mu)`,
-    which any other square root of the inverse (ZCA, PCA) gives too. O(BD^2 + D^3).
+    Inner products of rows whitened alike are
+    :math:`(z - \mu)^\top (\Sigma + \epsilon I)^{-1} (z' - \mu)`, which any other square root of the
+    inverse (ZCA, PCA) gives too. O(BD^2 + D^3).
 
     Args:
       *views: [b, D] each.
       mean: [1, D].
       covariance: [D, D], symmetric and positive semi-definite.
-      ridge: epsilon, added to its diagonal; positive.
+      eps: added to its diagonal; positive.
 
     Returns:
       A whitened [b, D] for each view.
     """
-    ridged = covariance + ridge * jnp.eye(covariance.shape[0], dtype=covariance.dtype)
-    factor = jnp.linalg.cholesky(ridged)
+    regularized = covariance + eps * jnp.eye(covariance.shape[0], dtype=covariance.dtype)
+    factor = jnp.linalg.cholesky(regularized)
     return tuple(
         jax.scipy.linalg.solve_triangular(factor, (rows - mean).T, lower=True).T for rows in views
     )

@@ -9,13 +9,12 @@ import rich.markup
 import rich.table
 import tyro
 
-from jaxclr import errors, losses
+from jaxclr import errors
 from jaxclr.augment import AUGMENTATIONS
 from jaxclr.cli.words import first_line, parse
 from jaxclr.data import SOURCES
 from jaxclr.encoders import ENCODERS
-from jaxclr.losses.catalogue import LOSSES
-from jaxclr.losses.catalogue import paper as paper_of
+from jaxclr.losses.catalogue import facts, public_losses
 from jaxclr.methods import METHODS, Method
 from jaxclr.steps.optimizers import OPTIMIZERS
 
@@ -62,9 +61,9 @@ def _losses_table() -> rich.table.Table:
         shown.add_column(column, no_wrap=True)
     for column in ("needs", "over the global batch"):
         shown.add_column(column)
-    for name, facts in LOSSES.items():
-        paper = paper_of(getattr(losses, name))
-        shown.add_row(name, paper, facts.cost, facts.needs, facts.together)
+    for name, loss in public_losses().items():
+        needs, cost, global_batch, paper = facts(loss)
+        shown.add_row(name, paper, cost, needs, global_batch)
     return shown
 
 

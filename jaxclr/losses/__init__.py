@@ -1,5 +1,11 @@
-"""Objectives as pure functions of embeddings. Each returns this device's share of the loss of the global batch."""
+"""Losses as pure functions of embeddings.
 
+Each returns this device's share of the loss: the mean of the shares over devices is the loss of the
+global batch, and the mean of their gradients is its gradient. `affinity_loss` composes new losses
+from the parts in `compose`.
+"""
+
+from jaxclr.losses import compose as compose
 from jaxclr.losses.adaptive import adaptive_multi_head as adaptive_multi_head
 from jaxclr.losses.attraction import cacr as cacr
 from jaxclr.losses.attraction import cacr_rbf as cacr_rbf
@@ -13,7 +19,11 @@ from jaxclr.losses.contrastive import local_contrast as local_contrast
 from jaxclr.losses.contrastive import nt_xent as nt_xent
 from jaxclr.losses.contrastive import queue_cross_entropy as queue_cross_entropy
 from jaxclr.losses.contrastive import queue_info_nce as queue_info_nce
-from jaxclr.losses.feature_maps import feature_map_contrast as feature_map_contrast
+from jaxclr.losses.contrib.eeg import cross_model as cross_model
+from jaxclr.losses.contrib.point_clouds import region_contrast as region_contrast
+from jaxclr.losses.contrib.recommenders import contrast_regularizer as contrast_regularizer
+from jaxclr.losses.contrib.super_resolution import feature_map_contrast as feature_map_contrast
+from jaxclr.losses.contrib.text_to_image import deep_boosting as deep_boosting
 from jaxclr.losses.feature_transform import extrapolate_positives as extrapolate_positives
 from jaxclr.losses.feature_transform import interpolate_negatives as interpolate_negatives
 from jaxclr.losses.gated import gated_contrast as gated_contrast
@@ -21,8 +31,8 @@ from jaxclr.losses.graphs import community_contrast as community_contrast
 from jaxclr.losses.graphs import community_density as community_density
 from jaxclr.losses.graphs import weighted_info_nce as weighted_info_nce
 from jaxclr.losses.imbalance import balanced_contrast as balanced_contrast
-from jaxclr.losses.labelled import sep_clr as sep_clr
-from jaxclr.losses.labelled import sup_con as sup_con
+from jaxclr.losses.labeled import sep_clr as sep_clr
+from jaxclr.losses.labeled import sup_con as sup_con
 from jaxclr.losses.multiview import average_nt_xent as average_nt_xent
 from jaxclr.losses.multiview import dhel as dhel
 from jaxclr.losses.multiview import mv_dhel as mv_dhel
@@ -31,7 +41,6 @@ from jaxclr.losses.multiview import pairwise_nt_xent as pairwise_nt_xent
 from jaxclr.losses.multiview import poly_view as poly_view
 from jaxclr.losses.pairwise import mio as mio
 from jaxclr.losses.pairwise import triplet as triplet
-from jaxclr.losses.points import region_contrast as region_contrast
 from jaxclr.losses.predictive import byol as byol
 from jaxclr.losses.predictive import guided_stop_gradient as guided_stop_gradient
 from jaxclr.losses.predictive import negative_cosine as negative_cosine
@@ -44,9 +53,6 @@ from jaxclr.losses.redundancy import uni_grad as uni_grad
 from jaxclr.losses.redundancy import uni_grad_correlation as uni_grad_correlation
 from jaxclr.losses.redundancy import vicreg as vicreg
 from jaxclr.losses.redundancy import w_mse as w_mse
-from jaxclr.losses.retrieval import deep_boosting as deep_boosting
-from jaxclr.losses.sequences import contrast_regularizer as contrast_regularizer
-from jaxclr.losses.signals import cross_model as cross_model
 from jaxclr.losses.uniclr import sim_affinity as sim_affinity
 from jaxclr.losses.uniclr import sim_trace as sim_trace
 from jaxclr.losses.uniclr import sim_whitening as sim_whitening

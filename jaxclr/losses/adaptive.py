@@ -36,30 +36,38 @@ def adaptive_multi_head(
        + \beta \sum_h \operatorname{mean}_{i \ne j} \Big[ \frac D2 \log \tau_{ij} + \frac{1}{\tau_{ij}} \Big],
        \qquad s_{ij} = \hat z_i \cdot \hat z_j / \tau_{ij},\; \tau_{ij} = t(\hat z_i, \hat z_j)
 
-    over the 2B rows :math:`Z = [Z_1; Z_2]` of each head. A reconstruction: the official code does not run and trains without
-    negatives; the regulariser and its constants are from it, the rest from the paper's account.
+    over the 2B rows :math:`Z = [Z_1; Z_2]` of each head. A reconstruction: the official code does
+    not run and trains without negatives; the regularizer and its constants are from it, the rest
+    from the paper's account.
 
-    temperature_fn, t, takes unit features x and y of one head, [..., D] each, whose leading axes broadcast, and gives
-    positive temperatures of their broadcast shape [...]. It is called with rows [m, 1, D] and columns [1, n, D] of a
-    tile, and with all positives at once, [2b, D] each; what it computes for a pair exists for one tile at a time, also
-    backward. It serves every head, and may close over parameters, which get gradients. A network on [x; y] is cheapest
-    with its first layer in two parts, W x + V y, each computed before they broadcast. The paper's ends in
+    temperature_fn, t, takes unit features x and y of one head, [..., D] each, whose leading axes
+    broadcast, and gives positive temperatures of their broadcast shape [...]. It is called with
+    rows [m, 1, D] and columns [1, n, D] of a tile, and with all positives at once, [2b, D] each;
+    what it computes for a pair exists for one tile at a time, also backward. It serves every head,
+    and may close over parameters, which get gradients. A network on [x; y] is cheapest with its
+    first layer in two parts, W x + V y, each computed before they broadcast. The paper's ends in
     1e-5 + (2 - 1e-5) sigmoid.
 
+    Needs: negatives, heads, a temperature function.
+    Cost: HB²(D + its own).
+    Global batch: row sums over all columns.
+
     Args:
-      heads1: embeddings of one view by each head, [H, b, D], any float dtype; rows are normalised here.
+      heads1: embeddings of one view by each head, [H, b, D], any float dtype; rows are normalized
+        here.
       heads2: those of the other view, [H, b, D].
       temperature_fn: see above.
-      beta: weight of the regulariser; zero or more.
+      beta: weight of the regularizer; zero or more.
       tile: rows and columns of a tile: less for a temperature_fn that holds much for a pair.
       axis_name: mapped axis over which the batch is spread; None if these are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: heads are no arrays of floats, or beta is no number.
-      ValueError: shapes do not fit, temperature_fn gives another shape than that of its pairs, or beta is negative.
+      ValueError: shapes do not fit, temperature_fn gives another shape than that of its pairs, or
+        beta is negative.
 
     References:
       Wang et al., Adaptive Multi-head Contrastive Learning, 2023 (arXiv:2310.05615).
@@ -95,5 +103,6 @@ def adaptive_multi_head(
         return entropy + beta * jnp.mean(row_sum(penalty, z, z, **sides)) / others
 
     z = unit_rows(jnp.concatenate([heads1, heads2], axis=1))
-    # No lax.map: what is the same for all heads, which pairs to leave out, would be worked out before it for all tiles.
+    # No lax.map: what is the same for all heads, which pairs to leave out, would be worked out
+    # before it for all tiles.
     return sum(of_head(head) for head in z)

@@ -40,34 +40,41 @@ def cacr(
     .. math:: \frac{\alpha}{VB} \sum_{l,i} \sum_{m \ne l} a_{il,m} \| \hat z_{il} - \hat z_{im} \|^2
        - \frac{2 \beta}{V(V-1)B} \sum_{l<m} \sum_i \sum_{j \ne i} w_{il,jm} \| \hat z_{il} - \hat z_{jm} \|^2
 
-    where a is the softmax over m of :math:`t^+` times the squared distances, and w that over j of :math:`-t^-` times them.
-    Gradients flow through the weights. Negatives of a view are those of later views, as in the official code.
+    where a is the softmax over m of :math:`t^+` times the squared distances, and w that over j of
+    :math:`-t^-` times them. Gradients flow through the weights. Negatives of a view are those of
+    later views, as in the official code.
 
-    With debias :math:`\rho` a row's repulsion R becomes :math:`(R - \rho \| \hat z_{il} - \hat z_{im} \|^2) / (1 - \rho)`: as in
-    the official code, the positive's distance enters with the sign of a repulsion and without beta.
-    O(V^2 B^2 D), streamed.
+    With debias :math:`\rho` a row's repulsion R becomes
+    :math:`(R - \rho \| \hat z_{il} - \hat z_{im} \|^2) / (1 - \rho)`: as in the official code, the
+    positive's distance enters with the sign of a repulsion and without beta.
+
+    Needs: negatives, views.
+    Cost: V²B²D.
+    Global batch: row means over all columns.
 
     Args:
-      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalized
+        here.
       alpha: weight of the attraction; zero or more.
       beta: weight of the repulsion; zero or more.
       t_positive: how much far positives count; zero or more.
       t_negative: how much close negatives count; positive.
-      debias: share of positives among the negatives, from 0 to below 1; the official code's is 0.1 where it is used.
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`.
+      debias: share of positives among the negatives, from 0 to below 1; the official code's is 0.1
+        where it is used.
+      implementation: as of `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if views are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: views are no arrays of floats, or a weight no number.
-      ValueError: views are no matrices, differ in shape or are fewer than two, the global batch is a single image, a weight or
-        debias is out of range, or there is no such implementation.
+      ValueError: views are no matrices, differ in shape or are fewer than two, the global batch is
+        a single image, a weight or debias is out of range, or there is no such implementation.
 
     References:
-      Zheng et al., Contrastive Attraction and Contrastive Repulsion for Representation Learning, 2021 (arXiv:2105.03746).
+      Zheng et al., Contrastive Attraction and Contrastive Repulsion for Representation Learning,
+      2021 (arXiv:2105.03746).
     """
     views = check_views(views)
     for name, weight in {"alpha": alpha, "beta": beta, "t_positive": t_positive}.items():
@@ -83,9 +90,7 @@ def cacr(
     weights = jax.nn.softmax(jnp.where(others, t_positive * distances, -jnp.inf), axis=1)
     attraction = alpha * jnp.mean(jnp.sum(weights * distances, axis=1))
 
-    expected = functools.partial(
-        expected_logit, implementation=implementation, axis_name=axis_name
-    )
+    expected = functools.partial(expected_logit, implementation=implementation, axis_name=axis_name)
     images = row_ids(rows[0], axis_name)
     repulsions = []
     for later in range(1, len(rows)):
@@ -111,25 +116,31 @@ def cacr_rbf(
     .. math:: \frac{2\tau}{B} \sum_i \sum_v p_{vi} \Big[ \log \sum_j e^{A^v_{ij}} - A^v_{ii} \Big], \qquad
        A^v = \hat Q_v \hat K^\top / \tau,\; p_{vi} = \operatorname{sg} \operatorname{softmax}_v \| \hat q_{vi} - \hat k_i \|^2 / \tau
 
-    For one query of each key it is one direction of MoCo v3's loss. O(VB^2 D), streamed.
+    For one query of each key it is one direction of MoCo v3's loss.
+
+    Needs: negatives, views.
+    Cost: VB²D.
+    Global batch: row sums over all columns.
 
     Args:
-      queries: [V, b, D], or a sequence of V >= 1 arrays [b, D], any float dtype; rows are normalised here.
+      queries: [V, b, D], or a sequence of V >= 1 arrays [b, D], any float dtype; rows are
+        normalized here.
       key: [b, D]; it receives no gradient.
       temperature: tau; positive.
       implementation: as of `cacr`.
       axis_name: mapped axis over which the batch is spread; None if queries and key are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: an input is no array of floats, or temperature no number.
-      ValueError: queries and key are no matrices or differ in shape, temperature is not positive, or there is no such
-        implementation.
+      ValueError: queries and key are no matrices or differ in shape, temperature is not positive,
+        or there is no such implementation.
 
     References:
-      Zheng et al., Contrastive Attraction and Contrastive Repulsion for Representation Learning, 2021 (arXiv:2105.03746).
+      Zheng et al., Contrastive Attraction and Contrastive Repulsion for Representation Learning,
+      2021 (arXiv:2105.03746).
     """
     named = {"queries": (check_views(queries, least=1), "V b D"), "key": (key, "b D")}
     queries, key = map(unit_rows, check_floats(**named))
@@ -137,9 +148,7 @@ def cacr_rbf(
     key = jax.lax.stop_gradient(key)
     rows = queries / temperature
     logits = positives(rows, key[None])
-    over_keys = functools.partial(
-        row_logsumexp, implementation=implementation, axis_name=axis_name
-    )
+    over_keys = functools.partial(row_logsumexp, implementation=implementation, axis_name=axis_name)
     spread = jax.vmap(over_keys, (0, None))(rows, key)
     # A squared distance over tau is 2 / tau - 2 <q, k> / tau.
     weights = jax.lax.stop_gradient(jax.nn.softmax(-2 * logits, axis=0))

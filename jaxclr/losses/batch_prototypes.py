@@ -38,19 +38,23 @@ def pauc(
 ) -> Array:
     r"""Alignment with prototypes, uniformity of the batch's prototypes and their decorrelation (after PAUC).
 
-    A reconstruction: the paper's abstract names these three terms; their form and their weights here are guesses. They
-    are to be added to `info_nce` or `proto_nce`.
+    A reconstruction: the paper's abstract names these three terms; their form and their weights
+    here are guesses. They are to be added to `info_nce` or `proto_nce`.
 
     .. math:: \frac12 \sum_{v} \left[ \frac{\lambda_a}{B} \sum_i \|\hat q_{vi} - \operatorname{sg} \hat c_{a_i}\|^2
        + \lambda_u \log \frac{1}{n(n-1)} \sum_{k \ne l} e^{-t \|p_{vk} - p_{vl}\|^2} \right]
        + \lambda_c \left[ \sum_d (C_{dd} - 1)^2 + \lambda \sum_{d \ne e} C_{de}^2 \right]
 
-    where p is the unit mean of the rows that are assigned to one of the n prototypes present in the global batch, and C
-    the cross-correlation of the two views' p over these, as in `barlow_twins`. Fewer than two have no uniformity, which
-    is 0. O(n^2 D + n D^2), divided among devices.
+    where p is the unit mean of the rows that are assigned to one of the n prototypes present in the
+    global batch, and C the cross-correlation of the two views' p over these, as in `barlow_twins`.
+    Fewer than two have no uniformity, which is 0. O(n^2 D + n D^2), divided among devices.
+
+    Needs: prototypes, assignments.
+    Cost: K²D + KD².
+    Global batch: means by prototype.
 
     Args:
-      q1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      q1: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       q2: embeddings of the other view, [b, D].
       prototypes: c, centroids of a clustering, [K, D], the same on every device; no gradient.
       assignments: a [b], the prototype of each image.
@@ -62,17 +66,20 @@ def pauc(
       axis_name: mapped axis over which the batch is spread; None if q1 and q2 are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: an input is no array of floats, or of integers, or a hyper-parameter no number.
-      ValueError: shapes do not fit, an assignment is no prototype, or a hyper-parameter is out of range.
+      ValueError: shapes do not fit, an assignment is no prototype, or a hyper-parameter is out of
+        range.
 
     References:
-      Mo, Sun and Li, Rethinking Prototypical Contrastive Learning through Alignment, Uniformity and Correlation, 2022
-      (arXiv:2210.10194), abstract.
+      Mo, Sun and Li, Rethinking Prototypical Contrastive Learning through Alignment, Uniformity and
+      Correlation, 2022 (arXiv:2210.10194), abstract.
     """
-    q1, q2, prototypes = check_floats(q1=(q1, "b D"), q2=(q2, "b D"), prototypes=(prototypes, "K D"))
+    q1, q2, prototypes = check_floats(
+        q1=(q1, "b D"), q2=(q2, "b D"), prototypes=(prototypes, "K D")
+    )
     assignments = check_ids("assignments", assignments, q1.shape[0], below=prototypes.shape[0])
     weights = {"alignment": alignment, "uniformity": uniformity, "correlation": correlation}
     for name, value in {**weights, "off_diagonal": off_diagonal}.items():

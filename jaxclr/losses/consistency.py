@@ -34,41 +34,46 @@ def co2(
 
     .. math:: \frac1B \sum_i \left[ \tfrac12 KL(p_i \| q_i) + \tfrac12 KL(q_i \| p_i) \right]
 
-    With negatives, as in the paper, :math:`q_i = \operatorname{softmax}_j \langle \hat q_i, \hat n_j \rangle / \tau` and
-    :math:`p_i = \operatorname{softmax}_j \langle \hat k_i, \hat n_j \rangle / \tau`: the positive has no place in them.
-    Without, the other rows of the batch are the negatives: q_i is the softmax of row i and p_i that of column i of the
-    affinity matrix :math:`\hat Q \hat K^\top / \tau`, and the positive keeps its place.
+    With negatives, as in the paper, :math:`q_i = \operatorname{softmax}_j \langle \hat q_i, \hat
+    n_j \rangle / \tau` and :math:`p_i = \operatorname{softmax}_j \langle \hat k_i, \hat n_j \rangle
+    / \tau`: the positive has no place in them. Without, the other rows of the batch are the
+    negatives: q_i is the softmax of row i and p_i that of column i of the affinity matrix
+    :math:`\hat Q \hat K^\top / \tau`, and the positive keeps its place.
 
-    The term alone: the loss of the paper adds a multiple of it to that of queries and keys. Negatives are constants, as the
-    queue that they come from. Gradients reach q and k both: where k comes from a momentum encoder, stop its gradient before.
-    O(BKD) or O(B^2 D), streamed.
+    The term alone: the loss of the paper adds a multiple of it to that of queries and keys.
+    Negatives are constants, as the queue that they come from. Gradients reach q and k both: where k
+    comes from a momentum encoder, stop its gradient before.
+
+    Needs: negatives or a queue.
+    Cost: B²D, or BKD with a queue.
+    Global batch: row sums and means over all columns.
 
     Args:
-      q: queries, [b, D], any float dtype; rows are normalised here.
+      q: queries, [b, D], any float dtype; rows are normalized here.
       k: their keys, [b, D].
-      negatives: n, [K, D], the same on every device; they receive no gradient. None for the other rows of the batch.
+      negatives: n, [K, D], the same on every device; they receive no gradient. None for the other
+        rows of the batch.
       temperature: tau; positive.
-      implementation: how softmaxes are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`.
+      implementation: how softmaxes are formed: "dense", "streamed", "ring" or "auto", all exact;
+        see `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: an input is no array of floats, or temperature no number.
-      ValueError: q and k differ in shape or are no matrices, negatives are not as wide, temperature is not positive, or there
-        is no such implementation.
+      ValueError: q and k differ in shape or are no matrices, negatives are not as wide, temperature
+        is not positive, or there is no such implementation.
 
     References:
-      Wei et al., CO2: Consistent Contrast for Unsupervised Visual Representation Learning, 2020 (arXiv:2010.02217).
+      Wei et al., CO2: Consistent Contrast for Unsupervised Visual Representation Learning, 2020
+      (arXiv:2010.02217).
     """
     check_positive("temperature", temperature)
     if negatives is None:
         q, k = map(unit_rows, check_floats(q=(q, "b D"), k=(k, "b D")))
-        apart = divergence(
-            q / temperature, k, implementation=implementation, axis_name=axis_name
-        )
+        apart = divergence(q / temperature, k, implementation=implementation, axis_name=axis_name)
         return jnp.mean(apart)
     q, k, negatives = map(
         unit_rows, check_floats(q=(q, "b D"), k=(k, "b D"), negatives=(negatives, "K D"))
@@ -95,32 +100,42 @@ def hierarchical_consistency(
     .. math:: \frac1B \sum_i \Big[ H(e_0, p_{1i}) + \frac{1}{V - 1} \sum_{v=1}^{V-1} H(\operatorname{sg} p_{vi}, p_{v+1,i}) \Big],
        \qquad p_{vi} = \operatorname{softmax} \left[ \langle \hat q_{vi}, \hat k_i \rangle,\; \hat q_{vi} \hat N^\top \right] / \tau
 
-    over the key and the queue N. The first of the two stages of the paper: the second adds nearest neighbours to the
-    positives. For three views, as there, the consistency terms have weight one half. O(VBKD), streamed.
+    over the key and the queue N. The first of the two stages of the paper: the second adds nearest
+    neighbours to the positives. For three views, as there, the consistency terms have weight one
+    half.
+
+    Needs: a queue, views.
+    Cost: VBKD.
+    Global batch: nothing.
 
     Args:
-      queries: [V, b, D], or a sequence of V >= 2 arrays [b, D], from the weakest augmentation to the strongest, any float
-        dtype; rows are normalised here.
+      queries: [V, b, D], or a sequence of V >= 2 arrays [b, D], from the weakest augmentation to
+        the strongest, any float dtype; rows are normalized here.
       key: [b, D]; it receives no gradient.
       queue: N, earlier keys, [K, D], the same on every device; they receive no gradient.
       temperature: tau; positive.
       implementation: as of `co2`.
-      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows
+        either way.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: an input is no array of floats, or temperature no number.
-      ValueError: shapes are not as above, queries are fewer than two, temperature is not positive, or there is no such
-        implementation.
+      ValueError: shapes are not as above, queries are fewer than two, temperature is not positive,
+        or there is no such implementation.
 
     References:
-      Zhang et al., Hierarchical Consistent Contrastive Learning for Skeleton-Based Action Recognition with Growing
-      Augmentations, 2022 (arXiv:2211.13466), section 3.
+      Zhang et al., Hierarchical Consistent Contrastive Learning for Skeleton-Based Action
+      Recognition with Growing Augmentations, 2022 (arXiv:2211.13466), section 3.
     """
     del axis_name  # the queue is whole, and rows stand alone
-    named = {"queries": (check_views(queries), "V b D"), "key": (key, "b D"), "queue": (queue, "K D")}
+    named = {
+        "queries": (check_views(queries), "V b D"),
+        "key": (key, "b D"),
+        "queue": (queue, "K D"),
+    }
     queries, key, queue = map(unit_rows, check_floats(**named))
     check_positive("temperature", temperature)
     key, queue = jax.lax.stop_gradient((key, queue))

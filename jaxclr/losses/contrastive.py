@@ -40,23 +40,28 @@ def nt_xent(
 
     The mean over the 2B rows: half of what the official TensorFlow code sums.
 
+    Needs: negatives.
+    Cost: B²D.
+    Global batch: row sums over all columns.
+
     Args:
-      z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      z1: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       z2: embeddings of the other view, [b, D].
       temperature: tau; positive.
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`.
+      implementation: as of `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: z1 or z2 is no array of floats, or temperature no number.
-      ValueError: z1 and z2 differ in shape or are no matrices, temperature is not positive, or there is no such implementation.
+      ValueError: z1 and z2 differ in shape or are no matrices, temperature is not positive, or
+        there is no such implementation.
 
     References:
-      Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, 2020 (arXiv:2002.05709), eq. 1.
+      Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, 2020
+      (arXiv:2002.05709), eq. 1.
     """
     z1, z2 = check_embeddings(z1=z1, z2=z2)
     check_positive("temperature", temperature)
@@ -80,24 +85,29 @@ def info_nce(
 
     MoCo v3's loss is 2 tau times this, summed over both directions.
 
+    Needs: negatives.
+    Cost: B²D.
+    Global batch: row sums over all columns.
+
     Args:
-      q: queries, [b, D], any float dtype; rows are normalised here.
+      q: queries, [b, D], any float dtype; rows are normalized here.
       k: keys, [b, D]; gradients reach them unless the caller stops them.
       temperature: tau; positive.
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`.
+      implementation: as of `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: q or k is no array of floats, or temperature no number.
-      ValueError: q and k differ in shape or are no matrices, temperature is not positive, or there is no such implementation.
+      ValueError: q and k differ in shape or are no matrices, temperature is not positive, or there
+        is no such implementation.
 
     References:
-      van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018 (arXiv:1807.03748), eq. 4;
-      Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers, 2021 (arXiv:2104.02057), algorithm 1.
+      van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018
+      (arXiv:1807.03748), eq. 4; Chen et al., An Empirical Study of Training Self-Supervised Vision
+      Transformers, 2021 (arXiv:2104.02057), algorithm 1.
     """
     q, k = check_embeddings(q=q, k=k)
     check_positive("temperature", temperature)
@@ -120,27 +130,34 @@ def queue_info_nce(
     .. math:: \frac1B \sum_i \left[ \log \Big( e^{s_i} + \sum_{n=1}^{K} e^{\hat q_i \cdot \hat n / \tau} \Big) - s_i \right],
        \qquad s_i = \hat q_i \cdot \operatorname{sg} \hat k_i / \tau
 
-    One direction, queries to keys; the other keys of the batch are no negatives. O(BKD) streamed.
+    One direction, queries to keys; the other keys of the batch are no negatives.
+
+    Needs: a queue.
+    Cost: BKD.
+    Global batch: nothing.
 
     Args:
-      q: queries, [b, D], any float dtype; rows are normalised here.
+      q: queries, [b, D], any float dtype; rows are normalized here.
       k: keys, [b, D]; they receive no gradient.
       queue: keys of earlier batches, [K, D], whole on every device; they receive no gradient.
       temperature: tau; positive.
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`. The queue is on every device already, so that a ring is streamed.
-      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+      implementation: as of `jaxclr.affinity.row_logsumexp`. The queue is on every device already,
+        so that a ring is streamed.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows
+        either way.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: an input is no array of floats, or temperature no number.
-      ValueError: shapes do not fit, temperature is not positive, or there is no such implementation.
+      ValueError: shapes do not fit, temperature is not positive, or there is no such
+        implementation.
 
     References:
-      He et al., Momentum Contrast for Unsupervised Visual Representation Learning, 2019 (arXiv:1911.05722), eq. 1;
-      Chen et al., Improved Baselines with Momentum Contrastive Learning, 2020 (arXiv:2003.04297).
+      He et al., Momentum Contrast for Unsupervised Visual Representation Learning, 2019
+      (arXiv:1911.05722), eq. 1; Chen et al., Improved Baselines with Momentum Contrastive Learning,
+      2020 (arXiv:2003.04297).
     """
     q, k, queue = _check_queue(q, k, queue)
     return queue_cross_entropy(
@@ -162,11 +179,15 @@ def queue_cross_entropy(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""`queue_info_nce` of rows as they are: none is normalised, and no gradient is stopped.
+    r"""`queue_info_nce` of rows as they are: none is normalized, and no gradient is stopped.
 
     .. math:: \frac1B \sum_i \left[ \log \Big( e^{q_i \cdot k_i / \tau} + \sum_{n=1}^{K} e^{q_i \cdot n / \tau} \Big) - q_i \cdot k_i / \tau \right]
 
-    For rows that were transformed after they were normalised: see `extrapolate_positives`.
+    For rows that were transformed after they were normalized: see `extrapolate_positives`.
+
+    Needs: a queue, rows as they are.
+    Cost: BKD.
+    Global batch: nothing.
 
     Args:
       q: queries, [b, D], any float dtype.
@@ -174,17 +195,20 @@ def queue_cross_entropy(
       queue: negatives, [K, D], whole on every device.
       temperature: tau; positive.
       implementation: as of `queue_info_nce`.
-      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows
+        either way.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: an input is no array of floats, or temperature no number.
-      ValueError: shapes do not fit, temperature is not positive, or there is no such implementation.
+      ValueError: shapes do not fit, temperature is not positive, or there is no such
+        implementation.
 
     References:
-      He et al., Momentum Contrast for Unsupervised Visual Representation Learning, 2019 (arXiv:1911.05722), eq. 1.
+      He et al., Momentum Contrast for Unsupervised Visual Representation Learning, 2019
+      (arXiv:1911.05722), eq. 1.
     """
     del axis_name  # rows stand alone
     q, k, queue = _check_queue(q, k, queue)
@@ -210,12 +234,17 @@ def dcl(
     .. math:: \frac1B \sum_i \left[ \log \sum_{j \ne i} \left( e^{\hat z_{1i} \cdot \hat z_{1j} / \tau}
        + e^{\hat z_{1i} \cdot \hat z_{2j} / \tau} \right) - w_i\, \hat z_{1i} \cdot \hat z_{2i} / \tau \right]
 
-    with w = 1, or :math:`w_i = 2 - B \operatorname{softmax}_i(\hat z_{1i} \cdot \hat z_{2i} / \sigma)` over the global
-    batch, whose mean is 1. One direction of two. The reference masks with log(1e-45), which lets the positive back in at
-    temperatures below 0.02; here it is left out at any.
+    with w = 1, or :math:`w_i = 2 - B \operatorname{softmax}_i(\hat z_{1i} \cdot \hat z_{2i} /
+    \sigma)` over the global batch, whose mean is 1. One direction of two. The reference masks with
+    log(1e-45), which lets the positive back in at temperatures below 0.02; here it is left out at
+    any.
+
+    Needs: negatives.
+    Cost: B²D.
+    Global batch: row sums over all columns.
 
     Args:
-      z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      z1: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       z2: embeddings of the other view, [b, D].
       temperature: tau; positive.
       weighting: None, or "von_mises_fisher", which weighs hard positives more (DCLW).
@@ -225,11 +254,12 @@ def dcl(
       axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: z1 or z2 is no array of floats, or a hyper-parameter no number.
-      ValueError: shapes do not fit, the global batch is a single row, or a hyper-parameter is out of range.
+      ValueError: shapes do not fit, the global batch is a single row, or a hyper-parameter is out
+        of range.
 
     References:
       Yeh et al., Decoupled Contrastive Learning, 2021 (arXiv:2110.06848).
@@ -269,20 +299,27 @@ def local_contrast(
 
     .. math:: \sum_u \text{nt\_xent}(z_{1u}, z_{2u})
 
-    A reconstruction: no official code was found. Gradients are stopped between units by the encoder, not here.
+    A reconstruction: no official code was found. Gradients are stopped between units by the
+    encoder, not here.
+
+    Needs: negatives, embeddings of stages.
+    Cost: UB²D.
+    Global batch: row sums over all columns.
 
     Args:
-      pairs: (z1, z2) of each unit's decoder, [b, D_u] both, any float dtype; rows are normalised here.
+      pairs: (z1, z2) of each unit's decoder, [b, D_u] both, any float dtype; rows are normalized
+        here.
       temperature: tau; positive.
       implementation: as of `nt_xent`.
       axis_name: mapped axis over which the batch is spread; None if the pairs are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: an embedding is no array of floats, or temperature no number.
-      ValueError: there is no pair, or one of another length than 2, shapes do not fit, or a hyper-parameter is out of range.
+      ValueError: there is no pair, or one of another length than 2, shapes do not fit, or a
+        hyper-parameter is out of range.
 
     References:
       Xiong et al., LoCo: Local Contrastive Representation Learning, 2020 (arXiv:2008.01342).
@@ -291,11 +328,15 @@ def local_contrast(
     if set(sizes) != {2}:
         raise ValueError(f"pairs must be one (z1, z2) for each unit, got units of {sizes} arrays.")
     named = {
-        f"pairs[{u}][{v}]": (z, f"b D{u}") for u, pair in enumerate(pairs) for v, z in enumerate(pair)
+        f"pairs[{u}][{v}]": (z, f"b D{u}")
+        for u, pair in enumerate(pairs)
+        for v, z in enumerate(pair)
     }
     checked = check_floats(**named)
     options = {"temperature": temperature, "implementation": implementation, "axis_name": axis_name}
-    return sum(nt_xent(z1, z2, **options) for z1, z2 in zip(checked[::2], checked[1::2], strict=True))
+    return sum(
+        nt_xent(z1, z2, **options) for z1, z2 in zip(checked[::2], checked[1::2], strict=True)
+    )
 
 
 def _check_queue(q: Array, k: Array, queue: Array) -> tuple[Array, ...]:

@@ -1,13 +1,14 @@
 """Feature transformation (FT): harder positives and more varied negatives for a loss against a queue.
 
-The paper's loss, in which the extrapolated query meets both, and nothing is normalised again:
+The paper's loss, in which the extrapolated query meets both, and nothing is normalized again:
 
     q, k = extrapolate_positives(q, k, 1 + jax.random.beta(key_of_lam, 2.0, 2.0))
     negatives = interpolate_negatives(queue, jax.random.beta(key_of_mix, 1.6, 1.6), permutation)
     loss = queue_cross_entropy(q, k, negatives, temperature=0.2, axis_name=axis_name)
 
-One lam of each kind for a batch, the same on every device; the queue goes on to hold keys as they were. After Zhu et al.,
-Improving Contrastive Learning by Visualizing Feature Transformation, 2021 (arXiv:2108.02982).
+One lam of each kind for a batch, the same on every device; the queue goes on to hold keys as they
+were. After Zhu et al., Improving Contrastive Learning by Visualizing Feature Transformation, 2021
+(arXiv:2108.02982).
 """
 
 import numbers
@@ -31,10 +32,15 @@ def extrapolate_positives(q: Array, k: Array, lam: float | Array) -> tuple[Array
 
     .. math:: \lambda \hat q + (1 - \lambda) \operatorname{sg} \hat k, \qquad \lambda \operatorname{sg} \hat k + (1 - \lambda) \hat q
 
-    Their inner product is that of the unit rows, s, less :math:`2 \lambda (\lambda - 1)(1 - s)`. For `queue_cross_entropy`.
+    Their inner product is that of the unit rows, s, less :math:`2 \lambda (\lambda - 1)(1 - s)`.
+    For `queue_cross_entropy`.
+
+    Needs: a transform, no loss.
+    Cost: BD.
+    Global batch: nothing.
 
     Args:
-      q: queries, [b, D], any float dtype; rows are normalised here, and the results are not.
+      q: queries, [b, D], any float dtype; rows are normalized here, and the results are not.
       k: keys, [b, D]; they receive no gradient.
       lam: lambda, at least 1; the paper draws 1 + Beta(2, 2) for each batch.
 
@@ -60,8 +66,13 @@ def interpolate_negatives(queue: Array, lam: float | Array, permutation: Array) 
 
     .. math:: \lambda \hat n_i + (1 - \lambda) \hat n_{\pi(i)}
 
+    Needs: a transform, no loss.
+    Cost: KD.
+    Global batch: nothing.
+
     Args:
-      queue: [K, D], any float dtype; rows are normalised here, and the result is not. It receives no gradient.
+      queue: [K, D], any float dtype; rows are normalized here, and the result is not. It receives
+        no gradient.
       lam: lambda, from 0 to 1; the paper draws Beta(1.6, 1.6) for each batch.
       permutation: pi, [K], a permutation of 0 ... K - 1; the same on every device.
 
@@ -70,7 +81,8 @@ def interpolate_negatives(queue: Array, lam: float | Array, permutation: Array) 
 
     Raises:
       TypeError: queue is no array of floats, permutation none of integers, or lam no number.
-      ValueError: queue is no matrix, permutation is none or not of its rows, or lam is out of range.
+      ValueError: queue is no matrix, permutation is none or not of its rows, or lam is out of
+        range.
 
     References:
       Zhu et al., arXiv:2108.02982, negative interpolation.

@@ -38,10 +38,14 @@ def gated_contrast(
     .. math:: \frac{1}{|P|} \sum_{(i, j) \in P} \Big[ \log \Big( e^{s_{ij}} + \sum_{n \in N(i)} e^{s_{in}} \Big) - s_{ij} \Big],
        \qquad s_{ij} = \cos(z_i \circ g_i,\, z_j \circ g_i) / \tau
 
-    with pairs :math:`P = \{(i, j) : y_j = y'_i\}` of the global batch, j = i among them where the partner's label is its
-    own, and negatives :math:`N(i) = \{n : y_n \notin \{y_i, y'_i\}\}`; a positive competes with negatives alone. Without
-    pairs it is 0. The norms of gated rows come from a second matrix product, so that nothing is [B, B, D]: O(B^2 D)
-    streamed.
+    with pairs :math:`P = \{(i, j) : y_j = y'_i\}` of the global batch, j = i among them where the
+    partner's label is its own, and negatives :math:`N(i) = \{n : y_n \notin \{y_i, y'_i\}\}`; a
+    positive competes with negatives alone. Without pairs it is 0. The norms of gated rows come from
+    a second matrix product, so that nothing is [B, B, D]: O(B^2 D) streamed.
+
+    Needs: labels, gates.
+    Cost: B²D.
+    Global batch: row sums over all columns.
 
     Args:
       z: embeddings, [b, D], any float dtype; of any length.
@@ -55,7 +59,8 @@ def gated_contrast(
       This device's share of the loss: the loss of the global batch, the same on every device.
 
     Raises:
-      TypeError: z or gate is no array of floats, labels are no integers, or temperature is no number.
+      TypeError: z or gate is no array of floats, labels are no integers, or temperature is no
+        number.
       ValueError: shapes do not fit, or temperature is not positive.
 
     References:
@@ -94,8 +99,8 @@ class _Labels(NamedTuple):
 def _competition(sides: _Sides, labels: _Labels, axis_name: AxisName) -> tuple[Array, Array]:
     """Sum over each row's positives of their cross-entropy against its negatives, and their number: [b] each.
 
-    The gradient goes to positives at once and to negatives through their log-sum-exp. One pass does both, once the forward
-    pass has told how much all positives of a row push its negatives.
+    The gradient goes to positives at once and to negatives through their log-sum-exp. One pass does
+    both, once the forward pass has told how much all positives of a row push its negatives.
     """
     return _forward(sides, labels, axis_name)[0]
 
@@ -122,7 +127,9 @@ def _backward(axis_name: AxisName, saved, gradient: tuple[Array, Array]):
         left_out = jnp.asarray(_LEFT_OUT, logits.dtype)
         return pull + push * jnp.exp(jnp.where(kinds.negative, logits - against, left_out))
 
-    row_losses = lambda sides: _over_pairs(row_sum, of_same_slope, sides, labels, axis_name, against, push)
+    row_losses = lambda sides: _over_pairs(
+        row_sum, of_same_slope, sides, labels, axis_name, against, push
+    )
     (to_sides,) = jax.vjp(row_losses, sides)[1](gradient[0])
     return to_sides, None
 

@@ -36,13 +36,20 @@ def community_density(
     .. math:: \frac{\lambda \sum_{kl} F_{kl} - (n - 1 + \lambda) \operatorname{tr} F}{n (n - 1)}
        + \frac{\operatorname{tr} R^\top R}{2n}, \qquad F = R^\top A R
 
-    over all n nodes. Neither A nor F is formed: O(nK + EK). A graph of one node has no density, and its first term is 0.
+    over all n nodes. Neither A nor F is formed: O(nK + EK). A graph of one node has no density, and
+    its first term is 0.
+
+    Needs: assignments to communities, edges.
+    Cost: (B + E)K.
+    Global batch: densities.
 
     Args:
-      assignments: R, the communities' probabilities of each node, [n, K], any float dtype. The official code has
-        R = softmax(cos(sg h, centres) / tau), so that this loss moves the centres alone: the caller stops h.
-      edges: [2, E] integers, source and target of each directed edge, as places among the nodes of all devices. All
-        edges of the graph, the same on every device; an edge both ways is given twice.
+      assignments: R, the communities' probabilities of each node, [n, K], any float dtype. The
+        official code has R = softmax(cos(sg h, centers) / tau), so that this loss moves the centers
+        alone: the caller stops h.
+      edges: [2, E] integers, source and target of each directed edge, as places among the nodes of
+        all devices. All edges of the graph, the same on every device; an edge both ways is given
+        twice.
       weight: lambda, of edges between communities; not negative.
       axis_name: mapped axis over which the nodes are spread; None if these are all of them.
 
@@ -51,7 +58,8 @@ def community_density(
 
     Raises:
       TypeError: assignments is no array of floats, edges none of integers, or weight no number.
-      ValueError: assignments is no matrix, edges is not [2, E] or names a node that is none, or weight is negative.
+      ValueError: assignments is no matrix, edges is not [2, E] or names a node that is none, or
+        weight is negative.
 
     References:
       Li et al., Graph Communal Contrastive Learning, 2022 (arXiv:2110.14863).
@@ -88,15 +96,19 @@ def community_contrast(
     .. math:: \frac{1}{2n} \sum_i \left[ -\log p(c_2(i) \mid h_{1i}, M_2) - \log p(c_1(i) \mid h_{2i}, M_1) \right],
        \qquad p(k \mid h, M) = \operatorname{softmax}_k(M \hat h / \tau)
 
-    with :math:`c_v(i)` the most probable community of node i in view v, and the row :math:`M_{v,k}` the mean of that
-    community's unit embeddings in view v, constant and not normalised again. As in the official code an empty community
-    stays a negative, with a mean of zero. O(nKD).
+    with :math:`c_v(i)` the most probable community of node i in view v, and the row :math:`M_{v,k}`
+    the mean of that community's unit embeddings in view v, constant and not normalized again. As in
+    the official code an empty community stays a negative, with a mean of zero.
+
+    Needs: assignments to communities.
+    Cost: BKD.
+    Global batch: means by community.
 
     Args:
-      h1: node embeddings of one view, [n, D], any float dtype; rows are normalised here.
+      h1: node embeddings of one view, [n, D], any float dtype; rows are normalized here.
       h2: node embeddings of the other view, [n, D].
-      assignments1: communities' probabilities, or any scores, of the nodes in the first view, [n, K]; only the place of
-        each row's largest counts, so that they receive no gradient.
+      assignments1: communities' probabilities, or any scores, of the nodes in the first view,
+        [n, K]; only the place of each row's largest counts, so that they receive no gradient.
       assignments2: the same of the second view, [n, K].
       temperature: tau; positive.
       axis_name: mapped axis over which the nodes are spread; None if these are all of them.
@@ -145,37 +157,46 @@ def weighted_info_nce(
 
     .. math:: \frac1B \sum_i \left[ \log \sum_j w_{ij} e^{s_{ij}} - s_{ii} \right], \qquad s = \hat Z_a \hat Z^\top / \tau
 
-    A pair of weight zero is left out and its weight receives no gradient; a row whose every weight is zero counts 0.
+    A pair of weight zero is left out and its weight receives no gradient; a row whose every weight
+    is zero counts 0.
 
-    MEOW weighs a pair by the number of clusterings that part it, and thereby leaves out the positive::
+    MEOW weighs a pair by the number of clusterings that part it, and thereby leaves out the
+    positive::
 
         apart = lambda a, b: jnp.sum(a != b, axis=-1).astype(jnp.float32)
         weighted_info_nce(z_a, z, apart, row_values=(clusters,), column_values=(clusters,))   # clusters [b, R]
 
-    AdaMEOW learns the weights: a perceptron of the sum of both embeddings, whose first layer is linear in it and can be
-    applied to either side beforehand; `weights` may close over the parameters of the others.
+    AdaMEOW learns the weights: a perceptron of the sum of both embeddings, whose first layer is
+    linear in it and can be applied to either side beforehand; `weights` may close over the
+    parameters of the others.
+
+    Needs: negatives, weights of pairs.
+    Cost: B²(D + its own).
+    Global batch: row sums over all columns.
 
     Args:
-      z_a: coarse embeddings, [b, D], any float dtype; rows are normalised here.
+      z_a: coarse embeddings, [b, D], any float dtype; rows are normalized here.
       z: fine embeddings, [b, D].
-      weights: a function that takes a tile of row_values, each [m, 1, ...], then of column_values, each [1, n, ...], and
-        gives their weights [m, n], zero or more; it is called tile by tile, so that no [b, B] is held. Or the weights
-        themselves, [b, B] of this device's rows against all columns, which makes the whole computation dense.
+      weights: a function that takes a tile of row_values, each [m, 1, ...], then of column_values,
+        each [1, n, ...], and gives their weights [m, n], zero or more; it is called tile by tile,
+        so that no [b, B] is held. Or the weights themselves, [b, B] of this device's rows against
+        all columns, which makes the whole computation dense.
       row_values: for a function: arrays [b, ...] that go with the rows of z_a.
       column_values: for a function: arrays [b, ...] that go with the rows of z, of this device.
       temperature: tau; positive. The papers take 0.4 to 1.
       axis_name: mapped axis over which the batch is spread; None if z_a and z are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats, temperature no number, or values are given beside an array of weights.
+      TypeError: an input is no array of floats, temperature no number, or values are given beside
+        an array of weights.
       ValueError: shapes do not fit, or temperature is not positive.
 
     References:
-      Yu et al., Heterogeneous Graph Contrastive Learning with Meta-path Contexts and Adaptively Weighted Negative Samples,
-      2022 (arXiv:2212.13847).
+      Yu et al., Heterogeneous Graph Contrastive Learning with Meta-path Contexts and Adaptively
+      Weighted Negative Samples, 2022 (arXiv:2212.13847).
     """
     z_a, z = check_embeddings(z_a=z_a, z=z)
     check_positive("temperature", temperature)
@@ -198,7 +219,9 @@ def weighted_info_nce(
         )
     else:
         if row_values or column_values:
-            raise TypeError("row_values and column_values go with a function, and weights is an array.")
+            raise TypeError(
+                "row_values and column_values go with a function, and weights is an array."
+            )
         _, weights = check_floats(z=(z, "b D"), weights=(weights, "b B"))
         if weights.shape[1] != batch_size(z, axis_name):
             raise ValueError(
@@ -215,7 +238,9 @@ def _weighted(products: Array, weights: Array) -> Array:
     """Logits of weighted pairs; the logarithm of a zero, whose gradient is NaN, is never taken."""
     weights = jnp.asarray(weights, products.dtype)
     counts = weights > 0
-    return jnp.where(counts, products + jnp.log(jnp.where(counts, weights, jnp.ones_like(weights))), -jnp.inf)
+    return jnp.where(
+        counts, products + jnp.log(jnp.where(counts, weights, jnp.ones_like(weights))), -jnp.inf
+    )
 
 
 def _logsumexp(logits: Array) -> Array:
@@ -236,4 +261,6 @@ def _check_values(name: str, values: tuple[Array, ...], rows: int) -> None:
     for place, value in enumerate(values):
         shape = getattr(value, "shape", None)
         if not shape or shape[0] != rows:
-            raise ValueError(f"{name}[{place}] must be [{rows}, ...], one for each row, got shape {shape}.")
+            raise ValueError(
+                f"{name}[{place}] must be [{rows}, ...], one for each row, got shape {shape}."
+            )

@@ -36,45 +36,55 @@ def balanced_contrast(
     negative_weight: float | Array = 64.0,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Contrast of confident features with their class's centre, cooler for frequent classes (BaCon).
+    r"""Contrast of confident features with their class's center, cooler for frequent classes (BaCon).
 
     .. math:: \frac{1}{\sum_i m_i} \sum_i m_i \log \Big( 1 + \lambda M_{y_i} e^{-p_i} \Big), \qquad
        p_i = \frac{\cos(f_i, \operatorname{sg} a_{y_i})}{\tau_{y_i}}, \qquad
        \tau_c = \tau \Big( 1 - \epsilon (1 - t)^2 \sqrt{n_c / \max n} \Big)
 
-    with :math:`M_c` the mean of :math:`e^{\cos(f_i, f_j) / \tau}` over all rows i of class c, confident or not, and all
-    reliable negatives j of c, of all devices: one number for a class, as in the official code. A class without negatives
-    counts 0. O(B^2 D) streamed.
+    with :math:`M_c` the mean of :math:`e^{\cos(f_i, f_j) / \tau}` over all rows i of class c,
+    confident or not, and all reliable negatives j of c, of all devices: one number for a class, as
+    in the official code. A class without negatives counts 0.
+
+    Needs: labels, class centers, reliable negatives.
+    Cost: B²D.
+    Global batch: means by class.
 
     Args:
-      features: f, projections of labelled and of weakly augmented unlabelled images, [b, D], any float dtype; rows are
-        normalised here. Gradients reach them as anchors and as negatives.
-      class_centres: a, a mean of confident features for each class, [C, D], whole on every device; no gradient.
+      features: f, projections of labeled and of weakly augmented unlabeled images, [b, D], any
+        float dtype; rows are normalized here. Gradients reach them as anchors and as negatives.
+      class_centres: a, a mean of confident features for each class, [C, D], whole on every device;
+        no gradient.
       targets: y, integers [b]: the label, or the most probable class where there is none.
-      reliable_negatives: booleans [b, C]: whether an image surely is none of that class. The paper takes, for a labelled image,
-        all classes but its own, and for another those outside its three most probable ones; never its target.
-      confidence: m, booleans [b]: whether the image counts as an anchor (the paper: probability of at least 0.98).
-      frequencies: n, how many images each class has so far, [C] floats, whole on every device; only their ratios count; no
-        gradient.
-      progress: t, the part of the training that is done, 0 to 1. The paper adds this loss from a third of it on.
+      reliable_negatives: booleans [b, C]: whether an image surely is none of that class. The paper
+        takes, for a labeled image, all classes but its own, and for another those outside its three
+        most probable ones; never its target.
+      confidence: m, booleans [b]: whether the image counts as an anchor (the paper: probability of
+        at least 0.98).
+      frequencies: n, how many images each class has so far, [C] floats, whole on every device; only
+        their ratios count; no gradient.
+      progress: t, the part of the training that is done, 0 to 1. The paper adds this loss from a
+        third of it on.
       temperature: tau; positive.
       adjustment: epsilon, by how much the most frequent class is cooler at the start; below 1.
       negative_weight: lambda; positive.
       axis_name: mapped axis over which the batch is spread; None if these are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch. Without confident rows it is 0.
+      This device's share of the loss. Without confident rows it is 0.
 
     Raises:
       TypeError: an array is of another type than said, or a hyper-parameter no number.
       ValueError: shapes do not fit, a target is no class, or a hyper-parameter is out of range.
 
     References:
-      Feng et al., BaCon: Boosting Imbalanced Semi-supervised Learning via Balanced Feature-Level Contrastive Learning, 2024
-      (arXiv:2403.12986).
+      Feng et al., BaCon: Boosting Imbalanced Semi-supervised Learning via Balanced Feature-Level
+      Contrastive Learning, 2024 (arXiv:2403.12986).
     """
     features, class_centres, frequencies = check_floats(
-        features=(features, "b D"), class_centres=(class_centres, "C D"), frequencies=(frequencies, "C")
+        features=(features, "b D"),
+        class_centres=(class_centres, "C D"),
+        frequencies=(frequencies, "C"),
     )
     rows, classes = len(features), len(class_centres)
     targets = check_ids("targets", targets, rows, below=classes)
@@ -86,13 +96,14 @@ def balanced_contrast(
     check_positive("negative_weight", negative_weight)
 
     unit = unit_rows(features)
-    centres, frequencies = jax.lax.stop_gradient((unit_rows(class_centres), frequencies))
+    centers, frequencies = jax.lax.stop_gradient((unit_rows(class_centres), frequencies))
     share = frequencies / jnp.maximum(jnp.max(frequencies), jnp.finfo(frequencies.dtype).tiny)
     temperatures = temperature * (1 - adjustment * (1 - progress) ** 2 * jnp.sqrt(share))
-    positive = positives(unit, centres[targets]) / temperatures[targets]
+    positive = positives(unit, centers[targets]) / temperatures[targets]
 
     def reliably(products: Array, own: Array, reliable: Array) -> Array:
-        # Rows of the transposed mask by class: a tile of it is gathered much faster than entry by entry.
+        # Rows of the transposed mask by class: a tile of it is gathered much faster than entry by
+        # entry.
         return jnp.where(reliable[0].T[own[:, 0]], products, -jnp.inf)
 
     spread = row_logsumexp_of(
@@ -123,7 +134,9 @@ def _logsumexp_by_class(values: Array, members: Array, axis_name: AxisName) -> A
     local = jnp.max(jnp.where(members > 0, values[:, None], -jnp.inf), axis=0)
     largest = jnp.max(gather_rows(jax.lax.stop_gradient(local)[None], axis_name), axis=0)
     shift = jnp.where(jnp.isneginf(largest), jnp.zeros_like(largest), largest)
-    exponentials = members * jnp.exp(jnp.where(members > 0, values[:, None] - shift[None], -jnp.inf))
+    exponentials = members * jnp.exp(
+        jnp.where(members > 0, values[:, None] - shift[None], -jnp.inf)
+    )
     total = sum_over(jnp.sum(exponentials, axis=0), axis_name)
     return jnp.log(jnp.where(total > 0, total, jnp.ones_like(total))) + shift
 

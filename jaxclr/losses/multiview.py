@@ -38,26 +38,32 @@ def mv_info_nce(
     .. math:: \frac1B \sum_i \Big[ \log \sum_l \sum_{(j,m) \ne (i,l)} e^{s_{il,jm}} - \log \sum_{l \ne m} e^{s_{il,im}} \Big],
        \qquad s_{il,jm} = \langle \hat z_{il}, \hat z_{jm} \rangle / \tau
 
-    The denominator holds the views of the image itself and other images' rows of the same view, as in the official code.
-    For two views it is not `nt_xent`: both rows of an image share one logarithm. O(V^2 B^2 D), streamed.
+    The denominator holds the views of the image itself and other images' rows of the same view, as
+    in the official code. For two views it is not `nt_xent`: both rows of an image share one
+    logarithm.
+
+    Needs: negatives, views.
+    Cost: V²B²D.
+    Global batch: row sums over all columns.
 
     Args:
-      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalized
+        here.
       temperature: tau; positive.
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`.
+      implementation: as of `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if views are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: views are no arrays of floats, or temperature no number.
-      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not positive, or there is no
-        such implementation.
+      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not
+        positive, or there is no such implementation.
 
     References:
-      Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025 (arXiv:2507.06979).
+      Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025
+      (arXiv:2507.06979).
     """
     rows = _rows(views, temperature)
     spread = self_logsumexp(_flat(rows), implementation=implementation, axis_name=axis_name)
@@ -77,25 +83,31 @@ def mv_dhel(
     .. math:: \frac1B \sum_i \Big[ \sum_l \log \sum_{j \ne i} e^{s_{il,jl}} - \log \sum_{l < m} e^{s_{il,im}} \Big],
        \qquad s_{il,jm} = \langle \hat z_{il}, \hat z_{jm} \rangle / \tau
 
-    The sum of logarithms is the logarithm of the product that the official code takes, which overflows float32.
-    O(V B^2 D), streamed.
+    The sum of logarithms is the logarithm of the product that the official code takes, which
+    overflows float32.
+
+    Needs: negatives, views.
+    Cost: VB²D.
+    Global batch: row sums over all columns.
 
     Args:
-      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalized
+        here.
       temperature: tau; positive.
       implementation: as of `mv_info_nce`.
       axis_name: mapped axis over which the batch is spread; None if views are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: views are no arrays of floats, or temperature no number.
-      ValueError: views are no matrices, differ in shape or are fewer than two, the global batch is a single image,
-        temperature is not positive, or there is no such implementation.
+      ValueError: views are no matrices, differ in shape or are fewer than two, the global batch is
+        a single image, temperature is not positive, or there is no such implementation.
 
     References:
-      Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025 (arXiv:2507.06979).
+      Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025
+      (arXiv:2507.06979).
     """
     rows = _rows(views, temperature)
     check_batch(batch_size(rows[0], axis_name))
@@ -117,29 +129,36 @@ def dhel(
     .. math:: \frac1B \sum_i \Big[ \log \sum_{j \ne i} e^{\langle \hat z_{1i}, \hat z_{1j} \rangle / \tau}
        + \log \sum_{j \ne i} e^{\langle \hat z_{2i}, \hat z_{2j} \rangle / \tau} - \langle \hat z_{1i}, \hat z_{2i} \rangle / \tau \Big]
 
-    The form that spreads both views; the official code can also leave the second one out. `mv_dhel` of two views.
+    The form that spreads both views; the official code can also leave the second one out. `mv_dhel`
+    of two views.
+
+    Needs: negatives.
+    Cost: B²D.
+    Global batch: row sums over all columns.
 
     Args:
-      z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      z1: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       z2: embeddings of the other view, [b, D].
       temperature: tau; positive.
       implementation: as of `mv_info_nce`.
       axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: z1 or z2 is no array of floats, or temperature no number.
-      ValueError: z1 and z2 differ in shape or are no matrices, the global batch is a single image, temperature is not
-        positive, or there is no such implementation.
+      ValueError: z1 and z2 differ in shape or are no matrices, the global batch is a single image,
+        temperature is not positive, or there is no such implementation.
 
     References:
-      Koromilas et al., Bridging Mini-Batch and Asymptotic Analysis in Contrastive Learning: From InfoNCE to Kernel-Based
-      Losses, 2024 (arXiv:2405.18045).
+      Koromilas et al., Bridging Mini-Batch and Asymptotic Analysis in Contrastive Learning: From
+      InfoNCE to Kernel-Based Losses, 2024 (arXiv:2405.18045).
     """
     views = jnp.stack(check_embeddings(z1=z1, z2=z2))
-    return mv_dhel(views, temperature=temperature, implementation=implementation, axis_name=axis_name)
+    return mv_dhel(
+        views, temperature=temperature, implementation=implementation, axis_name=axis_name
+    )
 
 
 def pairwise_nt_xent(
@@ -155,22 +174,28 @@ def pairwise_nt_xent(
 
     O(V^2 B^2 D), streamed: each block of two views is formed once.
 
+    Needs: negatives, views.
+    Cost: V²B²D.
+    Global batch: row sums over all columns.
+
     Args:
-      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalized
+        here.
       temperature: tau; positive.
       implementation: as of `mv_info_nce`.
       axis_name: mapped axis over which the batch is spread; None if views are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: views are no arrays of floats, or temperature no number.
-      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not positive, or there is no
-        such implementation.
+      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not
+        positive, or there is no such implementation.
 
     References:
-      Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025 (arXiv:2507.06979).
+      Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025
+      (arXiv:2507.06979).
     """
     rows = _rows(views, temperature)
     ids = row_ids(_flat(rows), axis_name).reshape(rows.shape[:2])
@@ -195,24 +220,30 @@ def average_nt_xent(
 
     .. math:: \frac1V \sum_l \text{nt\_xent}\Big(\hat Z_l, \frac{1}{V - 1} \sum_{m \ne l} \hat Z_m\Big)
 
-    where the mean of unit rows is not normalised again. O(V B^2 D), streamed.
+    where the mean of unit rows is not normalized again.
+
+    Needs: negatives, views.
+    Cost: VB²D.
+    Global batch: row sums over all columns.
 
     Args:
-      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalized
+        here.
       temperature: tau; positive.
       implementation: as of `mv_info_nce`.
       axis_name: mapped axis over which the batch is spread; None if views are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: views are no arrays of floats, or temperature no number.
-      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not positive, or there is no
-        such implementation.
+      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not
+        positive, or there is no such implementation.
 
     References:
-      Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025 (arXiv:2507.06979).
+      Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025
+      (arXiv:2507.06979).
     """
     rows = _rows(views, temperature)
     others = (jnp.sum(rows, axis=0, keepdims=True) - rows) / (len(rows) - 1)
@@ -235,21 +266,26 @@ def poly_view(
        -\log \frac{e^{s_{il,im}}}{e^{s_{il,im}} + \sum_{j \ne i} \sum_{n} e^{s_{il,jn}}},
        \qquad s_{il,jm} = \langle \hat z_{il}, \hat z_{jm} \rangle / \tau
 
-    For two views it is `nt_xent`. O(V^2 B^2 D), streamed.
+    For two views it is `nt_xent`.
+
+    Needs: negatives, views.
+    Cost: V²B²D.
+    Global batch: row sums over all columns.
 
     Args:
-      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalised here.
+      views: [V, b, D], or a sequence of V >= 2 arrays [b, D], any float dtype; rows are normalized
+        here.
       temperature: tau; positive.
       implementation: as of `mv_info_nce`.
       axis_name: mapped axis over which the batch is spread; None if views are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: views are no arrays of floats, or temperature no number.
-      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not positive, or there is no
-        such implementation.
+      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not
+        positive, or there is no such implementation.
 
     References:
       Shidani et al., Poly-View Contrastive Learning, 2024 (arXiv:2403.05490).

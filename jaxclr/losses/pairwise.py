@@ -44,19 +44,23 @@ def mio(
        + \frac{1}{4B(B-1)} \sum_{i,n} \operatorname{softplus}(n_{in} / \tau^-)
        + \frac{\lambda}{BD} \| \hat Z_1 - \hat Z_2 \|^2
 
-    where p are the cosines of positives and n those of each of the 2B rows with the rows of other images. The form of the
-    first version of the paper and of the official code.
+    where p are the cosines of positives and n those of each of the 2B rows with the rows of other
+    images. The form of the first version of the paper and of the official code.
 
     bound: without the repulsion of positives, and with an upper bound of that of negatives,
 
     .. math:: -\frac{1}{B} \sum_i p_i / \tau^+ + \log \Big( 1 + \frac{1}{4B(B-1)} \sum_{i,n} e^{n_{in} / \tau^-} \Big)
        + \frac{\lambda}{BD} \| \hat Z_1 - \hat Z_2 \|^2
 
-    A reconstruction: of the later versions of the paper we know only that they do this. The negatives are those of the global
-    batch, where the official code takes those of each device. O(B^2 D), streamed.
+    A reconstruction: of the later versions of the paper we know only that they do this. The
+    negatives are those of the global batch, where the official code takes those of each device.
+
+    Needs: negatives.
+    Cost: B²D.
+    Global batch: two means over pairs.
 
     Args:
-      z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      z1: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       z2: embeddings of the other view, [b, D].
       temperature_positive: tau+; positive.
       temperature_negative: tau-; positive.
@@ -65,16 +69,16 @@ def mio(
       axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: z1 or z2 is no array of floats, or a temperature or mse_weight no number.
-      ValueError: z1 and z2 differ in shape or are no matrices, the global batch is a single image, or a temperature or
-        mse_weight is out of range.
+      ValueError: z1 and z2 differ in shape or are no matrices, the global batch is a single image,
+        or a temperature or mse_weight is out of range.
 
     References:
-      Manna et al., MIO: Mutual Information Optimization using Self-Supervised Binary Contrastive Learning, 2021
-      (arXiv:2111.12664).
+      Manna et al., MIO: Mutual Information Optimization using Self-Supervised Binary Contrastive
+      Learning, 2021 (arXiv:2111.12664).
     """
     z1, z2 = check_embeddings(z1=z1, z2=z2)
     check_positive("temperature_positive", temperature_positive)
@@ -115,15 +119,20 @@ def triplet(
        + \frac{\lambda}{4B(B-1)} \sum_{a,n} \operatorname{softplus}((s_{an} - s_{ap}) / \tau),
        \qquad s = \hat Z \hat Z^\top,\; Z = [Z_1; Z_2] R
 
-    Anchors a are the 2B rows, p the other view of the anchor's image, n the rows of other images. The hinge is a mean over the
-    active triplets A, those of more than 1e-16, and zero where there is none (NaN in the official code). The triplets are
-    those of the global batch, where the official code takes those of each device. O(B^2 D), streamed.
+    Anchors a are the 2B rows, p the other view of the anchor's image, n the rows of other images.
+    The hinge is a mean over the active triplets A, those of more than 1e-16, and zero where there
+    is none (NaN in the official code). The triplets are those of the global batch, where the
+    official code takes those of each device.
+
+    Needs: negatives, a random projection.
+    Cost: B²D.
+    Global batch: means over pairs.
 
     Args:
-      z1: embeddings of one view, [b, D], any float dtype; rows are normalised after the mapping.
+      z1: embeddings of one view, [b, D], any float dtype; rows are normalized after the mapping.
       z2: embeddings of the other view, [b, D].
-      projection: R, [D, D'], the same on every device, normal draws that are renewed every few epochs; it receives no
-        gradient. None for no mapping.
+      projection: R, [D, D'], the same on every device, normal draws that are renewed every few
+        epochs; it receives no gradient. None for no mapping.
       margin: zero or more.
       pairwise_weight: lambda; zero or more.
       pairwise_temperature: tau; positive.
@@ -134,11 +143,12 @@ def triplet(
 
     Raises:
       TypeError: an input is no array of floats, or a hyper-parameter no number.
-      ValueError: z1 and z2 differ in shape or are no matrices, projection has not D rows, the global batch is a single image,
-        or a hyper-parameter is out of range.
+      ValueError: z1 and z2 differ in shape or are no matrices, projection has not D rows, the
+        global batch is a single image, or a hyper-parameter is out of range.
 
     References:
-      Li et al., Trip-ROMA: Self-Supervised Learning with Triplets and Random Mappings, 2021 (arXiv:2107.10419).
+      Li et al., Trip-ROMA: Self-Supervised Learning with Triplets and Random Mappings, 2021
+      (arXiv:2107.10419).
     """
     check_positive("margin", margin, zero=True)
     check_positive("pairwise_weight", pairwise_weight, zero=True)
@@ -180,7 +190,8 @@ def _sum_of_symmetric(
 ) -> Array:
     """Sum of f of the inner products of all pairs of rows of different ids.
 
-    A row owes as much to the pairs of its column as to those of its row: with constant columns the gradient is half.
+    A row owes as much to the pairs of its column as to those of its row: with constant columns the
+    gradient is half.
     """
     constant = jax.lax.stop_gradient(rows)
     total = pair_sum(f, rows, constant, exclude=(ids, ids), axis_name=axis_name)

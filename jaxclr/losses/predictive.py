@@ -13,20 +13,26 @@ def negative_cosine(p: Array, z: Array, *, axis_name: AxisName = None) -> Array:
 
     .. math:: -\frac1B \sum_i \cos(p_i, \operatorname{sg} z_i)
 
+    Needs: predictions, targets.
+    Cost: BD.
+    Global batch: nothing.
+
     Args:
-      p: predictions, [b, D], any float dtype; rows are normalised here.
+      p: predictions, [b, D], any float dtype; rows are normalized here.
       z: targets, [b, D]; they receive no gradient.
-      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows
+        either way.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: p or z is no array of floats.
       ValueError: p and z differ in shape or are no matrices.
 
     References:
-      Chen and He, Exploring Simple Siamese Representation Learning, 2020 (arXiv:2011.10566), eq. 1 and 3.
+      Chen and He, Exploring Simple Siamese Representation Learning, 2020 (arXiv:2011.10566), eq. 1
+      and 3.
     """
     del axis_name  # rows stand alone
     p, z = check_embeddings(p=p, z=z)
@@ -38,15 +44,20 @@ def sim_siam(p1: Array, p2: Array, z1: Array, z2: Array, *, axis_name: AxisName 
 
     .. math:: -\frac{1}{2B} \sum_i \left[ \cos(p_{1i}, \operatorname{sg} z_{2i}) + \cos(p_{2i}, \operatorname{sg} z_{1i}) \right]
 
+    Needs: predictions, targets.
+    Cost: BD.
+    Global batch: nothing.
+
     Args:
-      p1: predictions of the first view, [b, D], any float dtype; rows are normalised here.
+      p1: predictions of the first view, [b, D], any float dtype; rows are normalized here.
       p2: predictions of the second view, [b, D].
       z1: embeddings of the first view, [b, D]; they receive no gradient.
       z2: embeddings of the second view, [b, D]; they receive no gradient.
-      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows
+        either way.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: an input is no array of floats.
@@ -67,15 +78,20 @@ def byol(p1: Array, p2: Array, t1: Array, t2: Array, *, axis_name: AxisName = No
 
     .. math:: \frac1B \sum_i \left[ \|\hat p_{1i} - \operatorname{sg} \hat t_{2i}\|^2 + \|\hat p_{2i} - \operatorname{sg} \hat t_{1i}\|^2 \right]
 
+    Needs: predictions, targets.
+    Cost: BD.
+    Global batch: nothing.
+
     Args:
-      p1: predictions of the first view, [b, D], any float dtype; rows are normalised here.
+      p1: predictions of the first view, [b, D], any float dtype; rows are normalized here.
       p2: predictions of the second view, [b, D].
       t1: momentum embeddings of the first view, [b, D]; they receive no gradient.
       t2: momentum embeddings of the second view, [b, D]; they receive no gradient.
-      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows
+        either way.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: an input is no array of floats.
@@ -109,27 +125,35 @@ def guided_stop_gradient(
        \cos(p_{2b,i}, \operatorname{sg} z_{2\bar b,i}) \right], \qquad
        (a, b) = \arg\min_{a, b \in \{1, 2\}} \|z_{1a,i} - z_{2b,i}\|
 
-    where the bar is the other crop; of equal distances the first is taken, in the order 11, 12, 21, 22 of (a, b). Row i
-    pairs an image with another: the method pairs images over the global batch before it calls.
+    where the bar is the other crop; of equal distances the first is taken, in the order 11, 12, 21,
+    22 of (a, b). Row i pairs an image with another: the method pairs images over the global batch
+    before it calls.
+
+    Needs: predictions, targets, pairs of images.
+    Cost: BD.
+    Global batch: nothing.
 
     Args:
-      p11: predictions of the first image's first crop, [b, D], any float dtype; rows are normalised here.
+      p11: predictions of the first image's first crop, [b, D], any float dtype; rows are normalized
+        here.
       p12: predictions of its second crop, [b, D].
       p21: predictions of the second image's first crop, [b, D].
       p22: predictions of its second crop, [b, D].
-      z11, z12, z21, z22: embeddings of the same crops, [b, D]; they receive no gradient, and distances are those of
-        embeddings as they are.
-      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+      z11, z12, z21, z22: embeddings of the same crops, [b, D]; they receive no gradient, and
+        distances are those of embeddings as they are.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows
+        either way.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: an input is no array of floats.
       ValueError: inputs differ in shape or are no matrices.
 
     References:
-      Lee and Lee, Implicit Contrastive Representation Learning with Guided Stop-gradient, 2023 (arXiv:2503.09058).
+      Lee and Lee, Implicit Contrastive Representation Learning with Guided Stop-gradient, 2023
+      (arXiv:2503.09058).
     """
     p11, p12, p21, p22, z11, z12, z21, z22 = check_embeddings(
         p11=p11, p12=p12, p21=p21, p22=p22, z11=z11, z12=z12, z21=z21, z22=z22
@@ -141,6 +165,8 @@ def guided_stop_gradient(
         jnp.where(nearest < 2, p11, p12), jnp.where(nearest < 2, z12, z11), axis_name=axis_name
     )
     of_second = negative_cosine(
-        jnp.where(nearest % 2 == 0, p21, p22), jnp.where(nearest % 2 == 0, z22, z21), axis_name=axis_name
+        jnp.where(nearest % 2 == 0, p21, p22),
+        jnp.where(nearest % 2 == 0, z22, z21),
+        axis_name=axis_name,
     )
     return (of_first + of_second) / 2

@@ -35,13 +35,18 @@ def sinkhorn(
 
     .. math:: Q = \operatorname{diag}(u)\, e^{S / \epsilon} \operatorname{diag}(v)
 
-    whose columns, then rows, are scaled to equal sums over the global batch, a given number of times. Scales are kept
-    as logarithms, so that nothing overflows. O(bK) a time.
+    whose columns, then rows, are scaled to equal sums over the global batch, a given number of
+    times. Scales are kept as logarithms, so that nothing overflows. O(bK) a time.
+
+    Needs: scores of prototypes; gives assignments.
+    Cost: BK.
+    Global batch: sums by prototype.
 
     Args:
       scores: S [b, K], any float dtype.
-      earlier: further rows of S [m, K], of embeddings of earlier batches, whole on every device: all are assigned together,
-        so that the batch alone need not use all prototypes alike; None for none.
+      earlier: further rows of S [m, K], of embeddings of earlier batches, whole on every device:
+        all are assigned together, so that the batch alone need not use all prototypes alike; None
+        for none.
       epsilon: the smoothing; positive.
       iterations: how many times; at least one.
       axis_name: mapped axis over which the batch is spread; None if scores are all of it.
@@ -50,12 +55,15 @@ def sinkhorn(
       Assignments [b, K] of this device's rows, which sum to 1; they carry no gradient.
 
     Raises:
-      TypeError: scores or earlier are no array of floats, epsilon no number, or iterations no integer.
-      ValueError: scores or earlier are no matrix, differ in K, or epsilon or iterations is not positive.
+      TypeError: scores or earlier are no array of floats, epsilon no number, or iterations no
+        integer.
+      ValueError: scores or earlier are no matrix, differ in K, or epsilon or iterations is not
+        positive.
 
     References:
-      Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, 2020 (arXiv:2006.09882),
-      section 3.1 and appendix A; Cuturi, Sinkhorn Distances, 2013 (arXiv:1306.0895).
+      Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments,
+      2020 (arXiv:2006.09882), section 3.1 and appendix A; Cuturi, Sinkhorn Distances, 2013
+      (arXiv:1306.0895).
     """
     named = {"scores": (scores, "b K")} | ({} if earlier is None else {"earlier": (earlier, "m K")})
     every = check_floats(**named)
@@ -93,22 +101,28 @@ def swav(
     .. math:: -\frac{1}{|A|} \sum_{c \in A} \frac{1}{V - 1} \sum_{v \ne c} \frac1B \sum_i \sum_k
        q_{cik} \log \operatorname{softmax}_k(s_{vi} / \tau), \qquad q_c = \operatorname{sinkhorn}(S_c)
 
+    Needs: scores of prototypes, views.
+    Cost: VBK.
+    Global batch: sums by prototype.
+
     Args:
-      scores: S of the V crops, [V, b, K] or a sequence of [b, K], any float dtype; at least two. Cosines of embeddings
-        and prototypes, whose gradient reaches both by the predictions alone.
+      scores: S of the V crops, [V, b, K] or a sequence of [b, K], any float dtype; at least two.
+        Cosines of embeddings and prototypes, whose gradient reaches both by the predictions alone.
       assign_crops: A, the crops whose assignments are predicted from every other.
-      earlier: for each of assign_crops the `earlier` of `sinkhorn`, [A, m, K] or a sequence of [m, K]; None for none.
+      earlier: for each of assign_crops the `earlier` of `sinkhorn`, [A, m, K] or a sequence of
+        [m, K]; None for none.
       temperature: tau; positive.
       epsilon: of `sinkhorn`; positive.
       iterations: of `sinkhorn`.
       axis_name: mapped axis over which the batch is spread; None if scores are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: scores are no arrays of floats, or a hyper-parameter no number.
-      ValueError: a shape is wrong, assign_crops are no different crops, or a hyper-parameter is out of range.
+      ValueError: a shape is wrong, assign_crops are no different crops, or a hyper-parameter is out
+        of range.
 
     References:
       Caron et al., arXiv:2006.09882, eq. 1-2 and section 3.2.
@@ -116,11 +130,19 @@ def swav(
     scores = check_views(scores, name="scores")
     check_positive("temperature", temperature)
     crops = range(scores.shape[0])
-    if not assign_crops or len(set(assign_crops)) < len(assign_crops) or not set(assign_crops) <= set(crops):
+    if (
+        not assign_crops
+        or len(set(assign_crops)) < len(assign_crops)
+        or not set(assign_crops) <= set(crops)
+    ):
         raise ValueError(
             f"assign_crops must be different crops of 0 to {len(crops) - 1}, at least one, got {tuple(assign_crops)}."
         )
-    earlier = [None] * len(assign_crops) if earlier is None else check_views(earlier, least=1, name="earlier")
+    earlier = (
+        [None] * len(assign_crops)
+        if earlier is None
+        else check_views(earlier, least=1, name="earlier")
+    )
     if len(earlier) != len(assign_crops):
         raise ValueError(
             f"earlier must hold scores for each of the {len(assign_crops)} crops to assign, got {len(earlier)}."
@@ -152,28 +174,35 @@ def proto_nce(
     .. math:: \frac1B \sum_i \left[ \log \sum_{k \in K} e^{s_{ik}} - s_{i a_i} \right], \qquad
        s_{ik} = \hat q_i^\top \hat c_k / \phi_k,\; K = \{a_1, \dots, a_B\} \cup N
 
-    for one clustering; PCL takes the mean over several, and adds `info_nce` or `queue_info_nce`. K is a set: the
-    official code counts a prototype once per image assigned to it, so that copies of an image's own are its negatives.
+    for one clustering; PCL takes the mean over several, and adds `info_nce` or `queue_info_nce`. K
+    is a set: the official code counts a prototype once per image assigned to it, so that copies of
+    an image's own are its negatives.
+
+    Needs: prototypes, assignments.
+    Cost: B(B + r)D.
+    Global batch: which prototypes are present.
 
     Args:
-      q: queries, [b, D], any float dtype; rows are normalised here.
+      q: queries, [b, D], any float dtype; rows are normalized here.
       prototypes: c, centroids of a clustering, [K, D], the same on every device; no gradient.
       assignments: a [b], the prototype of each image.
       concentrations: phi [K], positive: the temperature of each prototype; no gradient.
-      negatives: N [r], further prototypes, the same on every device; those that are there already change nothing.
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`.
+      negatives: N [r], further prototypes, the same on every device; those that are there already
+        change nothing.
+      implementation: as of `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if q is all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: an input is no array of floats, or of integers.
-      ValueError: shapes do not fit, an assignment or negative is no prototype, or there is no such implementation.
+      ValueError: shapes do not fit, an assignment or negative is no prototype, or there is no such
+        implementation.
 
     References:
-      Li et al., Prototypical Contrastive Learning of Unsupervised Representations, 2020 (arXiv:2005.04966), eq. 11-12.
+      Li et al., Prototypical Contrastive Learning of Unsupervised Representations, 2020
+      (arXiv:2005.04966), eq. 11-12.
     """
     floats = {"q": (q, "b D"), "prototypes": (prototypes, "K D")}
     q, prototypes, concentrations = check_floats(**floats, concentrations=(concentrations, "K"))

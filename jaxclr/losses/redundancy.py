@@ -27,7 +27,7 @@ from jaxclr.affinity.tiles import matmul
 Array = jax.Array
 
 _VARIANCE_FLOOR = 1e-4  # under VICReg's root
-_STANDARDISING_EPS = 1e-5  # batch normalisation's
+_STANDARDISING_EPS = 1e-5  # batch normalization's
 
 
 def vicreg(
@@ -45,7 +45,11 @@ def vicreg(
        \frac{\mu}{D} \sum_d \max(0, 1 - \sigma_d) + \frac{2\nu}{D} \sum_{d \ne e} \Sigma_{de}^2 \right],
        \qquad \sigma_d = \sqrt{\Sigma_{dd} + 10^{-4}}
 
-    with the unbiased covariance of each view of the global batch. Embeddings are taken as they are. O(BD^2).
+    with the unbiased covariance of each view of the global batch. Embeddings are taken as they are.
+
+    Needs: two views.
+    Cost: BD².
+    Global batch: means and covariances.
 
     Args:
       z1: embeddings of one view, [b, D], any float dtype.
@@ -56,18 +60,23 @@ def vicreg(
       axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: z1 or z2 is no array of floats, or a hyper-parameter no number.
       ValueError: z1 and z2 differ in shape or are no matrices, or a hyper-parameter is negative.
 
     References:
-      Bardes et al., VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning, 2021
-      (arXiv:2105.04906), eq. 1-6; variance halved and covariance not, as in the official code.
+      Bardes et al., VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised
+      Learning, 2021 (arXiv:2105.04906), eq. 1-6; variance halved and covariance not, as in the
+      official code.
     """
     z1, z2 = check_embeddings(z1=z1, z2=z2)
-    for name, value in (("invariance", invariance), ("variance", variance), ("covariance", covariance)):
+    for name, value in (
+        ("invariance", invariance),
+        ("variance", variance),
+        ("covariance", covariance),
+    ):
         check_positive(name, value, zero=True)
     loss = invariance * jnp.mean((z1 - z2) ** 2)
     for view in (z1, z2):
@@ -85,8 +94,12 @@ def barlow_twins(
 
     .. math:: \sum_d (C_{dd} - 1)^2 + \lambda \sum_{d \ne e} C_{de}^2
 
-    with `cross_correlation` C over the global batch. The gradient is that of this loss; the official code's is divided
-    by the number of devices. O(BD^2).
+    with `cross_correlation` C over the global batch. The gradient is that of this loss; the
+    official code's is divided by the number of devices.
+
+    Needs: two views.
+    Cost: BD².
+    Global batch: moments and cross-correlation.
 
     Args:
       z1: embeddings of one view, [b, D], any float dtype.
@@ -95,14 +108,15 @@ def barlow_twins(
       axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: z1 or z2 is no array of floats, or off_diagonal no number.
       ValueError: z1 and z2 differ in shape or are no matrices, or off_diagonal is negative.
 
     References:
-      Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, 2021 (arXiv:2103.03230), eq. 1-2.
+      Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, 2021
+      (arXiv:2103.03230), eq. 1-2.
     """
     z1, z2 = check_embeddings(z1=z1, z2=z2)
     check_positive("off_diagonal", off_diagonal, zero=True)
@@ -123,27 +137,37 @@ def w_mse(
     .. math:: \frac{2}{V(V-1)} \sum_{u < v} \frac{1}{TB} \sum_{t, i} \|\hat w_{tui} - \hat w_{tvi}\|^2,
        \qquad w_{tvi} = L_{tvc}^{-1} (z_{vi} - \mu_{tvc}),\; L L^\top = (1 - \epsilon) \Sigma + \epsilon I
 
-    where c is the sub-batch of image i under permutation t, the same images in every view, and mean and unbiased
-    covariance are those of one view of it. Gradients flow through both. O(TVBD^2) in sub-batches divided among devices.
+    where c is the sub-batch of image i under permutation t, the same images in every view, and mean
+    and unbiased covariance are those of one view of it. Gradients flow through both. O(TVBD^2) in
+    sub-batches divided among devices.
+
+    Needs: views, permutations.
+    Cost: TVBD².
+    Global batch: covariances of sub-batches.
 
     Args:
-      views: V views of the same images, [V, b, D] or a sequence of [b, D], any float dtype; at least two.
-      permutations: [T, B], each a permutation of the places of the global batch, cut into sub-batches of consecutive
-        entries; the same on every device.
+      views: V views of the same images, [V, b, D] or a sequence of [b, D], any float dtype; at
+        least two.
+      permutations: [T, B], each a permutation of the places of the global batch, cut into
+        sub-batches of consecutive entries; the same on every device.
       whitening_size: images of a sub-batch; it divides B. The paper takes about 2D.
-      eps: epsilon, 0 to 1. Zero needs more images than dimensions, and is NaN where a sub-batch has collapsed.
-      normalize: normalise whitened rows; if not, the squared distance is divided by D.
+      eps: epsilon, 0 to 1. Zero needs more images than dimensions, and is NaN where a sub-batch has
+        collapsed.
+      normalize: normalize whitened rows; if not, the squared distance is divided by D.
       axis_name: mapped axis over which the batch is spread; None if views are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
-      TypeError: views are no arrays of floats, permutations no integers, or whitening_size or eps no number.
-      ValueError: shapes are wrong, a row of permutations is none, or a covariance would be undefined.
+      TypeError: views are no arrays of floats, permutations no integers, or whitening_size or eps
+        no number.
+      ValueError: shapes are wrong, a row of permutations is none, or a covariance would be
+        undefined.
 
     References:
-      Ermolov et al., Whitening for Self-Supervised Representation Learning, 2020 (arXiv:2007.06346), section 3.
+      Ermolov et al., Whitening for Self-Supervised Representation Learning, 2020
+      (arXiv:2007.06346), section 3.
     """
     views = check_views(views)
     rows = jnp.moveaxis(views, 0, 1)
@@ -151,7 +175,8 @@ def w_mse(
     permutations = check_permutations("permutations", permutations, size)
     _check_whitening(whitening_size, eps, size, views.shape[2])
 
-    # Every device whitens as many sub-batches; where they do not come out even the last ones count for nothing.
+    # Every device whitens as many sub-batches; where they do not come out even the last ones count
+    # for nothing.
     sub_batches = permutations.reshape(-1, whitening_size)
     devices = size // views.shape[1]
     each = jnp.zeros(-(-sub_batches.shape[0] // devices), views.dtype)
@@ -162,11 +187,16 @@ def w_mse(
 
     def whitened(chunk: Array) -> Array:
         mean, covariance = moments(chunk)
-        return whiten(chunk, mean=mean, covariance=(1 - eps) * covariance, ridge=eps)[0]
+        return whiten(chunk, mean=mean, covariance=(1 - eps) * covariance, eps=eps)[0]
 
-    # One after the other: jaxlib's batched Cholesky and solves may wait for each other for ever on CPUs of few cores.
+    # One after the other: jaxlib's batched Cholesky and solves may wait for each other for ever on
+    # CPUs of few cores.
     white = jax.lax.map(whitened, chunks.reshape(-1, *chunks.shape[2:])).reshape(chunks.shape)
-    white = unit_rows(white) if normalize else white / jnp.sqrt(jnp.asarray(white.shape[3], white.dtype))
+    white = (
+        unit_rows(white)
+        if normalize
+        else white / jnp.sqrt(jnp.asarray(white.shape[3], white.dtype))
+    )
     # Squared distances of all pairs of V views sum to V times those from their mean.
     distances = jnp.sum((white - jnp.mean(white, axis=1, keepdims=True)) ** 2, axis=(1, 3))
     total = jnp.sum(counts * jnp.mean(distances, axis=1))
@@ -188,31 +218,40 @@ def uni_grad(
     .. math:: \frac{1}{2B} \sum_i \sum_{(z, m) \in \{(z_1, m_2), (z_2, m_1)\}}
        \left[ -\hat z_i^\top \hat m_i + \frac\lambda2 \hat z_i^\top F \hat z_i \right]
 
-    The official code's surrogate has lambda for lambda / 2 in its value; its gradient is this one's. O(BD^2).
+    The official code's surrogate has lambda for lambda / 2 in its value; its gradient is this
+    one's.
+
+    Needs: targets, a running correlation.
+    Cost: BD².
+    Global batch: nothing.
 
     Args:
-      z1: embeddings of the first view, [b, D], any float dtype; rows are normalised here.
+      z1: embeddings of the first view, [b, D], any float dtype; rows are normalized here.
       z2: embeddings of the second view, [b, D].
       m1: momentum embeddings of the first view, [b, D]; they receive no gradient.
       m2: momentum embeddings of the second view, [b, D]; they receive no gradient.
-      correlation: F [D, D], symmetric, the same on every device; it receives no gradient. A running mean over steps of
-        `uni_grad_correlation`, which the method carries, with momentum 0.99 in the paper.
+      correlation: F [D, D], symmetric, the same on every device; it receives no gradient. A running
+        mean over steps of `uni_grad_correlation`, which the method carries, with momentum 0.99 in
+        the paper.
       weight: lambda; zero or more.
-      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows
+        either way.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: an input is no array of floats, or weight no number.
       ValueError: inputs differ in shape, correlation is not [D, D], or weight is negative.
 
     References:
-      Tao et al., Exploring the Equivalence of Siamese Self-Supervised Learning via A Unified Gradient Framework, 2021
-      (arXiv:2112.05141).
+      Tao et al., Exploring the Equivalence of Siamese Self-Supervised Learning via A Unified
+      Gradient Framework, 2021 (arXiv:2112.05141).
     """
     del axis_name  # rows stand alone
-    shapes = {name: (rows, "b D") for name, rows in (("z1", z1), ("z2", z2), ("m1", m1), ("m2", m2))}
+    shapes = {
+        name: (rows, "b D") for name, rows in (("z1", z1), ("z2", z2), ("m1", m1), ("m2", m2))
+    }
     z1, z2, m1, m2, correlation = check_floats(**shapes, correlation=(correlation, "D D"))
     check_positive("weight", weight, zero=True)
     z = unit_rows(jnp.concatenate([z1, z2]))
@@ -228,8 +267,12 @@ def uni_grad_correlation(m1: Array, m2: Array, *, axis_name: AxisName = None) ->
 
     .. math:: F = \frac{1}{2B} \sum_i \left[ \hat m_{1i} \hat m_{1i}^\top + \hat m_{2i} \hat m_{2i}^\top \right]
 
+    Needs: targets; gives the correlation.
+    Cost: BD².
+    Global batch: the correlation.
+
     Args:
-      m1: momentum embeddings of the first view, [b, D], any float dtype; rows are normalised here.
+      m1: momentum embeddings of the first view, [b, D], any float dtype; rows are normalized here.
       m2: momentum embeddings of the second view, [b, D].
       axis_name: mapped axis over which the batch is spread; None if m1 and m2 are all of it.
 
@@ -291,7 +334,9 @@ def _check_whitening(whitening_size: int, eps: float | Array, size: int, width: 
     if known and eps > 1:
         raise ValueError(f"eps must be at most 1, got {eps}: the covariance is weighed by 1 - eps.")
     if size % whitening_size:
-        raise ValueError(f"whitening_size must divide the {size} images of the global batch, got {whitening_size}.")
+        raise ValueError(
+            f"whitening_size must divide the {size} images of the global batch, got {whitening_size}."
+        )
     if known and eps == 0 and whitening_size <= width:
         raise ValueError(
             f"whitening_size must be more than the {width} dimensions, got {whitening_size}: the covariance of so few "

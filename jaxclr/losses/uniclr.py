@@ -1,32 +1,35 @@
 """UniCLR: row cross-entropy, whitening, trace and symmetry of the affinity matrix.
 
-All follow Li et al., A Unified Framework for Contrastive Learning from a Perspective of Affinity Matrix, 2022
-(arXiv:2211.14516) as its official code defines them for one device, and take the batch of all devices where that code
-takes each device's own. The code adds loss(q1, k2) + loss(q2, k1), with k constant: that is the method's choice.
+All follow Li et al., A Unified Framework for Contrastive Learning from a Perspective of Affinity
+Matrix, 2022 (arXiv:2211.14516) as its official code defines them for one device, and take the batch
+of all devices where that code takes each device's own. The code adds loss(q1, k2) + loss(q2, k1),
+with k constant: that is the method's choice.
 """
 
-from typing import Literal
+import functools
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxclr.affinity import (
     AxisName,
     Implementation,
-    asymmetry,
     batch_size,
     check_choice,
     check_embeddings,
     check_positive,
-    moments,
-    positives,
-    row_logsumexp,
-    unit_rows,
-    whiten,
+)
+from jaxclr.losses.compose import (
+    SYMMETRY_SCALES,
+    SymmetryScale,
+    Transform,
+    affinity_loss,
+    asymmetry,
+    trace,
+    whitened,
 )
 
 Array = jax.Array
-SymmetryScale = Literal["frobenius", "per_sample"]
 
 
 def sim_affinity(
@@ -44,18 +47,22 @@ def sim_affinity(
     .. math:: \frac1B \sum_i \left[ \log \sum_j e^{A_{ij}} - A_{ii} \right] + \gamma \|A - A^\top\|_F,
        \qquad A = \hat Q \hat K^\top / \tau
 
+    Needs: negatives.
+    Cost: B²D.
+    Global batch: row sums, asymmetry.
+
     Args:
-      q: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      q: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       k: embeddings of the other view, [b, D].
       temperature: tau; positive.
       symmetry_weight: gamma; zero or more.
-      symmetry_scale: "frobenius" as written, which grows with the batch, or "per_sample", divided by B, which does not.
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`.
+      symmetry_scale: "frobenius" as written, which grows with the batch, or "per_sample", divided
+        by B, which does not.
+      implementation: as of `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: q or k is no array of floats, or a hyper-parameter no number.
@@ -64,11 +71,13 @@ def sim_affinity(
     References:
       Li et al., arXiv:2211.14516, SimAffinity.
     """
-    q, k = check_embeddings(q=q, k=k)
-    _check(temperature, symmetry_weight, symmetry_scale)
-    q, k = unit_rows(q), unit_rows(k)
-    return _cross_entropy_and_asymmetry(
-        q, k, temperature, symmetry_weight, symmetry_scale, implementation, axis_name
+    return affinity_loss(
+        q,
+        k,
+        **_symmetry(symmetry_weight, symmetry_scale),
+        temperature=temperature,
+        implementation=implementation,
+        axis_name=axis_name,
     )
 
 
@@ -92,22 +101,28 @@ def sim_whitening(
 
     with one mean and covariance over the rows of both views of the global batch.
 
+    Needs: negatives.
+    Cost: B²D + D³.
+    Global batch: row sums, asymmetry, mean and covariance.
+
     Args:
-      q: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      q: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       k: embeddings of the other view, [b, D].
       temperature: tau; positive.
       symmetry_weight: gamma; zero or more.
-      symmetry_scale: "frobenius" as written, which grows with the batch, or "per_sample", divided by B, which does not.
-      eps: ridge added to the covariance, whose trace is at most 1; positive.
-      logit_divisor: c; None divides by the B rows of the global batch, as the official code does on one device, so that
-        logits flatten as the batch grows; a number, for instance D, does not depend on it.
-      stop_statistics: hold mean and covariance constant in the gradient; the official code does not.
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`.
+      symmetry_scale: "frobenius" as written, which grows with the batch, or "per_sample", divided
+        by B, which does not.
+      eps: added to the diagonal of the covariance, whose trace is at most 1; positive.
+      logit_divisor: c; None divides by the B rows of the global batch, as the official code does on
+        one device, so that logits flatten as the batch grows; a number, for instance D, does not
+        depend on it.
+      stop_statistics: hold mean and covariance constant in the gradient; the official code does
+        not.
+      implementation: as of `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: q or k is no array of floats, or a hyper-parameter no number.
@@ -117,15 +132,18 @@ def sim_whitening(
       Li et al., arXiv:2211.14516, SimWhitening.
     """
     q, k = check_embeddings(q=q, k=k)
-    _check(temperature, symmetry_weight, symmetry_scale)
-    check_positive("eps", eps)
     if logit_divisor is None:
         logit_divisor = batch_size(q, axis_name)
+    check_positive("temperature", temperature)
     check_positive("logit_divisor", logit_divisor)
-    q, k = _whitened(q, k, eps, stop_statistics, axis_name)
-    temperature = temperature * logit_divisor
-    return _cross_entropy_and_asymmetry(
-        q, k, temperature, symmetry_weight, symmetry_scale, implementation, axis_name
+    return affinity_loss(
+        q,
+        k,
+        transform=_whitened(eps, stop_statistics),
+        **_symmetry(symmetry_weight, symmetry_scale),
+        temperature=temperature * logit_divisor,
+        implementation=implementation,
+        axis_name=axis_name,
     )
 
 
@@ -142,17 +160,22 @@ def sim_trace(
     .. math:: -\frac{1}{B} \operatorname{tr}\left[(\hat Q - \mu)\,(\Sigma + \epsilon I)^{-1} (\hat K - \mu)^\top\right]
 
     with unit rows, and one mean and covariance over the rows of both views of the global batch.
-    Only D x D matrices are formed: O(BD^2 + D^3) time, O(BD + D^2) memory. Full collapse gives 0, the worst value.
+    Only D x D matrices are formed: O(BD^2 + D^3) time, O(BD + D^2) memory. Full collapse gives 0,
+    the worst value.
+
+    Needs: two views.
+    Cost: BD² + D³.
+    Global batch: mean and covariance.
 
     Args:
-      q: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      q: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       k: embeddings of the other view, [b, D].
-      eps: ridge added to the covariance, whose trace is at most 1; positive.
+      eps: added to the diagonal of the covariance, whose trace is at most 1; positive.
       stop_statistics: hold mean and covariance constant in the gradient, as the official code does.
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: q or k is no array of floats, or eps no number.
@@ -161,10 +184,8 @@ def sim_trace(
     References:
       Li et al., arXiv:2211.14516, SimTrace.
     """
-    q, k = check_embeddings(q=q, k=k)
-    check_positive("eps", eps)
-    q, k = _whitened(q, k, eps, stop_statistics, axis_name)
-    return -jnp.mean(positives(q, k))
+    transform = _whitened(eps, stop_statistics)
+    return affinity_loss(q, k, transform=transform, readout=trace, axis_name=axis_name)
 
 
 def symmetric_loss(
@@ -179,11 +200,16 @@ def symmetric_loss(
 
     .. math:: \|A - A^\top\|_F, \qquad A = \hat Q \hat K^\top / \tau
 
+    Needs: two views.
+    Cost: BD².
+    Global batch: three Grams.
+
     Args:
-      q: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      q: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       k: embeddings of the other view, [b, D].
       temperature: tau; positive.
-      scale: "frobenius" as written, which grows with the batch, or "per_sample", divided by B, which does not.
+      scale: "frobenius" as written, which grows with the batch, or "per_sample", divided by B,
+        which does not.
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:
@@ -196,46 +222,21 @@ def symmetric_loss(
     References:
       Li et al., arXiv:2211.14516, the symmetric loss.
     """
-    q, k = check_embeddings(q=q, k=k)
-    _check(temperature, 1.0, scale)
-    return _asymmetry(unit_rows(q), unit_rows(k), scale, axis_name) / temperature
+    readout = functools.partial(asymmetry, scale=scale)
+    return affinity_loss(q, k, readout=readout, temperature=temperature, axis_name=axis_name)
 
 
-def _check(temperature: float | Array, symmetry_weight: float | Array, scale: str) -> None:
-    check_positive("temperature", temperature)
-    check_positive("symmetry_weight", symmetry_weight, zero=True)
-    check_choice("the scale of the symmetric term", scale, ("frobenius", "per_sample"))
+def _whitened(eps: float | Array, stop_statistics: bool) -> Transform:
+    """The transform whose covariance is always regularized: eps must be positive."""
+    check_positive("eps", eps)
+    return functools.partial(whitened, eps=eps, stop_statistics=stop_statistics)
 
 
-def _whitened(
-    q: Array, k: Array, eps: float | Array, stop_statistics: bool, axis_name: AxisName
-) -> tuple[Array, ...]:
-    q, k = unit_rows(q), unit_rows(k)
-    mean, covariance = moments(q, k, axis_name=axis_name)
-    if stop_statistics:
-        mean, covariance = jax.lax.stop_gradient((mean, covariance))
-    return whiten(q, k, mean=mean, covariance=covariance, ridge=eps)
-
-
-def _cross_entropy_and_asymmetry(
-    rows: Array,
-    columns: Array,
-    temperature: float | Array,
-    weight: float | Array,
-    scale: SymmetryScale,
-    implementation: Implementation,
-    axis_name: AxisName,
-) -> Array:
-    logit_rows = rows / temperature
-    spread = row_logsumexp(
-        logit_rows, columns, implementation=implementation, axis_name=axis_name
-    )
-    loss = jnp.mean(spread - positives(logit_rows, columns))
-    if isinstance(weight, (int, float)) and weight == 0:
-        return loss
-    return loss + weight * _asymmetry(rows, columns, scale, axis_name) / temperature
-
-
-def _asymmetry(q: Array, k: Array, scale: SymmetryScale, axis_name: AxisName) -> Array:
-    value = asymmetry(q, k, axis_name=axis_name)
-    return value / batch_size(q, axis_name) if scale == "per_sample" else value
+def _symmetry(weight: float | Array, scale: SymmetryScale) -> dict[str, Any]:
+    """The regularizer of UniCLR and its weight, by the names of `affinity_loss`."""
+    check_positive("symmetry_weight", weight, zero=True)
+    check_choice("symmetry_scale", scale, SYMMETRY_SCALES)
+    return {
+        "regularizer": functools.partial(asymmetry, scale=scale),
+        "regularizer_weight": weight,
+    }

@@ -29,22 +29,27 @@ def alignment(
 
     Positives that coincide receive no gradient.
 
+    Needs: two views.
+    Cost: BD.
+    Global batch: nothing.
+
     Args:
-      z1: embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      z1: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       z2: embeddings of the other view, [b, D].
       alpha: the power; positive.
-      axis_name: mapped axis over which the batch is spread; the share is of this device's rows either way.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows
+        either way.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: z1 or z2 is no array of floats, or alpha no number.
       ValueError: z1 and z2 differ in shape or are no matrices, or alpha is not positive.
 
     References:
-      Wang and Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere,
-      2020 (arXiv:2005.10242), section 4.1.
+      Wang and Isola, Understanding Contrastive Representation Learning through Alignment and
+      Uniformity on the Hypersphere, 2020 (arXiv:2005.10242), section 4.1.
     """
     del axis_name  # rows stand alone
     z1, z2 = check_embeddings(z1=z1, z2=z2)
@@ -66,14 +71,17 @@ def uniformity(
 
     .. math:: \log \frac{1}{B(B-1)} \sum_{i \ne j} e^{-t \| \hat z_i - \hat z_j \|^2}
 
-    The two-view loss of the paper is alignment(z1, z2) + (uniformity(z1) + uniformity(z2)) / 2. The pairs are those of the
-    global batch, where the official code takes those of each device. O(B^2 D), streamed.
+    The two-view loss of the paper is alignment(z1, z2) + (uniformity(z1) + uniformity(z2)) / 2. The
+    pairs are those of the global batch, where the official code takes those of each device.
+
+    Needs: one view.
+    Cost: B²D.
+    Global batch: one log-mean-exp over pairs.
 
     Args:
-      z: embeddings, [b, D], any float dtype; rows are normalised here.
+      z: embeddings, [b, D], any float dtype; rows are normalized here.
       t: of the potential; positive.
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`.
+      implementation: as of `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if z is all of it.
 
     Returns:
@@ -81,11 +89,12 @@ def uniformity(
 
     Raises:
       TypeError: z is no array of floats, or t no number.
-      ValueError: z is no matrix, the global batch is a single row, t is not positive, or there is no such implementation.
+      ValueError: z is no matrix, the global batch is a single row, t is not positive, or there is
+        no such implementation.
 
     References:
-      Wang and Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere,
-      2020 (arXiv:2005.10242), section 4.1.
+      Wang and Isola, Understanding Contrastive Representation Learning through Alignment and
+      Uniformity on the Hypersphere, 2020 (arXiv:2005.10242), section 4.1.
     """
     (z,) = check_embeddings(z=z)
     check_positive("t", t)

@@ -18,8 +18,8 @@ BLOBS, EACH, WIDTH = 7, 30, 5
 @functools.cache
 def blobs():
     generator = np.random.default_rng(0)
-    centres = 10 * generator.normal(size=(BLOBS, WIDTH))
-    rows = np.repeat(centres, EACH, axis=0) + 0.3 * generator.normal(size=(BLOBS * EACH, WIDTH))
+    centers = 10 * generator.normal(size=(BLOBS, WIDTH))
+    rows = np.repeat(centers, EACH, axis=0) + 0.3 * generator.normal(size=(BLOBS * EACH, WIDTH))
     return jnp.asarray(generator.permutation(rows), jnp.float32)
 
 
@@ -32,7 +32,7 @@ def test_blobs_are_found_as_scikit_learn_finds_them(seed):
     known = KMeans(BLOBS, n_init=10, random_state=0).fit(np.asarray(blobs(), np.float64))
     assert assignments.dtype == jnp.int32
     assert adjusted_rand_score(known.labels_, assignments) == 1
-    order = lambda centres: np.asarray(centres)[np.argsort(np.asarray(centres)[:, 0])]
+    order = lambda centers: np.asarray(centers)[np.argsort(np.asarray(centers)[:, 0])]
     np.testing.assert_allclose(order(centroids), order(known.cluster_centers_), atol=1e-4)
 
 

@@ -32,16 +32,14 @@ def draw(kind, rows, columns, width, seed):
 
 def row_loss(x, y, bias, weights, ids, *, temperature, **options):
     """A weighted sum of log-sum-exps of unit rows, with a bias on columns and pairs left out."""
-    lse = affinity.row_logsumexp(
-        x / temperature, y, column_bias=bias, exclude=ids, **options
-    )
+    lse = affinity.row_logsumexp(x / temperature, y, column_bias=bias, exclude=ids, **options)
     return jnp.sum(weights * finite(lse))
 
 
-def labelled_loss(x, y, ids, *, temperature, **options):
+def labeled_loss(x, y, ids, *, temperature, **options):
     """Mean of what labels match against the log-sum-exp, as SupCon has it; the ids double as labels, shifted."""
     labels = tuple(1 - i // 2 for i in ids)
-    lse, matched, count = affinity.labelled_logsumexp(
+    lse, matched, count = affinity.labeled_logsumexp(
         x / temperature, y, labels=labels, exclude=ids, **options
     )
     return jnp.sum(finite(lse) * count - matched)
@@ -57,7 +55,7 @@ def attention_loss(x, y, bias, ids, *, temperature, **options):
 
 def self_loss(x, labels, *, temperature, **options):
     lse = affinity.self_logsumexp(x / temperature**0.5, **options)
-    again, matched, count = affinity.self_labelled_logsumexp(
+    again, matched, count = affinity.self_labeled_logsumexp(
         x / temperature**0.5, labels=labels, **options
     )
     of_others = affinity.self_logsumexp(x / temperature**0.5, exclude=labels, **options)
@@ -77,7 +75,8 @@ def finite(values):
 def assert_as_exact(ours, dense, exact, what):
     """Within 2e-6 of the largest entry, or as near to float64 as the dense form is.
 
-    At a temperature of 0.01 float32 rounds logits near 100 by 4e-6, in any form: no two forms agree better than that.
+    At a temperature of 0.01 float32 rounds logits near 100 by 4e-6, in any form: no two forms agree
+    better than that.
     """
     scale = max(np.abs(exact).max(), 1e-30)
     off = lambda value: np.abs(np.asarray(value, np.float64) - exact).max()
@@ -105,10 +104,12 @@ def test_streamed_is_dense(rows, columns, width, temperature, kind, seed):
     @functools.partial(jax.jit, static_argnums=0)
     def both(how, *arrays):
         options = {"temperature": temperature, "implementation": how, "tile": TILE}
-        differentiate = lambda f, *places: jax.value_and_grad(functools.partial(f, **options), places)
+        differentiate = lambda f, *places: jax.value_and_grad(
+            functools.partial(f, **options), places
+        )
         x, y, bias, _ = arrays
         of_rows = differentiate(row_loss, 0, 1, 2, 3)(*arrays, ids)
-        of_labels = differentiate(labelled_loss, 0, 1)(x, y, ids)
+        of_labels = differentiate(labeled_loss, 0, 1)(x, y, ids)
         of_mean = differentiate(attention_loss, 0, 1, 2)(x, y, bias, ids)
         of_self = differentiate(self_loss, 0)(x, ids[0])
         of_itself = differentiate(divergence_loss, 0)(x)
@@ -138,10 +139,12 @@ def test_devices_agree(implementation, how, names):
         def loss(x, y, bias, weights, axis_name=None, implementation="dense"):
             size = jax.lax.psum(1, axis_name) if axis_name else 1
             first = jax.lax.axis_index(axis_name) * x.shape[0] if axis_name else 0
-            local = tuple(jax.lax.dynamic_slice_in_dim(jnp.asarray(i), first, x.shape[0]) for i in ids)
+            local = tuple(
+                jax.lax.dynamic_slice_in_dim(jnp.asarray(i), first, x.shape[0]) for i in ids
+            )
             options = dict(axis_name=axis_name, implementation=implementation, tile=4)
             total = row_loss(x, y, bias, weights, local, temperature=0.1, **options)
-            total += labelled_loss(x, y, local, temperature=0.3, **options)
+            total += labeled_loss(x, y, local, temperature=0.3, **options)
             total += attention_loss(x, y, bias, local, temperature=0.2, **options)
             total += divergence_loss(x, temperature=0.5, **options)
             return size * (total + self_loss(x, local[0], temperature=0.5, **options))

@@ -68,7 +68,11 @@ def test_keys_without_gradient_cost_no_product(implementation):
     for name, share in (("learned", learned), ("stopped", stopped)):
         spread = P("batch")
         gradient = jax.shard_map(
-            jax.grad(share, (0, 1)), mesh=mesh(2), in_specs=spread, out_specs=spread, check_vma=False
+            jax.grad(share, (0, 1)),
+            mesh=mesh(2),
+            in_specs=spread,
+            out_specs=spread,
+            check_vma=False,
         )
         compiled = jax.jit(gradient).lower(q, k).compile()
         found[name] = compiled(q, k), compiled.cost_analysis()["flops"]

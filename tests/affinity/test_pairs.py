@@ -45,7 +45,12 @@ def statistics_in_numpy(x, y, bias, labels, ids):
     weights = np.where(kept, np.exp(x @ y.T + bias[None, :]), 0)
     matching = kept & (labels[0][:, None] == labels[1][None, :])
     total = weights.sum(axis=1)
-    return np.log(total), np.where(matching, x @ y.T, 0).sum(axis=1), matching.sum(axis=1), weights @ y / total[:, None]
+    return (
+        np.log(total),
+        np.where(matching, x @ y.T, 0).sum(axis=1),
+        matching.sum(axis=1),
+        weights @ y / total[:, None],
+    )
 
 
 @pytest.mark.parametrize("implementation", ["dense", "streamed"])
@@ -54,7 +59,7 @@ def test_labels_and_attention_are_their_definitions(implementation):
     options = {"exclude": ids, "implementation": implementation, "tile": 5}
     _, matched, count, mean = statistics_in_numpy(ROWS, COLUMNS, BIAS, labels, ids)
     lse, *_ = statistics_in_numpy(ROWS, COLUMNS, 0 * BIAS, labels, ids)
-    found = affinity.labelled_logsumexp(ROWS, COLUMNS, labels=labels, **options)
+    found = affinity.labeled_logsumexp(ROWS, COLUMNS, labels=labels, **options)
     for got, wanted in zip(found, (lse, matched, count), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
     _, got = affinity.expected_logit(ROWS, COLUMNS, **options)
@@ -83,7 +88,10 @@ def test_functions_of_pairs_at_any_size(rows, columns, seed):
             total = jnp.sum(jnp.where(kept, values, 0.0))
             lse = jax.nn.logsumexp(values, axis=1, where=kept)
             best = jnp.max(jnp.where(kept, values, -jnp.inf), axis=1)
-            return total + jnp.sum(jnp.where(jnp.any(kept, axis=1), lse, 0.0)), (best, jnp.sum(kept & (values > 0)))
+            return total + jnp.sum(jnp.where(jnp.any(kept, axis=1), lse, 0.0)), (
+                best,
+                jnp.sum(kept & (values > 0)),
+            )
 
         def tiled(x, y, p, q):
             options = dict(row_values=(p,), column_values=(q,), exclude=(u, v), tile=16)
@@ -93,10 +101,18 @@ def test_functions_of_pairs_at_any_size(rows, columns, seed):
             best, place = affinity.row_max(hinge, x, y, **options)
             again = hinge(jnp.sum(x * y[place], axis=1), p, q[place])
             assert_where = jnp.where(jnp.isneginf(best), 0.0, again - best)
-            return total + jnp.sum(jnp.where(jnp.isneginf(lse), 0.0, lse)), (best, active, assert_where)
+            return total + jnp.sum(jnp.where(jnp.isneginf(lse), 0.0, lse)), (
+                best,
+                active,
+                assert_where,
+            )
 
-        (one, (best, active)), at_one = jax.jit(jax.value_and_grad(dense, (0, 1, 2, 3), has_aux=True))(x, y, p, q)
-        (other, found), at_other = jax.jit(jax.value_and_grad(tiled, (0, 1, 2, 3), has_aux=True))(x, y, p, q)
+        (one, (best, active)), at_one = jax.jit(
+            jax.value_and_grad(dense, (0, 1, 2, 3), has_aux=True)
+        )(x, y, p, q)
+        (other, found), at_other = jax.jit(jax.value_and_grad(tiled, (0, 1, 2, 3), has_aux=True))(
+            x, y, p, q
+        )
         near = lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-9)
         jax.tree.map(near, (one, at_one, best, active, jnp.zeros(rows)), (other, at_other, *found))
 
@@ -107,7 +123,9 @@ def test_a_function_of_pairs_may_close_over_parameters():
 
     dense = lambda x, y, scale: jnp.sum(jax.nn.logsumexp(jnp.tanh(scale * (x @ y.T)), axis=1))
     arrays = ROWS, COLUMNS, np.float32(0.5)
-    for got, wanted in zip(jax.grad(lse, (0, 1, 2))(*arrays), jax.grad(dense, (0, 1, 2))(*arrays), strict=True):
+    for got, wanted in zip(
+        jax.grad(lse, (0, 1, 2))(*arrays), jax.grad(dense, (0, 1, 2))(*arrays), strict=True
+    ):
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-6)
     largest = lambda scale: jnp.sum(affinity.row_max(lambda s: scale * s, ROWS, COLUMNS).value)
     assert jax.grad(largest)(np.float32(0.5)) == 0
@@ -118,13 +136,15 @@ def test_a_function_of_pairs_may_close_over_parameters():
 
 def test_columns_of_all_devices_count():
     expected = row_logsumexp(ROWS, COLUMNS, BIAS, ROW_LABELS, COLUMN_LABELS)
-    spread = map_rows(
-        lambda *local: row_logsumexp(*local, axis_name="batch"), 4, "shard_map"
-    )(ROWS, COLUMNS, BIAS, ROW_LABELS, COLUMN_LABELS)
+    spread = map_rows(lambda *local: row_logsumexp(*local, axis_name="batch"), 4, "shard_map")(
+        ROWS, COLUMNS, BIAS, ROW_LABELS, COLUMN_LABELS
+    )
     np.testing.assert_allclose(spread, expected, rtol=1e-6)
     total = affinity.pair_sum(lambda s: s * s, ROWS, COLUMNS)
     shares = map_rows(
-        lambda *local: affinity.pair_sum(lambda s: s * s, *local, axis_name="batch")[None], 4, "pmap"
+        lambda *local: affinity.pair_sum(lambda s: s * s, *local, axis_name="batch")[None],
+        4,
+        "pmap",
     )(ROWS, COLUMNS)
     np.testing.assert_allclose(shares.sum(), total, rtol=1e-5)
 

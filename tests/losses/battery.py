@@ -1,6 +1,7 @@
 """What an entry of the battery is. One entry per loss and setting, in entries/; test_battery.py does the rest.
 
-An entry names its loss, its definition in NumPy on the same arrays, and what does not hold for it of what holds for most.
+An entry names its loss, its definition in NumPy on the same arrays, and the checks that do not
+apply to it.
 """
 
 import dataclasses
@@ -44,14 +45,14 @@ def golden_view(v, rows=8, width=6):
 class Golden:
     """A row of golden/objectives.json: what the official implementation returns for these arrays.
 
-    loss takes the arrays alone; None is the entry's with its settings. The row's gradient norms are those at the arrays at
-    `places`, by default the first ones.
+    loss takes the arrays alone; None is the entry's with its settings. The row's gradient norms are
+    those at the arrays with the indices `differentiated`, by default the first ones.
     """
 
     name: str
     arrays: Sequence[np.ndarray]
     loss: Callable | None = None
-    places: Sequence[int] | None = None
+    differentiated: Sequence[int] | None = None
 
     @property
     def row(self):
@@ -64,20 +65,20 @@ class Entry:
     """A loss under given hyper-parameters.
 
     Attributes:
-      name: unique.
+      name: unique; the name of the loss, then "-" and the variant if there are several.
       loss: called with the arrays, the settings and axis_name.
       oracle: its value from the same arrays in NumPy float64, written from the formula.
       settings: hyper-parameters.
       make: (generator, rows, width) -> the arrays of a batch of so many rows.
-      spread: for each array the axis that runs over the batch, or None if it is whole on every device.
-      stopped: places of the float arrays that get no gradient.
+      spread: for each array the axis that runs over the batch, or None if it is whole on every
+        device.
+      stopped: indices of the float arrays that get no gradient.
       golden: rows of the golden values.
       rows: batch sizes to try.
-      constants: its gradient leaves something constant, so that finite differences see another slope.
-      scales: rows may be scaled; permutes: rows may be permuted, those of all arrays alike.
-      forms_pairs: it holds [B, B], because the caller gives or asks for such a matrix.
+      exempt: for each check of `test_battery.CHECKS` that does not apply, the reason in a few
+        words. Every other check applies, and a test holds that the exempted ones would fail.
       bfloat16_tolerance: relative.
-      positive: hyper-parameters that must be positive numbers, of those in settings.
+      positive: hyper-parameters for which zero is refused too.
     """
 
     name: str
@@ -89,10 +90,7 @@ class Entry:
     stopped: tuple[int, ...] = ()
     golden: tuple[Golden, ...] = ()
     rows: tuple[int, ...] = (ROWS, 7, 1)
-    constants: bool = False
-    scales: bool = True
-    permutes: bool = True
-    forms_pairs: bool = False
+    exempt: dict[str, str] = dataclasses.field(default_factory=dict)
     bfloat16_tolerance: float = 0.03
     positive: tuple[str, ...] = ("temperature", "eps", "logit_divisor")
 
@@ -110,20 +108,28 @@ class Entry:
 
     @property
     def floats(self):
-        """Places of the arrays that hold floats."""
+        """Indices of the arrays that hold floats."""
         return tuple(i for i, a in enumerate(self.arrays()) if np.issubdtype(a.dtype, np.floating))
 
     @property
-    def streams(self):
-        """Whether it takes an implementation."""
+    def takes_implementation(self):
         return "implementation" in inspect.signature(self.loss).parameters
+
+    @property
+    def hyper_parameters(self):
+        """Names of the real hyper-parameters: those of the signature and of the settings."""
+        parameters = inspect.signature(self.loss).parameters.values()
+        known = {parameter.name: parameter.default for parameter in parameters} | self.settings
+        real = {name for name, value in known.items() if isinstance(value, float)}
+        return sorted(real | (set(self.positive) & known.keys()))
 
 
 def entries():
     """All entries of all files in entries/."""
     package = importlib.import_module("entries")
-    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    found = [e for name in names for e in importlib.import_module(f"entries.{name}").ENTRIES]
+    modules = pkgutil.walk_packages(package.__path__, "entries.")
+    names = [module.name for module in modules if not module.ispkg]
+    found = [entry for name in names for entry in importlib.import_module(name).ENTRIES]
     assert len({entry.name for entry in found}) == len(found)
     return tuple(found)
 

@@ -13,7 +13,9 @@ from jaxclr import losses
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 GENERATOR = np.random.default_rng(0)
 HEADS1, HEADS2 = HEADS = [np.float32(views(2)(GENERATOR, 6, 4)) for _ in range(2)]
-PARAMETERS = {name: GENERATOR.normal(size=(4, 3)) for name in ("x", "y")} | {"out": GENERATOR.normal(size=3)}
+PARAMETERS = {name: GENERATOR.normal(size=(4, 3)) for name in ("x", "y")} | {
+    "out": GENERATOR.normal(size=3)
+}
 
 
 def network(parameters, x, y):
@@ -23,7 +25,9 @@ def network(parameters, x, y):
 
 
 def test_a_constant_temperature_gives_nt_xent_of_each_head():
-    value = losses.adaptive_multi_head(*HEADS, lambda x, y: jnp.full(jnp.broadcast_shapes(x.shape, y.shape)[:-1], 0.5))
+    value = losses.adaptive_multi_head(
+        *HEADS, lambda x, y: jnp.full(jnp.broadcast_shapes(x.shape, y.shape)[:-1], 0.5)
+    )
     each = [losses.nt_xent(z1, z2, temperature=0.5) for z1, z2 in zip(*HEADS, strict=True)]
     np.testing.assert_allclose(value, sum(each) + 0.1 * 2 * (2 * np.log(0.5) + 2), rtol=1e-5)
 
@@ -35,7 +39,9 @@ def test_parameters_of_the_temperature_get_their_gradient():
             z = jnp.asarray(z / np.linalg.norm(z, axis=1, keepdims=True))
             temperatures = network(parameters, z[:, None], z[None, :])
             logits, others = z @ z.T / temperatures, ~np.eye(12, dtype=bool)
-            entropy = jax.nn.logsumexp(logits, axis=1, where=others) - jnp.diag(jnp.roll(logits, 6, axis=1))
+            entropy = jax.nn.logsumexp(logits, axis=1, where=others) - jnp.diag(
+                jnp.roll(logits, 6, axis=1)
+            )
             penalty = jnp.mean((2 * jnp.log(temperatures) + 1 / temperatures)[others])
             total += jnp.mean(entropy) + 0.3 * penalty
         return total
@@ -50,7 +56,10 @@ def test_parameters_of_the_temperature_get_their_gradient():
 
 
 def test_another_shape_than_that_of_the_pairs_is_refused():
-    with pytest.raises(ValueError, match=r"shape \(12, 12\) for features \(12, 1, 4\) and \(1, 12, 4\), got \(12, 12, 4\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"shape \(12, 12\) for features \(12, 1, 4\) and \(1, 12, 4\), got \(12, 12, 4\)",
+    ):
         losses.adaptive_multi_head(*HEADS, lambda x, y: jnp.exp(x * y))
 
 

@@ -1,4 +1,4 @@
-"""What must hold for every loss."""
+"""What must hold for every loss. The checks in CHECKS hold for every entry that states no exemption."""
 
 import dataclasses
 import functools
@@ -15,13 +15,13 @@ pytestmark = pytest.mark.usefixtures("strict_promotion")
 ENTRIES = entries()
 
 
-def together(entry, *more, marks=()):
+def in_one_process(entry, *more, marks=()):
     """Tests of an entry run in one process, which compiles it once."""
-    name = "-".join([entry.name, *(one.name for one in more)])
+    name = "-".join([entry.name, *(getattr(one, "name", one) for one in more)])
     return pytest.param(entry, *more, id=name, marks=(pytest.mark.xdist_group(entry.name), *marks))
 
 
-every_loss = pytest.mark.parametrize("entry", tuple(map(together, ENTRIES)))
+every_loss = pytest.mark.parametrize("entry", tuple(map(in_one_process, ENTRIES)))
 
 
 @functools.lru_cache(maxsize=2)
@@ -69,36 +69,20 @@ def test_value_in_float32_is_compiled_once(entry):
     [(jnp.float64, 1e-9), pytest.param(jnp.float32, 1e-5, marks=pytest.mark.full)],
 )
 @pytest.mark.parametrize(
-    "entry, golden", [together(entry, golden) for entry in ENTRIES for golden in entry.golden]
+    "entry, golden", [in_one_process(entry, golden) for entry in ENTRIES for golden in entry.golden]
 )
 def test_official_values_and_gradients(entry, golden, dtype, tolerance):
-    places = range(len(golden.row["grad_norms"])) if golden.places is None else golden.places
-    norms = [norm for norm, _ in zip(golden.row["grad_norms"], places, strict=False)]
+    norms = golden.row["grad_norms"]
+    indices = range(len(norms)) if golden.differentiated is None else golden.differentiated
+    norms = norms[: len(indices)]
     with jax.enable_x64(True):
-        loss = jax.jit(jax.value_and_grad(golden.loss or entry, tuple(places) or 0))
+        loss = jax.jit(jax.value_and_grad(golden.loss or entry, tuple(indices) or 0))
         value, gradients = loss(*cast(golden.arrays, dtype))
         np.testing.assert_allclose(value, golden.row["loss"], rtol=tolerance, atol=tolerance)
         for gradient, norm in zip(gradients, norms, strict=bool(norms)):
             np.testing.assert_allclose(
                 np.linalg.norm(gradient), norm, rtol=10 * tolerance, atol=tolerance
             )
-
-
-@every_loss
-def test_gradient_is_the_slope(entry):
-    kept = [i for i in entry.floats if i not in entry.stopped]
-    if entry.constants or not kept:
-        return  # held by golden values, or by another form of the same loss
-    with jax.enable_x64(True):
-        arrays = list(cast(entry.arrays(), jnp.float64))
-
-        def of_kept(*values):
-            full = list(arrays)
-            for place, value in zip(kept, values, strict=True):
-                full[place] = value
-            return entry(*full)
-
-        check_grads(jax.jit(of_kept), [arrays[i] for i in kept], order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
 
 
 def assert_same_on_devices(entry, loss, devices, how, names=("batch",)):
@@ -113,7 +97,8 @@ def assert_same_on_devices(entry, loss, devices, how, names=("batch",)):
             np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-12)
 
 
-# One axis under pmap, two under shard_map; the rest in the full grid. On one device so few rows are dense.
+# One axis under pmap, two under shard_map; the rest in the full grid. On one device so few rows are
+# dense.
 GRID = (
     (2, "pmap", ("batch",), "streamed"),
     (8, "shard_map", ("slice", "chip"), "ring"),
@@ -129,7 +114,10 @@ GRID = (
 @pytest.mark.parametrize("devices, how, names, implementation", GRID, ids=str)
 @every_loss
 def test_devices_and_implementations_share_one_loss(entry, devices, how, names, implementation):
-    settings = {**entry.settings, **({"implementation": implementation} if entry.streams else {})}
+    settings = {
+        **entry.settings,
+        **({"implementation": implementation} if entry.takes_implementation else {}),
+    }
     spread = dataclasses.replace(entry, settings=settings)
     assert_same_on_devices(entry, spread, devices, how, names)
 
@@ -137,30 +125,8 @@ def test_devices_and_implementations_share_one_loss(entry, devices, how, names, 
 @every_loss
 def test_stopped_inputs_get_exactly_nothing(entry):
     _, gradients = compiled(entry)(*cast(entry.arrays(), jnp.float32))
-    for place, gradient in zip(entry.floats, gradients, strict=True):
-        assert (np.abs(gradient).max() == 0) == (place in entry.stopped), place
-
-
-@every_loss
-def test_rows_may_be_scaled_and_permuted(entry):
-    with jax.enable_x64(True):
-        arrays, (value_at, _) = entry.arrays(), value_of(entry)
-        value = value_at(*cast(arrays, jnp.float64))
-        generator = np.random.default_rng(1)
-        order = generator.permutation(ROWS)
-        along = list(zip(arrays, entry.axes, strict=True))
-        changes = []
-        if entry.permutes:
-            changes.append([a if axis is None else np.take(a, order, axis) for a, axis in along])
-        if entry.scales:
-            factors = generator.uniform(0.1, 1e4, size=ROWS)
-            scaled = lambda a, axis: a * factors.reshape((-1,) + (1,) * (a.ndim - axis - 1))
-            floating = lambda a, axis: axis is not None and np.issubdtype(a.dtype, np.floating)
-            changes.append([scaled(a, axis) if floating(a, axis) else a for a, axis in along])
-        for changed in changes:
-            np.testing.assert_allclose(
-                value_at(*cast(changed, jnp.float64)), value, rtol=1e-10, atol=1e-12
-            )
+    for index, gradient in zip(entry.floats, gradients, strict=True):
+        assert (np.abs(gradient).max() == 0) == (index in entry.stopped), index
 
 
 @every_loss
@@ -175,10 +141,10 @@ def test_bfloat16_is_welcome(entry):
 def degenerate(entry):
     """Batches that embeddings fall into: of the float arrays that run over the batch."""
     arrays = entry.arrays()
-    places = [i for i in entry.floats if entry.axes[i] is not None]
+    changed = [i for i in entry.floats if entry.axes[i] is not None]
 
     def batch(change):
-        return [change(a, i) if i in places else a for i, a in enumerate(arrays)]
+        return [change(a, i) if i in changed else a for i, a in enumerate(arrays)]
 
     def rows(a, i):
         """Whether a row is the fourth, in the shape of the array."""
@@ -188,15 +154,21 @@ def degenerate(entry):
         """The other, where it can stand in the place of this one."""
         return other if a.ndim == 2 and a.shape == other.shape else a
 
+    def equal_views(a, i):
+        return np.broadcast_to(a[:1], a.shape) if a.ndim > 2 else instead(a, arrays[changed[0]])
+
+    def duplicated(a, i):
+        return np.repeat(np.take(a, [0, 1], entry.axes[i]), ROWS // 2, entry.axes[i])
+
     yield "collapsed", batch(lambda a, i: np.ones_like(a))
-    yield "equal views", batch(lambda a, i: np.broadcast_to(a[:1], a.shape) if a.ndim > 2 else instead(a, arrays[places[0]]))
-    yield "duplicated", batch(lambda a, i: np.repeat(np.take(a, [0, 1], entry.axes[i]), ROWS // 2, entry.axes[i]))
+    yield "equal views", batch(equal_views)
+    yield "duplicated", batch(duplicated)
     yield "zero", batch(lambda a, i: np.zeros_like(a))
     yield "one zero row", batch(lambda a, i: a * ~rows(a, i))
-    if entry.scales:
+    if "scaling" not in entry.exempt:
         yield "huge row", batch(lambda a, i: np.where(rows(a, i), 1e30 * a, a))
         yield "tiny", batch(lambda a, i: 1e-30 * a)
-    yield "opposite", batch(lambda a, i: a if i % 2 else -instead(a, arrays[places[-1]]))
+    yield "opposite", batch(lambda a, i: a if i % 2 else -instead(a, arrays[changed[-1]]))
 
 
 @every_loss
@@ -205,20 +177,6 @@ def test_degenerate_inputs_stay_finite(entry):
         value, gradients = compiled(entry)(*cast(arrays, jnp.float32))
         assert np.isfinite(value), name
         assert all(np.isfinite(gradient).all() for gradient in gradients), name
-
-
-@every_loss
-def test_no_matrix_of_the_batch_is_formed(entry):
-    if entry.forms_pairs:
-        return
-    rows = 4096
-    like = [
-        jax.ShapeDtypeStruct(a.shape, jnp.float32 if np.issubdtype(a.dtype, np.floating) else a.dtype)
-        for a in cast(entry.arrays(rows=rows, width=8), jnp.float32)
-    ]
-    memory = compiled(entry).lower(*like).compile().memory_analysis()
-    inputs = sum(a.size * a.dtype.itemsize for a in like)
-    assert memory.temp_size_in_bytes < 16 * inputs + 10 * 1024**2 * 4 < rows * rows * 4
 
 
 @every_loss
@@ -241,24 +199,105 @@ def test_bad_embeddings_are_refused(entry):
             entry(*good[:other], short, *good[other + 1 :])
 
 
-@every_loss
-def test_bad_hyper_parameters_are_refused(entry):
+def gradient_is_the_slope(entry):
+    kept = [i for i in entry.floats if i not in entry.stopped]
+    with jax.enable_x64(True):
+        arrays = list(cast(entry.arrays(), jnp.float64))
+
+        def of_kept(*values):
+            full = list(arrays)
+            for index, value in zip(kept, values, strict=True):
+                full[index] = value
+            return entry(*full)
+
+        values = [arrays[i] for i in kept]
+        check_grads(jax.jit(of_kept), values, order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
+
+
+def rows_may_be_scaled(entry):
+    arrays, axes = entry.arrays(), entry.axes
+    factors = np.random.default_rng(1).uniform(0.1, 1e4, size=ROWS)
+
+    def scaled(a, axis):
+        if axis is None or not np.issubdtype(a.dtype, np.floating):
+            return a
+        return a * factors.reshape((-1,) + (1,) * (a.ndim - axis - 1))
+
+    assert_same_value(entry, map(scaled, arrays, axes))
+
+
+def rows_may_be_permuted(entry):
+    order = np.random.default_rng(1).permutation(ROWS)
+    permuted = lambda a, axis: a if axis is None else np.take(a, order, axis)
+    assert_same_value(entry, map(permuted, entry.arrays(), entry.axes))
+
+
+def assert_same_value(entry, changed):
+    value_at, _ = value_of(entry)
+    with jax.enable_x64(True):
+        value = value_at(*cast(entry.arrays(), jnp.float64))
+        other = value_at(*cast(changed, jnp.float64))
+        np.testing.assert_allclose(other, value, rtol=1e-10, atol=1e-12)
+
+
+def no_matrix_of_the_batch_is_formed(entry):
+    rows = 4096
+    like = [
+        jax.ShapeDtypeStruct(a.shape, a.dtype)
+        for a in cast(entry.arrays(rows=rows, width=8), jnp.float32)
+    ]
+    inputs = sum(a.size * a.dtype.itemsize for a in like)
+    bound = 16 * inputs + 10 * 1024**2 * 4
+    assert bound < rows * rows * 4
+    memory = compiled(entry).lower(*like).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < bound
+
+
+def bad_hyper_parameters_are_refused(entry):
     good = cast(entry.arrays(), jnp.float32)
-    for name in entry.settings.keys() & set(entry.positive):
-        for bad in (0, -1.0, float("nan")):
-            with pytest.raises(ValueError, match=f"{name} must be finite and more than zero"):
+    assert entry.hyper_parameters
+    for name in entry.hyper_parameters:
+        for bad in (-1.0, float("nan"), *([0] if name in entry.positive else [])):
+            with pytest.raises(ValueError, match=f"{name} must be"):
                 entry.loss(*good, **{**entry.settings, name: bad})
-        with pytest.raises(TypeError, match="must be a number"):
+        with pytest.raises(TypeError, match=f"{name} must be a number"):
             entry.loss(*good, **{**entry.settings, name: "0.1"})
 
 
+CHECKS = {
+    "slope": gradient_is_the_slope,
+    "scaling": rows_may_be_scaled,
+    "permutation": rows_may_be_permuted,
+    "memory": no_matrix_of_the_batch_is_formed,
+    "hyper-parameters": bad_hyper_parameters_are_refused,
+}
+
+
+@pytest.mark.parametrize(
+    "entry, check",
+    [in_one_process(e, check) for e in ENTRIES for check in CHECKS if check not in e.exempt],
+)
+def test_check(entry, check):
+    CHECKS[check](entry)
+
+
+@pytest.mark.parametrize(
+    "entry, check", [in_one_process(entry, check) for entry in ENTRIES for check in entry.exempt]
+)
+def test_exempted_check_has_a_reason_and_would_fail(entry, check):
+    assert entry.exempt[check]
+    with pytest.raises(AssertionError):
+        CHECKS[check](entry)
+
+
 @pytest.mark.full
-@every_loss
+@pytest.mark.parametrize(
+    "entry", [in_one_process(entry) for entry in ENTRIES if "temperature" in entry.settings]
+)
 def test_a_scheduled_temperature_is_accepted(entry):
-    if "temperature" not in entry.settings:
-        return
     good = cast(entry.arrays(), jnp.float32)
     settings = {**entry.settings}
     temperature = settings.pop("temperature")
     scheduled = jax.jit(lambda t: entry.loss(*good, **settings, temperature=t))
-    np.testing.assert_allclose(scheduled(jnp.float32(temperature)), value_of(entry)[0](*good), rtol=1e-6)
+    value = value_of(entry)[0](*good)
+    np.testing.assert_allclose(scheduled(jnp.float32(temperature)), value, rtol=1e-6)

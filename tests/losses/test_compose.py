@@ -19,10 +19,17 @@ partial = functools.partial
 stop = jax.lax.stop_gradient
 
 PAIRS = {
-    "info_nce": (partial(losses.info_nce, temperature=0.2), partial(affinity_loss, temperature=0.2)),
+    "info_nce": (
+        partial(losses.info_nce, temperature=0.2),
+        partial(affinity_loss, temperature=0.2),
+    ),
     "moco_v3": (
-        lambda q1, q2, k1, k2: 0.4 * sum(losses.info_nce(q, k, temperature=0.2) for q, k in ((q1, k2), (q2, k1))),
-        lambda q1, q2, k1, k2: 0.4 * sum(affinity_loss(q, k, temperature=0.2) for q, k in ((q1, k2), (q2, k1))),
+        lambda q1, q2, k1, k2: (
+            0.4 * sum(losses.info_nce(q, k, temperature=0.2) for q, k in ((q1, k2), (q2, k1)))
+        ),
+        lambda q1, q2, k1, k2: (
+            0.4 * sum(affinity_loss(q, k, temperature=0.2) for q, k in ((q1, k2), (q2, k1)))
+        ),
     ),
     "nt_xent": (
         partial(losses.nt_xent, temperature=0.5),
@@ -30,12 +37,18 @@ PAIRS = {
     ),
     "sim_affinity": (
         partial(losses.sim_affinity, temperature=0.2),
-        partial(affinity_loss, regularizer=compose.asymmetry, regularizer_weight=0.01, temperature=0.2),
+        partial(
+            affinity_loss, regularizer=compose.asymmetry, regularizer_weight=0.01, temperature=0.2
+        ),
     ),
     "sim_whitening": (
         partial(losses.sim_whitening, temperature=0.5),
         partial(
-            affinity_loss, transform=whitened, regularizer=compose.asymmetry, regularizer_weight=0.01, temperature=8.0
+            affinity_loss,
+            transform=whitened,
+            regularizer=compose.asymmetry,
+            regularizer_weight=0.01,
+            temperature=8.0,
         ),
     ),
     "w_mse, Euclidean": (
@@ -47,7 +60,9 @@ PAIRS = {
         ),
     ),
     "co2": (
-        lambda q, k: losses.info_nce(q, k, temperature=0.2) + 0.3 * losses.co2(q, k, temperature=0.5),
+        lambda q, k: (
+            losses.info_nce(q, k, temperature=0.2) + 0.3 * losses.co2(q, k, temperature=0.5)
+        ),
         partial(
             affinity_loss,
             regularizer=of_embeddings(losses.co2, temperature=0.5),
@@ -67,12 +82,15 @@ PAIRS = {
     ),
     "sim_trace": (
         losses.sim_trace,
-        partial(affinity_loss, transform=partial(whitened, stop_statistics=True), readout=compose.trace),
+        partial(
+            affinity_loss, transform=partial(whitened, stop_statistics=True), readout=compose.trace
+        ),
     ),
     "byol": (
         losses.byol,
         lambda p1, p2, t1, t2: sum(
-            affinity_loss(p, stop(t), readout=compose.squared_distance) for p, t in ((p1, t2), (p2, t1))
+            affinity_loss(p, stop(t), readout=compose.squared_distance)
+            for p, t in ((p1, t2), (p2, t1))
         ),
     ),
     "sim_siam": (
@@ -102,7 +120,9 @@ def test_bad_settings_are_refused():
     q = jnp.ones((4, 3))
     with pytest.raises(ValueError, match="temperature must be finite and more than zero, got 0"):
         affinity_loss(q, q, temperature=0)
-    with pytest.raises(ValueError, match="regularizer_weight must be finite and zero or more, got -1"):
+    with pytest.raises(
+        ValueError, match="regularizer_weight must be finite and zero or more, got -1"
+    ):
         affinity_loss(q, q, regularizer=compose.asymmetry, regularizer_weight=-1)
     with pytest.raises(ValueError, match="eps must be finite and zero or more"):
         affinity_loss(q, q, transform=partial(whitened, eps=-0.1))

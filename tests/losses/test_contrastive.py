@@ -41,7 +41,9 @@ def test_dcl_of_one_row_is_refused_but_not_of_one_on_each_device():
 
 
 def test_an_unknown_weighting_is_refused():
-    with pytest.raises(ValueError, match="weighting must be one of None, 'von_mises_fisher'; got 'vmf'"):
+    with pytest.raises(
+        ValueError, match="weighting must be one of None, 'von_mises_fisher'; got 'vmf'"
+    ):
         losses.dcl(Z1, Z2, weighting="vmf")
 
 
@@ -49,7 +51,9 @@ def test_units_may_differ_in_width_but_not_in_rows():
     narrow = OTHER1[:, :3], OTHER2[:, :3]
     total = losses.nt_xent(Z1, Z2) + losses.nt_xent(*narrow)
     np.testing.assert_allclose(losses.local_contrast([(Z1, Z2), narrow]), total, rtol=1e-6)
-    with pytest.raises(ValueError, match=r"pairs\[0\]\[0\] and pairs\[1\]\[0\] must have the same b"):
+    with pytest.raises(
+        ValueError, match=r"pairs\[0\]\[0\] and pairs\[1\]\[0\] must have the same b"
+    ):
         losses.local_contrast([(Z1, Z2), (OTHER1[:7], OTHER2[:7])])
     with pytest.raises(ValueError, match=r"units of \[2, 1\] arrays"):
         losses.local_contrast([(Z1, Z2), (OTHER1,)])
@@ -64,5 +68,7 @@ def test_a_queue_of_another_width_is_refused(loss):
 
 
 def test_a_queue_of_the_other_keys_is_info_nce():
-    value = [losses.queue_info_nce(Z1[i : i + 1], Z2[i : i + 1], np.delete(Z2, i, 0)) for i in range(8)]
+    value = [
+        losses.queue_info_nce(Z1[i : i + 1], Z2[i : i + 1], np.delete(Z2, i, 0)) for i in range(8)
+    ]
     np.testing.assert_allclose(np.mean(value), losses.info_nce(Z1, Z2, temperature=0.2), rtol=1e-5)

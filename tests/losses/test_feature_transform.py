@@ -25,7 +25,9 @@ def test_positives_move_apart_as_far_as_stated():
 
 def test_a_drawn_lam_is_accepted_and_one_changes_nothing():
     one = jax.jit(losses.extrapolate_positives)(Q, K, jnp.float32(1))
-    jax.tree.map(lambda got, rows: np.testing.assert_allclose(got, unit(rows), rtol=1e-5), one, (Q, K))
+    jax.tree.map(
+        lambda got, rows: np.testing.assert_allclose(got, unit(rows), rtol=1e-5), one, (Q, K)
+    )
     half = jax.jit(losses.interpolate_negatives)(Q, jnp.float32(0.5), ORDER)
     np.testing.assert_allclose(half, (unit(Q) + unit(Q)[ORDER]) / 2, rtol=1e-5, atol=1e-6)
 

@@ -11,7 +11,9 @@ import pytest
 
 from jaxclr import losses
 
-CASES = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "uniclr.json").read_text())["cases"]
+CASES = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "uniclr.json").read_text())[
+    "cases"
+]
 
 
 def inputs(rows, width):
@@ -55,7 +57,9 @@ def test_official_values_and_gradients(name, dtype, tolerance):
             arrays = (*inputs(case["N"], case["D"]), *settings)
             got = everything(name)(*(jnp.asarray(a, dtype) for a in arrays))
             for value, key in zip(got, wanted, strict=True):
-                np.testing.assert_allclose(value, case[key], rtol=tolerance, atol=tolerance, err_msg=f"{case['N']} {key}")
+                np.testing.assert_allclose(
+                    value, case[key], rtol=tolerance, atol=tolerance, err_msg=f"{case['N']} {key}"
+                )
 
 
 def test_every_case_is_there():

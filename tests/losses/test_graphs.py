@@ -38,7 +38,9 @@ def test_a_graph_without_edges_has_the_price_of_its_communities():
 def test_equal_weights_are_info_nce():
     ones = np.ones((16, 16), np.float32)
     plain = jax.value_and_grad(lambda *z: losses.info_nce(*z, temperature=0.5), (0, 1))
-    weighted = jax.value_and_grad(lambda *z: losses.weighted_info_nce(*z, ones, temperature=0.5), (0, 1))
+    weighted = jax.value_and_grad(
+        lambda *z: losses.weighted_info_nce(*z, ones, temperature=0.5), (0, 1)
+    )
     near = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     jax.tree.map(near, weighted(COARSE, FINE), plain(COARSE, FINE))
 
@@ -48,7 +50,10 @@ def test_clusterings_weigh_by_how_many_part_a_pair():
     clusters = GENERATOR.integers(0, 3, size=(16, 2)).astype(np.int32)
     apart = lambda a, b: jnp.sum(a != b, axis=-1).astype(jnp.float32)
     by_function = jax.value_and_grad(
-        lambda z_a, z: losses.weighted_info_nce(z_a, z, apart, row_values=(clusters,), column_values=(clusters,)), (0, 1)
+        lambda z_a, z: losses.weighted_info_nce(
+            z_a, z, apart, row_values=(clusters,), column_values=(clusters,)
+        ),
+        (0, 1),
     )
     counts = np.sum(clusters[:, None] != clusters[None, :], axis=-1).astype(np.float32)
     by_matrix = jax.value_and_grad(lambda z_a, z: losses.weighted_info_nce(z_a, z, counts), (0, 1))
@@ -63,7 +68,9 @@ def perceptron(z_a, z, first, second, axis_name=None, temperature=0.5):
     """AdaMEOW: the first layer on either side beforehand, the second inside."""
     weights = lambda u, v: jax.nn.sigmoid(jnp.sum(jnp.tanh(u + v) * second, axis=-1))
     sides = dict(row_values=(jnp.matmul(z_a, first),), column_values=(jnp.matmul(z, first),))
-    return losses.weighted_info_nce(z_a, z, weights, **sides, temperature=temperature, axis_name=axis_name)
+    return losses.weighted_info_nce(
+        z_a, z, weights, **sides, temperature=temperature, axis_name=axis_name
+    )
 
 
 def test_learned_weights_have_the_gradient_of_the_global_batch():
@@ -74,7 +81,12 @@ def test_learned_weights_have_the_gradient_of_the_global_batch():
         weighted = logits + jnp.log(jax.nn.sigmoid(jnp.sum(hidden * second[None, None], axis=-1)))
         return jnp.mean(jax.nn.logsumexp(weighted, axis=1) - jnp.diag(logits))
 
-    arrays = np.float64(COARSE), np.float64(FINE), GENERATOR.normal(size=(6, 3)), GENERATOR.normal(size=3)
+    arrays = (
+        np.float64(COARSE),
+        np.float64(FINE),
+        GENERATOR.normal(size=(6, 3)),
+        GENERATOR.normal(size=3),
+    )
     loss = lambda *a, **options: perceptron(*a[:3], a[3][None, None], **options)
     with jax.enable_x64(True):
         value, gradients = jax.value_and_grad(dense, (0, 1, 2, 3))(*map(jnp.asarray, arrays))
@@ -104,7 +116,9 @@ def test_weights_of_zero_leave_pairs_out_at_any_temperature(as_function):
         if not as_function:
             return losses.weighted_info_nce(z_a, z, weights, temperature=0.01)
         places = np.arange(16, dtype=np.int32)
-        of_rows = lambda row, place: jnp.take_along_axis(row[:, 0], jnp.broadcast_to(place, row[:, 0].shape), axis=1)
+        of_rows = lambda row, place: jnp.take_along_axis(
+            row[:, 0], jnp.broadcast_to(place, row[:, 0].shape), axis=1
+        )
         sides = dict(row_values=(weights,), column_values=(places,))
         return losses.weighted_info_nce(z_a, z, of_rows, **sides, temperature=0.01)
 
@@ -128,4 +142,6 @@ def test_weights_that_do_not_fit_are_refused():
     with pytest.raises(TypeError, match="go with a function"):
         losses.weighted_info_nce(COARSE, FINE, ones, row_values=(ones,))
     with pytest.raises(ValueError, match=r"column_values\[0\] must be \[16, ...\].*\(8,\)"):
-        losses.weighted_info_nce(COARSE, FINE, function, row_values=(ones[0],), column_values=(ones[0, :8],))
+        losses.weighted_info_nce(
+            COARSE, FINE, function, row_values=(ones[0],), column_values=(ones[0, :8],)
+        )

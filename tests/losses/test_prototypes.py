@@ -68,7 +68,9 @@ def test_swav_calls_its_scores_by_their_name():
 
 
 def test_swav_wants_earlier_scores_of_each_crop_that_is_assigned():
-    with pytest.raises(ValueError, match="earlier must hold scores for each of the 2 crops to assign, got 1"):
+    with pytest.raises(
+        ValueError, match="earlier must hold scores for each of the 2 crops to assign, got 1"
+    ):
         losses.swav(cosines(3, 8, 3), earlier=cosines(1, 8, 3))
     with pytest.raises(ValueError, match=r"earlier must be \[m, K\] with K = 3"):
         losses.swav(cosines(3, 8, 3), earlier=cosines(2, 8, 4))

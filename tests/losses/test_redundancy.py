@@ -54,7 +54,11 @@ def test_w_mse_knows_images_by_their_places():
     ],
 )
 def test_w_mse_refuses_what_is_undefined(change, error, message):
-    arguments = {"views": normal(2, 16, 4), "permutations": np.arange(16)[None], "whitening_size": 8}
+    arguments = {
+        "views": normal(2, 16, 4),
+        "permutations": np.arange(16)[None],
+        "whitening_size": 8,
+    }
     arguments |= change
     views, permutations = arguments.pop("views"), arguments.pop("permutations")
     with pytest.raises(error, match=message):
@@ -86,7 +90,8 @@ def test_uni_grad_correlation_is_a_constant():
 
 
 def test_w_mse_solves_one_sub_batch_at_a_time():
-    # jaxlib's batched Cholesky and triangular solves can wait for each other for ever on CPUs of few cores.
+    # jaxlib's batched Cholesky and triangular solves can wait for each other for ever on CPUs of
+    # few cores.
     loss = jax.grad(lambda v: losses.w_mse(v, np.arange(64)[None], whitening_size=16))
     text = jax.jit(loss).lower(normal(2, 64, 8)).as_text()
     assert set(re.findall(r'num_batch_dims = "(\d)"', text)) == {"0"}
@@ -94,5 +99,7 @@ def test_w_mse_solves_one_sub_batch_at_a_time():
 
 def test_uni_grad_refuses_a_correlation_of_other_dimensions():
     rows = normal(8, 5)
-    with pytest.raises(ValueError, match=r"correlation must be \[D, D\] with D = 5, got shape \(4, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"correlation must be \[D, D\] with D = 5, got shape \(4, 4\)"
+    ):
         losses.uni_grad(rows, rows, rows, rows, jnp.eye(4))

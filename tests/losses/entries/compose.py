@@ -11,7 +11,9 @@ def decoupled_of_both_views(q, k, temperature):
     a = rows @ rows.T / temperature
     image = np.tile(np.arange(len(q)), 2)
     negatives = np.where(image[:, None] != image[None, :], a, -np.inf)
-    return np.mean(lse(negatives) - np.sum(rows * np.roll(rows, len(q), axis=0), axis=1) / temperature)
+    return np.mean(
+        lse(negatives) - np.sum(rows * np.roll(rows, len(q), axis=0), axis=1) / temperature
+    )
 
 
 def binary(q, k, temperature):
@@ -26,7 +28,11 @@ ENTRIES = (
         "affinity_loss-decoupled",
         compose.affinity_loss,
         lambda q, k: decoupled_of_both_views(q, k, 0.2),
-        {"temperature": 0.2, "transform": compose.both_views(compose.unit), "readout": compose.decoupled},
+        {
+            "temperature": 0.2,
+            "transform": compose.both_views(compose.unit),
+            "readout": compose.decoupled,
+        },
         rows=(16, 7),
     ),
     Entry(

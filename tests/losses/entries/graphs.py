@@ -12,8 +12,8 @@ X0, X1 = golden_view(0), golden_view(1)
 PAIRS = ((0, 1), (1, 0), (1, 2), (2, 1), (3, 4), (4, 3), (5, 6), (6, 5), (7, 0), (0, 7))
 
 
-def assigned(nodes, centres, temperature=0.4):
-    return jax.nn.softmax(unit_rows(nodes) @ unit_rows(centres).T / temperature, axis=1)
+def assigned(nodes, centers, temperature=0.4):
+    return jax.nn.softmax(unit_rows(nodes) @ unit_rows(centers).T / temperature, axis=1)
 
 
 def graph(generator, rows, width):
@@ -37,21 +37,23 @@ def two_partitions(generator, rows, width):
 def community_contrast(h1, h2, r1, r2, temperature):
     def towards(h, other, r):
         community = r.argmax(axis=1)
-        mean = lambda k: unit(other)[community == k].mean(axis=0) if k in community else np.zeros(h.shape[1])
+        mean = lambda k: (
+            unit(other)[community == k].mean(axis=0) if k in community else np.zeros(h.shape[1])
+        )
         a = unit(h) @ np.stack([mean(k) for k in range(r.shape[1])]).T / temperature
         return np.mean(lse(a) - a[np.arange(len(h)), community])
 
     return (towards(h1, h2, r2) + towards(h2, h1, r1)) / 2
 
 
-def golden_density(centres):
+def golden_density(centers):
     edges = jnp.asarray(PAIRS, jnp.int32).T
-    return losses.community_density(assigned(jnp.asarray(X0, centres.dtype), centres), edges)
+    return losses.community_density(assigned(jnp.asarray(X0, centers.dtype), centers), edges)
 
 
 def golden_contrast(h1, h2):
-    centres = jnp.asarray(golden_view(12, rows=3), h1.dtype)
-    return losses.community_contrast(h1, h2, assigned(h1, centres), assigned(h2, centres))
+    centers = jnp.asarray(golden_view(12, rows=3), h1.dtype)
+    return losses.community_contrast(h1, h2, assigned(h1, centers), assigned(h2, centers))
 
 
 def learned(u, v):
@@ -71,7 +73,9 @@ def by_sides(z_a, z, u, v, *, temperature, axis_name=None):
         return jnp.maximum(products, jnp.zeros_like(products))
 
     sides = dict(row_values=(u[:, 0],), column_values=(v[:, 0],))
-    return losses.weighted_info_nce(z_a, z, weights, **sides, temperature=temperature, axis_name=axis_name)
+    return losses.weighted_info_nce(
+        z_a, z, weights, **sides, temperature=temperature, axis_name=axis_name
+    )
 
 
 def weighted(z_a, z, w, temperature):
@@ -93,10 +97,20 @@ ENTRIES = (
         {"weight": 0.9},
         make=graph,
         spread=(0, None),
-        # The centres of this row are the first rows of its nodes, those of the next one are a view of their own.
-        golden=(Golden("gCooL DeCA lam=1 K=3 (grad wrt centers)", (X0[:3],), golden_density, places=(0,)),),
-        scales=False,
-        permutes=False,
+        # The centers of this row are the first rows of its nodes, those of the next one are a view
+        # of their own.
+        golden=(
+            Golden(
+                "gCooL DeCA lam=1 K=3 (grad wrt centers)",
+                (X0[:3],),
+                golden_density,
+                differentiated=(0,),
+            ),
+        ),
+        exempt={
+            "scaling": "rows are probabilities",
+            "permutation": "edges name rows by their index",
+        },
     ),
     Entry(
         "community_contrast",
@@ -105,7 +119,7 @@ ENTRIES = (
         {"temperature": 0.4},
         make=two_partitions,
         stopped=(2, 3),
-        constants=True,
+        exempt={"slope": "the means of communities are constant"},
         golden=(Golden("gCooL ReSC cos tau=.4 K=3", (X0, X1), golden_contrast),),
     ),
     Entry(
@@ -115,7 +129,7 @@ ENTRIES = (
         {"temperature": 0.5},
         make=views(4),
         golden=(Golden("AdaMEOW InfoNCE tau=.9 w=sigmoid(sum(u+v))", (X0, X1), golden_weighted),),
-        scales=False,
+        exempt={"scaling": "the weights depend on the scale"},
         bfloat16_tolerance=0.05,
     ),
     Entry(
@@ -124,9 +138,11 @@ ENTRIES = (
         lambda z_a, z, w: weighted(z_a, z, w, 0.5),
         {"temperature": 0.5},
         make=matrix_of_weights,
-        constants=True,
-        scales=False,
-        permutes=False,
-        forms_pairs=True,
+        exempt={
+            "slope": "a weight of zero gets no gradient",
+            "scaling": "the weights depend on the scale",
+            "permutation": "the matrix of weights has columns in the order of the batch",
+            "memory": "the caller gives the matrix of weights",
+        },
     ),
 )

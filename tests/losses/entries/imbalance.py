@@ -12,20 +12,27 @@ def images(generator, rows, width):
     reliable = generator.uniform(size=(rows, 4)) < 0.6
     reliable[np.arange(rows), targets] = False
     reliable[:, 3] = False
-    centres = generator.normal(size=(4, width))
-    features = centres[targets] + generator.normal(size=(rows, width))
+    centers = generator.normal(size=(4, width))
+    features = centers[targets] + generator.normal(size=(rows, width))
     confidence = generator.uniform(size=rows) < 0.7
-    return features, centres, targets.astype(np.int32), reliable, confidence, np.array([9.0, 4.0, 2.0, 1.0])
+    return (
+        features,
+        centers,
+        targets.astype(np.int32),
+        reliable,
+        confidence,
+        np.array([9.0, 4.0, 2.0, 1.0]),
+    )
 
 
-def balanced_contrast(f, centres, targets, reliable, confidence, frequencies, progress=0.25):
+def balanced_contrast(f, centers, targets, reliable, confidence, frequencies, progress=0.25):
     total = 0.0
-    for c in range(len(centres)):
+    for c in range(len(centers)):
         rows, negatives = unit(f)[targets == c], unit(f)[reliable[:, c]]
         if not len(rows) or not len(negatives):
             continue
         cooler = 0.3 * (1 - (1 - progress) ** 2 * 0.5 * np.sqrt(frequencies[c] / frequencies.max()))
-        positive = np.exp(cosine(rows, centres[c]) / cooler)
+        positive = np.exp(cosine(rows, centers[c]) / cooler)
         negative = 64 * np.mean(np.exp(rows @ negatives.T / 0.3))
         total += np.sum(-np.log(positive / (positive + negative)) * confidence[targets == c])
     return total / max(confidence.sum(), 1)

@@ -81,6 +81,10 @@ ENTRIES = (
         stopped=(2,),
         rows=(16, 7, 2),
         positive=POSITIVE,
-        golden=(Golden("Trip-ROMA R=view9[:6]", (*TWO, PROJECTION), losses.triplet, places=(0, 1)),),
+        golden=(
+            Golden(
+                "Trip-ROMA R=view9[:6]", (*TWO, PROJECTION), losses.triplet, differentiated=(0, 1)
+            ),
+        ),
     ),
 )

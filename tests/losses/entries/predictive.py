@@ -36,6 +36,7 @@ ENTRIES = (
         losses.negative_cosine,
         lambda p, z: -np.mean(cosine(p, z)),
         stopped=(1,),
+        exempt={"hyper-parameters": "it has none"},
     ),
     Entry(
         "byol",
@@ -43,6 +44,7 @@ ENTRIES = (
         byol,
         make=views(4),
         stopped=(2, 3),
+        exempt={"hyper-parameters": "it has none"},
         golden=(Golden("BYOL (p1,p2,t1,t2)", FOUR),),
     ),
     Entry(
@@ -51,6 +53,7 @@ ENTRIES = (
         lambda p1, p2, z1, z2: -np.mean(cosine(p1, z2) + cosine(p2, z1)) / 2,
         make=views(4),
         stopped=(2, 3),
+        exempt={"hyper-parameters": "it has none"},
         golden=(Golden("SimSiam (p1,p2,z1,z2)", FOUR),),
     ),
     Entry(
@@ -59,6 +62,7 @@ ENTRIES = (
         guided_stop_gradient,
         make=views(8),
         stopped=(4, 5, 6, 7),
+        exempt={"hyper-parameters": "it has none"},
         golden=(
             Golden("SimSiam-GSG identity pred, r=[3,0,1,2,7,4,5,6]", FOUR, gsg_without_predictor),
         ),

@@ -13,7 +13,11 @@ def points(generator, rows, width):
     foreground = generator.uniform(size=rows) < 0.7
     foreground[0] = True
     features = generator.normal(size=(4, width))[np.minimum(segments, 3)]
-    return features + 0.5 * generator.normal(size=(rows, width)), segments.astype(np.int32), foreground
+    return (
+        features + 0.5 * generator.normal(size=(rows, width)),
+        segments.astype(np.int32),
+        foreground,
+    )
 
 
 def region_contrast(z, segments, foreground, temperature):

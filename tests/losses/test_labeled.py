@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from battery import views
-from entries.labelled import gated_contrast, sep_clr
+from entries.labeled import gated_contrast, sep_clr
 
 from jaxclr import losses
 
@@ -44,7 +44,9 @@ def test_labels_that_do_not_fit_are_refused():
 def test_gated_contrast_of_any_pairing(partners):
     gate = np.abs(Z2)
     value, gradients = jax.value_and_grad(losses.gated_contrast, (0, 1))(Z1, gate, OWN, partners)
-    np.testing.assert_allclose(value, gated_contrast(Z1, gate, OWN, partners, 0.1), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        value, gated_contrast(Z1, gate, OWN, partners, 0.1), rtol=1e-4, atol=1e-6
+    )
     assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 

@@ -29,7 +29,8 @@ def deep_boosting(
 ) -> Array:
     r"""Hinge that asks a branch to separate pairs better than an earlier, constant branch does (Deep Boosting Learning).
 
-    With the gain G = S - sg S', in absolute mode positives must gain and negatives must lose half of the margin each,
+    With the gain G = S - sg S', in absolute mode positives must gain and negatives must lose half
+    of the margin each,
 
     .. math:: \sum_i \Big( 2 [\tfrac m2 - G_{ii}]_+ + \max_{j \ne i} [\tfrac m2 + G_{ij}]_+ + \max_{j \ne i} [\tfrac m2 + G_{ji}]_+ \Big)
 
@@ -37,8 +38,13 @@ def deep_boosting(
 
     .. math:: \sum_i \Big( \max_{j \ne i} [m - G_{ii} + G_{ij}]_+ + \max_{j \ne i} [m - G_{ii} + G_{ji}]_+ \Big)
 
-    A sum, as in the official code: it grows with the batch. What it takes and holds is dense by nature, b x B on a device;
-    the maxima of columns are over the rows of all devices. Equal largest values share the gradient.
+    A sum, as in the official code: it grows with the batch. What it takes and holds is dense by
+    nature, b x B on a device; the maxima of columns are over the rows of all devices. Equal largest
+    values share the gradient.
+
+    Needs: similarities of two branches.
+    Cost: B².
+    Global batch: maxima of columns.
 
     Args:
       similarity: S, of this device's images with the texts of all devices, [b, B], any float dtype.
@@ -48,15 +54,16 @@ def deep_boosting(
       axis_name: mapped axis over which the rows are spread; None if these are all of them.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: an input is no array of floats, or margin no number.
-      ValueError: shapes differ, rows and columns of the global batch are not as many, margin is not positive, or there is no
-        such mode.
+      ValueError: shapes differ, rows and columns of the global batch are not as many, margin is not
+        positive, or there is no such mode.
 
     References:
-      Diao et al., Deep Boosting Learning: A Brand-new Cooperative Approach for Image-Text Matching, 2024 (arXiv:2404.18114).
+      Diao et al., Deep Boosting Learning: A Brand-new Cooperative Approach for Image-Text Matching,
+      2024 (arXiv:2404.18114).
     """
     similarity, anchor = check_floats(
         similarity=(similarity, "b B"), anchor_similarity=(anchor_similarity, "b B")
@@ -86,12 +93,15 @@ def deep_boosting(
 def _largest_of_columns(values: Array, axis_name: AxisName) -> Array:
     """Of [b, B] the maxima over the rows of all devices, [b], of the columns with the places of this device's rows.
 
-    A maximum over devices has no gradient of its own: here each device adds its part of it, by how many of the equal largest
-    values it holds, so that these share the gradient as if all rows were on one device.
+    A maximum over devices has no gradient of its own: here each device adds its part of it, by how
+    many of the equal largest values it holds, so that these share the gradient as if all rows were
+    on one device.
     """
     largest = jnp.max(values, axis=0)
     ties = jnp.sum((values == largest[None]).astype(values.dtype), axis=0)
-    of_devices, every = (gather_rows(jax.lax.stop_gradient(of)[None], axis_name) for of in (largest, ties))
+    of_devices, every = (
+        gather_rows(jax.lax.stop_gradient(of)[None], axis_name) for of in (largest, ties)
+    )
     held = of_devices == jnp.max(of_devices, axis=0, keepdims=True)
     part = ties / jnp.sum(jnp.where(held, every, jnp.zeros_like(every)), axis=0)
     mine = largest == jnp.max(of_devices, axis=0)

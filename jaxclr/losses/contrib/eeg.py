@@ -25,28 +25,33 @@ def cross_model(
     .. math:: \text{view: } \frac{1}{V - 1} \sum_{v=1}^{V-1} \text{nt\_xent}([F_0; G_0], [F_v; G_v]) \qquad
        \text{model: } \text{nt\_xent}([F_0; \dots; F_{V-1}], [G_0; \dots; G_{V-1}])
 
-    The view 0 is the signal itself, the others its augmentations. Every row but a row's own positive is its negative, also
-    one of the same signal. O(V B^2 D) and O(V^2 B^2 D) streamed.
+    The view 0 is the signal itself, the others its augmentations. Every row but a row's own
+    positive is its negative, also one of the same signal.
+
+    Needs: negatives, views of two models.
+    Cost: VB²D (view), V²B²D (model).
+    Global batch: row sums over all columns.
 
     Args:
-      features: F, of one model, [V, b, D] or a sequence of V arrays [b, D], any float dtype; rows are normalised here.
+      features: F, of one model, [V, b, D] or a sequence of V arrays [b, D], any float dtype; rows
+        are normalized here.
       others: G, of the other model, of the same shape.
       temperature: tau; positive.
       mode: "view" (at least two views) or "model" (at least one).
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`.
+      implementation: as of `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if these are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: an input is no array of floats, or temperature no number.
-      ValueError: shapes differ, there are too few views, temperature is not positive, or there is no such mode or
-        implementation.
+      ValueError: shapes differ, there are too few views, temperature is not positive, or there is
+        no such mode or implementation.
 
     References:
-      Wang et al., MVCNet: Multi-View Contrastive Network for Motor Imagery Classification, 2025 (arXiv:2502.17482).
+      Wang et al., MVCNet: Multi-View Contrastive Network for Motor Imagery Classification, 2025
+      (arXiv:2502.17482).
     """
     check_choice("mode", mode, ("view", "model"))
     least = 2 if mode == "view" else 1

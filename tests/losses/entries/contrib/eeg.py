@@ -8,7 +8,10 @@ from jaxclr import losses
 
 def two_models(count):
     make = stacked(count)
-    return lambda generator, rows, width: (*make(generator, rows, width), *make(generator, rows, width))
+    return lambda generator, rows, width: (
+        *make(generator, rows, width),
+        *make(generator, rows, width),
+    )
 
 
 def across_views(f, g):

@@ -16,25 +16,34 @@ def feature_map_contrast(
     .. math:: \frac{1}{PB} \sum_{p,i} \Big[ \log \Big( e^{s_{pi}} + \sum_n e^{t_{ni}} \Big) - s_{pi} \Big], \qquad
        s_{pi} = \frac{1}{HW} \sum_{xy} \cos(a_{ixy}, u_{pixy})
 
-    and t likewise of the negatives. There is no temperature. One layer's maps: average the losses of several layers.
-    Gradients reach the anchor, which the official generator step, run without gradient, leaves out by mistake.
+    and t likewise of the negatives. There is no temperature. One layer's maps: average the losses
+    of several layers. Gradients reach the anchor, which the official generator step, run without
+    gradient, leaves out by mistake.
+
+    Needs: feature maps.
+    Cost: (P + N)BHWC.
+    Global batch: nothing.
 
     Args:
-      anchor: a, maps of the restored images, [b, H, W, C], any float dtype; channels are normalised here at every place.
-      positives: u, maps of sharp versions of the same images, [P, b, H, W, C]; gradients reach them unless the caller
-        stops them.
-      negatives: maps of blurred versions, [N, b, H, W, C]; those of other images of the batch can be added to them.
-      axis_name: mapped axis over which the batch is spread; the share is of this device's images either way.
+      anchor: a, maps of the restored images, [b, H, W, C], any float dtype; channels are normalized
+        here at every place.
+      positives: u, maps of sharp versions of the same images, [P, b, H, W, C]; gradients reach them
+        unless the caller stops them.
+      negatives: maps of blurred versions, [N, b, H, W, C]; those of other images of the batch can
+        be added to them.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's images
+        either way.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: an input is no array of floats.
       ValueError: shapes do not fit.
 
     References:
-      Wu et al., A Practical Contrastive Learning Framework for Single-Image Super-Resolution, 2021 (arXiv:2111.13924).
+      Wu et al., A Practical Contrastive Learning Framework for Single-Image Super-Resolution, 2021
+      (arXiv:2111.13924).
     """
     del axis_name  # images stand alone
     anchor, positives, negatives = check_floats(

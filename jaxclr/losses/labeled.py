@@ -16,7 +16,7 @@ from jaxclr.affinity import (
     gather_rows,
     row_ids,
     row_logsumexp,
-    self_labelled_logsumexp,
+    self_labeled_logsumexp,
     self_logsumexp,
     sum_over,
     unit_rows,
@@ -39,20 +39,24 @@ def sup_con(
     .. math:: \frac{\tau}{\tau_0} \frac{1}{VB} \sum_a \Big[ \log \sum_{j \ne a} e^{s_{aj}} - \frac{1}{|P(a)|} \sum_{p \in P(a)} s_{ap} \Big],
        \qquad s = \hat Z \hat Z^\top / \tau
 
-    over the VB rows of all views, P(a) being the other rows of the label of a; a row without any counts as 0. With a
-    label of its own for each image and two views it is tau / tau_0 times `nt_xent`.
+    over the VB rows of all views, P(a) being the other rows of the label of a; a row without any
+    counts as 0. With a label of its own for each image and two views it is tau / tau_0 times
+    `nt_xent`.
+
+    Needs: labels, views.
+    Cost: V²B²D.
+    Global batch: row sums over all columns.
 
     Args:
-      views: embeddings, [V, b, D] or V arrays [b, D], any float dtype; rows are normalised here.
+      views: embeddings, [V, b, D] or V arrays [b, D], any float dtype; rows are normalized here.
       labels: any integers, [b].
       temperature: tau; positive.
       base_temperature: tau_0; positive.
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`.
+      implementation: as of `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if the views are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: views are no arrays of floats, labels none of integers, or a temperature no number.
@@ -67,7 +71,7 @@ def sup_con(
     check_positive("temperature", temperature)
     check_positive("base_temperature", base_temperature)
     z = unit_rows(views.reshape(-1, width)) / jnp.sqrt(jnp.asarray(temperature, views.dtype))
-    spread, matched, count = self_labelled_logsumexp(
+    spread, matched, count = self_labeled_logsumexp(
         z, labels=jnp.tile(labels, number), implementation=implementation, axis_name=axis_name
     )
     mated = count > 0
@@ -94,13 +98,18 @@ def sep_clr(
     .. math:: a(\hat c) + u(\hat c) + w_s\,[a_1(s) + u(\tilde s)] + w_b \tfrac12 \sum_v \operatorname{mean}_{y_i = 0} \|s_{vi}\|^2
        + w_j \tfrac12 \sum_v \operatorname{mean}_i \log \operatorname{mean}_j e^{-\|\hat c_{vi} - \hat c_{vj}\|^2 - \|\tilde s_{vi} - \tilde s_{vj}\|^2}
 
-    Alignment a is the mean of :math:`\|x_{1i} - x_{2i}\|^2`, :math:`a_1` that over targets, and uniformity u the sum over
-    both views of :math:`\log \operatorname{mean}_{i \ne j} e^{-\|x_i - x_j\|^2}`. In :math:`\tilde s` background rows are 0,
-    so that they all lie at the origin, as negatives of each other and of targets. The mean over a class that is absent
-    is 0. O(B^2 D) streamed.
+    Alignment a is the mean of :math:`\|x_{1i} - x_{2i}\|^2`, :math:`a_1` that over targets, and
+    uniformity u the sum over both views of
+    :math:`\log \operatorname{mean}_{i \ne j} e^{-\|x_i - x_j\|^2}`. In :math:`\tilde s` background
+    rows are 0, so that they all lie at the origin, as negatives of each other and of targets. The
+    mean over a class that is absent is 0.
+
+    Needs: labels, two embeddings.
+    Cost: B²D.
+    Global batch: log-mean-exps over pairs.
 
     Args:
-      common1: common embeddings of one view, [b, D], any float dtype; rows are normalised here.
+      common1: common embeddings of one view, [b, D], any float dtype; rows are normalized here.
       common2: those of the other view, [b, D].
       salient1: salient embeddings of one view, [b, S]; used as they are.
       salient2: those of the other view, [b, S].
@@ -108,16 +117,17 @@ def sep_clr(
       salient_weight: w_s; zero or more.
       background_weight: w_b, against information about background images in s; zero or more.
       joint_entropy_weight: w_j, against mutual information of c and s; zero or more.
-      implementation: how row sums are formed: "dense", "streamed", "ring" or "auto", all exact; see
-        `jaxclr.affinity.row_logsumexp`.
+      implementation: as of `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if these are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
-      TypeError: an embedding is no array of floats, labels are no integers, or a weight is no number.
-      ValueError: shapes do not fit, a label is neither 0 nor 1, the global batch is a single row, or a weight is negative.
+      TypeError: an embedding is no array of floats, labels are no integers, or a weight is no
+        number.
+      ValueError: shapes do not fit, a label is neither 0 nor 1, the global batch is a single row,
+        or a weight is negative.
 
     References:
       Louiset et al., SepCLR, 2024 (arXiv:2402.11928).

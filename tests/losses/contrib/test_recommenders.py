@@ -14,5 +14,7 @@ def test_one_sequence_has_no_negatives():
 
 def test_a_temperature_of_the_products_divides_the_regularizer():
     z1, z2 = np.random.default_rng(0).normal(size=(2, 8, 5)).astype(np.float32)
-    scaled = losses.contrast_regularizer(z1 / np.sqrt(0.5, dtype=np.float32), z2 / np.sqrt(0.5, dtype=np.float32))
+    scaled = losses.contrast_regularizer(
+        z1 / np.sqrt(0.5, dtype=np.float32), z2 / np.sqrt(0.5, dtype=np.float32)
+    )
     np.testing.assert_allclose(scaled, losses.contrast_regularizer(z1, z2) / 0.5, rtol=1e-5)

@@ -16,12 +16,16 @@ FOREGROUND = np.asarray([1, 1, 1, 1, 0, 0, 0, 0], bool)
 def test_other_segments_of_the_foreground_are_no_negatives():
     value, gradient = jax.value_and_grad(losses.region_contrast)(FEATURES, SEGMENTS, FOREGROUND)
     assert value > 0
-    assert not np.any(gradient[3])  # alone in its segment: neither an anchor that counts nor a negative
+    assert not np.any(
+        gradient[3]
+    )  # alone in its segment: neither an anchor that counts nor a negative
     assert all(np.any(gradient[i]) for i in (0, 1, 2, 4, 5, 6, 7))
 
 
 def test_without_foreground_there_is_no_loss():
-    value, gradient = jax.value_and_grad(losses.region_contrast)(FEATURES, SEGMENTS, np.zeros(8, bool))
+    value, gradient = jax.value_and_grad(losses.region_contrast)(
+        FEATURES, SEGMENTS, np.zeros(8, bool)
+    )
     assert value == 0 and not np.any(gradient)
 
 

@@ -23,32 +23,41 @@ def contrast_regularizer(z1: Array, z2: Array, *, axis_name: AxisName = None) ->
     .. math:: \frac{1}{2B} \sum_{i=1}^{2B} \Big[ [p_i - \min(p_i, m_i)]_+ +
        \frac{1}{2B - 2} \sum_j [\max(p_i, m_i) - n_{ij}]_+ \Big], \qquad m_i = \max_j n_{ij}
 
-    where the row i of Z = [Z_1; Z_2] has the inner products :math:`p_i` with its other view and :math:`n_{ij}` with the
-    2B - 2 rows of other sequences. Note that the first term pulls a positive down to its hardest negative.
+    where the row i of Z = [Z_1; Z_2] has the inner products :math:`p_i` with its other view and
+    :math:`n_{ij}` with the 2B - 2 rows of other sequences. Note that the first term pulls a
+    positive down to its hardest negative.
 
-    Nothing in the second brackets is negative, so their mean needs one sum of all rows; pairs are only looked through for
-    the hardest negative: O(B^2 D) streamed, with a gradient of O(BD). It is linear in the inner products: to divide these
-    by a temperature, divide the loss.
+    Nothing in the second brackets is negative, so their mean needs one sum of all rows; pairs are
+    only looked through for the hardest negative: O(B^2 D) streamed, with a gradient of O(BD). It is
+    linear in the inner products: to divide these by a temperature, divide the loss.
+
+    Needs: negatives.
+    Cost: B²D.
+    Global batch: means over pairs.
 
     Args:
-      z1: embeddings of one view of the sequences, [b, D], any float dtype; they are not normalised.
+      z1: embeddings of one view of the sequences, [b, D], any float dtype; they are not normalized.
       z2: embeddings of the other view, [b, D].
       axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
 
     Returns:
-      This device's share of the loss; its mean over devices is the loss of the global batch.
+      This device's share of the loss.
 
     Raises:
       TypeError: z1 or z2 is no array of floats.
-      ValueError: z1 and z2 differ in shape or are no matrices, or the global batch has one sequence, thus no negatives.
+      ValueError: z1 and z2 differ in shape or are no matrices, or the global batch has one
+        sequence, thus no negatives.
 
     References:
-      Qin et al., Meta-optimized Contrastive Learning for Sequential Recommendation, 2023 (arXiv:2304.07763).
+      Qin et al., Meta-optimized Contrastive Learning for Sequential Recommendation, 2023
+      (arXiv:2304.07763).
     """
     z1, z2 = check_embeddings(z1=z1, z2=z2)
     count = batch_size(z1, axis_name)
     if count < 2:
-        raise ValueError("the global batch must have at least 2 sequences, got 1, which has no negatives.")
+        raise ValueError(
+            "the global batch must have at least 2 sequences, got 1, which has no negatives."
+        )
     rows = jnp.concatenate([z1, z2])
     sequences = jnp.tile(row_ids(z1, axis_name), 2)
     found = row_max(lambda s: s, rows, rows, exclude=(sequences, sequences), axis_name=axis_name)

@@ -30,5 +30,6 @@ ENTRIES = (
         feature_map_contrast,
         make=maps,
         spread=(0, 1, 1),
+        exempt={"hyper-parameters": "it has none"},
     ),
 )

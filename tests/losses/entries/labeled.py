@@ -17,7 +17,7 @@ def labels(generator, rows, classes=4):
     return generator.integers(0, classes, size=rows).astype(np.int32)
 
 
-def labelled_views(generator, rows, width):
+def labeled_views(generator, rows, width):
     return *stacked(3)(generator, rows, width), labels(generator, rows)
 
 
@@ -74,7 +74,9 @@ def sep_clr(c1, c2, s1, s2, labels):
     common = np.mean(np.sum((c1 - c2) ** 2, axis=1)) + uniformity(c1) + uniformity(c2)
     salient = mean_of(1, np.sum((s1 - s2) ** 2, axis=1)) + uniformity(t1) + uniformity(t2)
     background = sum(mean_of(0, np.sum(s**2, axis=1)) for s in (s1, s2)) / 2
-    joint = [np.log(np.mean(np.exp(-squares(c) - squares(t)), axis=1)) for c, t in ((c1, t1), (c2, t2))]
+    joint = [
+        np.log(np.mean(np.exp(-squares(c) - squares(t)), axis=1)) for c, t in ((c1, t1), (c2, t2))
+    ]
     return common + 1000 * salient + 1000 * background + 10 * np.mean(joint)
 
 
@@ -88,7 +90,7 @@ ENTRIES = (
         losses.sup_con,
         lambda views, labels: sup_con(views, labels, 0.2, 0.07),
         {"temperature": 0.2, "base_temperature": 0.07},
-        make=labelled_views,
+        make=labeled_views,
         spread=(1, 0),
         golden=(Golden("SupCon tau=.1 base=.07 y=[0,1,0,2,1,1,2,3]", (X0, X1), sup_con_of_golden),),
         positive=("temperature", "base_temperature"),
@@ -110,7 +112,7 @@ ENTRIES = (
         sep_clr,
         make=separable,
         rows=(16, 7, 2),
-        scales=False,
+        exempt={"scaling": "salient embeddings are taken as they are"},
         golden=(Golden("SepCLR k-JEM y=[0,1,0,1,1,0,1,1]", (X0, X1, X2, X3), sep_clr_of_golden),),
     ),
 )

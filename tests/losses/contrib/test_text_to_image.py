@@ -19,7 +19,9 @@ def relative(similarity, anchor, axis_name=None):
 def test_equal_largest_values_share_the_gradient_wherever_they_are(devices):
     """The same image many times: columns have their largest value in rows of several devices, of some more than once."""
     generator = np.random.default_rng(0)
-    images = np.repeat(generator.normal(size=(4, 5)), 4, axis=0)[[0, 1, 4, 8, 12, 2, 5, 6, 9, 13, 3, 7, 10, 11, 14, 15]]
+    images = np.repeat(generator.normal(size=(4, 5)), 4, axis=0)[
+        [0, 1, 4, 8, 12, 2, 5, 6, 9, 13, 3, 7, 10, 11, 14, 15]
+    ]
     similarity = np.round(images @ generator.normal(size=(16, 5)).T, 3)
     with jax.enable_x64(True):
         arrays = similarity, np.zeros_like(similarity)
@@ -34,7 +36,9 @@ def test_equal_largest_values_share_the_gradient_wherever_they_are(devices):
 def test_a_branch_that_beats_its_anchor_by_the_margin_has_no_loss():
     similarity = 0.4 * jnp.eye(4) - 0.15
     for mode in ("absolute", "relative"):
-        value, gradient = jax.value_and_grad(losses.deep_boosting)(similarity, jnp.zeros((4, 4)), mode=mode)
+        value, gradient = jax.value_and_grad(losses.deep_boosting)(
+            similarity, jnp.zeros((4, 4)), mode=mode
+        )
         assert value == 0 and not np.any(gradient)
     assert losses.deep_boosting(jnp.zeros((4, 4)), jnp.zeros((4, 4))) == pytest.approx(4 * 4 * 0.1)
 

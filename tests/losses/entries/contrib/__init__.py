@@ -1,0 +1,1 @@
+"""Entries of the losses in jaxclr/losses/contrib."""
