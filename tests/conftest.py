@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import tempfile
 
 # Tests compile much and compute little: without LLVM's optimisations and with XLA's older way of fusing they take a third of
 # the time. JAX 0.12 knows no other way than the newer one, and dies of a flag that it does not know.
@@ -12,6 +13,9 @@ os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Two workers on two cores: a second BLAS thread of each only waits for the other's.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# The user's own cache folder is left alone.
+os.environ.setdefault("JAXCLR_CACHE", tempfile.mkdtemp(prefix="jaxclr-tests-"))
+os.environ["JAXCLR_COMPILATION_CACHE"] = "0"
 
 import gc
 

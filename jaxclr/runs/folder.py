@@ -146,7 +146,7 @@ class RunFolder:
     def _copies(self, config: Config, experiment: Experiment | None) -> dict[str, bytes]:
         tree = parts.describe(config, Config)
         needed = experiment is not None and parts.session_parts(tree)
-        copied = parts.copies(parts.names_in(tree), experiment.file if experiment and needed else None)
+        copied = parts.copies(config, experiment.file if experiment and needed else None)
         return {f"{parts.FOLDER}/{name}": text for name, text in copied.items()}
 
     def create(self, config: Config, *, overwrite: bool, experiment: Experiment | None = None) -> None:

@@ -82,31 +82,43 @@ def source_of(module: types.ModuleType) -> pathlib.Path | None:
     return pathlib.Path(file).resolve() if file and pathlib.Path(file).is_file() else None
 
 
-def copies(names: Iterator[str], experiment: pathlib.Path | None = None) -> dict[str, bytes]:
+def copies(config: Any, experiment: pathlib.Path | None = None) -> dict[str, bytes]:
     """The sources that a run keeps, by their place below `FOLDER`: files of parts, and files beside them that they import.
 
     Args:
-      names: what `locate` found.
+      config: the configuration, or one part.
       experiment: the experiment file, whose `config()` makes what JSON cannot tell.
 
     Raises:
       UserError: two files would have the same place.
     """
+    roots = {} if experiment is None else {experiment.resolve(): experiment.resolve().parent}
+    for thing in _things_in(config):
+        if (locate(thing) or "").startswith(f"{FOLDER}/"):
+            module = sys.modules[thing.__module__]
+            file = source_of(module)
+            roots[file] = _root(module, file)
     found: dict[str, bytes] = {}
-    wanted = {name.partition(":")[0].removeprefix(f"{FOLDER}/") for name in names if name.startswith(f"{FOLDER}/")}
-    roots = [] if experiment is None else [(experiment.resolve(), experiment.resolve().parent)]
-    for module in list(sys.modules.values()):
-        file = source_of(module) if wanted and isinstance(module, types.ModuleType) else None
-        if file is not None and not _is_installed(module):
-            root = _root(module, file)
-            if file.relative_to(root).as_posix() in wanted:
-                roots.append((file, root))
-    for file, root in roots:
+    for file, root in roots.items():
         for path in _closure(file, root):
             place, text = path.relative_to(root).as_posix(), path.read_bytes()
             if found.setdefault(place, text) != text:
                 raise UserError(f"Two files that define parts of this run are named {place}; rename one of them.")
     return found
+
+
+def _things_in(part: Any) -> Iterator[Any]:
+    """The classes and functions of a part and of what it holds."""
+    if isinstance(part, tuple | list):
+        for value in part:
+            yield from _things_in(value)
+    elif isinstance(part, dict):
+        yield from _things_in(list(part.values()))
+    elif dataclasses.is_dataclass(part) and not isinstance(part, type):
+        yield type(part)
+        yield from _things_in([getattr(part, f.name) for f in dataclasses.fields(part) if f.name not in _FIELDS])
+    elif hasattr(part, "__qualname__"):
+        yield part
 
 
 def names_in(tree: Any) -> Iterator[str]:
