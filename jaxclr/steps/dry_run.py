@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -34,7 +35,9 @@ def check_parts(config: Any, recipe: Recipe, examples: Tree) -> None:
       UserError: a part does not take what it gets, or gives what the next one cannot take. The sentence names it.
     """
     count = trees.size_of(examples)
-    shapes = [_check_view(number, view, recipe, examples) for number, view in enumerate(config.augmentation.views)]
+    for number, view in enumerate(config.augmentation.views):
+        _check_view(number, view, examples)
+    shapes = view_shapes(examples, recipe)
     towers = towers_of(config.encoder)
     if len(towers) > 1 and len(towers) != len(shapes):
         raise UserError(
@@ -50,12 +53,12 @@ def check_parts(config: Any, recipe: Recipe, examples: Tree) -> None:
         _check_encoder(number, tower, recipe, seen, gives="evaluation")
     method = type(recipe.method).__name__
     with _blame(f"method {method} and its heads cannot be built"):
-        state = jax.eval_shape(lambda: init_state(recipe, examples))
+        state = jax.eval_shape(lambda: init_state(recipe._replace(optimizer=optax.identity()), examples))
     ids = jax.ShapeDtypeStruct((count,), jnp.int32)
     batch = Batch(examples, ids, ids)
     with _blame(f"optimizer {_name(config.optimizer)} cannot update the parameters"):
-        update = lambda state: recipe.optimizer.update(state.params, state.opt_state, state.params)
-        updates, _ = jax.eval_shape(update, state)
+        state = state.replace(opt_state=jax.eval_shape(recipe.optimizer.init, state.params))
+        updates, _ = jax.eval_shape(recipe.optimizer.update, state.params, state.opt_state, state.params)
         if jax.tree.structure(updates) != jax.tree.structure(state.params):
             raise UserError("its updates have another structure than they")
     with _blame(f"method {method} cannot take {_outputs(shapes)}"):
@@ -71,8 +74,7 @@ def _on_one(function: Callable[..., Tree], *args: Tree) -> Tree:
     return jax.eval_shape(mapped, *args)
 
 
-def _check_view(number: int, view: Callable[..., Tree], recipe: Recipe, examples: Tree) -> Tree:
-    """The shapes of a view of the batch."""
+def _check_view(number: int, view: Callable[..., Tree], examples: Tree) -> None:
     count, who = trees.size_of(examples), f"view {number + 1} ({_name(view)})"
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
     with _blame(f"{who} cannot take the data, {trees.describe(examples)}"):
@@ -81,8 +83,6 @@ def _check_view(number: int, view: Callable[..., Tree], recipe: Recipe, examples
     if wrong or not jax.tree.leaves(made):
         got = trees.describe(wrong[0]) if wrong else "nothing"
         raise UserError(f"{who} gives {got} for a batch of {count}; it must give arrays [{count}, ...].")
-    with _blame(f"{who} cannot be drawn"):
-        return view_shapes(examples, recipe)[number]
 
 
 def _check_encoder(number: int, encoder: Any, recipe: Recipe, x: Tree, gives: str = "") -> None:
@@ -120,7 +120,7 @@ def _blame(sentence: str) -> Iterator[None]:
         raise UserError(f"{sentence}: {reason.rstrip('.')}.") from error
 
 
-def _outputs(shapes: list[Tree]) -> str:
+def _outputs(shapes: tuple[Tree, ...]) -> str:
     return f"the outputs of {len(shapes)} view{'s' * (len(shapes) > 1)}"
 
 
