@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from jaxclr.errors import UserError as UserError
+from jaxclr.errors import missing_extra
 from jaxclr.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -50,9 +51,7 @@ def __getattr__(name: str) -> Any:
             return importlib.import_module(f"jaxclr.{name}")
         value = getattr(importlib.import_module(_NAMES[name]), name)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "jaxclr":
-            raise
-        raise UserError(f"jaxclr.{name} needs {error.name}, which is not installed: pip install 'jaxclr[train]'.") from error
+        raise missing_extra(error) or error from error
     globals()[name] = value
     return value
 

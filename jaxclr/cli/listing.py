@@ -1,7 +1,8 @@
 """`jaxclr list`: what can be chosen by name."""
 
+import ast
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import rich.box
 import rich.console
@@ -10,13 +11,8 @@ import rich.table
 import tyro
 
 from jaxclr import errors
-from jaxclr.augment import AUGMENTATIONS
-from jaxclr.cli.words import first_line, parse
-from jaxclr.data import SOURCES
-from jaxclr.encoders import ENCODERS
-from jaxclr.losses.catalogue import facts, public_losses
-from jaxclr.methods import METHODS, Method
-from jaxclr.steps.optimizers import OPTIMIZERS
+from jaxclr.cli import definitions
+from jaxclr.cli.words import parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,37 +20,63 @@ class ListOptions:
     """Options of `jaxclr list`."""
 
     what: tyro.conf.Positional[str] = "all"
-    """methods, losses, encoders, augmentations, optimizers, data or all."""
+    """methods, losses, encoders, augmentations, optimizers, protocols, data or all."""
 
 
 def list_names(arguments: Sequence[str], console: rich.console.Console) -> None:
-    """Show methods, losses, encoders, augmentations, optimizers and data sources: jaxclr list [WHAT]"""
     options = parse(ListOptions, arguments, "list", description="What can be chosen by name.")
-    tables = {
-        "methods": {name: f"{first_line(kind)} {_needs(kind)}" for name, kind in METHODS.items()},
-        "encoders": {name: str(spec) for name, spec in ENCODERS.items()},
-        "augmentations": {
-            name: f"{len(recipe.views)} views: "
-            + ", ".join(sorted({type(view).__name__ for view in recipe.views}))
-            for name, recipe in AUGMENTATIONS.items()
-        },
-        "optimizers": {name: first_line(kind) for name, kind in OPTIMIZERS.items()},
-        "data": {name: first_line(source) for name, source in SOURCES.items()},
-    }
-    if options.what not in ("all", "losses") and options.what not in tables:
-        raise errors.unknown("list", options.what, ["all", "losses", *tables])
-    for title, rows in tables.items():
+    if options.what != "all" and options.what not in LISTS:
+        raise errors.unknown("list", options.what, ["all", *LISTS])
+    for title, rows in LISTS.items():
         if options.what in ("all", title):
-            shown = rich.table.Table(title=title, title_justify="left", show_header=False)
-            for row in rows.items():
-                shown.add_row(*map(rich.markup.escape, row))
-            console.print(shown)
-    if options.what in ("all", "losses"):
-        console.print(_losses_table())
+            console.print(_losses_table() if title == "losses" else _plain_table(title, rows()))
+
+
+def _plain_table(title: str, rows: dict[str, str]) -> rich.table.Table:
+    shown = rich.table.Table(title=title, title_justify="left", show_header=False)
+    for row in rows.items():
+        shown.add_row(*map(rich.markup.escape, row))
+    return shown
+
+
+def _methods() -> dict[str, str]:
+    return {name: f"{_summary('methods', kind)} {_needs(kind)}" for name, kind in definitions.table("methods/__init__.py", "METHODS").items()}
+
+
+def _encoders() -> dict[str, str]:
+    return {name: ast.unparse(spec) for name, spec in definitions.table("encoders/__init__.py", "ENCODERS").items()}
+
+
+def _augmentations() -> dict[str, str]:
+    from jaxclr.augment import AUGMENTATIONS
+
+    kinds = lambda views: ", ".join(sorted({type(view).__name__ for view in views}))
+    return {name: f"{len(each.views)} views: {kinds(each.views)}" for name, each in AUGMENTATIONS.items()}
+
+
+def _optimizers() -> dict[str, str]:
+    found = definitions.table("steps/optimizers.py", "OPTIMIZERS")
+    return {name: _summary("steps", kind) for name, kind in found.items()}
+
+
+def _protocols() -> dict[str, str]:
+    found = definitions.table("evaluation/protocols/__init__.py", "PROTOCOLS")
+    return {name: _summary("evaluation/protocols", kind) for name, kind in found.items()}
+
+
+def _data() -> dict[str, str]:
+    """Sources are `module.load`."""
+    rows = {}
+    for name, load in definitions.table("data/sources.py", "SOURCES").items():
+        module = ast.unparse(load).partition(".")[0].removeprefix("_")
+        rows[name] = definitions.summary(definitions.definitions(f"data/{module}.py")["load"])
+    return rows
 
 
 def _losses_table() -> rich.table.Table:
     """Every loss: what it needs, costs and computes over the global batch."""
+    from jaxclr.losses.catalogue import facts, public_losses
+
     title = "losses (B images of D dimensions, V views)"
     shown = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
     for column in ("", "arXiv", "cost"):
@@ -67,7 +89,25 @@ def _losses_table() -> rich.table.Table:
     return shown
 
 
-def _needs(kind: type[Method]) -> str:
+LISTS: dict[str, Callable[[], dict[str, str]]] = {
+    "methods": _methods,
+    "encoders": _encoders,
+    "augmentations": _augmentations,
+    "optimizers": _optimizers,
+    "protocols": _protocols,
+    "data": _data,
+    "losses": dict,
+}
+
+
+def _summary(folder: str, kind: ast.expr) -> str:
+    return definitions.summary(definitions.definitions(folder)[ast.unparse(kind)])
+
+
+def _needs(kind: ast.expr) -> str:
     """What a method asks of the data, in brackets."""
-    views = f"{kind.views}{' or more' * kind.more_views} view{'s' * (kind.views > 1 or kind.more_views)}"
-    return f"[{views}{', labels' * kind.needs_labels}]"
+    method = definitions.definitions("methods")[ast.unparse(kind)]
+    assert isinstance(method, ast.ClassDef)
+    views, more, labels = (definitions.attribute("methods", method, name) for name in ("views", "more_views", "needs_labels"))
+    told = f"{views}{' or more' * bool(more)} view{'s' * (views > 1 or bool(more))}"
+    return f"[{told}{', labels' * bool(labels)}]"

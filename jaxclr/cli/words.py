@@ -1,16 +1,14 @@
 """What the commands read, and how they speak."""
 
 import inspect
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rich.console
 import tyro
 
-from jaxclr import api, errors
+from jaxclr import errors
 from jaxclr.errors import UserError
-from jaxclr.processes import runtime
 from jaxclr.processes.signals import Stopped
 
 STATUSES = (
@@ -22,15 +20,6 @@ STATUSES = (
 def say(console: rich.console.Console, text: str) -> None:
     """Prints plain text whose lines a terminal wraps, so that paths and commands can be copied."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def open_run(folder: pathlib.Path, console: rich.console.Console, *, trust: bool = False) -> api.Run:
-    """The run in a folder, whose code is said to be run, if it has any."""
-    run = api.Run(folder, trust=trust)
-    runtime.run_on_all(lambda: run.config)
-    if sources := run.sources():
-        say(console, f"Parts of this run are defined by its own code: {', '.join(map(str, sources))}.")
-    return run
 
 
 def complain(text: str) -> None:

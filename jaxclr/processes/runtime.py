@@ -16,17 +16,13 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxclr.errors import UserError
+from jaxclr.errors import SharedError, UserError
 from jaxclr.processes.launch import first_line
 
 HEARTBEAT_SECONDS = 20  # after which a silent process counts as dead; JAX's own 100 are long to wait for
 _TEXT_BYTES = 4096  # of a sentence that is told
 
 T = TypeVar("T")
-
-
-class SharedError(UserError):
-    """A UserError that every process raises: the first one tells it, and all of them can end in order."""
 
 
 @dataclasses.dataclass(frozen=True)

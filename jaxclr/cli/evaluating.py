@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import rich.console
 import tyro
 
-from jaxclr.cli.words import first_line, named, open_run, parse, take
+from jaxclr.cli.opening import open_run
+from jaxclr.cli.words import first_line, named, parse, take
 from jaxclr.data import Data
-from jaxclr.errors import UserError
+from jaxclr.errors import SharedError, UserError
 from jaxclr.evaluation.evaluate import table
 from jaxclr.evaluation.judge import protocol_table
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
-from jaxclr.processes import runtime
 from jaxclr.processes.runtime import Distributed
 
 
@@ -73,7 +73,7 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
 def _by_protocol(protocol: Protocol, name: str, arguments: list[str], console: rich.console.Console) -> None:
     if any(argument.startswith("--distributed.") for argument in arguments):
         # Of each process the same: all of them come here, and can end in order.
-        raise runtime.SharedError(
+        raise SharedError(
             f"A protocol runs in one process: give jaxclr evaluate RUN --protocol {name} without `jaxclr launch` and "
             "without --distributed options. A run of several processes is evaluated so too."
         )
