@@ -64,8 +64,11 @@ class NnxModule(nn.Module):
                     part.axis_name = self.axis_name
             return module(x)  # pyright: ignore[reportCallIssue]
 
-        make = lambda rngs: self.factory(rngs)  # a factory may call its argument otherwise
-        return nnx.bridge.ToLinen(make, metadata_fn=None, name="module")(x, nnx_method=call)
+        drawn = {name: self.make_rng(name) for name in ("params", "dropout") if self.has_rng(name)}
+        # In evaluation nothing is drawn that is used: parameters are those of the state.
+        rngs = nnx.Rngs(drawn.pop("params", jax.random.key(0)), **drawn)
+        module = nnx.bridge.ToLinen(lambda: self.factory(rngs), skip_rng=True, metadata_fn=None, name="module")
+        return module(x, nnx_method=call)
 
 
 class WithoutTrain(nn.Module):

@@ -1,0 +1,133 @@
+"""Encoders of a user's own: Linen modules, NNX modules, one for each view."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tiny import distance, run_steps, tiny_config
+
+from jaxclr.encoders import Mlp, Nnx, SmallConv, build_encoder
+from jaxclr.encoders.own import precision_of
+from jaxclr.methods import SimClr
+
+X = np.random.default_rng(0).normal(size=(6, 8, 8, 1)).astype(np.float32)
+
+
+class Plain(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(5)(x.reshape(len(x), -1))
+
+
+class Trained(nn.Module):
+    """Has BatchNorm and dropout; the axis is the user's to name."""
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Dense(8)(x.reshape(len(x), -1))
+        x = nn.BatchNorm(not train, axis_name=self.axis_name)(x)
+        return nn.Dropout(0.5, deterministic=not train)(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    width: int = 8
+
+    def build(self, axis_name):
+        return Trained(axis_name)
+
+
+class NnxNet(nnx.Module):
+    def __init__(self, rngs):
+        self.dense = nnx.Linear(64, 8, rngs=rngs)
+        self.norm = nnx.BatchNorm(8, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dropout(self.norm(self.dense(x.reshape(len(x), -1))))
+
+
+class NnxPlain(nnx.Module):
+    def __init__(self, rngs):
+        self.dense = nnx.Linear(64, 8, rngs=rngs)
+        self.norm = nnx.BatchNorm(8, rngs=rngs)
+
+    def __call__(self, x):
+        return nnx.relu(self.norm(self.dense(x.reshape(len(x), -1))))
+
+
+def test_a_linen_module_without_train():
+    module = build_encoder(Plain(), None)
+    variables = module.init(jax.random.key(0), X, False)
+    wanted = X.reshape(6, -1) @ variables["params"]["module"]["Dense_0"]["kernel"]
+    np.testing.assert_allclose(module.apply(variables, X, True), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("encoder", [Trained(), Spec(), Nnx(NnxNet)], ids=["linen", "spec", "nnx"])
+def test_training_moves_statistics_and_draws(encoder):
+    module = build_encoder(encoder, None)
+    variables = module.init(jax.random.key(0), X, False)
+    assert set(variables) == {"params", "batch_stats"}
+    train = lambda seed: module.apply(variables, X, True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(seed)})
+    (one, moved), (again, _), (other, _) = train(0), train(0), train(1)
+    np.testing.assert_array_equal(one, again)
+    assert (np.asarray(one) == 0).mean() > 0.2 and not np.array_equal(one, other)
+    assert distance(moved["batch_stats"], variables["batch_stats"]) > 0.01
+    still = module.apply(variables, X, False)
+    assert (np.asarray(still) != 0).all()
+
+
+def test_an_nnx_module_is_what_it_is_alone():
+    encoder = NnxPlain(nnx.Rngs(0))
+    module = build_encoder(Nnx(lambda rngs: NnxPlain(rngs)), None)
+    variables = module.init(jax.random.key(1), X, False)
+    nnx.update(encoder, nnx.merge_state(nnx.State(variables["params"]["module"]), nnx.State(variables["batch_stats"]["module"])))
+    encoder.eval()
+    np.testing.assert_allclose(module.apply(variables, X, False), encoder(X), rtol=1e-6)
+
+
+def test_factories_take_rngs_in_any_way():
+    module = build_encoder(Nnx(lambda r: NnxPlain(r)), None)
+    assert module.init_with_output(jax.random.key(0), X, False)[0].shape == (6, 8)
+
+
+@pytest.mark.parametrize(
+    "encoder", [Nnx(NnxPlain), (SmallConv(widths=(4, 8)), Nnx(NnxPlain))], ids=["nnx", "two towers"]
+)
+def test_devices_do_not_matter(encoder):
+    """BatchNorms of NNX have the statistics of the global batch."""
+    config = tiny_config("simclr", encoder=encoder)
+    with jax.enable_x64(True):
+        found = [
+            run_steps(config, devices=count, how=how, steps=2, dtype=jnp.float64)
+            for count, how in ((1, "shard_map"), (8, "shard_map"), (2, "pmap"))
+        ]
+    (before, one, losses), *others = found
+    moved = distance(one.params, before)
+    for _, other, others_losses in others:
+        assert distance(one.params, other.params) < 1e-9 * moved
+        np.testing.assert_allclose(losses, others_losses, rtol=1e-9)
+
+
+def test_each_view_has_its_own_tower_and_heads():
+    method = SimClr(projector=Mlp(layers=2, hidden=12, out=8))
+    network = method.network((Plain(), Spec()), None)
+    branches, variables = network.init_with_output(jax.random.key(0), (X, X), method=network.init_views)
+    assert [branch.representation.shape for branch in branches] == [(6, 5), (6, 8)]
+    assert {branch.embedding.shape for branch in branches} == {(6, 8)}
+    first = variables["params"]["projector"]["modules_0"]["linear_0"]["kernel"]
+    second = variables["params"]["projector"]["modules_1"]["linear_0"]["kernel"]
+    assert first.shape == (5, 12) and second.shape == (8, 12)
+    alone = network.apply(variables, X, False, 1)
+    np.testing.assert_array_equal(alone.embedding, branches[1].embedding)
+
+
+def test_heads_share_the_precision_of_our_specs_alone():
+    assert precision_of(SmallConv(dtype="bfloat16")) == "bfloat16"
+    assert precision_of(Plain()) == precision_of(Nnx(NnxPlain)) == "float32"
