@@ -1,4 +1,4 @@
-"""Methods: heads, a target and an objective; and the names they go by."""
+"""Methods: heads, a target and an objective. METHODS lists them by name."""
 
 from jaxclr.methods.adaptive_temperature import Amcl as Amcl
 from jaxclr.methods.base import Branch as Branch
@@ -11,15 +11,16 @@ from jaxclr.methods.base import Shared as Shared
 from jaxclr.methods.base import Sizes as Sizes
 from jaxclr.methods.base import StopGradient as StopGradient
 from jaxclr.methods.base import Target as Target
-from jaxclr.methods.kmeans_prototypes import Pauc as Pauc
-from jaxclr.methods.kmeans_prototypes import Pcl as Pcl
 from jaxclr.methods.contrastive import Dcl as Dcl
 from jaxclr.methods.contrastive import Dclw as Dclw
 from jaxclr.methods.contrastive import MocoV3 as MocoV3
 from jaxclr.methods.contrastive import SimClr as SimClr
 from jaxclr.methods.imported import Imported as Imported
-from jaxclr.methods.supervised import Hydra as Hydra
-from jaxclr.methods.supervised import SupCon as SupCon
+from jaxclr.methods.kmeans_prototypes import Pauc as Pauc
+from jaxclr.methods.kmeans_prototypes import Pcl as Pcl
+from jaxclr.methods.moco_v2 import Co2 as Co2
+from jaxclr.methods.moco_v2 import Ft as Ft
+from jaxclr.methods.moco_v2 import MocoV2 as MocoV2
 from jaxclr.methods.multiview import Cacr as Cacr
 from jaxclr.methods.multiview import CacrMocoV3 as CacrMocoV3
 from jaxclr.methods.multiview import MvDhel as MvDhel
@@ -27,24 +28,23 @@ from jaxclr.methods.multiview import MvInfoNce as MvInfoNce
 from jaxclr.methods.pairwise import Mio as Mio
 from jaxclr.methods.pairwise import Trip as Trip
 from jaxclr.methods.pairwise import TripRoma as TripRoma
-from jaxclr.methods.self_distillation import Byol as Byol
-from jaxclr.methods.self_distillation import ByolGsg as ByolGsg
-from jaxclr.methods.self_distillation import SimSiam as SimSiam
-from jaxclr.methods.self_distillation import SimSiamGsg as SimSiamGsg
 from jaxclr.methods.prototypes import SwAv as SwAv
-from jaxclr.methods.moco_v2 import Co2 as Co2
-from jaxclr.methods.moco_v2 import Ft as Ft
-from jaxclr.methods.moco_v2 import MocoV2 as MocoV2
 from jaxclr.methods.redundancy import BarlowTwins as BarlowTwins
 from jaxclr.methods.redundancy import UniGrad as UniGrad
 from jaxclr.methods.redundancy import VicReg as VicReg
 from jaxclr.methods.redundancy import WMse as WMse
-from jaxclr.methods.uniclr_running import SimTraceRunning as SimTraceRunning
-from jaxclr.methods.uniclr_running import SimWhiteningRunning as SimWhiteningRunning
+from jaxclr.methods.self_distillation import Byol as Byol
+from jaxclr.methods.self_distillation import ByolGsg as ByolGsg
+from jaxclr.methods.self_distillation import SimSiam as SimSiam
+from jaxclr.methods.self_distillation import SimSiamGsg as SimSiamGsg
+from jaxclr.methods.supervised import Hydra as Hydra
+from jaxclr.methods.supervised import SupCon as SupCon
 from jaxclr.methods.uniclr import SimAffinity as SimAffinity
 from jaxclr.methods.uniclr import SimTrace as SimTrace
 from jaxclr.methods.uniclr import SimTracePlain as SimTracePlain
 from jaxclr.methods.uniclr import SimWhitening as SimWhitening
+from jaxclr.methods.uniclr_running import SimTraceRunning as SimTraceRunning
+from jaxclr.methods.uniclr_running import SimWhiteningRunning as SimWhiteningRunning
 from jaxclr.methods.uniformity import AlignUniform as AlignUniform
 
 METHODS: dict[str, type[Method]] = {

@@ -1,4 +1,4 @@
-"""SimTrace needs neither predictor, momentum encoder nor stop-gradient; the plain cosine without them collapses."""
+"""SimTrace alone does not collapse; the plain cosine without stop-gradient does."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ STEPS, BATCH, WIDTH = 100, 64, 64
 
 @dataclasses.dataclass(frozen=True)
 class PlainCosine(Method):
-    """Negative cosine of two views of a shared encoder, gradient to both: nothing prevents collapse."""
+    """Negative cosine of two views of a shared encoder: nothing prevents collapse."""
 
     def objective(self, out, state, axis_name):
         one, two = (unit_rows(z) for z in out.embeddings)
@@ -47,7 +47,9 @@ def variance_and_rank(method, last_norm):
     @jax.jit
     def train(state):
         def one(state, index):
-            rows = jax.random.choice(jax.random.fold_in(jax.random.key(1), index), len(whole.images), (BATCH,))
+            rows = jax.random.choice(
+                jax.random.fold_in(jax.random.key(1), index), len(whole.images), (BATCH,)
+            )
             return step(state, jax.tree.map(lambda leaf: leaf[rows], whole))[0], None
 
         return jax.lax.scan(one, state, jnp.arange(STEPS))[0]
