@@ -30,7 +30,13 @@ _BOUNDS = {
         lambda value, bound: len(value) <= bound.max_length,
     ),
 }
-_NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "a string", tuple: "a tuple"}
+_NAMES = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    tuple: "a tuple",
+}
 
 
 def check_fields(instance: Any, name: str = "", *, own: Container[str] = ()) -> None:
@@ -43,10 +49,8 @@ def check_fields(instance: Any, name: str = "", *, own: Container[str] = ()) -> 
 
     Args:
       instance: of any dataclass, from its `__post_init__`.
-      name: what the user calls the instance, "method" for "method.temperature"; empty if fields have
-        no prefix.
-      own: fields that may hold an object of the user's own type, whatever their annotation; they are
-        not checked.
+      name: prefix of the fields in messages: "method" for "method.temperature"; empty for none.
+      own: fields that may hold objects of a user's own types; they are not checked.
 
     Raises:
       UserError: a value has another type or is out of bounds, or an annotation cannot be read.
@@ -85,7 +89,11 @@ def _mismatch(value: Any, hint: Any, path: str) -> _Mismatch | None:
         return _Mismatch(path, _either([one.wanted for one in found if one]), value)
     if origin is Literal:
         same = lambda choice: type(value) is type(choice) and value == choice
-        return None if any(map(same, arguments)) else _Mismatch(path, _either(map(repr, arguments)), value)
+        return (
+            None
+            if any(map(same, arguments))
+            else _Mismatch(path, _either(map(repr, arguments)), value)
+        )
     kind = origin or hint
     if kind is Any or not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
         return None
@@ -119,7 +127,9 @@ def _out_of_bounds(value: Any, extras: Iterable[Any], path: str) -> _Mismatch | 
     """The bounds among the extras of an annotation, if the value is not within all of them."""
     if value is None:  # of Annotated[float | None, ...]
         return None
-    single = [part for one in extras for part in (one if isinstance(one, at.GroupedMetadata) else (one,))]
+    single = [
+        part for one in extras for part in (one if isinstance(one, at.GroupedMetadata) else (one,))
+    ]
     bounds = [(bound, *_BOUNDS[type(bound)]) for bound in single if type(bound) in _BOUNDS]
     if all(holds(value, bound) for bound, _, holds in bounds):
         return None

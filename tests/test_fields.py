@@ -87,7 +87,9 @@ BAD = {
     "mine.clip must be a number or None, got 'no'.": {"clip": "no"},
     "mine.outside must be greater than 0, got 0.": {"outside": 0},
     "mine.rates must be of length 1 or more and of length 2 or less, got ().": {"rates": ()},
-    "mine.rates must be of length 1 or more and of length 2 or less, got (1, 2, 3).": {"rates": (1, 2, 3)},
+    "mine.rates must be of length 1 or more and of length 2 or less, got (1, 2, 3).": {
+        "rates": (1, 2, 3)
+    },
     "mine.rates[1] must be greater than 0, got 0.": {"rates": (1, 0)},
     "mine.rates must be a tuple, got [1].": {"rates": [1]},
     "mine.means[0] must be at most 1, got 128.0.": {"means": (128.0,)},

@@ -1,4 +1,4 @@
-"""Methods: heads, a target and an objective; and the names they go by."""
+"""Methods: heads, a target and an objective. METHODS lists them by name."""
 
 from jaxclr.methods.adaptive_temperature import Amcl as Amcl
 from jaxclr.methods.base import Branch as Branch

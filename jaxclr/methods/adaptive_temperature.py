@@ -1,4 +1,4 @@
-"""Contrast by several heads at once, each with temperatures of its own."""
+"""Contrast whose temperatures are learned for each pair."""
 
 import dataclasses
 from typing import Annotated
@@ -19,37 +19,38 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Amcl(Method):
-    r"""NT-Xent of several heads, at temperatures that a trained network finds for each pair (AMCL, arXiv:2310.05615).
+    r"""NT-Xent of several heads at learned temperatures of each pair (AMCL, arXiv:2310.05615).
 
-    .. math:: \tau_{ij} = \tau_0 + (\tau_1 - \tau_0) \operatorname{sigmoid} (-\langle \phi(\hat z_i), \phi(\hat z_j) \rangle)
+    .. math:: \tau_{ij} = \tau_0
+       + (\tau_1 - \tau_0) \operatorname{sigmoid} (-\langle \phi(\hat z_i), \phi(\hat z_j) \rangle)
 
-    where phi is a multi-layer perceptron that all heads share. Small temperatures make large gradients: clip their norm, as
-    the official code does at 1.
+    where phi is a multi-layer perceptron that all heads share. Small temperatures make large
+    gradients: clip their norm, as the official code does at 1.
     """
 
     heads: Annotated[int, Ge(1)] = 3
-    """Projectors of the same kind, each with weights of its own."""
+    """Number of projectors, each with its own weights."""
 
     penalty: Annotated[float, Ge(0)] = 1e-4
-    """Weight of what keeps temperatures from growing."""
+    """Weight of the penalty on large temperatures."""
 
     least_temperature: Annotated[float, Gt(0)] = 1e-5
-    """Temperatures are above it."""
+    """Lower bound of the temperatures."""
 
     most_temperature: Annotated[float, Gt(0)] = 2.0
-    """Temperatures are below it."""
+    """Upper bound of the temperatures."""
 
     temperature_hidden: Annotated[int, Ge(1)] = 128
     """Width of phi's hidden layer."""
 
     projector: Mlp = Mlp(layers=2, hidden=512, out=128)
-    """Each head from representations to embeddings."""
+    """Each of the heads from representations to embeddings."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.least_temperature < self.most_temperature:
             raise UserError(
-                f"method.least_temperature must be below method.most_temperature, "
+                "method.least_temperature must be below method.most_temperature, "
                 f"got {self.least_temperature} and {self.most_temperature}."
             )
 
@@ -74,7 +75,7 @@ class Amcl(Method):
 
 
 class _Phi(nn.Module):
-    """Unit features [..., D] to features [..., D] whose inner products tell temperatures."""
+    """Unit features [..., D] to features [..., D] whose inner products give temperatures."""
 
     hidden: int
 

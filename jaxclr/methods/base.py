@@ -1,4 +1,4 @@
-"""What a method is: heads, a target and an objective over their outputs."""
+"""The base classes of methods: heads, a target, and an objective over their outputs."""
 
 import dataclasses
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -29,20 +29,21 @@ class StopGradient:
 
 @dataclasses.dataclass(frozen=True)
 class MomentumEncoder:
-    """Targets are the embeddings of an exponential moving average of encoder and projector, held constant.
+    """Targets are the constant embeddings of a moving average of encoder and projector.
 
-    Its norms use the statistics of the batch and keep running ones of their own.
+    The average is exponential. Its norms use batch statistics and have running statistics of their
+    own.
     """
 
     momentum: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    """Share of the average that a step keeps, at the start."""
+    """Share of the average that a step keeps, at the start of the run."""
 
     ramp: bool = True
-    """Raise the momentum to 1 along a half cosine over the run, 1 - (1 - m)(1 + cos(pi t / T)) / 2."""
+    """Raise the momentum m to 1 over the run: 1 - (1 - m)(1 + cos(pi t / T)) / 2."""
 
     update: Literal["before_keys", "after_update"] = "before_keys"
-    """before_keys: average the parameters of before the step, then embed the targets (MoCo, UniCLR).
-    after_update: embed the targets first, then average the updated parameters (BYOL)."""
+    """before_keys: update the average, then embed the targets, then step (MoCo, UniCLR).
+    after_update: embed the targets, then step, then update the average (BYOL)."""
 
     def __post_init__(self) -> None:
         check_fields(self, "method.target")
@@ -52,20 +53,21 @@ Target = Shared | StopGradient | MomentumEncoder
 
 
 class Outputs(NamedTuple):
-    """What an objective sees of this device's b rows of the global batch.
+    """The inputs of an objective: this device's b rows of the global batch.
 
     Attributes:
       embeddings: raw projector outputs, [b, D] for each of `Method.online_views`.
-      predictions: predictor outputs, [b, D] likewise; the embeddings themselves where a method has no predictor.
-      targets: [b, D] for each of `Method.target_views` with a momentum encoder, else for each of the embeddings.
+      predictions: predictor outputs, likewise; without a predictor the embeddings.
+      targets: with a momentum encoder its embeddings, [b, D] for each of `Method.target_views`;
+        without one `embeddings`, held constant for `StopGradient`.
       representations: encoder outputs, [b, F] for each of `Method.online_views`.
       labels: int32 [b], -1 where there are none.
-      indices: places of the images in the training split, int32 [b].
-      params: the method's own trained parameters, as `Method.init_params` made them, with gradient.
-      key: typed key [], the same on every device, another one at every step: for draws over the global batch.
-      step: steps taken before this one, int32 [].
-      epoch: epochs completed before this step, int32 [].
-      progress: share of the run's steps that were taken before this one, float [].
+      indices: indices of the images in the training split, int32 [b].
+      params: the method's own trained parameters, in the form of `Method.init_params`.
+      key: typed key [] for draws over the global batch; the same on all devices, new in each step.
+      step: steps before this one, int32 [].
+      epoch: completed epochs, int32 [].
+      progress: steps before this one over all steps of the run, float [].
     """
 
     embeddings: tuple[Array, ...]
@@ -82,7 +84,7 @@ class Outputs(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """What is known before the first step, for the shapes of a method's parameters and state.
+    """Sizes that the shapes of a method's parameters and state may depend on.
 
     Attributes:
       images: N, images of the training split.
@@ -100,7 +102,7 @@ class Sizes(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """One view's way through the network: representation [b, F], embedding [b, D], prediction [b, D]."""
+    """Outputs for one view: representation [b, F], embedding [b, D], prediction [b, D]."""
 
     representation: Array
     embedding: Array
@@ -141,20 +143,22 @@ def _call(module: nn.Module, x: Tree, train: bool, view: int) -> Array:
 class Method:
     """A way to learn from views of images. Its fields are its hyper-parameters.
 
-    To add one: a subclass with fields and `objective` in its family's file, and its name in METHODS. What most methods
-    have no use for has a default: parameters and state of its own, a refresh of the state before an epoch, labels,
-    other numbers of views.
+    A new method is a subclass with fields and an `objective`. Everything else has a default: two
+    views, no labels, no predictor, targets that are the embeddings, and neither parameters nor a
+    state of its own. A method with a predictor or a target network is a `Predictive`.
+
+    Fields are checked against their annotations, bounds included: see `jaxclr.fields`.
     """
 
-    views: ClassVar[int] = 2  # how many it takes of an image
-    more_views: ClassVar[bool] = False  # or any number from there on
+    views: ClassVar[int] = 2  # of each image
+    more_views: ClassVar[bool] = False  # whether it takes more views too
     needs_labels: ClassVar[bool] = False
-    online_views: ClassVar[slice] = slice(None)  # those that encoder and heads see, with gradient
-    target_views: ClassVar[slice] = slice(None)  # those that the momentum encoder sees
-    refresh_from: ClassVar[int | None] = None  # `refresh` comes before this epoch and each after it; None: never
-    constant_rate: ClassVar[tuple[str, ...]] = ()  # parts whose learning rate does not decay
+    online_views: ClassVar[slice] = slice(None)  # for encoder and heads, with gradient
+    target_views: ClassVar[slice] = slice(None)  # for the momentum encoder
+    refresh_from: ClassVar[int | None] = None  # first epoch that starts with `refresh`; None: none
+    constant_rate: ClassVar[tuple[str, ...]] = ()  # parts whose learning rate stays at its peak
 
-    # What the step reads of every method; `Predictive` makes them fields.
+    # Constants here, fields of `Predictive`; the step reads them of every method.
     predictor: ClassVar[Mlp | None] = None
     target: ClassVar[Target] = Shared()
 
@@ -165,59 +169,61 @@ class Method:
         check_fields(self, "method")
         if self.predictor is not None and self.predictor.out != self.projector.out:
             raise UserError(
-                f"method.predictor.out is {self.predictor.out} and method.projector.out {self.projector.out}: "
-                "predictions and targets need one width; set both alike."
+                f"method.predictor.out is {self.predictor.out} and method.projector.out is "
+                f"{self.projector.out}: predictions and targets need one width; set both alike."
             )
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         """This device's share of the loss: the mean over devices is the loss of the global batch.
 
         Args:
-          out: what the network makes of this device's rows.
-          state: the method's own, read only.
-          axis_name: mapped axis over which the batch is spread; None if the rows are all of it.
+          out: outputs of the network for this device's rows.
+          state: the method's own state.
+          axis_name: mapped axis over which the batch is spread; None if `out` holds all rows.
         """
         raise TypeError(f"{type(self).__name__} must define objective(out, state, axis_name).")
 
     def init_params(self, key: Array, sizes: Sizes) -> Tree:
-        """Trained parameters beside those of encoder and heads, which the objective gets as `out.params`.
+        """Trained parameters of the method's own; the objective finds them in `out.params`.
 
-        The optimiser knows them as the part "readout".
+        In the parameters of a run they are the part "readout".
         """
         del key, sizes
         return {}
 
     def init_state(self, key: Array, sizes: Sizes) -> Tree:
-        """What the method carries from step to step without gradient: arrays, the same on every device."""
+        """The first state: arrays without gradient, the same on every device."""
         del key, sizes
         return {}
 
     def next_state(self, out: Outputs, state: Tree, axis_name: AxisName) -> Tree:
-        """The state after a step, from what its objective saw; no gradient goes through it.
+        """The state after a step, computed without gradient from the inputs of its objective.
 
-        It must be the same on every device: whatever depends on rows is gathered or summed over axis_name here.
+        It must be the same on every device: gather or sum whatever depends on rows over axis_name.
         """
         del out, axis_name
         return state
 
     def refresh(self, state: Tree, embeddings: Array, key: Array) -> Tree:
-        """The state at the start of an epoch, from all training images; jitted, on every device alike.
+        """The state at the start of an epoch, from embeddings of all training images; it is jitted.
 
         Args:
-          state: of the end of the epoch before.
-          embeddings: float32 [N, D] by place in the training split: raw outputs of the momentum encoder's projector, or
-            without one of the encoder's own, without augmentation, norms by their running statistics.
-          key: typed key [], another one in every epoch.
+          state: the state at the end of the epoch before.
+          embeddings: float32 [N, D], in the order of the training split: raw projector outputs of
+            the momentum encoder, or without one of the encoder. Images are not augmented, and norms
+            use their running statistics.
+          key: typed key [], new in every epoch.
         """
         raise TypeError(f"{type(self).__name__} must define refresh(state, embeddings, key).")
 
     def check_views(self, count: int) -> None:
-        """Raises UserError unless the method takes so many views of an image."""
+        """Raises UserError unless the method takes this number of views."""
         if count < self.views or (count > self.views and not self.more_views):
             least = "at least " if self.more_views else ""
             raise UserError(
-                f"{type(self).__name__} needs {least}{self.views} views, the augmentation makes {count}; "
-                f"set --views {self.views}, or with_views(augmentation, {self.views}) in an experiment."
+                f"{type(self).__name__} needs {least}{self.views} views, the augmentation makes "
+                f"{count}; set --views {self.views}, or with_views(augmentation, {self.views}) in "
+                "an experiment."
             )
 
     def network(self, encoder: Any, axis_name: AxisName) -> Network:
@@ -236,10 +242,11 @@ class Method:
         return self.projector.build(axis_name, dtype)
 
     def with_heads(self, *, hidden: int, out: int) -> Self:
-        """The same method with heads of other widths, their number of layers and norms kept."""
+        """The same method with heads of other widths."""
         heads = {"projector": self.projector, "predictor": self.predictor}
         resize = lambda head: dataclasses.replace(head, hidden=hidden, out=out)
-        return self.replace(**{name: resize(head) for name, head in heads.items() if head is not None})
+        resized = {name: resize(head) for name, head in heads.items() if head is not None}
+        return self.replace(**resized)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with other hyper-parameters."""

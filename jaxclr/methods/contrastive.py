@@ -1,4 +1,4 @@
-"""Methods that set positives against negatives of the batch."""
+"""Contrastive methods with the negatives of the batch."""
 
 import dataclasses
 import functools
@@ -31,10 +31,10 @@ class SimClr(Method):
 
 @dataclasses.dataclass(frozen=True)
 class MocoV3(Predictive):
-    """InfoNCE against the keys of a momentum encoder, in both directions (MoCo v3, arXiv:2104.02057)."""
+    """InfoNCE with keys of a momentum encoder, in both directions (MoCo v3, arXiv:2104.02057)."""
 
     temperature: Annotated[float, Gt(0)] = 1.0
-    """Divides the affinities; the loss is multiplied by twice of it."""
+    """Divides the affinities; twice the temperature multiplies the loss."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         (q1, q2), (k1, k2) = out.predictions, out.targets
@@ -47,7 +47,7 @@ class MocoV3(Predictive):
 
 @dataclasses.dataclass(frozen=True)
 class Dcl(Method):
-    """Contrast whose denominator leaves out the positive, in both directions (DCL, arXiv:2110.06848)."""
+    """InfoNCE without the positive in its denominator, both ways (DCL, arXiv:2110.06848)."""
 
     temperature: Annotated[float, Gt(0)] = 0.1
     """Divides the affinities."""
@@ -63,10 +63,10 @@ class Dcl(Method):
 
 @dataclasses.dataclass(frozen=True)
 class Dclw(Dcl):
-    """DCL in which hard positives weigh more (DCLW, arXiv:2110.06848)."""
+    """DCL with larger weights for hard positives (DCLW, arXiv:2110.06848)."""
 
     sigma: Annotated[float, Gt(0)] = 0.5
-    """Divides the affinities of positives in the softmax that weighs them."""
+    """Temperature of the softmax over positives that gives their weights."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         loss = functools.partial(

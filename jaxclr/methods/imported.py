@@ -1,4 +1,4 @@
-"""An encoder that was learned elsewhere."""
+"""The method of imported encoders."""
 
 import dataclasses
 from typing import ClassVar
@@ -15,19 +15,20 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Imported(Method):
-    """Stands for the method of weights that were read from a file; it has no objective and no heads of use."""
+    """Stands for the unknown method of weights from a file; it cannot train."""
 
     views: ClassVar[int] = 1
 
     projector: ClassVar[Mlp] = Mlp(layers=1, out=1)  # no field: there is nothing to choose
 
     file: str = ""
-    """Where the weights came from."""
+    """Path of the file."""
 
     prefix: str = ""
-    """What stood before their names in that file."""
+    """Prefix of the encoder's weights in that file."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         raise UserError(
-            f"The encoder was imported from {self.file} and has no objective to train with; evaluate, embed or export it."
+            f"The encoder was imported from {self.file} and has no objective to train with; "
+            "evaluate, embed or export it."
         )

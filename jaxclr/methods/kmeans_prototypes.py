@@ -1,4 +1,4 @@
-"""Methods of prototypes that are found by clustering all training images at the start of an epoch."""
+"""Methods whose prototypes are k-means centroids of all training images."""
 
 import dataclasses
 from typing import Annotated, ClassVar
@@ -20,16 +20,17 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Pcl(Method):
-    """InfoNCE against a queue, plus each query's own prototype among others, of several clusterings (PCL, arXiv:2005.04966).
+    """InfoNCE with a queue and with prototypes of several clusterings (PCL, arXiv:2005.04966).
 
-    The official code samples negative prototypes among those that have no image in the batch, here among all.
+    Negative prototypes are drawn among all; the official code leaves out those with images in the
+    batch.
     """
 
     online_views: ClassVar[slice] = slice(0, 1)
     target_views: ClassVar[slice] = slice(1, 2)
 
     temperature: Annotated[float, Gt(0)] = 0.2
-    """Divides the affinities, and is the mean of the clusters' own temperatures."""
+    """Divides the affinities; also the mean of the clusters' own temperatures."""
 
     queue_size: Annotated[int, Ge(1)] = 16_384
     """Keys of earlier batches; a multiple of the batch."""
@@ -38,13 +39,13 @@ class Pcl(Method):
     """Number of clusters of each clustering."""
 
     negatives: Annotated[int, Ge(0)] = 16_384
-    """Prototypes of each clustering that a step draws as negatives; all of them if there are fewer."""
+    """Negative prototypes that a step draws from each clustering; all if there are fewer."""
 
     warmup_epochs: Annotated[int, Ge(0)] = 20
-    """Epochs without prototypes; from then on images are clustered at the start of each."""
+    """Epochs without prototypes; each later epoch starts with a clustering."""
 
     iterations: Annotated[int, Ge(1)] = 20
-    """Of k-means."""
+    """Iterations of k-means."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
     """Head from representations to embeddings."""
@@ -57,13 +58,13 @@ class Pcl(Method):
         return self.warmup_epochs
 
     def init_state(self, key: Array, sizes: Sizes) -> Tree:
-        if not self.clusters or not all(1 <= count <= sizes.images for count in self.clusters):
+        if max(self.clusters) > sizes.images:
             raise UserError(
-                f"method.clusters must be one or more numbers of 1 to {sizes.images}, the training images, "
+                f"method.clusters must be at most {sizes.images}, the number of training images, "
                 f"got {self.clusters}."
             )
         of_queue, *keys = jax.random.split(key, 1 + len(self.clusters))
-        # Any clusters will do: none is seen before the first refresh.
+        # Placeholders: the first refresh replaces them before they are used.
         found = [
             Clusters(
                 unit_rows(jax.random.normal(one, (count, sizes.embedding))),
@@ -103,9 +104,7 @@ class Pcl(Method):
         warm = out.epoch >= self.warmup_epochs
         return instances + jnp.where(warm, clustered, jnp.zeros_like(clustered))
 
-    def of_clusters(
-        self, out: Outputs, found: Clusters, key: Array, axis_name: AxisName
-    ) -> Array:
+    def of_clusters(self, out: Outputs, found: Clusters, key: Array, axis_name: AxisName) -> Array:
         """This device's share of the term of one clustering."""
         count = len(found.prototypes)
         drawn = jax.random.permutation(key, count)[: self.negatives]
@@ -121,9 +120,9 @@ class Pcl(Method):
 
 @dataclasses.dataclass(frozen=True)
 class Pauc(Pcl):
-    """PCL plus alignment with prototypes, their uniformity and decorrelation, after the abstract of PAUC (arXiv:2210.10194).
+    """PCL plus alignment, uniformity and correlation of prototypes (PAUC, arXiv:2210.10194).
 
-    A reconstruction: the form of these three terms and their weights are guesses.
+    A reconstruction from the abstract: the form of these three terms and their weights are guesses.
     """
 
     online_views: ClassVar[slice] = slice(None)
@@ -135,17 +134,15 @@ class Pauc(Pcl):
     """Weight of the uniformity of the batch's prototypes."""
 
     correlation: Annotated[float, Ge(0)] = 1.0
-    """Weight of the distance of their cross-correlation between views from the identity."""
+    """Weight of the distance between their cross-correlation over views and the identity."""
 
     t: Annotated[float, Gt(0)] = 2.0
-    """Of the uniformity's kernel."""
+    """Scale of the kernel of the uniformity."""
 
     off_diagonal: Annotated[float, Ge(0)] = 0.0051
     """Weight of correlations of different dimensions."""
 
-    def of_clusters(
-        self, out: Outputs, found: Clusters, key: Array, axis_name: AxisName
-    ) -> Array:
+    def of_clusters(self, out: Outputs, found: Clusters, key: Array, axis_name: AxisName) -> Array:
         revised = losses.pauc(
             *out.embeddings,
             found.prototypes,

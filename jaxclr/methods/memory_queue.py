@@ -1,4 +1,4 @@
-"""A queue of unit rows of earlier batches, the same on every device: the memory of MoCo and of those who built on it."""
+"""A queue of unit rows of earlier batches, the same on every device (MoCo's memory)."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ class Queue(NamedTuple):
 
     Attributes:
       rows: [K, D], of unit length; random ones until K rows have been enqueued.
-      oldest: int32 [], the place of the row that is replaced next.
+      oldest: int32 [], the index of the row that is replaced next.
     """
 
     rows: Array
@@ -30,7 +30,7 @@ def init_queue(key: Array, size: int, sizes: Sizes) -> Queue:
     Args:
       key: typed key [].
       size: K, rows; a multiple of the global batch.
-      sizes: what is known before the first step.
+      sizes: those of the run.
 
     Raises:
       UserError: size is not a positive multiple of the batch.
@@ -46,7 +46,7 @@ def init_queue(key: Array, size: int, sizes: Sizes) -> Queue:
 
 
 def enqueue(queue: Queue, rows: Array, axis_name: AxisName) -> Queue:
-    """The queue with the rows of the global batch, made unit, in place of its oldest; for `Method.next_state`.
+    """Replaces the oldest rows by those of the global batch, normalized; for `Method.next_state`.
 
     Args:
       queue: the same on every device.

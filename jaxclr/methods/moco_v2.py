@@ -1,4 +1,4 @@
-"""MoCo v2, and what has been built on its queue."""
+"""MoCo v2 and the methods built on its queue."""
 
 import dataclasses
 from typing import Annotated, ClassVar
@@ -17,7 +17,7 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class MocoV2(Method):
-    """InfoNCE of one view against the other's key and a queue of earlier keys (MoCo v2, arXiv:2003.04297)."""
+    """InfoNCE with the other view's key and a queue of earlier keys (MoCo v2, arXiv:2003.04297)."""
 
     online_views: ClassVar[slice] = slice(0, 1)
     target_views: ClassVar[slice] = slice(1, 2)
@@ -49,13 +49,13 @@ class MocoV2(Method):
 
 @dataclasses.dataclass(frozen=True)
 class Co2(MocoV2):
-    """MoCo v2, and a query sees the queue as its key does (CO2, arXiv:2010.02217)."""
+    """MoCo v2 plus the consistency of query and key over the queue (CO2, arXiv:2010.02217)."""
 
     consistency_weight: Annotated[float, Ge(0)] = 0.3
-    """Weight of the divergence of both softmaxes over the queue."""
+    """Weight of the divergence between the softmaxes of query and key over the queue."""
 
     consistency_temperature: Annotated[float, Gt(0)] = 0.05
-    """Divides the affinities of these softmaxes."""
+    """Temperature of these softmaxes."""
 
     def objective(self, out: Outputs, state: Queue, axis_name: AxisName) -> Array:
         (q,), (k,) = out.embeddings, out.targets
@@ -67,13 +67,13 @@ class Co2(MocoV2):
 
 @dataclasses.dataclass(frozen=True)
 class Ft(MocoV2):
-    """MoCo v2 with positives moved apart and negatives mixed with each other (feature transformation, arXiv:2108.02982)."""
+    """MoCo v2 with extrapolated positives and interpolated negatives (FT, arXiv:2108.02982)."""
 
     extrapolation: Annotated[float, Gt(0)] = 2.0
-    """Both parameters of the Beta distribution of how far the positives of a step move apart."""
+    """Both parameters of the Beta distribution of the extrapolation of positives."""
 
     interpolation: Annotated[float, Gt(0)] = 1.6
-    """Both parameters of the Beta distribution of how much of another one a step's negatives get."""
+    """Both parameters of the Beta distribution of the mixture of negatives."""
 
     def objective(self, out: Outputs, state: Queue, axis_name: AxisName) -> Array:
         (q,), (k,) = out.embeddings, out.targets

@@ -17,7 +17,7 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class MvInfoNce(Method):
-    """One cross-entropy for each image of all pairs of its views among all pairs of rows (MV-InfoNCE, arXiv:2507.06979)."""
+    """InfoNCE of all pairs of views of an image at once (MV-InfoNCE, arXiv:2507.06979)."""
 
     more_views: ClassVar[bool] = True
 
@@ -28,14 +28,12 @@ class MvInfoNce(Method):
     """Head from representations to embeddings."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
-        return losses.mv_info_nce(
-            out.embeddings, temperature=self.temperature, axis_name=axis_name
-        )
+        return losses.mv_info_nce(out.embeddings, temperature=self.temperature, axis_name=axis_name)
 
 
 @dataclasses.dataclass(frozen=True)
 class MvDhel(MvInfoNce):
-    """Rows of a view are spread among themselves, all pairs of views of an image attracted (MV-DHEL, arXiv:2507.06979)."""
+    """Attraction of all pairs of views, uniformity within each view (MV-DHEL, arXiv:2507.06979)."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         return losses.mv_dhel(out.embeddings, temperature=self.temperature, axis_name=axis_name)
@@ -43,7 +41,7 @@ class MvDhel(MvInfoNce):
 
 @dataclasses.dataclass(frozen=True)
 class Cacr(Method):
-    """Far positives are attracted and close negatives repelled the most (CACR, arXiv:2105.03746).
+    """Attracts far positives and repels close negatives the most (CACR, arXiv:2105.03746).
 
     The paper's form for small images, with four positives of each view: five views.
     """
@@ -54,16 +52,16 @@ class Cacr(Method):
     """Weight of the squared distances of positives."""
 
     repulsion: Annotated[float, Ge(0)] = 1.0
-    """Weight of those of negatives."""
+    """Weight of the squared distances of negatives."""
 
     t_positive: Annotated[float, Ge(0)] = 1.0
-    """How much far positives count."""
+    """Inverse temperature of the weights of positives, which grow with distance."""
 
     t_negative: Annotated[float, Gt(0)] = 0.9
-    """How much close negatives count."""
+    """Inverse temperature of the weights of negatives, which fall with distance."""
 
     debias: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """Share of positives among the negatives, from 0 to below 1."""
+    """Assumed share of positives among the negatives."""
 
     projector: Mlp = Mlp(layers=2, hidden=4096, out=128)
     """Head from representations to embeddings."""
@@ -82,10 +80,10 @@ class Cacr(Method):
 
 @dataclasses.dataclass(frozen=True)
 class CacrMocoV3(MocoV3):
-    """MoCo v3 with several queries of each key, the far ones counting most (CACR on MoCo v3, arXiv:2105.03746).
+    """MoCo v3 with several queries of each key, far ones weighted most (CACR, arXiv:2105.03746).
 
-    The first two views are keys, and all are queries of the keys of other views. With two views it is half of MoCo v3's
-    loss: more make the difference.
+    The first two views are keys. Every view is a query of the keys of other views. With two views
+    the loss is half of MoCo v3's.
     """
 
     more_views: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Methods that compare pairs and triplets of rows one by one."""
+"""Methods of pairs and triplets of rows."""
 
 import dataclasses
 from typing import Annotated
@@ -22,13 +22,13 @@ class Mio(Method):
     """Divides the affinities of positives."""
 
     temperature_negative: Annotated[float, Gt(0)] = 0.5
-    """Divides those of negatives."""
+    """Divides the affinities of negatives."""
 
     mse_weight: Annotated[float, Ge(0)] = 0.0
     """Weight of the squared distance of positives."""
 
     bound: bool = False
-    """Without the repulsion of positives, and with a bound of that of negatives: a guess at the paper's later versions."""
+    """Leave out the repulsion of positives and bound that of negatives: a guess at version 2."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=128, last_norm=True)
     """Head from representations to embeddings."""
@@ -46,25 +46,25 @@ class Mio(Method):
 
 @dataclasses.dataclass(frozen=True)
 class Trip(Method):
-    """Hinge of all triplets, and cross-entropy of their pairs (Trip, arXiv:2107.10419).
+    """Hinge loss of all triplets plus cross-entropy of pairs (Trip, arXiv:2107.10419).
 
-    The projector's ReLUs are leaky in the official code.
+    The official code has leaky ReLUs in the projector.
     """
 
     margin: Annotated[float, Ge(0)] = 1.0
-    """By which a positive should be closer than a negative."""
+    """Margin between the distances of positives and negatives."""
 
     pairwise_weight: Annotated[float, Ge(0)] = 8.0
     """Weight of the cross-entropy."""
 
     pairwise_temperature: Annotated[float, Gt(0)] = 0.5
-    """Divides the affinities in it."""
+    """Temperature of the cross-entropy."""
 
     projector: Mlp = Mlp(layers=3, hidden=2048, out=2048, last_norm=True)
     """Head from representations to embeddings."""
 
     def projection(self, out: Outputs, state: Tree) -> Array | None:
-        """What maps embeddings before they are compared, [D, D]; None for nothing."""
+        """The linear map of embeddings before the comparison, [D, D]; None for none."""
         del out, state
         return None
 
@@ -81,13 +81,14 @@ class Trip(Method):
 
 @dataclasses.dataclass(frozen=True)
 class TripRoma(Trip):
-    """Trip after a random mapping, which is renewed every few epochs (Trip-ROMA, arXiv:2107.10419).
+    """Trip after a random linear map, redrawn every few epochs (Trip-ROMA, arXiv:2107.10419).
 
-    Its state is the key of all mappings: that of an epoch is drawn again in each step, so that no checkpoint holds it.
+    Its state is the key of all maps. Each step draws the map of its epoch again, so that
+    checkpoints stay small.
     """
 
     renew_every: Annotated[int, Ge(1)] = 10
-    """Epochs that a mapping lasts; the paper has 10 on CIFAR and 1 on ImageNet-100."""
+    """Epochs between two maps; the paper has 10 on CIFAR and 1 on ImageNet-100."""
 
     def init_state(self, key: Array, sizes: Sizes) -> Array:
         return jax.random.key_data(key)

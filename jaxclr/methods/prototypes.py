@@ -1,4 +1,4 @@
-"""Methods of prototypes that are trained with the network."""
+"""Methods with trained prototypes."""
 
 import dataclasses
 import functools
@@ -20,9 +20,10 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class SwAv(Method):
-    """Each of two crops' balanced assignment to prototypes, predicted from all other crops (SwAV, arXiv:2006.09882).
+    """Predicts the balanced assignment of two crops from all other crops (SwAV, arXiv:2006.09882).
 
-    Prototypes are normalised where they are used: the official code normalises the parameters themselves before a step.
+    Prototypes are normalized where they are used; the official code normalizes the parameters
+    before a step.
     """
 
     more_views: ClassVar[bool] = True
@@ -31,22 +32,22 @@ class SwAv(Method):
     """Number of prototypes."""
 
     temperature: Annotated[float, Gt(0)] = 0.1
-    """Divides the scores that predict."""
+    """Divides the scores of the predictions."""
 
     epsilon: Annotated[float, Gt(0)] = 0.05
-    """Smooths the assignments."""
+    """Entropic regularization of the assignments."""
 
     iterations: Annotated[int, Ge(1)] = 3
-    """Times that an assignment is balanced."""
+    """Iterations of Sinkhorn-Knopp."""
 
     freeze_prototypes: Annotated[int, Ge(0)] = 313
-    """Steps at the start in which the prototypes stay as they are."""
+    """First steps, in which prototypes are not trained."""
 
     queue_size: Annotated[int, Ge(0)] = 0
-    """Embeddings of earlier batches, of each of the two crops, that are assigned with the batch; 0 for none."""
+    """Earlier embeddings of each of the two crops that join the assignment; 0 for none."""
 
     queue_from: Annotated[int, Ge(0)] = 15
-    """First epoch that uses them; before the queue is full none does."""
+    """First epoch that uses the queue, once it is full."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
     """Head from representations to embeddings."""

@@ -1,4 +1,4 @@
-"""Methods of second moments: whitening, decorrelation, and energy along common directions."""
+"""Redundancy reduction: methods of second moments."""
 
 import dataclasses
 from typing import Annotated, ClassVar
@@ -18,33 +18,34 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class WMse(Method):
-    """Distance of two or more views that are whitened in random sub-batches (W-MSE, arXiv:2007.06346)."""
+    """Distance of views after whitening in random sub-batches (W-MSE, arXiv:2007.06346)."""
 
     more_views: ClassVar[bool] = True
 
     whitening_size: Annotated[int, Ge(2)] = 256
-    """Images of a sub-batch; it divides the batch. The paper takes twice the width of the embeddings."""
+    """Images of a sub-batch, a divisor of the batch; the paper has twice the embedding width."""
 
     whitening_iterations: Annotated[int, Ge(1)] = 4
-    """Times that a step cuts the batch into random sub-batches."""
+    """Random partitions of the batch into sub-batches in each step."""
 
     shrinkage: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    """Share of the identity in each covariance, 0 to 1; 0 needs sub-batches larger than the embeddings are wide."""
+    """Share of the identity in each covariance; 0 needs more images than dimensions."""
 
     projector: Mlp = Mlp(layers=2, hidden=1024, out=128)
     """Head from representations to embeddings."""
 
     def init_state(self, key: Array, sizes: Sizes) -> Tree:
-        if self.whitening_size < 2 or sizes.batch % self.whitening_size:
+        if sizes.batch % self.whitening_size:
             raise UserError(
-                f"method.whitening_size must divide the batch of {sizes.batch}, and be 2 or more, "
+                f"method.whitening_size must divide the batch of {sizes.batch}, "
                 f"got {self.whitening_size}."
             )
         if self.shrinkage == 0 and self.whitening_size <= sizes.embedding:
             raise UserError(
-                f"method.whitening_size must be more than the {sizes.embedding} dimensions of the embeddings, "
-                f"got {self.whitening_size}: the covariance of so few rows has no inverse; set larger sub-batches, "
-                "a narrower method.projector.out, or method.shrinkage above 0."
+                f"method.whitening_size must be more than the {sizes.embedding} dimensions of the "
+                f"embeddings, got {self.whitening_size}: the covariance of so few rows has no "
+                "inverse; set larger sub-batches, a narrower method.projector.out, or "
+                "method.shrinkage above 0."
             )
         return super().init_state(key, sizes)
 
@@ -62,13 +63,13 @@ class WMse(Method):
 
 @dataclasses.dataclass(frozen=True)
 class VicReg(Method):
-    """Distance of two views, hinges on deviations, and squared covariances (VICReg, arXiv:2105.04906)."""
+    """Invariance of two views, variance hinges, covariance penalty (VICReg, arXiv:2105.04906)."""
 
     invariance: Annotated[float, Ge(0)] = 25.0
-    """Weight of the distance."""
+    """Weight of the squared distance of views."""
 
     variance: Annotated[float, Ge(0)] = 25.0
-    """Weight of the hinges on each dimension's deviation."""
+    """Weight of the hinges on the standard deviation of each dimension."""
 
     covariance: Annotated[float, Ge(0)] = 1.0
     """Weight of the squared covariances."""
@@ -88,7 +89,7 @@ class VicReg(Method):
 
 @dataclasses.dataclass(frozen=True)
 class BarlowTwins(Method):
-    """Distance of the views' cross-correlation from the identity (Barlow Twins, arXiv:2103.03230)."""
+    """Cross-correlation of views towards the identity (Barlow Twins, arXiv:2103.03230)."""
 
     off_diagonal: Annotated[float, Ge(0)] = 0.0051
     """Weight of correlations of different dimensions."""
@@ -104,16 +105,16 @@ class BarlowTwins(Method):
 
 @dataclasses.dataclass(frozen=True)
 class UniGrad(Method):
-    """Cosine with the other view's momentum embedding against energy along common directions (UniGrad, arXiv:2112.05141).
+    """Cosine with momentum embeddings and energy of their correlation (UniGrad, arXiv:2112.05141).
 
-    Its state is the running correlation of momentum embeddings, which takes a batch in before the loss sees it.
+    Its state is the running correlation of momentum embeddings, updated before the loss uses it.
     """
 
     correlation_weight: Annotated[float, Ge(0)] = 100.0
     """Weight of the energy."""
 
     correlation_momentum: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    """Share of the running correlation that a step keeps, but for the first, which keeps nothing."""
+    """Share of the running correlation that a step keeps; the first step keeps none."""
 
     projector: Mlp = Mlp(layers=3, hidden=2048, out=2048, last_norm=True)
     """Head from representations to embeddings."""
@@ -133,7 +134,7 @@ class UniGrad(Method):
         return losses.uni_grad(
             *out.embeddings,
             *out.targets,
-            # The same expression again when the step asks for the next state: it is computed once.
+            # The step computes the same expression for the next state; XLA merges them.
             self.next_state(out, state, axis_name),
             weight=self.correlation_weight,
             axis_name=axis_name,

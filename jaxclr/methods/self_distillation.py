@@ -1,4 +1,4 @@
-"""Methods of positives alone."""
+"""Self-distillation: methods without negatives."""
 
 import dataclasses
 from typing import ClassVar
@@ -15,7 +15,7 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Byol(Predictive):
-    """Predictions of a momentum encoder's embeddings of the other view (BYOL, arXiv:2006.07733)."""
+    """Predicts the other view's embedding of a momentum encoder (BYOL, arXiv:2006.07733)."""
 
     projector: Mlp = Mlp(layers=2, hidden=4096, out=256)
     """Head from representations to embeddings."""
@@ -29,7 +29,7 @@ class Byol(Predictive):
 
 @dataclasses.dataclass(frozen=True)
 class SimSiam(Predictive):
-    """Predictions of the same encoder's constant embeddings of the other view (SimSiam, arXiv:2011.10566).
+    """Predicts the other view's embedding, with stop-gradient (SimSiam, arXiv:2011.10566).
 
     The predictor's learning rate does not decay.
     """
@@ -51,11 +51,13 @@ class SimSiam(Predictive):
 
 @dataclasses.dataclass(frozen=True)
 class SimSiamGsg(SimSiam):
-    """SimSiam where only the crop nearest to another image moves to its sibling (guided stop-gradient, arXiv:2503.09058).
+    """SimSiam with guided stop-gradient (GSG, arXiv:2503.09058).
 
-    Image i of the global batch is paired with image r(i), r being a random permutation. The paper loads four crops of an
-    image, two for either side of a pair. Here both sides have the same two: r runs through all images, so that each is once
-    the first and once the second of a pair, at half the cost.
+    Of the crops of two images only the pair that is nearest moves, each towards its sibling.
+
+    Image i of the global batch is paired with image r(i), for a random permutation r. Every image
+    is once the first and once the second of a pair, with the same two crops; the paper loads two
+    more for the second.
     """
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
@@ -70,7 +72,7 @@ class SimSiamGsg(SimSiam):
 
 @dataclasses.dataclass(frozen=True)
 class ByolGsg(SimSiamGsg):
-    """Guided stop-gradient towards a momentum encoder, with the heads of SimSiam (BYOL with GSG, arXiv:2503.09058)."""
+    """BYOL with guided stop-gradient and the heads of SimSiam (arXiv:2503.09058)."""
 
     target: Target = MomentumEncoder(momentum=0.99, ramp=False)
     """What predictions are compared with."""

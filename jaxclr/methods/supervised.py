@@ -1,4 +1,4 @@
-"""Methods that are told by labels which images belong together."""
+"""Methods that learn from labels."""
 
 import dataclasses
 from typing import Annotated, ClassVar
@@ -19,7 +19,7 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class SupCon(Method):
-    """Cross-entropy of all views of all images of a class among the batch (SupCon, arXiv:2004.11362)."""
+    """Contrast whose positives are all views of a class (SupCon, arXiv:2004.11362)."""
 
     more_views: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
@@ -28,7 +28,7 @@ class SupCon(Method):
     """Divides the affinities."""
 
     base_temperature: Annotated[float, Gt(0)] = 0.07
-    """The loss is multiplied by temperature / base_temperature."""
+    """temperature / base_temperature multiplies the loss."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
     """Head from representations to embeddings."""
@@ -45,10 +45,11 @@ class SupCon(Method):
 
 @dataclasses.dataclass(frozen=True)
 class Hydra(Method):
-    """Contrast in the features that a gate selects for a pair of classes (Hydra, later SimLAP, arXiv:2410.18200).
+    """Contrast in features that a gate selects for two classes (Hydra or SimLAP, arXiv:2410.18200).
 
-    The other class of a row's pair is that of a row drawn from the global batch. The projector ends in a BatchNorm, the
-    official one in a LayerNorm. Its linear classifier of constant representations is a probe, which is not trained here.
+    The second class is that of a row drawn from the global batch. The projector ends in a
+    BatchNorm, the official one in a LayerNorm. The official linear probe of the
+    representations is not trained here.
     """
 
     views: ClassVar[int] = 1
@@ -61,7 +62,7 @@ class Hydra(Method):
     """Width of the gate's embeddings of classes."""
 
     gate_hidden: Annotated[int, Ge(1)] = 1024
-    """Width of its hidden layer."""
+    """Width of the gate's hidden layer."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=256, last_norm=True)
     """Head from representations to embeddings."""
@@ -88,7 +89,7 @@ class Hydra(Method):
 
 
 class _Gate(nn.Module):
-    """What two classes attend to: labels [b] and their partners' to values between 0 and 1, [b, out]."""
+    """Gates in (0, 1), [b, out], of labels [b] and the labels of their partners [b]."""
 
     classes: int
     embedding: int
@@ -101,7 +102,7 @@ class _Gate(nn.Module):
         embed = nn.Embed(
             self.classes, self.embedding, embedding_init=nn.initializers.normal(1.0), name="classes"
         )
-        # Only training needs a gate: its norms never use running statistics.
+        # The gate exists in training only, so its norms use batch statistics.
         norm = lambda x: batch_norm("float32", self.axis_name, train=True)(nn.relu(x))
         x = nn.Dense(self.hidden, name="hidden")(norm((embed(labels) + embed(partners)) / 2))
         return nn.sigmoid(nn.Dense(self.out, name="out")(norm(x)))

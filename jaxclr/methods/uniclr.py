@@ -1,4 +1,4 @@
-"""UniCLR's methods (Li et al., arXiv:2211.14516): as the official code has them, and the abstract's plain SimTrace."""
+"""UniCLR's methods (arXiv:2211.14516): those of the official code, and the plain SimTrace."""
 
 import dataclasses
 import functools
@@ -23,10 +23,10 @@ class SimAffinity(Predictive):
     """Divides the affinities."""
 
     symmetry_weight: Annotated[float, Ge(0)] = 0.01
-    """Weight of the asymmetry; 0 leaves it out."""
+    """Weight of the asymmetry of the affinity matrix."""
 
     symmetry_scale: SymmetryScale = "frobenius"
-    """frobenius: the official norm, which grows with the batch; per_sample: divided by the batch."""
+    """frobenius: the official norm, which grows with the batch; per_sample: over the batch."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         loss = functools.partial(
@@ -42,22 +42,22 @@ class SimAffinity(Predictive):
 
 @dataclasses.dataclass(frozen=True)
 class SimWhitening(Predictive):
-    """Row cross-entropy of the whitened affinity matrix plus its asymmetry (UniCLR, arXiv:2211.14516)."""
+    """SimAffinity of the whitened affinity matrix (UniCLR, arXiv:2211.14516)."""
 
     temperature: Annotated[float, Gt(0)] = 1.0
     """Divides the affinities."""
 
     symmetry_weight: Annotated[float, Ge(0)] = 0.01
-    """Weight of the asymmetry; 0 leaves it out."""
+    """Weight of the asymmetry of the affinity matrix."""
 
     symmetry_scale: SymmetryScale = "frobenius"
-    """frobenius: the official norm, which grows with the batch; per_sample: divided by the batch."""
+    """frobenius: the official norm, which grows with the batch; per_sample: over the batch."""
 
     eps: Annotated[float, Gt(0)] = 0.01
     """Ridge added to the covariance."""
 
     logit_divisor: Annotated[float, Gt(0)] | None = None
-    """Divides the affinities too; None: the global batch size, as the official code on one device."""
+    """Divides the affinities too; None: the global batch size, as officially on one device."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         loss = functools.partial(
@@ -75,7 +75,7 @@ class SimWhitening(Predictive):
 
 @dataclasses.dataclass(frozen=True)
 class SimTrace(Predictive):
-    """Trace of the whitened affinity matrix, with predictor and momentum encoder (UniCLR, arXiv:2211.14516)."""
+    """Negative trace of the whitened affinity matrix (UniCLR, arXiv:2211.14516)."""
 
     eps: Annotated[float, Gt(0)] = 0.01
     """Ridge added to the covariance."""
@@ -88,9 +88,9 @@ class SimTrace(Predictive):
 
 @dataclasses.dataclass(frozen=True)
 class SimTracePlain(Method):
-    """SimTrace as the paper's abstract has it: one shared encoder, no predictor, no stop-gradient (arXiv:2211.14516).
+    """SimTrace without predictor, momentum encoder and stop-gradient (UniCLR, arXiv:2211.14516).
 
-    The trace is the same in both directions, so it is taken once.
+    The form of the paper's abstract. The trace is the same in both directions and is taken once.
     """
 
     eps: Annotated[float, Gt(0)] = 0.01

@@ -1,4 +1,4 @@
-"""UniCLR's methods with mean and covariance of all steps so far, where SimTrace and SimWhitening take the batch's."""
+"""UniCLR's methods with running mean and covariance."""
 
 import dataclasses
 from typing import Annotated, ClassVar, NamedTuple
@@ -24,15 +24,15 @@ class Moments(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SimTraceRunning(Predictive):
-    r"""SimTrace whitened by mean and covariance over all steps so far (SimTrace2 of UniCLR's code, arXiv:2211.14516).
+    r"""SimTrace with running moments (SimTrace2 of UniCLR's code, arXiv:2211.14516).
 
     .. math:: S_t = \frac{m t\, S_{t-1} + S(q_1, k_2)}{m t + 1}, \qquad t = 0, 1, \dots
 
-    for mean and covariance alike, S(q1, k2) being those of the batch and m the `memory`. A step takes its batch in before
-    the loss of both directions sees them.
+    for the mean and the covariance, where S(q1, k2) is that of the batch and m is `memory`. They
+    are updated before the loss of both directions uses them.
     """
 
-    memory: ClassVar[float] = 1.0  # nothing is forgotten: the mean of all steps
+    memory: ClassVar[float] = 1.0  # the mean of all steps
 
     eps: Annotated[float, Gt(0)] = 0.01
     """Ridge added to the covariance."""
@@ -46,10 +46,12 @@ class SimTraceRunning(Predictive):
         dtype = state.mean.dtype
         batch = moments(*(unit_rows(rows.astype(dtype)) for rows in pair), axis_name=axis_name)
         seen = self.memory * out.step.astype(dtype)
-        return jax.tree.map(lambda old, new: (seen * old + new) / (seen + 1), state, Moments(*batch))
+        return jax.tree.map(
+            lambda old, new: (seen * old + new) / (seen + 1), state, Moments(*batch)
+        )
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
-        # The same expressions again when the step asks for the next state: they are computed once.
+        # The step computes the same expressions for the next state; XLA merges them.
         known = self.next_state(out, state, axis_name)
 
         def whitened(q: Array, k: Array, *, axis_name: AxisName) -> compose.Affinity:
@@ -72,9 +74,9 @@ class SimTraceRunning(Predictive):
 
 @dataclasses.dataclass(frozen=True)
 class SimWhiteningRunning(SimTraceRunning):
-    """SimWhitening by mean and covariance of all steps so far (SimWhitening2 of UniCLR's code, arXiv:2211.14516).
+    """SimWhitening with running moments (SimWhitening2 of UniCLR's code, arXiv:2211.14516).
 
-    As in SimTraceRunning, but with a memory of 0.1: the batch of step t weighs 1 / (1 + t / 10), so that old ones fade.
+    As SimTraceRunning with a memory of 0.1: the batch of step t has a weight of 1 / (1 + t / 10).
     """
 
     memory: ClassVar[float] = 0.1
@@ -83,13 +85,13 @@ class SimWhiteningRunning(SimTraceRunning):
     """Divides the affinities."""
 
     symmetry_weight: Annotated[float, Ge(0)] = 0.01
-    """Weight of the asymmetry; 0 leaves it out."""
+    """Weight of the asymmetry of the affinity matrix."""
 
     symmetry_scale: SymmetryScale = "frobenius"
-    """frobenius: the official norm, which grows with the batch; per_sample: divided by the batch."""
+    """frobenius: the official norm, which grows with the batch; per_sample: over the batch."""
 
     logit_divisor: Annotated[float, Gt(0)] | None = None
-    """Divides the affinities too; None: the global batch size, as the official code on one device."""
+    """Divides the affinities too; None: the global batch size, as officially on one device."""
 
     def _one_way(
         self, q: Array, k: Array, whitened: compose.Transform, axis_name: AxisName

@@ -1,4 +1,4 @@
-"""The method of alignment and uniformity on the sphere."""
+"""Alignment and uniformity on the sphere."""
 
 import dataclasses
 from typing import Annotated
@@ -16,19 +16,19 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class AlignUniform(Method):
-    """Distance of positives, and the mean Gaussian potential of all pairs of a view's rows (arXiv:2005.10242)."""
+    """Alignment of positives and uniformity of each view on the sphere (arXiv:2005.10242)."""
 
     alignment: Annotated[float, Ge(0)] = 1.0
     """Weight of the distance of positives."""
 
     uniformity: Annotated[float, Ge(0)] = 1.0
-    """Weight of the logarithm of the mean potential, of both views on average."""
+    """Weight of the uniformity, the logarithm of the mean potential of both views."""
 
     alpha: Annotated[float, Gt(0)] = 2.0
     """Power of the distance."""
 
     t: Annotated[float, Gt(0)] = 2.0
-    """Of the potential exp(-t |x - y|^2)."""
+    """Scale of the potential exp(-t |x - y|^2)."""
 
     projector: Mlp = Mlp(layers=2, hidden=4096, out=128)
     """Head from representations to embeddings."""

@@ -1,4 +1,4 @@
-"""SimTrace needs neither predictor, momentum encoder nor stop-gradient; the plain cosine without them collapses."""
+"""SimTrace alone does not collapse; the plain cosine without stop-gradient does."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ STEPS, BATCH, WIDTH = 100, 64, 64
 
 @dataclasses.dataclass(frozen=True)
 class PlainCosine(Method):
-    """Negative cosine of two views of a shared encoder, gradient to both: nothing prevents collapse."""
+    """Negative cosine of two views of a shared encoder: nothing prevents collapse."""
 
     def objective(self, out, state, axis_name):
         one, two = (unit_rows(z) for z in out.embeddings)

@@ -40,7 +40,9 @@ def test_heads_and_target_are_fields_where_they_act(name):
     if not issubclass(kind, Predictive):
         assert method.predictor is None
         assert method.target == Shared() or name in MOMENTUM
-    assert isinstance(method.target, MomentumEncoder) == ("target" in names(kind) and kind.target != StopGradient())
+    assert isinstance(method.target, MomentumEncoder) == (
+        "target" in names(kind) and kind.target != StopGradient()
+    )
 
 
 def test_methods_are_listed_by_name():
@@ -60,7 +62,9 @@ def test_an_import_has_no_heads_to_choose():
 def test_a_target_of_another_type_is_refused():
     with pytest.raises(UserError, match="method.target must be MomentumEncoder, got StopGradient"):
         METHODS["moco_v2"](target=StopGradient())
-    with pytest.raises(UserError, match="method.target must be Shared, StopGradient or MomentumEncoder, got 'ema'"):
+    with pytest.raises(
+        UserError, match="method.target must be Shared, StopGradient or MomentumEncoder, got 'ema'"
+    ):
         METHODS["byol"](target="ema")
     with pytest.raises(TypeError, match="predictor"):
         SimClr(predictor=Mlp())
@@ -70,7 +74,10 @@ def test_a_target_of_another_type_is_refused():
     "fields, words",
     [
         ({"momentum": 1.5}, "method.target.momentum must be at least 0 and at most 1, got 1.5"),
-        ({"update": "never"}, "method.target.update must be 'before_keys' or 'after_update', got 'never'"),
+        (
+            {"update": "never"},
+            "method.target.update must be 'before_keys' or 'after_update', got 'never'",
+        ),
     ],
 )
 def test_a_momentum_encoder_is_checked(fields, words):
@@ -116,5 +123,7 @@ def test_a_users_fields_are_checked():
 def test_heads_are_resized_together():
     for method in (Mine(), METHODS["sim_siam"](), METHODS["byol"](predictor=None)):
         small = method.with_heads(hidden=12, out=8)
-        for before, after in zip((method.projector, method.predictor), (small.projector, small.predictor), strict=True):
+        for before, after in zip(
+            (method.projector, method.predictor), (small.projector, small.predictor), strict=True
+        ):
             assert after == (before and dataclasses.replace(before, hidden=12, out=8))

@@ -1,4 +1,4 @@
-"""Every method's objective and next state are those of the global batch, on one device and on eight, without an encoder."""
+"""Objectives and next states are those of the global batch on one device and on eight."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ IMAGES, CLASSES, FEATURES = 64, 4, 10
 
 
 def outputs(method, width):
-    """Outputs of a step on the global batch: random arrays in the shapes that the step would have; the trained ones first."""
+    """Random outputs of a step on the global batch; those with a gradient first."""
     generator = np.random.default_rng(0)
     rows = lambda size: jnp.asarray(generator.normal(size=(BATCH, size)))
     views = range(method.views)
@@ -56,8 +56,10 @@ def evaluate(method, state, trained, rest, axis_name):
 
 
 def carries(kind):
-    """Whether a method has parameters or a state of its own; without them its objective is its loss, which the losses' tests
-    hold on eight devices."""
+    """Whether a method has parameters or a state of its own.
+
+    Without them its objective is its loss, which the tests of losses hold on eight devices.
+    """
     return kind.init_state is not Method.init_state or kind.init_params is not Method.init_params
 
 
@@ -74,7 +76,9 @@ def test_eight_devices_are_one(name):
     method = tiny_config(name).method
     with jax.enable_x64(True):
         width = method.projector.out * getattr(method, "heads", 1)
-        sizes = Sizes(images=IMAGES, classes=CLASSES, batch=BATCH, representation=FEATURES, embedding=width)
+        sizes = Sizes(
+            images=IMAGES, classes=CLASSES, batch=BATCH, representation=FEATURES, embedding=width
+        )
         own, first = jax.random.split(jax.random.key(0))
         trained, rest = outputs(method, width)
         trained["params"] = cast(method.init_params(own, sizes), jnp.float64)

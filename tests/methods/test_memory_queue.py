@@ -1,4 +1,4 @@
-"""The queue against NumPy's: order, unit rows, the same on any number of devices; sizes that do not fit are refused."""
+"""The queue against NumPy on any number of devices; sizes that do not fit are refused."""
 
 import jax
 import jax.numpy as jnp

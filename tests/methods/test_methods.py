@@ -1,4 +1,4 @@
-"""Every method learns from the first steps on: its loss falls, its embeddings stay alive, and it resumes to the same bits."""
+"""In every method's first steps the loss falls without collapse, and runs resume exactly."""
 
 import dataclasses
 import importlib
@@ -33,7 +33,8 @@ QUICK = ("moco_v2", "mv_info_nce", "hydra", "pcl")
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in METHODS]
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in METHODS],
 )
 def test_thirty_steps(methods, name, tmp_path, monkeypatch):
     compiled = {}
@@ -44,7 +45,7 @@ def test_thirty_steps(methods, name, tmp_path, monkeypatch):
         compiled[key] = compiled.get(key) or original(session)
         return compiled[key]
 
-    # One device: what eight of them compute is held by test_global_batch.py, and they would take several times as long.
+    # One device, for speed: test_global_batch.py holds eight.
     device = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda: device)
     original = loop.compile_step

@@ -1,4 +1,4 @@
-"""What methods make of views, queues, heads and draws beside their values, which test_oracles.py holds."""
+"""Views, queues, heads and draws of methods; test_oracles.py holds the values of objectives."""
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +87,9 @@ def test_cacr_of_two_views_is_half_of_moco_v3():
 def test_ft_draws_anew_in_every_step():
     method = Ft(queue_size=ROWS, temperature=0.5)
     out, state = one_view_each(), method.init_state(jax.random.key(1), SIZES)
-    assert objective(method, out._replace(key=jax.random.key(9)), state) != objective(method, out, state)
+    assert objective(method, out._replace(key=jax.random.key(9)), state) != objective(
+        method, out, state
+    )
 
 
 def test_a_random_mapping_lasts_some_epochs():
@@ -113,7 +115,11 @@ def test_every_head_has_its_share_of_the_embedding_and_weights_of_its_own():
     "kind, fields, words",
     [
         (Amcl, {"heads": 0}, "heads must be at least 1, got 0"),
-        (Amcl, {"least_temperature": 2.0}, "least_temperature must be below method.most_temperature"),
+        (
+            Amcl,
+            {"least_temperature": 2.0},
+            "least_temperature must be below method.most_temperature",
+        ),
         (Cacr, {"debias": 1.0}, "debias must be at least 0 and less than 1, got 1.0"),
         (Co2, {"consistency_weight": -0.1}, "consistency_weight must be at least 0, got -0.1"),
         (Dclw, {"sigma": 0.0}, "sigma must be greater than 0"),

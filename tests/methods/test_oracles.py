@@ -1,6 +1,7 @@
-"""Every method's objective against its losses, or its equation, written out by hand: one row of ROWS for each method.
+"""Every method's objective against its losses, or its equation, written out by hand.
 
-Values and gradients are compared in float64, on one device and on two. No hyper-parameter of a row has its default.
+ROWS has one row for each method. Values and gradients are compared in float64, on one device and on
+two. No hyper-parameter of a row has its default.
 """
 
 import dataclasses
@@ -48,7 +49,7 @@ def amcl(o):
 
 
 def clustered(o, revised=lambda o, found: 0.0):
-    """The queue's InfoNCE, and for each clustering a cross-entropy at the prototypes' own temperatures."""
+    """InfoNCE with the queue, and ProtoNCE for each clustering."""
     terms = []
     keys = jax.random.split(o.key, 2)
     for found, key, count in zip(o.state["clusterings"], keys, (3, 5), strict=True):
@@ -62,7 +63,9 @@ def clustered(o, revised=lambda o, found: 0.0):
 def ft(o):
     """MoCo v2 of positives that move apart, and of negatives mixed with others."""
     keys = jax.random.split(o.key, 3)
-    apart, mixed = (jax.random.beta(key, both, both) for key, both in zip(keys[:2], (3.0, 1.2), strict=True))
+    apart, mixed = (
+        jax.random.beta(key, both, both) for key, both in zip(keys[:2], (3.0, 1.2), strict=True)
+    )
     order = jax.random.permutation(keys[2], 2 * BATCH)
     q, k, queue = unit(o.z[0]), unit(o.k[0]), o.state.rows
     return cross_entropy(
@@ -115,7 +118,7 @@ def consistency(o):
 
 
 def running(o, memory, eps, of_affinity):
-    """Affinities whitened by constant moments of all steps, and what is made of them in both directions."""
+    """A function of the affinities that running moments whiten, in both directions."""
     (q1, q2), (k1, k2) = map(unit, o.q), map(unit, o.k)
     rows = jax.lax.stop_gradient(jnp.concatenate([q1, k2]))
     seen = memory * STEP
@@ -146,7 +149,9 @@ def small_views_too(o):
 
 
 def trip(o, projection=None):
-    return losses.triplet(*o.z, projection, margin=0.7, pairwise_weight=3.0, pairwise_temperature=0.4)
+    return losses.triplet(
+        *o.z, projection, margin=0.7, pairwise_weight=3.0, pairwise_temperature=0.4
+    )
 
 
 def mapped(o):
@@ -161,20 +166,24 @@ def sub_batches(o):
 
 
 def whitened(a):
-    """Of an affinity matrix: its cross-entropy at temperature 0.5 of divisor 3, and 0.4 of its asymmetry."""
+    """Cross-entropy at temperature 0.5 and divisor 3, plus 0.4 times the asymmetry."""
     a = a / (0.5 * 3)
     return jnp.mean(lse(a, axis=1) - jnp.diag(a)) + 0.4 * jnp.linalg.norm(a - a.T) / BATCH
 
 
-# Method by name, and what its objective is: of embeddings o.z, predictions o.q, targets o.k, state, params, key, indices.
+# Methods, and their objectives of embeddings o.z, predictions o.q, targets o.k and more.
 ROWS = {
     "align_uniform": (
         methods.AlignUniform(alignment=3.0, uniformity=0.7, alpha=1.5, t=1.3),
-        lambda o: 3 * losses.alignment(*o.z, alpha=1.5)
-        + 0.7 * (losses.uniformity(o.z[0], t=1.3) + losses.uniformity(o.z[1], t=1.3)) / 2,
+        lambda o: (
+            3 * losses.alignment(*o.z, alpha=1.5)
+            + 0.7 * (losses.uniformity(o.z[0], t=1.3) + losses.uniformity(o.z[1], t=1.3)) / 2
+        ),
     ),
     "amcl": (
-        methods.Amcl(heads=2, penalty=0.1, least_temperature=0.2, most_temperature=1.5, temperature_hidden=5),
+        methods.Amcl(
+            heads=2, penalty=0.1, least_temperature=0.2, most_temperature=1.5, temperature_hidden=5
+        ),
         amcl,
     ),
     "barlow_twins": (
@@ -220,9 +229,14 @@ ROWS = {
         lambda o: 0.6 * both_ways(lambda q, k: losses.info_nce(q, k, temperature=0.3), o),
     ),
     "mv_dhel": (methods.MvDhel(temperature=0.3), lambda o: losses.mv_dhel(o.z, temperature=0.3)),
-    "mv_info_nce": (methods.MvInfoNce(temperature=0.3), lambda o: losses.mv_info_nce(o.z, temperature=0.3)),
+    "mv_info_nce": (
+        methods.MvInfoNce(temperature=0.3),
+        lambda o: losses.mv_info_nce(o.z, temperature=0.3),
+    ),
     "pauc": (
-        methods.Pauc(alignment=0.4, uniformity=0.6, correlation=0.3, t=1.4, off_diagonal=0.2, **CLUSTERS),
+        methods.Pauc(
+            alignment=0.4, uniformity=0.6, correlation=0.3, t=1.4, off_diagonal=0.2, **CLUSTERS
+        ),
         lambda o: clustered(
             o,
             lambda o, found: losses.pauc(
@@ -263,7 +277,11 @@ ROWS = {
     ),
     "sim_whitening": (
         methods.SimWhitening(
-            temperature=0.5, symmetry_weight=0.2, symmetry_scale="per_sample", eps=0.1, logit_divisor=3.0
+            temperature=0.5,
+            symmetry_weight=0.2,
+            symmetry_scale="per_sample",
+            eps=0.1,
+            logit_divisor=3.0,
         ),
         lambda o: both_ways(
             lambda q, k: losses.sim_whitening(
@@ -280,7 +298,11 @@ ROWS = {
     ),
     "sim_whitening_running": (
         methods.SimWhiteningRunning(
-            temperature=0.5, symmetry_weight=0.4, symmetry_scale="per_sample", eps=0.1, logit_divisor=3.0
+            temperature=0.5,
+            symmetry_weight=0.4,
+            symmetry_scale="per_sample",
+            eps=0.1,
+            logit_divisor=3.0,
         ),
         lambda o: running(o, 0.1, 0.1, whitened),
     ),
@@ -340,7 +362,8 @@ def drawn(method):
     sizes = Sizes(images=IMAGES, classes=CLASSES, batch=BATCH, representation=5, embedding=width)
     online, seen = views[method.online_views], views[method.target_views]
     float64 = lambda tree: jax.tree.map(
-        lambda leaf: leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
+        lambda leaf: leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
+        tree,
     )
     trained = {
         "embeddings": tuple(rows() for _ in online),
@@ -395,7 +418,10 @@ def on_two_devices(method, trained, rest, state):
     def on_each(trained, rest, state):
         share = lambda trained: method.objective(observed(method, trained, rest), state, "batch")
         value, gradients = jax.value_and_grad(share)(trained)
-        gradients = {**jax.tree.map(lambda g: g / 2, gradients), "params": jax.lax.pmean(gradients["params"], "batch")}
+        gradients = {
+            **jax.tree.map(lambda g: g / 2, gradients),
+            "params": jax.lax.pmean(gradients["params"], "batch"),
+        }
         return jax.lax.pmean(value, "batch"), gradients
 
     spread = {"embeddings": P("batch"), "predictions": P("batch"), "params": P()}
@@ -420,12 +446,19 @@ def test_objective_is_what_is_written(name):
 
         def by_hand(trained):
             out = observed(method, trained, rest)
-            seen = {"z": out.embeddings, "q": out.predictions, "k": out.targets, "params": out.params}
+            seen = {
+                "z": out.embeddings,
+                "q": out.predictions,
+                "k": out.targets,
+                "params": out.params,
+            }
             seen |= {"state": state, "key": out.key, "indices": out.indices}
             with jax.numpy_rank_promotion("allow"):
                 return expected(types.SimpleNamespace(**seen))
 
-        found, want = jax.jit(lambda t: tuple(map(lambda f: jax.value_and_grad(f)(t), (ours, by_hand))))(trained)
+        found, want = jax.jit(
+            lambda t: tuple(map(lambda f: jax.value_and_grad(f)(t), (ours, by_hand)))
+        )(trained)
         near = lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-9)
         jax.tree.map(near, found, want)
         jax.tree.map(near, on_two_devices(method, trained, rest, state), want)

@@ -1,4 +1,4 @@
-"""What a method may have of its own: a state, trained parameters, and sight of rows; held by methods that only tests have."""
+"""A method's own state, trained parameters and inputs, with methods that only tests have."""
 
 import dataclasses
 import functools
@@ -68,9 +68,7 @@ class Queue(Method):
 @functools.cache
 def three_steps(devices, how):
     with jax.enable_x64(True):
-        return run_steps(
-            tiny_config(Queue()), devices=devices, how=how, steps=3, dtype=jnp.float64
-        )
+        return run_steps(tiny_config(Queue()), devices=devices, how=how, steps=3, dtype=jnp.float64)
 
 
 def test_a_queue_is_numpys():
@@ -106,9 +104,7 @@ def test_state_and_own_parameters_are_the_same_on_any_devices(devices, how):
     np.testing.assert_allclose(other_losses, losses_, rtol=1e-9)
     assert distance(one.params, other.params) < 1e-9
     assert distance(one.method_state, other.method_state) < 1e-9
-    np.testing.assert_array_equal(
-        one.method_state["indices"], other.method_state["indices"]
-    )
+    np.testing.assert_array_equal(one.method_state["indices"], other.method_state["indices"])
     assert distance(one.params["readout"], before["readout"]) > 1e-3
     assert "readout" not in one.target_params
 
