@@ -29,6 +29,8 @@ import tyro
 from measure import machine, machine_table, tell, verdict
 from sklearn.datasets import load_digits
 
+from jaxclr.runs.checkpoints import read_digests, unfinished
+
 ROOT = pathlib.Path(__file__).parents[2]
 PHASES = ("start", "steps", "checkpoint", "evaluation")
 POLL_SECONDS = 0.002
@@ -114,7 +116,8 @@ class Command:
     @property
     def writing(self) -> bool:
         """Whether a checkpoint is being written."""
-        return any((self._folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+        folder = self._folder / "checkpoints"
+        return folder.is_dir() and bool(unfinished(folder))
 
     @property
     def finished(self) -> bool:
@@ -129,12 +132,11 @@ class Command:
 
     def result(self) -> dict[str, Any]:
         """What a finished run has come to: digests of all leaves, evaluation, and the metrics of each step."""
-        proof = self._folder / "checkpoints" / str(self.steps) / "proof" / "metadata"
         clocked = lambda name: name == "images_per_second" or name.endswith("_seconds")
         lines = map(json.loads, _lines(self._folder / "metrics.jsonl"))
         metrics = [{name: value for name, value in line.items() if not clocked(name)} for line in lines]
         return {
-            "leaves": json.loads(proof.read_text())["leaves"],
+            "leaves": read_digests(self._folder / "checkpoints", self.steps),
             "evaluation": json.loads((self._folder / "evaluation.json").read_text()),
             "metrics": [line for line in metrics if len(line) > 1],  # more than the step
         }

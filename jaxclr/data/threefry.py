@@ -1,7 +1,8 @@
 """JAX's random draws in NumPy, for hosts and worker processes that own no device.
 
-The same numbers as ``jax.random`` with keys of ``impl="threefry2x32"``: what is drawn here does not depend on where.
-A key is a pair of uint32, scalars or arrays of any one shape.
+The same numbers as ``jax.random`` with keys of ``impl="threefry2x32"``: a crop has the same box on the host as on a device
+(promised in README, "Data"; tested in tests/data/test_stream.py), and an epoch the same order.
+A key is a pair of uint32, scalars or arrays of one shape.
 """
 
 import numpy as np
@@ -18,7 +19,7 @@ def key(seed: int) -> Key:
 
 
 def fold_in(key: Key, data: int | np.ndarray) -> Key:
-    """``jax.random.fold_in``, over whatever shape key and data broadcast to; data are below 2**32."""
+    """``jax.random.fold_in``, over the shape that key and data broadcast to; data are below 2**32."""
     return _hash(key, np.uint32(0), np.asarray(data, np.uint32))
 
 
@@ -32,13 +33,13 @@ def bits(key: Key, count: int) -> np.ndarray:
 def uniform(key: Key, count: int) -> np.ndarray:
     """``jax.random.uniform(key, (count,))``: float32 [..., count] in [0, 1), multiples of 2**-23.
 
-    A draw depends on its place alone: fewer are the first of more.
+    A draw depends on the key and its place alone, not on the count.
     """
     return (bits(key, count) >> np.uint32(9)).astype(np.float32) * np.float32(2**-23)
 
 
 def permutation(key: Key, size: int) -> np.ndarray:
-    """``jax.random.permutation(key, size)``: int32 [size], sorted by random keys, again where two may be equal."""
+    """``jax.random.permutation(key, size)``: int32 [size]. Sorts by random words, in rounds until ties are negligible."""
     order = np.arange(size, dtype=np.int32)
     for _ in range(int(np.ceil(3 * np.log(size) / np.log(2**32 - 1)))):
         key, subkey = fold_in(key, 0), fold_in(key, 1)

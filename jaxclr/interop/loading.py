@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxclr.augment import PhotoView
 from jaxclr.errors import UserError
-from jaxclr.interop.checkpoint import read_variables
+from jaxclr.runs.checkpoints import read_variables
 from jaxclr.runs.config import Config
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.views import plain_view

@@ -1,6 +1,6 @@
-"""Several processes that train one model: JAX's runtime joins them, and what only one of them sees is told to all here.
+"""Several processes that train one model: joining them, and agreeing on what only one of them knows.
 
-With one process every function here is what its name says without any other: nothing is sent.
+With one process nothing is communicated.
 """
 
 import collections
@@ -19,27 +19,27 @@ from jax.sharding import PartitionSpec as P
 from jaxclr.errors import SharedError, UserError
 from jaxclr.processes.launch import first_line
 
-HEARTBEAT_SECONDS = 20  # after which a silent process counts as dead; JAX's own 100 are long to wait for
-_TEXT_BYTES = 4096  # of a sentence that is told
+HEARTBEAT_SECONDS = 20  # after which a silent process counts as dead; JAX's default of 100 is a long wait
+_TEXT_BYTES = 4096  # longest text that is sent
 
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
 class Distributed:
-    """How the processes of one run find each other; no part of its configuration."""
+    """How the processes of a run find each other; not stored in the configuration."""
 
     coordinator: str | None = None
-    """HOST:PORT at which process 0 can be reached by all; None for a single process."""
+    """HOST:PORT at which all processes can reach process 0; None for a single process."""
 
     num_processes: int | None = None
-    """How many processes there are."""
+    """Number of processes."""
 
     process_id: int | None = None
-    """Which of them this is, from 0 on."""
+    """Number of this process, from 0."""
 
     auto: bool = False
-    """Ask the cluster for all that: TPU pods, SLURM, GKE and Open MPI tell it."""
+    """Take all of these from the cluster: TPU pods, SLURM, GKE and Open MPI provide them."""
 
     def __post_init__(self) -> None:
         explicit = (self.coordinator, self.num_processes, self.process_id)
@@ -62,14 +62,14 @@ class Distributed:
 
 
 def initialize(distributed: Distributed) -> None:
-    """Joins the processes; before anything touches a device.
+    """Joins the processes. To be called before anything uses a device.
 
     Raises:
-      UserError: there is no cluster to ask, or the others cannot be reached.
+      UserError: no cluster is found, or the other processes cannot be reached.
     """
     if not distributed.auto and distributed.coordinator is None:
         return
-    # SIGTERM is ours to see: JAX's own service for it would take the signal away until training starts.
+    # This library handles SIGTERM; JAX's preemption service would intercept it until training starts.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -95,76 +95,76 @@ def initialize(distributed: Distributed) -> None:
 
 def is_single() -> bool:
     """Whether this process is the only one."""
-    # The number of processes is not asked for where there can be no second: that would take hold of the devices.
+    # `jax.process_count` initializes the devices, so it is only called where there can be a second process.
     return not jax.distributed.is_initialized() or jax.process_count() == 1
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Whether this is the process that writes files and prints."""
     return is_single() or jax.process_index() == 0
 
 
 def devices() -> list[jax.Device]:
-    """The devices of all processes, each process's side by side: its rows of a batch are then one block."""
+    """The devices of all processes, grouped by process, so that its rows of a batch are one block."""
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Arrays that every process has on its host, on all devices; that they are equal is the caller's to know."""
+    """Replicates host arrays over all devices; every process must pass equal arrays."""
     everywhere = NamedSharding(mesh, P())
     put = lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf))
     return jax.tree.map(put, tree)
 
 
-def first_nonempty(said: str | None) -> str | None:
-    """What the first process says that says something, on every process; None if none does."""
+def first_nonempty(text: str | None) -> str | None:
+    """The first non-empty text, in process order, on every process; None if all are empty."""
     if is_single():
-        return said
-    text = np.frombuffer((said or "").encode()[:_TEXT_BYTES].ljust(_TEXT_BYTES, b"\0"), np.uint8)
-    every = multihost_utils.process_allgather(text)
-    heard = (bytes(row).rstrip(b"\0").decode(errors="ignore") for row in np.asarray(every))
-    return next(filter(None, heard), None)
+        return text
+    data = np.frombuffer((text or "").encode()[:_TEXT_BYTES].ljust(_TEXT_BYTES, b"\0"), np.uint8)
+    gathered = np.asarray(multihost_utils.process_allgather(data))
+    texts = (bytes(row).rstrip(b"\0").decode(errors="ignore") for row in gathered)
+    return next(filter(None, texts), None)
 
 
 def broadcast(number: int | None) -> int | None:
-    """The first process's number, zero or more, or None."""
+    """The number of the first process, on every process: at least 0, or None."""
     if is_single():
         return number
     value = np.int32(-1 if number is None or not is_first() else number)
-    heard = int(multihost_utils.broadcast_one_to_all(value))
-    return None if heard < 0 else heard
+    received = int(multihost_utils.broadcast_one_to_all(value))
+    return None if received < 0 else received
 
 
 def broadcast_all(numbers: Iterable[int]) -> Iterator[int]:
-    """The first process's numbers, on every process; those of the others are never asked for."""
+    """The numbers of the first process, on every process; those of the others are not evaluated."""
     mine = iter(numbers)
     while (number := broadcast(next(mine, None) if is_first() else None)) is not None:
         yield number
 
 
 def agree_on_stop(signal: str | None, *, now: bool) -> str | None:
-    """The signal for which all processes stop after the step at hand, or None.
+    """The signal that stops all processes after this step, or None.
 
     Args:
-      signal: that this process has received.
-      now: whether several processes ask each other after this step; one process always knows.
+      signal: name of the signal that this process has received.
+      now: whether several processes communicate after this step; a single process never needs to.
     """
     return first_nonempty(signal) if now or is_single() else None
 
 
-def run_on_all(act: Callable[[], T]) -> T:
-    """What an act returns on each process; what goes wrong on one of them goes wrong on all.
+def run_on_all(function: Callable[[], T]) -> T:
+    """Calls a function on every process; a UserError on one of them is raised on all.
 
-    An act that waits for other processes must go wrong on all of them by itself.
+    A function that communicates must fail on every process.
 
     Raises:
-      SharedError: the UserError of the first process that has one.
+      SharedError: the UserError of the first process that raised one.
     """
     if is_single():
-        return act()
+        return function()
     result, error = None, None
     try:
-        result = act()
+        result = function()
     except UserError as raised:
         error = raised
     wrong = first_nonempty(None if error is None else str(error))
@@ -173,21 +173,21 @@ def run_on_all(act: Callable[[], T]) -> T:
     return result
 
 
-def run_on_first(act: Callable[[], Any]) -> None:
-    """An act of the first process alone, for which the others wait.
+def run_on_first(function: Callable[[], Any]) -> None:
+    """Calls a function on the first process; the others wait for it.
 
     Raises:
       SharedError: its UserError.
     """
-    run_on_all(lambda: act() if is_first() else None)
+    run_on_all(lambda: function() if is_first() else None)
 
 
 @contextlib.contextmanager
 def hold_on_first(lock: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
-    """What the first process holds for all.
+    """Enters a context on the first process, on behalf of all.
 
     Raises:
-      SharedError: the UserError with which it cannot.
+      SharedError: the UserError of entering it.
     """
     with contextlib.ExitStack() as stack:
         run_on_first(lambda: stack.enter_context(lock))
@@ -195,14 +195,14 @@ def hold_on_first(lock: contextlib.AbstractContextManager[Any]) -> Iterator[None
 
 
 def check_same(text: Callable[[], str], what: str) -> None:
-    """Refuses processes whose texts differ.
+    """Checks that a text is the same on every process.
 
     Args:
-      text: of this process; not asked for where it is the only one.
-      what: its name in the plural.
+      text: gives the text of this process; not called for a single process.
+      what: name of the text in the error, in the plural.
 
     Raises:
-      SharedError: they differ.
+      SharedError: the texts differ.
     """
     if is_single():
         return
@@ -215,7 +215,7 @@ def check_same(text: Callable[[], str], what: str) -> None:
 
 
 def peer_lost(error: BaseException | None) -> bool:
-    """Whether an error says, or was caused by one that says, that another process is gone."""
+    """Whether an error, or one of its causes, reports that another process is gone."""
     if error is None or is_single():
         return False
     if isinstance(error, jax.errors.JaxRuntimeError):

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish: training stops after the step at hand, with a checkpoint."""
+"""SIGTERM and SIGINT stop training after the current step, with a checkpoint."""
 
 import signal
 import threading
@@ -10,15 +10,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):
-    """A signal stopped a run, which is saved and can go on; the command line exits with `STATUS`."""
+    """A signal stopped a run. The run is saved and can be resumed; the command line exits with `STATUS`."""
 
     STATUS = launch.STOPPED
 
 
 class StopSignals:
-    """Notes the first SIGTERM or SIGINT, as a context manager; the second does what it did before.
+    """Records the first SIGTERM or SIGINT, as a context manager. The second has its previous effect.
 
-    Python allows handlers in the main thread only: elsewhere signals keep their meaning.
+    Python allows signal handlers in the main thread only; in other threads this does nothing.
 
     Attributes:
       received: the name of the first signal, or None.

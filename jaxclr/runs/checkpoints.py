@@ -1,15 +1,19 @@
-"""Checkpoints of a run: written in the background by Orbax, complete or absent, and proven when they are read."""
+"""Checkpoints of a run: Orbax writes them in the background, complete or not at all, and every array is verified on reading.
+
+No other module imports Orbax.
+"""
 
 import errno
 import functools
 import json
 import os
 import pathlib
+import re
 import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,21 +23,26 @@ from jaxclr.errors import UserError
 from jaxclr.processes import runtime
 from jaxclr.runs import seals
 from jaxclr.runs.digests import digests
+from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.state import State
 
-_TEMPORARY = "*.orbax-checkpoint-tmp*"
+KINDS = ("params", "batch_stats")  # the parts of a state that hold the encoder's variables
+
+T = TypeVar("T")
+Tree = Any
 
 
 class Checkpoints:
     """The folder of a run's checkpoints, as a context manager: what was saved is on disk when it ends.
 
-    Beside the arrays a checkpoint holds the type, the shape and a digest of every leaf, since Orbax restores a bit that
-    has flipped in silence, and the checksums of its files, by which damage is named before Orbax stumbles over it.
+    A checkpoint holds two proofs beside its arrays. The digest of every leaf decides whether the arrays are those that
+    were saved: Orbax restores some flipped bits without an error. The checksums of the files name a damaged file before
+    Orbax reads it: its threads would print tracebacks.
 
-    Several processes share the folder: all call the same methods, and the first one decides what is damaged and tells the rest.
+    Several processes share the folder. All call the same methods; the first process decides what is damaged.
 
     Args:
-      folder: where they are; made if need be.
+      folder: where they are; created if it does not exist.
       keep: how many of the newest to keep.
     """
 
@@ -44,18 +53,8 @@ class Checkpoints:
             cleanup_tmp_directories=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
-        # Orbax would share the writing of replicated arrays out among devices, and for that compile a slice of every leaf on
-        # each of them while the first save holds the steps up.
-        arrays = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
-        registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
-        handlers = {
-            "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
-            "proof": ocp.JsonCheckpointHandler(),
-        }
         self._folder = folder
-        self._manager = ocp.CheckpointManager(
-            folder.resolve(), options=options, item_handlers=handlers
-        )
+        self._manager = _open(folder, options)
 
     def __enter__(self) -> Self:
         return self
@@ -76,10 +75,10 @@ class Checkpoints:
         return runtime.broadcast(self._manager.latest_step())
 
     def save(self, state: State, step: int) -> float:
-        """Starts to write a state; the arrays are copied before this returns, so they may be donated.
+        """Starts to write a state. The arrays are copied before this returns, so they may be donated.
 
         Returns:
-          Seconds for which the caller waited.
+          Seconds that the caller waited.
 
         Raises:
           UserError: it cannot be written, or the one before it could not.
@@ -102,11 +101,11 @@ class Checkpoints:
     def restore(self, like: State, *, say: Callable[[str], None]) -> State:
         """The newest undamaged state, laid out over devices as `like` is.
 
-        Damaged checkpoints that are newer are renamed to damaged-STEP, out of the way of those to come.
+        Newer damaged checkpoints are renamed to damaged-STEP, so that their step can be saved again.
 
         Args:
           like: a state of the same structure, shapes and types.
-          say: told of each damaged checkpoint, and of what is wrong with it, in a sentence.
+          say: called with a sentence on each damaged checkpoint.
 
         Raises:
           UserError: there is no checkpoint, none is undamaged, or the newest one is of another structure.
@@ -134,8 +133,8 @@ class Checkpoints:
             self.wait()
         finally:
             self._manager.close()
-            # A part of a checkpoint is of no use, and the disk may be full of it.
-            for part in self._folder.glob(_TEMPORARY) if jax.process_index() == 0 else ():
+            # An incomplete checkpoint is useless, and it may be what fills the disk.
+            for part in unfinished(self._folder) if jax.process_index() == 0 else ():
                 shutil.rmtree(part, ignore_errors=True)
 
     def _newest_whole(self, like: State, say: Callable[[str], None]) -> State:
@@ -143,7 +142,7 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         damaged: dict[int, str] = {}
         for step in runtime.broadcast_all(self._whole_first(steps, damaged)):
-            state, wrong = self._attempt(step, like)
+            state, wrong = _attempt(lambda: self._restore(step, like))
             if wrong := runtime.first_nonempty(wrong):
                 damaged.setdefault(step, wrong)
                 continue
@@ -151,15 +150,11 @@ class Checkpoints:
             self._manager.reload()
             return state
         if damaged:
-            told = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
-            raise UserError(
-                f"Every checkpoint in {self._folder} is damaged ({told}). "
-                "Put back a copy of one, or start anew with --overwrite or another --out."
-            )
+            raise _all_damaged(self._folder, damaged)
         raise UserError(f"{self._folder} holds no complete checkpoint: nothing to resume or evaluate yet.")
 
     def _whole_first(self, steps: list[int], damaged: dict[int, str]) -> Iterator[int]:
-        """The steps with an undamaged folder, then the others, which are added to those damaged: the file may not matter."""
+        """Steps whose files are undamaged, then the others, which are added to `damaged`: their arrays may be whole."""
         altered = []
         for step in steps:
             if wrong := seals.damage(self._folder / str(step)):
@@ -169,54 +164,34 @@ class Checkpoints:
                 yield step
         yield from altered
 
-    def _attempt(self, step: int, like: State) -> tuple[State | None, str | None]:
-        """The state of a step, or what is wrong with it."""
-        try:
-            return self._restore(step, like), None
-        except UserError:
-            raise
-        except Exception as error:  # Orbax, TensorStore and JSON each raise their own.
-            if runtime.peer_lost(error):
-                raise
-            return None, _reason(error)
-
     def _restore(self, step: int, like: State) -> State:
         """The state of a step, if its leaves are those that were saved."""
-        item = ocp.args.Composite(proof=ocp.args.JsonRestore())
-        proof = self._manager.restore(step, args=item).proof
-        saved = proof["leaves"]
-        if proof["crc32"] != _crc32(saved):
-            raise ValueError("its list of leaves was altered")
+        saved = _saved_leaves(self._manager, step)
         self._check_structure(step, saved, _kinds(like))
-        abstract = jax.tree.map(lambda leaf: ocp.utils.to_shape_dtype_struct(_raw(leaf)), like)
-        placed = ocp.checkpoint_utils.construct_restore_args(abstract)
-        args = ocp.args.Composite(state=ocp.args.PyTreeRestore(abstract, restore_args=placed))
-        state = jax.tree.map(_typed, self._manager.restore(step, args=args).state, like)
-        wrong = [name for name, digest in digests(state).items() if digest != saved[name]["digest"]]
-        if wrong:
-            more = f" and {len(wrong) - 1} more" * (len(wrong) > 1)
-            raise ValueError(f"{wrong[0]}{more} differs from what was saved")
+        state = _read(self._manager, step, jax.tree.map(lambda leaf: ocp.utils.to_shape_dtype_struct(_raw(leaf)), like))
+        state = jax.tree.map(_typed, state, like)
+        _check_digests(digests(state), saved)
         return state
 
     def _check_structure(self, step: int, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-        told = {name: _told(kind) for name, kind in saved.items()}
-        here = {name: _told(kind) for name, kind in wanted.items()}
-        for name in [*here, *told]:
-            if told.get(name) != here.get(name):
+        there = {name: _describe(kind) for name, kind in saved.items()}
+        here = {name: _describe(kind) for name, kind in wanted.items()}
+        for name in [*here, *there]:
+            if there.get(name) != here.get(name):
                 raise UserError(
-                    f"Checkpoint {step} in {self._folder} is of another model: {name} is {told.get(name, 'absent')} "
+                    f"Checkpoint {step} in {self._folder} is of another model: {name} is {there.get(name, 'absent')} "
                     f"there and {here.get(name, 'absent')} here. Use the code and the configuration that wrote it, "
                     "or give another folder with --out."
                 )
 
     def _seal(self) -> None:
-        """Seals what has been written and is about to get its name; in Orbax's thread."""
+        """Writes the checksums of a checkpoint's files. Orbax calls this before it renames the complete folder."""
         if jax.process_index() == 0:
-            for folder in self._folder.glob(_TEMPORARY):
+            for folder in unfinished(self._folder):
                 seals.seal(folder)
 
     def _set_aside(self, step: int, damaged: dict[int, str], say: Callable[[str], None]) -> None:
-        """Renames the damaged checkpoints after a step, so that they are none for Orbax, and tells what was done."""
+        """Renames the damaged checkpoints after a step, so that Orbax ignores them, and reports it."""
         for newer, reason in damaged.items():
             if newer > step:
                 place, copy = self._folder / f"damaged-{newer}", 1
@@ -235,8 +210,118 @@ class Checkpoints:
         )
 
 
+def read_variables(run: RunFolder) -> tuple[int, Tree]:
+    """The encoder of a run's newest undamaged checkpoint. The run may be in training; nothing in its folder is changed.
+
+    Returns:
+      The step, and "params" and "batch_stats" of the encoder on the first device.
+
+    Raises:
+      UserError: there is no checkpoint, or none is undamaged.
+    """
+    damaged: dict[int, str] = {}
+    if run.checkpoints.is_dir():
+        with _reader(run.checkpoints) as manager:
+            for step in sorted(manager.all_steps(), reverse=True):
+                wrong = seals.damage(run.checkpoints / str(step))
+                if wrong is None:
+                    variables, wrong = _attempt(lambda step=step: _read_encoder(manager, step))
+                if wrong is None:
+                    return step, variables
+                damaged[step] = wrong
+    if damaged:
+        raise _all_damaged(run.checkpoints, damaged)
+    raise UserError(f"{run.folder} has no checkpoint yet; continue it with `jaxclr resume {run.folder}`.")
+
+
+def read_digests(folder: pathlib.Path, step: int) -> dict[str, str]:
+    """The digest of each leaf of a checkpoint, as it was when the state was saved."""
+    with _reader(folder) as manager:
+        return {name: leaf["digest"] for name, leaf in _saved_leaves(manager, step).items()}
+
+
+def unfinished(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Folders of checkpoints that are being written, or whose writing was interrupted."""
+    return [path for path in folder.iterdir() if ocp.utils.is_tmp_checkpoint(path)]
+
+
+def _open(folder: pathlib.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    # By default Orbax divides the writing of replicated arrays among devices, and compiles a slice of every leaf on each of
+    # them during the first save.
+    arrays = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
+    registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+    handlers = {
+        "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
+        "proof": ocp.JsonCheckpointHandler(),
+    }
+    return ocp.CheckpointManager(folder.resolve(), options=options, item_handlers=handlers)
+
+
+def _reader(folder: pathlib.Path) -> ocp.CheckpointManager:
+    """A manager that changes nothing."""
+    return _open(folder, ocp.CheckpointManagerOptions(create=False, enable_async_checkpointing=False))
+
+
+def _read(manager: ocp.CheckpointManager, step: int, wanted: Tree) -> Tree:
+    """Arrays of a checkpoint, all or some of them: those in `wanted`, a tree of `jax.ShapeDtypeStruct` with shardings."""
+    placed = ocp.checkpoint_utils.construct_restore_args(wanted)
+    args = ocp.args.PyTreeRestore(wanted, restore_args=placed, partial_restore=True)
+    return manager.restore(step, args=ocp.args.Composite(state=args)).state
+
+
+def _read_encoder(manager: ocp.CheckpointManager, step: int) -> Tree:
+    saved = {_words(name): leaf for name, leaf in _saved_leaves(manager, step).items()}
+    tree = manager.item_metadata(step).state.tree
+    found = {kind: {"encoder": tree[kind]["encoder"]} for kind in KINDS if "encoder" in tree.get(kind, ())}
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one)
+    variables = _read(manager, step, jax.tree.map(place, found))
+    _check_digests({_words(name): digest for name, digest in digests(variables).items()}, saved)
+    return {kind: part["encoder"] for kind, part in variables.items()}
+
+
+def _saved_leaves(manager: ocp.CheckpointManager, step: int) -> dict[str, dict[str, Any]]:
+    """Type, shape and digest of each leaf that was saved."""
+    proof = manager.restore(step, args=ocp.args.Composite(proof=ocp.args.JsonRestore())).proof
+    if proof["crc32"] != _crc32(proof["leaves"]):
+        raise ValueError("its list of leaves was altered")
+    return proof["leaves"]
+
+
+def _check_digests(got: dict[T, str], saved: dict[T, dict[str, Any]]) -> None:
+    wrong = [name for name, digest in got.items() if digest != saved[name]["digest"]]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" * (len(wrong) > 1)
+        raise ValueError(f"{wrong[0]}{more} differs from what was saved")
+
+
+def _attempt(read: Callable[[], T]) -> tuple[T | None, str | None]:
+    """What is read, or what is wrong with the checkpoint."""
+    try:
+        return read(), None
+    except UserError:
+        raise
+    except Exception as error:  # Orbax, TensorStore and JSON each raise their own.
+        if runtime.peer_lost(error):
+            raise
+        return None, _reason(error)
+
+
+def _all_damaged(folder: pathlib.Path, damaged: dict[int, str]) -> UserError:
+    reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
+    return UserError(
+        f"Every checkpoint in {folder} is damaged ({reasons}). "
+        "Put back a copy of one, or start anew with --overwrite or another --out."
+    )
+
+
+def _words(name: str) -> str:
+    """The words of a leaf's path: .params['encoder'][0] and ['params']['encoder']['0'] are the same leaf for Orbax."""
+    return " ".join(re.findall(r"\w+", name))
+
+
 def _raw(leaf: jax.Array) -> jax.Array:
-    """What is written of a leaf: of typed keys their words."""
+    """The array that is written for a leaf: the data of a typed key."""
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
@@ -256,7 +341,7 @@ def _kinds(state: State) -> dict[str, dict[str, Any]]:
     }
 
 
-def _told(kind: dict[str, Any]) -> str:
+def _describe(kind: dict[str, Any]) -> str:
     return f"{kind['dtype']}{kind['shape']}"
 
 
@@ -265,10 +350,10 @@ def _crc32(leaves: dict[str, Any]) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """What the file system refused, if that is what an error says somewhere, or else its first line."""
-    said = str(error).strip()
-    for refused in map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)):
-        if refused in said:
-            return refused
-    line = said.splitlines()[0] if said else type(error).__name__
+    """The file system's reason if the error's text contains one, otherwise its first line."""
+    text = str(error).strip()
+    for reason in map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)):
+        if reason in text:
+            return reason
+    line = text.splitlines()[0] if text else type(error).__name__
     return (line if len(line) <= 200 else f"{line[:200]} ...").rstrip(".:")

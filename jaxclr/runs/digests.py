@@ -1,4 +1,4 @@
-"""A digest of every leaf of a state: what was restored is, bit for bit, what was saved."""
+"""A digest of every leaf of a state, to verify that a restored state equals the saved one in every bit."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ Array = jax.Array
 
 
 def digests(tree: Any) -> dict[str, str]:
-    """Eight hexadecimal digits for each leaf, by its path; they depend on every bit and its place, not on the devices.
+    """Eight hexadecimal digits for each leaf, which depend on every bit and its place, not on the devices.
 
-    Of a replicated leaf the copy on this process's first device is read.
+    Of a replicated leaf, the copy on this process's first device is read.
 
-    Leaves that differ in one 32-bit word have different digests for certain; otherwise two that differ share one with
+    Leaves that differ in one 32-bit word always have different digests; other leaves that differ share a digest with
     probability 2**-32.
 
     Args:
-      tree: of arrays of any numbers or booleans, and of typed keys.
+      tree: arrays of any numbers or booleans, and typed keys.
 
     Returns:
       A digest by the path of its leaf, such as ".params['encoder']['kernel']".
@@ -31,7 +31,7 @@ def digests(tree: Any) -> dict[str, str]:
 
 
 def _one_copy(leaf: Array) -> Array:
-    """A replicated array as it is on one device, whose work is enough; another one as it is."""
+    """The copy of a replicated array on one device; any other array unchanged."""
     replicated = isinstance(leaf, jax.Array) and leaf.is_fully_replicated
     return leaf.addressable_data(0) if replicated else leaf
 
@@ -40,7 +40,7 @@ def _one_copy(leaf: Array) -> Array:
 def _digest(leaf: Array) -> Array:
     r""":math:`\sum_p m(w_p \oplus m(p))` modulo 2**32 over the 32-bit words w_p, m being a bijection that mixes bits.
 
-    A sum of integers is exact in any order, hence on any devices. Leaves of one shape and type share a program.
+    Integer sums are exact in any order, hence on any devices. Leaves of one shape and type share a program.
     """
     words = _words(leaf).reshape(-1)
     places = jax.lax.iota(jnp.uint32, words.size)
@@ -60,7 +60,7 @@ def _words(leaf: Array) -> Array:
 
 
 def _mix(words: Array) -> Array:
-    """MurmurHash3's finaliser: a bijection in which each input bit flips about half of the output's."""
+    """MurmurHash3's finalizer: a bijection in which each input bit flips about half of the output's."""
     words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
     words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
     return words ^ (words >> 16)

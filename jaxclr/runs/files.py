@@ -1,4 +1,4 @@
-"""Writing files so that no half of one is ever seen, and telling a person what the file system refuses."""
+"""Atomic writes, locks, and errors of the file system as sentences."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ from jaxclr.errors import UserError
 
 
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
-    """Writes a file beside its place and moves it there."""
+    """Writes a temporary file beside the path and renames it, so that no partial file is ever seen."""
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
@@ -27,7 +27,7 @@ def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def writing(folder: pathlib.Path) -> Iterator[None]:
-    """Turns what the file system refuses into a UserError that names the folder and the reason."""
+    """Turns an OSError into a UserError that names the folder and the reason."""
     try:
         yield
     except OSError as error:
@@ -36,10 +36,10 @@ def writing(folder: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path) -> Iterator[None]:
-    """Holds a file that no other process can hold meanwhile; it is free when this process ends, however it does.
+    """Holds an exclusive lock on a file. The lock is released when this process ends, however it ends.
 
     Args:
-      path: the file; it and its folder are made if need be.
+      path: the file; it and its folder are created if they do not exist.
 
     Raises:
       UserError: another process holds it, or it cannot be written.
@@ -64,7 +64,7 @@ def _hold(handle: int, path: pathlib.Path) -> None:
             f"{path.parent} is in use by {holder}. Wait until that is done, or use another folder."
         ) from error
     except OSError as error:
-        # A file system that knows no locks; a run there goes without.
+        # On a file system without locks the run goes on without one.
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
     os.ftruncate(handle, 0)

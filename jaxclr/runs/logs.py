@@ -1,8 +1,7 @@
-"""What a run says while it trains: metrics.jsonl, TensorBoard, and a progress bar on a terminal."""
+"""The logs of a run in training: metrics.jsonl, TensorBoard, and a progress bar in a terminal."""
 
 import contextlib
 import json
-import pathlib
 import socket
 import struct
 import time
@@ -12,6 +11,7 @@ from typing import Any
 import rich.console
 import rich.progress
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
 
@@ -21,12 +21,12 @@ from jaxclr.runs.folder import RunFolder
 
 
 def open_logs(run: RunFolder, *, start: int, steps: int, console: rich.console.Console) -> "Logs | Silence":
-    """The writers of the first process; those of the others write nothing. Arguments as of `Logs`."""
+    """`Logs` on the first process, `Silence` on the others; arguments as for `Logs`."""
     return Logs(run, start=start, steps=steps, console=console) if runtime.is_first() else Silence()
 
 
 class Silence(contextlib.nullcontext):
-    """What `Logs` does, without a word."""
+    """A `Logs` that writes nothing."""
 
     def __init__(self) -> None:
         super().__init__(self)
@@ -41,11 +41,14 @@ class Silence(contextlib.nullcontext):
 class Logs:
     """Writers of a run's metrics, used as a context manager.
 
+    TensorBoard's file is written here, unbuffered. The thread of tensorboardX's SummaryWriter ends silently on a full
+    disk, and its RecordWriter either buffers, which loses events when a process is killed, or waits for the disk.
+
     Args:
-      run: whose folder to write into.
-      start: steps taken already; lines of later steps, left by a run that died, are dropped.
-      steps: steps in all.
-      console: where the progress bar goes, if it is a terminal; else a line is printed now and then.
+      run: the folder to write into.
+      start: steps taken so far; lines of later steps, left by an interrupted run, are dropped.
+      steps: total number of steps.
+      console: shows a progress bar if it is a terminal, otherwise a line at every tenth of the run.
     """
 
     def __init__(self, run: RunFolder, *, start: int, steps: int, console: rich.console.Console):
@@ -56,7 +59,12 @@ class Logs:
         with writing(run.folder):
             write_atomically(run.metrics, "".join(_lines_until(run, start)))
             self._file = run.metrics.open("a", buffering=1)
-            self._events = _Events(run.tensorboard, start=start)
+            run.tensorboard.mkdir(exist_ok=True)
+            name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+            self._events = (run.tensorboard / name).open("wb", buffering=0)
+            self._event(0, file_version="brain.Event:2")
+            # TensorBoard drops this step and later ones from earlier files.
+            self._event(start + 1, session_log=SessionLog(status=SessionLog.START))
         columns = (
             rich.progress.BarColumn(),
             rich.progress.MofNCompleteColumn(),
@@ -78,10 +86,12 @@ class Logs:
             self._events.close()
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """A line of metrics after so many steps."""
+        """Writes the metrics of a step. TensorBoard gets the numbers alone, not histograms, spectra and warnings."""
+        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        shown = [part for name, value in numbers.items() for part in scalar(name, value).value]
         with writing(self._run.folder):
             self._file.write(json.dumps({"step": step, **values}) + "\n")
-            self._events.write(step, values)
+            self._event(step, summary=Summary(value=shown))
 
     def progress(self, step: int, said: str) -> None:
         """Moves the bar; without a terminal, prints a line at every tenth of the run."""
@@ -95,32 +105,11 @@ class Logs:
         """Prints a line above the bar."""
         self._bar.console.print(text)
 
-
-class _Events:
-    """TensorBoard's file, written here and now: the thread of tensorboardX's SummaryWriter dies of a full disk unseen."""
-
-    def __init__(self, folder: pathlib.Path, *, start: int):
-        folder.mkdir(exist_ok=True)
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
-        self._file = (folder / name).open("wb", buffering=0)
-        self._write(0, file_version="brain.Event:2")
-        # TensorBoard drops what an earlier file holds of this step and later ones.
-        self._write(start + 1, session_log=SessionLog(status=SessionLog.START))
-
-    def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Numbers alone: histograms, spectra and warnings are in metrics.jsonl."""
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._write(step, summary=scalar(name, value))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self, step: int, **what: Any) -> None:
-        data = Event(wall_time=time.time(), step=step, **what).SerializeToString()
+    def _event(self, step: int, **fields: Any) -> None:
+        data = Event(wall_time=time.time(), step=step, **fields).SerializeToString()
         length = struct.pack("<Q", len(data))
         checks = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
-        self._file.write(length + next(checks) + data + next(checks))
+        self._events.write(length + next(checks) + data + next(checks))
 
 
 def _lines_until(run: RunFolder, step: int) -> list[str]:

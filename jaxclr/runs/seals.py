@@ -1,4 +1,4 @@
-"""A seal: lengths and checksums of the files in a folder, by which damage is named before anyone reads them."""
+"""A seal: lengths and checksums of the files in a folder. It names a damaged file before the file is read."""
 
 import json
 import pathlib
@@ -10,7 +10,7 @@ NAME = "files.json"
 
 
 def seal(folder: pathlib.Path) -> None:
-    """Lists the files in all sub-folders in files.json."""
+    """Writes lengths and checksums of the files in all sub-folders to files.json."""
     files = {
         str(path.relative_to(folder)): _length_and_crc32(path)
         for path in sorted(folder.glob("*/**/*"))
@@ -20,7 +20,7 @@ def seal(folder: pathlib.Path) -> None:
 
 
 def damage(folder: pathlib.Path) -> str | None:
-    """What is wrong with a file that is not as it was sealed, or None."""
+    """Describes the first file that differs from the seal; None if all are as they were."""
     try:
         files = json.loads((folder / NAME).read_bytes())
         for name, (length, crc32) in files.items():

@@ -1,6 +1,5 @@
 """Several processes are one run: the same numbers, one voice, and none of them outlives the others."""
 
-import io
 import json
 import os
 import pathlib
@@ -164,20 +163,41 @@ F1125 client.h:80] Terminating process because the JAX distributed service detec
 """
 
 
-def test_last_words_of_jax_become_a_sentence(capfd):
-    assert launch._copy_errors(io.BytesIO(ABORTED.encode()))
-    assert capfd.readouterr().err == "[Gloo] fine\n"
-    other = "".join(ABORTED.splitlines(keepends=True)[:2])
-    assert not launch._copy_errors(io.BytesIO(other.encode()))
-    assert capfd.readouterr().err == other
-    assert launch._process_id(["train", "--distributed.process-id=3", "--seed", "1"]) == 3
-    assert launch._process_id(["train", "--distributed.auto"]) is None
+SPEAKS = "import os, sys; sys.stderr.write({text!r}); sys.stderr.flush(); {end}"
+
+
+@pytest.mark.parametrize("text, end", [(ABORTED, "os.abort()"), (ABORTED, "sys.exit(3)"), ("other\n", "os.abort()")])
+def test_the_stack_trace_of_jax_becomes_a_sentence(text, end, capfd, monkeypatch):
+    """Only where JAX has aborted the process; whatever else a process prints before its end is shown."""
+    program = [sys.executable, "-c", SPEAKS.format(text=text, end=end)]
+    start = launch._start
+    monkeypatch.setattr(launch, "_start", lambda _, **streams: start(program, **streams))
+    status, said = launch.watch([]), capfd.readouterr().err
+    if (text, end) == (ABORTED, "os.abort()"):
+        assert status == launch.STOPPED
+        first, second = said.splitlines()
+        assert first == "[Gloo] fine" and second.startswith("A peer of this process died, or cannot be reached")
+    else:
+        assert (status, said) == (3 if "exit" in end else 134, text)
 
 
 @pytest.mark.parametrize("options", [["-n"], ["-n", "0", "train"], ["-n", "2"], ["train"], ["-n=2", "--prot", "1", "train"]])
 def test_launch_tells_its_use(options, capsys):
-    assert launch.main(options) == 2
-    assert "Use: jaxclr launch -n N [--port PORT] COMMAND" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exited:
+        launch.main(options)
+    assert exited.value.code == 2
+    assert "usage: jaxclr launch -n N [--port PORT] COMMAND" in capsys.readouterr().err
+
+
+def test_launch_passes_the_arguments_of_its_command_on(monkeypatch):
+    started = []
+    monkeypatch.setattr(launch, "run", lambda programs: started.extend(programs) or 0)
+    assert launch.main(["-n", "2", "--port=7", "train", "some.py", "-n", "3", "--help", "--port", "9"]) == 0
+    where = ["--distributed.coordinator=localhost:7", "--distributed.num-processes=2"]
+    for index, program in enumerate(started):
+        command = ["train", "some.py", "-n", "3", "--help", "--port", "9", *where, f"--distributed.process-id={index}"]
+        assert program == [sys.executable, "-m", "jaxclr", *command]
+    assert len(started) == 2
 
 
 def command(folder):

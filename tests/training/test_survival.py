@@ -61,7 +61,7 @@ def test_a_signal_a_full_disk_and_a_damaged_checkpoint_change_no_bit(tmp_path, m
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(logs._Events, "_write", full)
+        patch.setattr(logs.Logs, "_event", full)
         with pytest.raises(UserError, match="run cannot be written: No space left on device"):
             train(session, run)
     assert {path.name for path in run.checkpoints.iterdir()} == {"11", "damaged-12"}
