@@ -13,9 +13,10 @@ from jaxclr import training
 from jaxclr.cli.words import first_line, named, parse, say, take
 from jaxclr.data import Data
 from jaxclr.errors import UserError
-from jaxclr.evaluation.evaluate import evaluate, labelled_splits, table
-from jaxclr.evaluation.judge import judge, on_data, protocol_table
+from jaxclr.evaluation.by_protocol import evaluate, protocol_table
+from jaxclr.evaluation.closing import closing_record, closing_table
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
+from jaxclr.evaluation.subject import labelled_splits, on_data
 from jaxclr.processes import runtime
 from jaxclr.processes.runtime import Distributed
 from jaxclr.runs.checkpoints import Checkpoints
@@ -102,9 +103,9 @@ def _judge(protocol: Protocol, name: str, arguments: list[str], console: rich.co
     key = name if is_own else f"{name} {options.data.source}"
     session = training.open_session(checkpointed(run))
     with run.locked():
-        judged = on_data(session, options.data)
         state = newest(session, run, console)
-        record = judge(judged, state, options.protocol, seeds=options.seeds)
+        subject = on_data(session.subject(state), options.data)
+        record = evaluate(subject, options.protocol, seeds=options.seeds)
         run.write_protocol(key, record)
     console.print(protocol_table(record))
 
@@ -129,6 +130,6 @@ def probe(
     *,
     baselines: bool,
 ) -> None:
-    record = evaluate(session, state, baselines=baselines)
+    record = closing_record(session.subject(state), baselines=baselines)
     runtime.run_on_first(lambda: run.write_evaluation(record))
-    console.print(table(record))
+    console.print(closing_table(record))

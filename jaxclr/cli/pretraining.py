@@ -16,7 +16,8 @@ from jaxclr.cli.words import STATUSES, count, named, parse, say, take
 from jaxclr.data import Stream
 from jaxclr.encoders import ENCODERS
 from jaxclr.errors import UserError
-from jaxclr.evaluation.evaluate import labelled_splits, monitor
+from jaxclr.evaluation.closing import monitor
+from jaxclr.evaluation.subject import labelled_splits
 from jaxclr.methods import METHODS
 from jaxclr.processes import runtime
 from jaxclr.processes.runtime import Distributed

@@ -24,30 +24,33 @@ class Loaded(NamedTuple):
     """A trained encoder.
 
     Attributes:
-      encode: uint8 images [b, H, W, C] to representations, float32 [b, F], norms by their running statistics; jitted, and
-        compiled once for each shape of images.
-      variables: "params" and "batch_stats" of `config.encoder.build(None)`, a Linen module called as
-        module.apply(variables, preprocess(images), train), for those who want gradients or layers.
-      preprocess: uint8 images to the module's input: resized to the size of the run's first view (not cropped), scaled to
-        [0, 1], normalised by the run's mean and deviation (config.data.mean, config.data.std).
+      encode: examples [b, ...] (uint8 images [b, H, W, C], or any tree of arrays that the run was
+        trained on) to representations, float32 [b, F], norms by their running statistics; jitted,
+        and compiled once for each shape.
+      variables: "params" and "batch_stats" of `config.encoder.build(None)`, a Linen module called
+        as module.apply(variables, preprocess(examples), train), for those who want gradients or
+        layers.
+      preprocess: examples to the module's input; images are resized to the size of the run's first
+        view (not cropped), scaled to [0, 1], and normalized by the run's mean and deviation
+        (config.data.mean, config.data.std).
       config: of the run.
       step: of the checkpoint.
     """
 
-    encode: Callable[[Array | np.ndarray], Array]
+    encode: Callable[[Tree], Array]
     variables: Tree
-    preprocess: Callable[[Array], Array]
+    preprocess: Callable[[Tree], Tree]
     config: Config
     step: int
 
     @property
     def channels(self) -> int:
-        """Of the images."""
+        """Of images."""
         return len(self.config.data.mean)
 
     @property
     def size(self) -> int | None:
-        """Side in pixels to which images are brought; None: any size is taken as it is."""
+        """Side in pixels to which images are resized; None: any size is taken as it is."""
         view = self.config.augmentation.views[0]
         return view.size if isinstance(view, PhotoView) else None
 
@@ -74,21 +77,21 @@ def load(run: str | pathlib.Path) -> Loaded:
     # Of a recipe only network and preprocessing are used, which do not depend on the data.
     recipe = make_recipe(config, images=config.batch_size, classes=0)
     module = config.encoder.build(None)
-    preprocess = lambda images: plain_view(images, recipe)
+    preprocess = lambda examples: plain_view(examples, recipe)
 
     @jax.jit
-    def apply(variables: Tree, images: Array) -> Array:
-        return module.apply(variables, preprocess(images), False).astype(jnp.float32)
+    def apply(variables: Tree, examples: Tree) -> Array:
+        return module.apply(variables, preprocess(examples), False).astype(jnp.float32)
 
-    def encode(images: Array | np.ndarray) -> Array:
-        _check(images, config)
-        return apply(variables, images)
+    def encode(examples: Tree) -> Array:
+        if config.data.mean is not None:  # which images have, and other data have not
+            _check_images(examples, channels=len(config.data.mean))
+        return apply(variables, examples)
 
     return Loaded(encode, variables, preprocess, config, step)
 
 
-def _check(images: Array | np.ndarray, config: Config) -> None:
-    channels = len(config.data.mean)
+def _check_images(images: Array | np.ndarray, *, channels: int) -> None:
     if images.ndim != 4 or images.dtype != np.uint8:
         raise TypeError(f"images must be uint8 [b, H, W, C], got {images.dtype} {images.shape}.")
     if images.shape[-1] != channels:

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxclr.augment import PhotoView, resize
+from jaxclr.augment import Augmentation, PhotoView, resize
 from jaxclr.steps.state import Recipe, step_key
 
 Array = jax.Array
@@ -45,6 +45,11 @@ def plain_view(images: Array, recipe: Recipe) -> Array:
     view = recipe.augmentation.views[0]
     size = view.size if isinstance(view, PhotoView) else images.shape[1]
     return normalize(resize(images, size), recipe.mean, recipe.std)
+
+
+def plain_size(image_size: int | None, augmentation: Augmentation) -> int | None:
+    """Side in pixels to which streamed images are brought where they are not augmented; None if nothing tells it."""
+    return image_size or getattr(augmentation.views[0], "size", None)
 
 
 def normalize(images: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:

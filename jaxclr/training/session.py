@@ -11,10 +11,12 @@ from jax.sharding import PartitionSpec as P
 from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.data import Dataset, Stream, channel_statistics, load
 from jaxclr.errors import UserError
+from jaxclr.evaluation.subject import Subject, compile_represent
 from jaxclr.processes import runtime
 from jaxclr.runs.config import Config, to_json
 from jaxclr.steps.optimizers import make_optimizer, warmup_cosine
 from jaxclr.steps.state import AXIS, Recipe, State, init_state
+from jaxclr.steps.views import plain_size
 
 
 class Session(NamedTuple):
@@ -45,7 +47,7 @@ class Session(NamedTuple):
     @property
     def plain_size(self) -> int | None:
         """The side to which streamed images are brought where they are not augmented; None if nothing tells."""
-        return _plain_size(self.config)
+        return plain_size(self.config.data.image_size, self.config.augmentation)
 
     def init_state(self) -> State:
         """The state before the first step, on every device."""
@@ -61,6 +63,19 @@ class Session(NamedTuple):
         everywhere = NamedSharding(self.mesh, P())
         laid = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
         return jax.tree.map(laid, jax.eval_shape(self.init_state))
+
+    def subject(self, state: State) -> Subject:
+        """What evaluation takes: the network in this state, and the data."""
+        return Subject(
+            recipe=self.recipe,
+            encoder=self.config.encoder.build(None),
+            embed=compile_represent(self.recipe),
+            state=state,
+            init_state=self.init_state,
+            dataset=self.dataset,
+            data=self.config.data,
+            size=self.plain_size,
+        )
 
 
 def open_session(config: Config) -> Session:
@@ -106,7 +121,7 @@ def _open(config: Config) -> Session:
         )
     if config.data.mean is None:
         if isinstance(train, Stream):
-            images = train.sample(_plain_size(config))
+            images = train.sample(plain_size(config.data.image_size, config.augmentation))
             notes.append(f"Channel means and deviations are those of a sample of {len(images)} images.")
         else:
             images = train.images
@@ -121,10 +136,6 @@ def _open(config: Config) -> Session:
     mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
     recipe = make_recipe(config, images=train.size, classes=len(dataset.classes))
     return Session(config, dataset, mesh, recipe, tuple(notes))
-
-
-def _plain_size(config: Config) -> int | None:
-    return config.data.image_size or getattr(config.augmentation.views[0], "size", None)
 
 
 def _check_crops(augmentation: Augmentation) -> None:

@@ -16,7 +16,7 @@ from tiny import tiny_config
 from jaxclr import cli, training
 from jaxclr.affinity import positives, unit_rows
 from jaxclr.encoders import Mlp
-from jaxclr.evaluation.evaluate import monitor
+from jaxclr.evaluation.closing import monitor
 from jaxclr.methods import Method, MomentumEncoder, Outputs
 from jaxclr.report.page import write_report
 from jaxclr.runs.folder import RunFolder
@@ -31,7 +31,7 @@ CURVES = (
     *("momentum", "grad_norm", "update_norm", "images_per_second"),
 )
 OF_RUN = (
-    *("spectrum", "cosines", "map-pca", "map-tsne", "neighbours", "confusion", "views"),
+    *("spectrum", "cosines", "map-pca", "map-tsne", "neighbors", "confusion", "views"),
     *("affinity-{}-0", "affinity-{}-44", "affinity-{}-88"),
 )
 EVALUATION = {
@@ -195,10 +195,7 @@ def test_runs_side_by_side_with_what_they_have(run, tmp_path, capsys):
     shutil.copy(whole.folder / "config.json", bare)
     plain = tmp_path / "unlabelled"
     shutil.copytree(whole.folder, plain, ignore=shutil.ignore_patterns("checkpoints", "evaluation.json"))
-    with np.load(plain / "snapshots" / "images.npz") as arrays:
-        images = dict(arrays)
-    images |= {"query_labels": np.full(360, -1), "gallery_labels": np.full(1000, -1), "classes": np.array([], str)}
-    np.savez(plain / "snapshots" / "images.npz", **images)
+    (plain / "snapshots" / "labels.npz").unlink()
     with (plain / "metrics.jsonl").open("a") as file:
         file.write('{"step": 89, "lo')
     out = tmp_path / "new" / "report.html"
@@ -206,7 +203,7 @@ def test_runs_side_by_side_with_what_they_have(run, tmp_path, capsys):
     assert f"{out}" in capsys.readouterr().out
     page = page_of(out)
     figures = {a["id"] for tag, a in page.tags if tag == "figure"}
-    assert {"map-tsne-1", "neighbours-1", "views-1", "curve-loss"} < figures
+    assert {"map-tsne-1", "neighbors-1", "views-1", "curve-loss"} < figures
     assert "confusion-1" not in figures and "map-pca-2" not in figures
     assert "By protocol" not in page.words
     buttons = [a["data-run"] for tag, a in page.tags if tag == "button"]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from tiny import opened, tiny_config
 
-from jaxclr.training.snapshots import compile_embed_pair, fixed_images
+from jaxclr.training.snapshots import compile_embed_pair, fixed_examples
 from jaxclr.training.watch import Watch
 
 
@@ -25,7 +25,7 @@ def test_the_first_tenth_of_a_run_is_given_time_to_spread():
 
 def test_queries_are_of_the_test_split():
     session, _ = opened(tiny_config())
-    fixed, dataset = fixed_images(session), session.dataset
+    fixed, dataset = fixed_examples(session), session.dataset
     np.testing.assert_array_equal(fixed.queries, dataset.test.images)
     np.testing.assert_array_equal(fixed.query_labels, dataset.test.labels)
     assert len(fixed.gallery) == 1000 and (fixed.gallery[-1] == dataset.train.images[-1]).all()

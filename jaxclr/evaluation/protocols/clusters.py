@@ -10,7 +10,8 @@ import numpy as np
 from jaxclr.affinity import unit_rows
 from jaxclr.affinity.clustering import assign, k_means
 from jaxclr.errors import UserError
-from jaxclr.evaluation.protocols.base import Protocol, Result, Subject, require
+from jaxclr.evaluation.protocols.base import Protocol, Result, require
+from jaxclr.evaluation.subject import Subject
 
 Array = jax.Array
 
@@ -52,7 +53,7 @@ def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, tuple[float
       clusters: integers [n].
 
     Returns:
-      NMI (normalised by the arithmetic mean of both entropies), ARI, and the accuracy of the best assignment of clusters
+      NMI (normalized by the arithmetic mean of both entropies), ARI, and the accuracy of the best assignment of clusters
       to classes, one to one.
 
     References:
