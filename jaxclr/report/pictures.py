@@ -30,7 +30,7 @@ def neighbors(record: Record) -> list[Piece]:
             other = record.labelled and images["gallery_labels"][index] != images["query_labels"][query]
             wrong += bool(other)
             said = (
-                f"Neighbor {column + 1}{_of_class(record, 'gallery_labels', index)}, cosine {cosines[row, place]:.3f}"
+                f"Neighbor {column + 1}{_of_class(record, 'gallery_labels', index)}, cosine {cosines[row, index]:.3f}"
                 + ", another class" * bool(other)
             )
             cells.append(_picture(images["gallery"][index], said, "other" if other else ""))

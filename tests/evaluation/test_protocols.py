@@ -135,7 +135,7 @@ def test_fine_tuning_learns_and_chooses_on_labelled_images(dataset):
     rows = np.arange(0, len(labels), 3)
     accuracy, chosen = tune(subject, rows, labels[rows], settings, seed=0)
     assert chosen == {"learning rate": 1.0} and accuracy > 0.6
-    found = Semi(learning_rates=(1.0,), shares=(0.05,), epochs=20, batch_size=64).run(subject, 0)
+    found = Semi(learning_rates=(1.0,), shares=(0.05,), epochs=20, least_steps=20).run(subject, 0)
     assert found.chosen == {"5% of labels": {"learning rate": 1.0}}
     assert 0.15 < found.figures["5% of labels"][0] < accuracy
     with pytest.raises(UserError, match="diverged at a learning rate of 1e"):
@@ -163,7 +163,7 @@ def test_fine_tuning_is_evaluated_on_what_it_has_not_seen(dataset, monkeypatch):
 def test_arc_separates_a_network_that_knows_images_from_one_that_does_not(dataset, monkeypatch):
     def of_batch(some, count):
         apart = jnp.eye(len(some[0]), 512)
-        mixed = jax.random.normal(jax.random.key(0), (len(some[0]), count, 8))
+        mixed = jax.random.normal(jax.random.key(1), (len(some[0]), count, 8))
         return jnp.stack([apart] * count, axis=1), mixed
 
     of_views = lambda subject, count: functools.partial(of_batch, count=count)
@@ -192,7 +192,7 @@ def test_refuses(dataset):
     lacking = subject_of(without(train, 7), test)
     broken = subject_of(train, test, nan_features)
     cases = [
-        (Knn(k=41), whole, "k = 41 neighbours of 40 training rows"),
+        (Knn(k=41), whole, "k = 41 neighbors of 40 training rows"),
         (ClusterAgreement(clusters=41), whole, "41 clusters of 40 training images"),
         (Knn(k=2), lacking, "Class '7' is in the test split but not in the training split"),
         (FineTune(), lacking, "Class '7' is in the test split but not in the training split"),

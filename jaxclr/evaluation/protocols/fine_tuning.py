@@ -152,10 +152,8 @@ def _train(
 ) -> Tree:
     """Parameters of encoder and head, and batch statistics, after the epochs."""
     first = next(batches(subject.train, size=subject.size, batch=1)).data
-    representation = jax.eval_shape(
-        lambda: subject.encoder.apply(subject.variables, subject.plain(first), False)
-    )
-    width = representation.shape[1]
+    represent = lambda variables: subject.encoder.apply(variables, subject.plain(first), False)
+    width = jax.eval_shape(represent, subject.variables).shape[1]
     head = LinearFit(jnp.zeros((width, len(subject.classes))), jnp.zeros(len(subject.classes)))
     params = {"encoder": subject.variables["params"], "head": head}
     state = (params, subject.variables["batch_stats"], _momentum.init(params))
