@@ -15,9 +15,10 @@ import numpy as np
 import rich.console
 
 from jaxclr.errors import UserError, unknown
-from jaxclr.evaluation.evaluate import evaluate, labelled_splits, monitor, table
-from jaxclr.evaluation.judge import judge, on_data
+from jaxclr.evaluation.by_protocol import evaluate
+from jaxclr.evaluation.closing import closing_record, closing_table, monitor
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
+from jaxclr.evaluation.subject import labelled_splits, on_data
 from jaxclr.interop import Loaded, exporting
 from jaxclr.interop import embedding as embeddings
 from jaxclr.interop import load as load_encoder
@@ -283,7 +284,7 @@ class Run:
             session = open_session(config)
             with self._folder.locked():
                 state = newest(session, self._folder, say)
-                record = judge(on_data(session, data), state, protocol, seeds=seeds)
+                record = evaluate(on_data(session.subject(state), data), protocol, seeds=seeds)
                 self._folder.write_protocol(name if own else f"{name} {getattr(data, 'source', 'other data')}", record)
         return record
 
@@ -347,12 +348,12 @@ def _train(
     else:
         record = _evaluate(session, folder, state, baselines=train.size <= FEW_IMAGES)
         if console is not None:
-            console.print(table(record))
+            console.print(closing_table(record))
     runtime.run_on_first(lambda: write_report([folder.folder], folder.report))
 
 
 def _evaluate(session: Session, folder: RunFolder, state: State, *, baselines: bool) -> dict[str, Any]:
-    record = evaluate(session, state, baselines=baselines)
+    record = closing_record(session.subject(state), baselines=baselines)
     runtime.run_on_first(lambda: folder.write_evaluation(record))
     return record
 

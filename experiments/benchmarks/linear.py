@@ -1,10 +1,11 @@
-"""The linear protocol against scikit-learn's logistic regression, on the features of any run.
+"""The linear probe against scikit-learn's logistic regression, on the features of any run.
 
     jaxclr embed RUN --out FEATURES.npz
     python experiments/benchmarks/linear.py FEATURES.npz [--seeds 3] [--out FILE.json]
 
-Both minimise the same sum of losses and ridge on the same standardised features: scikit-learn's by L-BFGS to its end,
-ours by SGD, with a learning rate that held-out training images choose. Seconds include compilation.
+Both minimize the mean loss and a ridge on the same standardized features by L-BFGS: scikit-learn's
+with its default ridge, ours with the one that held-out training images choose. Seconds include
+compilation.
 """
 
 import dataclasses
@@ -18,22 +19,21 @@ import tyro
 from measure import machine, machine_table, number, tell, verdict
 from sklearn.linear_model import LogisticRegression
 
-from jaxclr.evaluation.protocols import Features, Linear
-from jaxclr.evaluation.protocols.base import moments
-from jaxclr.evaluation.protocols.linear import probe
+from jaxclr.evaluation import feature_scale, linear_probe
+from jaxclr.evaluation.subject import Features
 
 POINTS_BAR = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The linear protocol against scikit-learn's logistic regression."""
+    """The linear probe against scikit-learn's logistic regression."""
 
     features: tyro.conf.Positional[pathlib.Path]
     """Embeddings of a run's training and test images, by `jaxclr embed`."""
 
     seeds: int = 3
-    """Of our held-out images and batches."""
+    """Of our held-out images."""
 
     out: pathlib.Path | None = None
     """File for the figures, as JSON."""
@@ -49,21 +49,22 @@ def measure(options: Options) -> dict[str, Any]:
     with np.load(options.features) as file:
         values, labels, splits = file["embeddings"].astype(np.float32), file["labels"], file["splits"]
     train, test = (Features(values[splits == name], labels[splits == name]) for name in ("train", "test"))
-    settings = Linear()
+    probe = lambda seed: linear_probe(*train, *test, classes=int(labels.max()) + 1, seed=seed)
 
     start = time.perf_counter()
-    tried = [probe(train, test, settings, classes=labels.max() + 1, seed=seed) for seed in range(options.seeds)]
+    tried = [probe(seed) for seed in range(options.seeds)]
     ours = (time.perf_counter() - start) / options.seeds
 
-    mean, std = moments(train.values)
+    mean, std = feature_scale(train.values)
     start = time.perf_counter()
-    oracle = LogisticRegression(C=1 / settings.l2, max_iter=10_000).fit((train.values - mean) / std, train.labels)
+    oracle = LogisticRegression(max_iter=10_000)
+    oracle.fit((train.values - mean) / std, train.labels)
     theirs = time.perf_counter() - start
     return {
         "machine": machine(),
         "features": {"train": len(train.labels), "test": len(test.labels), "width": values.shape[1]},
-        "ours": [accuracy for accuracy, _ in tried],
-        "chosen": [chosen for _, chosen in tried],
+        "ours": [probe.accuracy for probe in tried],
+        "chosen": [probe.l2 for probe in tried],
         "ours_seconds": ours,
         "theirs": float(oracle.score((test.values - mean) / std, test.labels)),
         "theirs_seconds": theirs,

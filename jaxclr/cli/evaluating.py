@@ -12,8 +12,8 @@ from jaxclr.cli.opening import open_run
 from jaxclr.cli.words import first_line, named, parse, take
 from jaxclr.data import Data
 from jaxclr.errors import SharedError, UserError
-from jaxclr.evaluation.evaluate import table
-from jaxclr.evaluation.judge import protocol_table
+from jaxclr.evaluation.by_protocol import protocol_table
+from jaxclr.evaluation.closing import closing_table
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
 from jaxclr.processes.runtime import Distributed
 
@@ -67,7 +67,7 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
         f"otherwise, and its fields are shown by `jaxclr evaluate RUN --protocol NAME --help`. {protocols}",
     )
     run = open_run(options.run, console, trust=options.trust)
-    console.print(table(run.evaluate(baselines=options.baselines, console=console)))
+    console.print(closing_table(run.evaluate(baselines=options.baselines, console=console)))
 
 
 def _by_protocol(protocol: Protocol, name: str, arguments: list[str], console: rich.console.Console) -> None:

@@ -15,7 +15,6 @@ from jaxclr.errors import UserError
 
 LABEL = "label"
 SAMPLE = 512  # examples on which channel statistics are measured
-CHUNK = 256  # examples read at a time where order does not matter
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,11 +111,9 @@ class Records:
             ) from error
         return Rows(stacked, np.asarray(indices, np.int32), np.asarray(labels, np.int32))
 
-    def batches(self, batch: int, indices: Sequence[int] | None = None) -> Iterator[Rows]:
-        """All examples, or those of these places, in order, a batch at a time; the last are fewer."""
-        indices = np.arange(self.size) if indices is None else np.asarray(indices)
-        for start in range(0, len(indices), batch):
-            yield self.read(indices[start : start + batch].tolist())
+    def labels(self) -> np.ndarray:
+        """Labels of all examples, int32 [N], -1 where there are none; every item is read."""
+        return np.asarray([int(self.source[i].get(LABEL, -1)) for i in range(self.size)], np.int32)
 
     def sample(self) -> np.ndarray:
         """Images spread evenly over the split, uint8 [n, H, W, C], n = min(N, SAMPLE)."""
@@ -170,8 +167,8 @@ def load(data: Source) -> Dataset:
     ]
     classes = tuple(map(str, data.classes))
     if splits[0].labelled and not classes:
-        labels = [split.source[i][LABEL] for split in splits if split is not None and split.labelled for i in range(split.size)]
-        classes = tuple(str(value) for value in range(int(max(labels)) + 1))
+        largest = max(int(split.labels().max()) for split in splits if split is not None and split.labelled)
+        classes = tuple(str(value) for value in range(largest + 1))
     return Dataset("source", splits[0], splits[1], classes, ())
 
 

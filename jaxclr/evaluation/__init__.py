@@ -1,7 +1,17 @@
 """How good cached features are: nearest neighbours, linear probes, and signs of collapse."""
 
+from jaxclr.evaluation.few_labels import ALPHAS, FewLabelProbe, few_label_probe
 from jaxclr.evaluation.knn import knn_accuracy, knn_predict
-from jaxclr.evaluation.linear import LinearFit, fit_linear, linear_logits, standardize
+from jaxclr.evaluation.linear import (
+    L2_GRID,
+    LinearFit,
+    LinearProbe,
+    Scale,
+    feature_scale,
+    fit_linear,
+    linear_logits,
+    linear_probe,
+)
 from jaxclr.evaluation.metrics import (
     alignment,
     augmentation_confusion_ratio,
@@ -14,24 +24,20 @@ from jaxclr.evaluation.metrics import (
     total_variance,
     uniformity,
 )
-from jaxclr.evaluation.probe import (
-    L2_GRID,
-    FewLabelProbe,
-    LinearProbe,
-    few_label_probe,
-    linear_probe,
-)
 
 __all__ = (
+    "ALPHAS",
     "FewLabelProbe",
     "L2_GRID",
     "LinearFit",
     "LinearProbe",
+    "Scale",
     "alignment",
     "augmentation_confusion_ratio",
     "average_relative_confusion",
     "collapse_auc",
     "effective_rank",
+    "feature_scale",
     "feature_std",
     "few_label_probe",
     "fit_linear",
@@ -41,7 +47,6 @@ __all__ = (
     "linear_probe",
     "rank_me",
     "spectrum",
-    "standardize",
     "total_variance",
     "uniformity",
 )

@@ -36,3 +36,23 @@ def check_pair(train_x, train_y, test_x, test_y, classes: int) -> tuple[np.ndarr
             f"train_x and test_x differ in width: {train_x.shape[1]} and {test_x.shape[1]}."
         )
     return train_y, test_y
+
+
+def check_finite(name: str, values: np.ndarray) -> None:
+    """Raises UserError if a row of features holds a NaN or an infinity."""
+    bad = np.flatnonzero(~np.isfinite(values.sum(axis=1)))
+    if len(bad):
+        raise UserError(
+            f"{len(bad)} of {len(values)} {name} images have features that are not finite (NaN), the first of them image "
+            f"{bad[0]}: the parameters diverged, or images are far from those of training. Evaluate an earlier checkpoint."
+        )
+
+
+def check_known(train: np.ndarray, test: np.ndarray, classes: tuple[str, ...]) -> None:
+    """Raises UserError if there is a label in test that train lacks."""
+    strange = np.setdiff1d(test, train)
+    if len(strange):
+        raise UserError(
+            f"Class '{classes[strange[0]]}' is in the test split but not in the training split, from which it cannot be "
+            "learned. Add images of it to the one, or remove them from the other."
+        )

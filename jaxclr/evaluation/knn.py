@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification by cosine, in bounded memory."""
+"""Weighted k-nearest-neighbor classification by cosine, in bounded memory."""
 
 import functools
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxclr.affinity import unit_rows
 from jaxclr.errors import UserError
 from jaxclr.evaluation.checks import check_features, check_labelled, check_pair
 
@@ -30,7 +31,7 @@ def knn_accuracy(
       test_x: features, [M, D].
       test_y: their labels, [M].
       classes: number of classes.
-      k: number of neighbours.
+      k: number of neighbors.
       temperature: of the weights.
       tile: rows and columns compared at a time.
 
@@ -63,16 +64,16 @@ def knn_predict(
     .. math:: \hat y = \arg\max_c \sum_{i \in N_k(x)} [y_i = c] \, e^{(s_i - s_{\max}) / T},
               \qquad s_i = \frac{x \cdot x_i}{|x| \, |x_i|}
 
-    Tiles of test rows meet tiles of train rows, and the best k so far are kept: beyond the
+    Tiles of test rows are compared with tiles of train rows, and the nearest k so far are kept: beyond the
     features themselves this takes O(tile * (tile + k + D + classes)) memory. Among equal cosines
     the earlier train row is the nearer; among equal sums the lowest class wins.
 
     Args:
-      train_x: features, [N, D], any float type; rows are normalised here, in float32.
+      train_x: features, [N, D], any float type; rows are normalized here, in float32.
       train_y: their labels, [N], integers from 0 to classes - 1.
       test_x: features, [M, D].
       classes: number of classes.
-      k: number of neighbours.
+      k: number of neighbors.
       temperature: T; 0.07 in the reference.
       tile: rows and columns compared at a time.
 
@@ -90,7 +91,7 @@ def knn_predict(
     train_y = check_labelled("train", train_x, train_y, classes)
     check_features("test_x", test_x)
     count = train_x.shape[0]
-    check_neighbours(k, count)
+    check_neighbors(k, count)
     if k < 1 or tile < 1 or not temperature > 0:
         raise ValueError(
             f"k, tile and temperature must be positive, got {k}, {tile} and {temperature}."
@@ -107,10 +108,10 @@ def knn_predict(
     )
 
 
-def check_neighbours(k: int, count: int) -> None:
+def check_neighbors(k: int, count: int) -> None:
     """Raises UserError if more neighbours are asked for than there are training rows."""
     if k > count:
-        raise UserError(f"k = {k} neighbours of {count} training rows; set k to {count} or less.")
+        raise UserError(f"k = {k} neighbors of {count} training rows; set k to {count} or less.")
 
 
 @functools.partial(jax.jit, static_argnames=("classes", "k", "rows", "columns"))
@@ -123,22 +124,22 @@ def _predict(train_x, train_y, test_x, temperature, *, classes, k, rows, columns
         def merge(best, index):
             # The last tile is moved back to end with the last row; what it repeats is masked.
             start = jnp.minimum(index * columns, count - columns)
-            keys = _unit_rows(jax.lax.dynamic_slice_in_dim(train_x, start, columns))
+            keys = _as_unit(jax.lax.dynamic_slice_in_dim(train_x, start, columns))
             labels = jax.lax.dynamic_slice_in_dim(train_y, start, columns)
             cosines = jnp.matmul(query, keys.T, precision=jax.lax.Precision.HIGHEST)
             new = start + jnp.arange(columns) >= index * columns
             cosines = jnp.where(new[None], cosines, -jnp.inf)
             values = jnp.concatenate([best[0], cosines], axis=1)
             names = jnp.concatenate([best[1], jnp.broadcast_to(labels, cosines.shape)], axis=1)
-            values, places = jax.lax.top_k(values, k)
-            return (values, jnp.take_along_axis(names, places, axis=1)), None
+            values, nearest = jax.lax.top_k(values, k)
+            return (values, jnp.take_along_axis(names, nearest, axis=1)), None
 
         none = (jnp.full((rows, k), -jnp.inf), jnp.zeros((rows, k), jnp.int32))
         return jax.lax.scan(merge, none, jnp.arange(-(-count // columns)))[0]
 
     def classify(index, predictions):
         start = jnp.minimum(index * rows, queries - rows)
-        query = _unit_rows(jax.lax.dynamic_slice_in_dim(test_x, start, rows))
+        query = _as_unit(jax.lax.dynamic_slice_in_dim(test_x, start, rows))
         cosines, labels = nearest(query)
         weights = jnp.exp((cosines - cosines[:, :1]) / temperature)
         votes = jnp.zeros((rows, classes)).at[jnp.arange(rows)[:, None], labels].add(weights)
@@ -149,6 +150,5 @@ def _predict(train_x, train_y, test_x, temperature, *, classes, k, rows, columns
     return jax.lax.fori_loop(0, tiles, classify, jnp.zeros(queries, jnp.int32))
 
 
-def _unit_rows(x: Array) -> Array:
-    x = x.astype(jnp.float32)
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+def _as_unit(x: Array) -> Array:
+    return unit_rows(x.astype(jnp.float32))

@@ -12,7 +12,7 @@ from jaxclr.evaluation.checks import check_features
 
 
 def spectrum(z: Array) -> Array:
-    r"""Eigenvalues of the centred covariance of unit rows, the largest first.
+    r"""Eigenvalues of the centered covariance of unit rows, the largest first.
 
     .. math:: \lambda = \operatorname{eig}\,\operatorname{cov}(z_i / |z_i|)
 
@@ -31,17 +31,17 @@ def spectrum(z: Array) -> Array:
       Jing et al., Understanding Dimensional Collapse in Contrastive Self-supervised Learning, 2021
       (arXiv:2110.09348).
     """
-    return _singular_values(_centred_unit_rows(z)) ** 2 / z.shape[0]
+    return _singular_values(_centered_unit_rows(z)) ** 2 / z.shape[0]
 
 
 def effective_rank(z: Array) -> Array:
-    r"""Exponential of the entropy of the spectrum of the centred covariance of unit rows.
+    r"""Exponential of the entropy of the spectrum of the centered covariance of unit rows.
 
     .. math:: \exp\Big(-\sum_k p_k \log p_k\Big), \quad p_k = \lambda_k \Big/ \sum_j \lambda_j,
               \quad \lambda = \operatorname{eig}\,\operatorname{cov}(z_i / |z_i|)
 
     From 1 (features on a line) to min(D, n - 1). Rounding noise around a single point has a high
-    rank too: read it beside `total_variance`. It is not `rank_me`, which does not centre.
+    rank too: read it beside `total_variance`. It is not `rank_me`, which does not center.
 
     Args:
       z: features, [n, D].
@@ -72,7 +72,7 @@ def total_variance(z: Array) -> Array:
     Raises:
       ValueError: z is not a matrix of rows.
     """
-    return jnp.mean(jnp.sum(_centred_unit_rows(z) ** 2, axis=1))
+    return jnp.mean(jnp.sum(_centered_unit_rows(z) ** 2, axis=1))
 
 
 def feature_std(z: Array) -> Array:
@@ -94,7 +94,7 @@ def feature_std(z: Array) -> Array:
     References:
       Chen and He, Exploring Simple Siamese Representation Learning, 2020 (arXiv:2011.10566), section 4.1.
     """
-    return jnp.mean(jnp.sqrt(jnp.mean(_centred_unit_rows(z) ** 2, axis=0)))
+    return jnp.mean(jnp.sqrt(jnp.mean(_centered_unit_rows(z) ** 2, axis=0)))
 
 
 def rank_me(z: Array, *, eps: float = 1e-7) -> Array:
@@ -103,7 +103,7 @@ def rank_me(z: Array, *, eps: float = 1e-7) -> Array:
     .. math:: \exp\Big(-\sum_k p_k \log p_k\Big), \quad
               p_k = \sigma_k(Z) \Big/ \sum_j \sigma_j(Z) + \epsilon
 
-    Neither centred nor normalised.
+    Neither centered nor normalized.
 
     Args:
       z: features, [n, D]; the paper takes 25,600 rows of projector output.
@@ -124,12 +124,12 @@ def rank_me(z: Array, *, eps: float = 1e-7) -> Array:
 
 
 def collapse_auc(z: Array) -> Array:
-    r"""Mean share of the largest singular values of the centred features: the area under their cumulative sum.
+    r"""Mean share of the largest singular values of the centered features: the area under their cumulative sum.
 
     .. math:: \frac1K \sum_{k=1}^K \frac{\sum_{i \le k} \sigma_i}{\sum_i \sigma_i},
               \quad \sigma = \sigma(Z - \bar z),\; K = \min(n, D)
 
-    About 1/2 for an isotropic cloud, 1 for features on a line. Centred, not normalised.
+    About 1/2 for an isotropic cloud, 1 for features on a line. Centred, not normalized.
 
     Args:
       z: features, [n, D]; representations of the training set in the paper.
@@ -198,12 +198,12 @@ def uniformity(z: Array, *, t: float = 2.0) -> Array:
 
 
 def augmentation_confusion_ratio(views: Array | Sequence[Array]) -> Array:
-    r"""Share of first views whose nearest neighbour among all views of all images is of another image (ACR).
+    r"""Share of first views whose nearest neighbor among all views of all images is of another image (ACR).
 
     .. math:: \frac1n \sum_i [\, \operatorname{image}(\arg\min_{x \ne u_{1i}} |u_{1i} - x|) \ne i \,]
 
-    with x over all V n unit rows but the anchor itself. 0 if augmentation confuses no images. Whether a neighbour is of
-    the same image is told by its place, where the official code also counts the same place of other batches.
+    with x over all V n unit rows but the anchor itself. 0 if augmentation confuses no images. Whether a neighbor is of
+    the same image is decided by its index, where the official code also counts the same index of other batches.
     O(V n^2 D), in bounded memory.
 
     Args:
@@ -227,13 +227,13 @@ def augmentation_confusion_ratio(views: Array | Sequence[Array]) -> Array:
     # Distances stay the same, and those of features close together keep their digits.
     rows = rows - jnp.mean(rows, axis=0, keepdims=True)
     closeness = lambda products, squares: 2 * products - squares
-    images, places = jnp.arange(count), jnp.arange(rows.shape[0])
+    images, every = jnp.arange(count), jnp.arange(rows.shape[0])
     nearest = row_max(
         closeness,
         rows[:count],
         rows,
         column_values=(jnp.sum(rows * rows, axis=1),),
-        exclude=(images, places),
+        exclude=(images, every),
     )
     return jnp.mean(nearest.index % count != images, dtype=jnp.float32)
 
@@ -254,10 +254,9 @@ def average_relative_confusion(acr: Array | float, initial_acr: Array | float) -
     return (1 - jnp.asarray(acr, jnp.float32)) / (1 - jnp.asarray(initial_acr, jnp.float32))
 
 
-def _centred_unit_rows(z: Array) -> Array:
+def _centered_unit_rows(z: Array) -> Array:
     check_features("z", z)
-    z = z.astype(jnp.float32)
-    z = z / jnp.maximum(jnp.linalg.norm(z, axis=1, keepdims=True), 1e-12)
+    z = unit_rows(z.astype(jnp.float32))
     return z - jnp.mean(z, axis=0, keepdims=True)
 
 

@@ -19,13 +19,13 @@ Array = jax.Array
 def compile_knn(
     recipe: Recipe, mesh: Mesh, dataset: Dataset, *, k: int, temperature: float, rows: int = 500, tile: int = 1024
 ) -> Callable[[State, Array, Array], Array]:
-    """kNN accuracy on the test split in one program, which the host need not wait for.
+    """kNN accuracy on the test split in one program, for which the host need not wait.
 
     Args:
       recipe: the recipe of the run.
       mesh: the devices, of one axis.
       dataset: whose splits are in memory and have labels.
-      k: number of neighbours, at most the number of training images.
+      k: number of neighbors, at most the number of training images.
       temperature: of their weights.
       rows: most images that a device embeds at once.
       tile: rows and columns that are compared at a time.

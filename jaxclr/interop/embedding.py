@@ -1,77 +1,57 @@
-"""Representations of all images of a data source, in a file."""
+"""Representations of all examples of a data source, in a file."""
 
 import dataclasses
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
-from jaxclr.data import Data, Dataset, Split, Stream
+from jaxclr.data import Arrays, Data, Dataset, Source, Stream
 from jaxclr.data import load as load_data
 from jaxclr.errors import UserError
+from jaxclr.evaluation.subject import check_channels
 from jaxclr.interop.loading import Loaded
 from jaxclr.interop.parts import Parts
 from jaxclr.interop.tables import writer_of
+from jaxclr.runs import parts
 from jaxclr.runs.digests import digests
 from jaxclr.runs.files import locked, writing
+from jaxclr.steps.examples import BATCH, Examples, apply_in_batches, batches
 
 Number = Literal["float32", "float16"]
 
-BATCH = 250  # images embedded at once, as in evaluation
-_NO_MATTER = ("mean", "std", "memory_limit", "workers")  # for what is embedded
+_WITHOUT_EFFECT = ("mean", "std", "memory_limit", "workers")  # fields of Data that change no row
 
 
-class Some(NamedTuple):
-    """Some images of a split.
-
-    Attributes:
-      images: uint8 [n, H, W, C].
-      labels: int32 [n], -1 where there are none.
-      names: their files, or their split and place where there are none.
-      seen: images of the split up to here, damaged ones included.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    names: list[str]
-    seen: int
-
-
-def open_data(loaded: Loaded, data: Data) -> Dataset:
+def open_data(loaded: Loaded, data: Data | Arrays | Source) -> Dataset:
     """The splits of a data source whose images an encoder takes.
 
     Raises:
       UserError: the data cannot be had, or have other channels than the encoder takes.
     """
-    # Images are normalised as the encoder's were, whatever theirs are.
+    # Images are normalized as the encoder's were, whatever theirs are.
     dataset = load_data(dataclasses.replace(data, mean=None, std=None))
-    got = dataset.train.channels
-    if got != loaded.channels:
-        wanted = {1: "gray", 3: "rgb"}.get(loaded.channels)
-        remedy = f"set --data.channels {wanted}" if wanted else "take other data"
-        raise UserError(
-            f"'{data.source}' has images of {got} channel(s), the encoder takes {loaded.channels}; {remedy}."
-        )
+    check_channels(dataset.name, dataset, loaded.channels)
     return dataset
 
 
 def embed(
     loaded: Loaded,
-    data: Data,
+    data: Data | Arrays | Source,
     out: pathlib.Path,
     *,
     dtype: Number = "float32",
     overwrite: bool = False,
     report: Callable[[int, int], None] = lambda done, count: None,
 ) -> dict[str, int]:
-    """Writes representations of all images, as evaluation sees them, with names and labels.
+    """Writes representations of all examples, as evaluation sees them, with names and labels.
 
-    Rows are appended to OUT.part/ as they are made, and its progress is recorded every ten seconds. When all are there, OUT is
-    written from it and gets its name, and OUT.part is removed. The same call after an interruption goes on from the
-    record; the file is the same as without.
+    Rows are appended to OUT.part/ as they are made, and progress is recorded every ten seconds. When
+    all rows are there, OUT is written from them, and OUT.part is removed. The same call after an
+    interruption continues from the record; the file is the same as without an interruption.
 
     Args:
       loaded: the encoder.
@@ -79,14 +59,14 @@ def embed(
       out: file that ends in .npz or .parquet; see `tables`.
       dtype: of the numbers.
       overwrite: replace a file of that name, and start anew if something else was interrupted.
-      report: told how many images are done, of how many.
+      report: called with the number of examples that are done, and of all.
 
     Returns:
       Rows by split; damaged images are left out where data.skip_corrupt says so.
 
     Raises:
-      UserError: the file exists or cannot be written, data and encoder do not fit each other, or a representation is not
-        finite in that type.
+      UserError: the file exists or cannot be written, data and encoder do not fit each other, or a
+        representation is not finite in that type.
     """
     write = writer_of(out)
     if out.exists() and not overwrite:
@@ -95,12 +75,12 @@ def embed(
     splits = {name: split for name, split in (("train", dataset.train), ("test", dataset.test)) if split is not None}
     count = sum(split.size for split in splits.values())
     batch = min(BATCH, max(split.size for split in splits.values()))
-    size = data.image_size or loaded.size
+    size = getattr(data, "image_size", None) or loaded.size
     if size is None and isinstance(dataset.train, Stream):
         raise UserError("The encoder takes images of any size, and streamed ones may differ; set --data.image-size.")
     # By value, not by name: a run may be trained on, and a folder moved.
     job = {
-        **{f"data.{name}": value for name, value in dataclasses.asdict(data).items() if name not in _NO_MATTER},
+        **{f"data.{name}": value for name, value in _described(data).items() if name not in _WITHOUT_EFFECT},
         "images": {name: split.size for name, split in splits.items()},
         "encoder": f"{zlib.crc32(str(digests(loaded.variables)).encode()):08x}",
         "step": loaded.step,
@@ -110,52 +90,45 @@ def embed(
     with writing(out.parent), locked(folder / ".lock"):
         if overwrite:
             _discard(folder, job)
-        with Parts(folder, job) as parts:
+        with Parts(folder, job) as rows_so_far:
             before = 0
             for name, split in splits.items():
-                for some in _batches(split, name, size, batch, parts.seen(name)):
-                    values = _represent(loaded, some, batch, dtype)
-                    parts.append(name, values, some.labels, some.names, seen=some.seen)
-                    report(before + some.seen, count)
+                done = rows_so_far.seen(name)
+                rows = range(done, split.size)
+                for some in batches(split, size=size, batch=batch, rows=rows):
+                    names = some.names or [f"{name} {index}" for index in some.indices]
+                    values = _represent(loaded, some, names, batch, dtype)
+                    seen = done + some.seen
+                    rows_so_far.append(name, values, some.labels, names, seen=seen)
+                    report(before + seen, count)
                 before += split.size
-        if not parts.rows:
-            raise UserError(f"'{data.source}' holds no image that can be read.")
+        if not rows_so_far.rows:
+            raise UserError(f"'{dataset.name}' holds no image that can be read.")
         whole = folder / f"whole{out.suffix}"
-        write(whole, parts, dataset.classes)
+        write(whole, rows_so_far, dataset.classes)
         os.replace(whole, out)
-        parts.remove()
-    return parts.rows
+        rows_so_far.remove()
+    return rows_so_far.rows
 
 
-def _represent(loaded: Loaded, some: Some, batch: int, dtype: Number) -> np.ndarray:
+def _represent(
+    loaded: Loaded, some: Examples, names: Sequence[str], batch: int, dtype: Number
+) -> np.ndarray:
     """Representations [n, F] of the type."""
-    full = some.images[np.arange(batch) % len(some.images)]  # the last are fewer
     with np.errstate(over="ignore"):
-        values = np.asarray(loaded.encode(full))[: len(some.images)].astype(dtype)
+        values = apply_in_batches(loaded.encode, some.data, batch=batch).astype(dtype)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if bad.size:
-        remedy = "set --dtype float32" if dtype == "float16" else "the run has diverged, or its checkpoint is not one of it"
-        raise UserError(f"The representation of '{some.names[bad[0]]}' is not finite in {dtype}; {remedy}.")
+        diverged = "the run has diverged, or its checkpoint belongs to another run"
+        remedy = "set --dtype float32" if dtype == "float16" else diverged
+        name = names[bad[0]]
+        raise UserError(f"The representation of '{name}' is not finite in {dtype}; {remedy}.")
     return values
 
 
-def _batches(split: Split | Stream, name: str, size: int | None, batch: int, start: int) -> Iterator[Some]:
-    """The images of a split from one on, at most `batch` at a time."""
-    if isinstance(split, Split):
-        for first in range(start, split.size, batch):
-            last = min(first + batch, split.size)
-            labels = np.full(last - first, -1, np.int32) if split.labels is None else split.labels[first:last]
-            rows = range(first, last)
-            names = [f"{name} {row}" if split.names is None else split.names[row] for row in rows]
-            yield Some(split.examples[first:last], labels, names, last)
-        return
-    for rows in split.plain(size, batch=batch, indices=range(start, split.size)):
-        asked = np.arange(start, start + len(rows.made))
-        start += len(rows.made)
-        kept = np.flatnonzero(rows.indices == asked)
-        if len(kept):
-            images = np.stack([rows.made[row][0] for row in kept])
-            yield Some(images, rows.labels[kept], [rows.names[row] for row in kept], start)
+def _described(data: Data | Arrays | Source) -> dict[str, Any]:
+    described = parts.describe(data)
+    return described if isinstance(described, dict) else {"data": described}
 
 
 def _discard(folder: pathlib.Path, job: dict) -> None:

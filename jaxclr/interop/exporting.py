@@ -66,7 +66,7 @@ def stablehlo(loaded: Loaded, shape: tuple[int, int, int]) -> bytes:
       shape: height, width and channels of the images.
     """
     variables = jax.tree.map(np.asarray, loaded.variables)  # constants of the function
-    module = loaded.config.encoder.build(None)
+    module = loaded.module
     (batch,) = jax.export.symbolic_shape("b")
 
     @jax.jit

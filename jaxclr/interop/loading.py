@@ -5,15 +5,19 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxclr import trees
 from jaxclr.augment import PhotoView
+from jaxclr.encoders.own import build_encoder, towers_of
 from jaxclr.errors import UserError
 from jaxclr.runs.checkpoints import read_variables
 from jaxclr.runs.config import Config
 from jaxclr.runs.folder import RunFolder
+from jaxclr.steps.state import encoder_part
 from jaxclr.steps.views import plain_view
 from jaxclr.training.session import make_recipe
 
@@ -25,35 +29,40 @@ class Loaded(NamedTuple):
     """A trained encoder.
 
     Attributes:
-      encode: uint8 images [b, H, W, C] to representations, float32 [b, F], norms by their running statistics; jitted, and
-        compiled once for each shape of images.
-      variables: "params" and "batch_stats" of `config.encoder.build(None)`, a Linen module called as
-        module.apply(variables, preprocess(images), train), for those who want gradients or layers.
-      preprocess: uint8 images to the module's input: resized to the size of the run's first view (not cropped), scaled to
-        [0, 1], normalised by the run's mean and deviation (config.data.mean, config.data.std).
+      encode: examples [b, ...] (uint8 images [b, H, W, C], or any tree of arrays that the run was
+        trained on) to representations, float32 [b, F], norms by their running statistics; jitted,
+        and compiled once for each shape.
+      variables: "params" and "batch_stats" of `module`.
+      module: a Linen module called as module.apply(variables, preprocess(examples), train), for those
+        who want gradients or layers.
+      preprocess: examples to the module's input; images are resized to the size of the run's first
+        view (not cropped), scaled to [0, 1], and normalized by the run's mean and deviation
+        (config.data.mean, config.data.std).
       config: of the run.
       step: of the checkpoint.
     """
 
-    encode: Callable[[Array | np.ndarray], Array]
+    encode: Callable[[Tree], Array]
     variables: Tree
-    preprocess: Callable[[Array], Array]
+    module: nn.Module
+    preprocess: Callable[[Tree], Tree]
     config: Config
     step: int
 
     @property
-    def channels(self) -> int:
-        """Of the images."""
-        return len(self.config.data.mean)
+    def channels(self) -> int | None:
+        """Of images; None if the run was trained on other data."""
+        mean = self.config.data.mean
+        return None if mean is None else len(mean)
 
     @property
     def size(self) -> int | None:
-        """Side in pixels to which images are brought; None: any size is taken as it is."""
+        """Side in pixels to which images are resized; None: any size is taken as it is."""
         view = self.config.augmentation.views[0]
         return view.size if isinstance(view, PhotoView) else None
 
 
-def load(run: str | os.PathLike[str] | RunFolder) -> Loaded:
+def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
     """The encoder of a run's newest undamaged checkpoint; the run's data need not be at hand.
 
     >>> encoder = jaxclr.load("runs/digits-sim_affinity-0")
@@ -62,6 +71,7 @@ def load(run: str | os.PathLike[str] | RunFolder) -> Loaded:
 
     Args:
       run: folder of the run, of which nothing is changed; it may be in training.
+      view: whose encoder, where each view has its own.
 
     Returns:
       Encoder function, variables, preprocessing and configuration.
@@ -71,25 +81,30 @@ def load(run: str | os.PathLike[str] | RunFolder) -> Loaded:
     """
     run = run if isinstance(run, RunFolder) else RunFolder(pathlib.Path(run))
     config = run.config()
+    count = len(towers_of(config.encoder))
+    if not 0 <= view < count:
+        raise UserError(f"The run has {count} encoder(s); view must be 0 to {count - 1}, got {view}.")
     step, variables = read_variables(run)
+    variables = {name: encoder_part({"encoder": part}, view) for name, part in variables.items()}
     # Of a recipe only network and preprocessing are used, which do not depend on the data.
     recipe = make_recipe(config, images=config.batch_size, classes=0)
-    module = config.encoder.build(None)
-    preprocess = lambda images: plain_view(images, recipe)
+    module = build_encoder(towers_of(config.encoder)[view], None)
+    preprocess = lambda examples: plain_view(examples, recipe, view)
 
     @jax.jit
-    def apply(variables: Tree, images: Array) -> Array:
-        return module.apply(variables, preprocess(images), False).astype(jnp.float32)
+    def apply(variables: Tree, examples: Tree) -> Array:
+        return module.apply(variables, preprocess(examples), False).astype(jnp.float32)
 
-    def encode(images: Array | np.ndarray) -> Array:
-        _check(images, config)
-        return apply(variables, images)
+    def encode(examples: Tree) -> Array:
+        if config.data.mean is not None:  # which images have, and other data have not
+            _check_images(examples, channels=len(config.data.mean))
+        return apply(variables, examples)
 
-    return Loaded(encode, variables, preprocess, config, step)
+    return Loaded(encode, variables, module, preprocess, config, step)
 
 
-def _check(images: Array | np.ndarray, config: Config) -> None:
-    channels = len(config.data.mean)
+def _check_images(examples: Tree, *, channels: int) -> None:
+    images = trees.leaves(examples)[0]
     if images.ndim != 4 or images.dtype != np.uint8:
         raise TypeError(f"images must be uint8 [b, H, W, C], got {images.dtype} {images.shape}.")
     if images.shape[-1] != channels:

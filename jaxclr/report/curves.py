@@ -10,9 +10,9 @@ from jaxclr.report.records import Record
 # Name in metrics.jsonl, title, caption.
 _CURVES = (
     ("loss", "Loss", "Of the objective; the losses of different objectives do not compare."),
-    ("knn_20", "kNN accuracy", "Of the test images on the way, 20 neighbours."),
-    ("effective_rank", "Effective rank", "Entropy, as a number of directions, of the centred covariance of unit embeddings."),
-    ("rank_me", "RankMe", "The same of the singular values of the embeddings as they are: neither centred nor normalised."),
+    ("knn_20", "kNN accuracy", "On the test split during training, 20 neighbors."),
+    ("effective_rank", "Effective rank", "Entropy, as a number of directions, of the centered covariance of unit embeddings."),
+    ("rank_me", "RankMe", "The same of the singular values of the embeddings as they are: neither centered nor normalized."),
     ("total_variance", "Total variance", "Of unit embeddings: 0 for a single point, at most 1."),
     ("collapse_auc", "Collapse AUC", "Mean share of the largest singular values: 1/2 for an isotropic cloud, 1 for a line."),
     ("asymmetry", "Asymmetry of A", "Norm of A less its transpose over the norm of A, predictions against targets."),
@@ -20,7 +20,7 @@ _CURVES = (
     ("momentum", "Momentum of the target network", "Share of the average that a step keeps."),
     ("grad_norm", "Gradient norm", "Before clipping."),
     ("update_norm", "Update norm", "Of what a step adds to the parameters."),
-    ("images_per_second", "Images per second", "Of the steps alone."),
+    ("images_per_second", "Examples per second", "Of the steps alone."),
 )
 
 
@@ -44,7 +44,7 @@ def _curve(records: Sequence[Record], name: str, title: str, caption: str) -> Pi
             plot.axes.set_yscale("log")
         if name == "knn_20":
             low, high = plot.axes.get_ylim()
-            room = max(0.05 - (high - low), 0) / 2  # a few images more or less are no event
+            room = max(0.05 - (high - low), 0) / 2  # so that a few examples do not fill the axis
             plot.axes.set_ylim(max(low - room, 0), min(high + room, 1))
             plot.axes.yaxis.set_major_formatter("{x:.0%}")
     return Figure(f"curve-{name}", title, plot.html, caption)

@@ -35,7 +35,7 @@ class Figure(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """What stands in the place of a figure that cannot be drawn."""
+    """What replaces a figure that cannot be drawn."""
 
     title: str
     why: str
@@ -58,7 +58,7 @@ def missing(record: Record, what: str, why: str) -> list[Piece]:
 
 
 def swatch(number: int) -> str:
-    """The colour and dashes of a run, drawn as in the plots."""
+    """The color and dashes of a run, drawn as in the plots."""
     dashes = ("", "5 3", "6 2 1.5 2", "1.5 2")[(number - 1) % 4]
     return (
         f'<svg class="swatch" viewBox="0 0 28 8" aria-hidden="true"><path d="M0 4H28" '

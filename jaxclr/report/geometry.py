@@ -19,7 +19,7 @@ def spectra(record: Record) -> list[Piece]:
         return missing(record, "spectrum", "not measured (observe_every is 0, or the run is too short).")
     chosen = np.unique(np.linspace(0, len(steps) - 1, min(TIMES, len(steps))).astype(int))
     strengths = np.linspace(1, 0.25, len(chosen))[::-1]  # a single one is strong
-    colour = line_of(record.number)["color"]
+    color = line_of(record.number)["color"]
     first, last = values[0], values[-1]
     alt = (
         f"Spectrum of the embeddings of {record.name}, largest eigenvalue first, at {len(chosen)} times from step "
@@ -31,10 +31,10 @@ def spectra(record: Record) -> list[Piece]:
         for index, strength in zip(chosen, strengths, strict=True):
             heights = np.maximum(values[index], SMALLEST)
             ranks, label = np.arange(1, len(heights) + 1), f"step {steps[index]}"
-            plot.axes.plot(ranks, heights, color=colour, alpha=strength, label=label)
+            plot.axes.plot(ranks, heights, color=color, alpha=strength, label=label)
         plot.axes.set(yscale="log", xlabel="rank of the eigenvalue", ylabel="eigenvalue")
         plot.axes.legend()
-    caption = "Of the centred covariance of unit embeddings, paler the earlier. A cliff: few directions are used."
+    caption = "Of the centered covariance of unit embeddings, paler the earlier. A cliff: few directions are used."
     return [Figure(key, "Spectrum over time", plot.html, caption, record)]
 
 
@@ -74,10 +74,10 @@ def cosines(record: Record) -> list[Piece]:
     )
     key = f"cosines-{record.number}"
     with Plot(key, alt) as plot:
-        colour = line_of(record.number)["color"]
-        plot.axes.stairs(positives[-1], edges, fill=True, color=colour, alpha=0.7, label="positives, end")
+        color = line_of(record.number)["color"]
+        plot.axes.stairs(positives[-1], edges, fill=True, color=color, alpha=0.7, label="positives, end")
         plot.axes.stairs(negatives[-1], edges, fill=True, color=INK, alpha=0.3, label="negatives, end")
-        plot.axes.stairs(positives[0], edges, color=colour, linestyle="--", label="positives, start")
+        plot.axes.stairs(positives[0], edges, color=color, linestyle="--", label="positives, start")
         plot.axes.stairs(negatives[0], edges, color=INK, linestyle=":", alpha=0.6, label="negatives, start")
         plot.axes.set(xlabel="cosine", ylabel="share", xlim=(-1, 1), xticks=(-1, -0.5, 0, 0.5, 1))
         plot.axes.legend()

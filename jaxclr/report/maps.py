@@ -1,4 +1,4 @@
-"""Maps of the representations, whose points show their images."""
+"""Maps of the representations; points show their images, if there are any."""
 
 import html
 import json
@@ -20,19 +20,19 @@ def maps(record: Record) -> list[Piece]:
     if not record.end:
         return missing(record, "map of the representations", "the run has no snapshots.")
     points = np.asarray(record.end["queries"], np.float32)
-    places = {"PCA": _pca(points)}
+    found = {"PCA": _pca(points)}
     if len(points) >= FEWEST:
-        places["t-SNE"] = _tsne(points)
-    sheet, data = _sheet(record.images["queries"]), _data(record)
+        found["t-SNE"] = _tsne(points)
+    sheet = _sheet(record)
     pieces = []
-    for name, (where, caption) in places.items():
+    for name, (positions, caption) in found.items():
         kind = name.lower().replace("-", "")
         key = f"map-{kind}-{record.number}"
-        coloured = ", coloured by class" if record.labelled else ""
-        alt = f"Map of {len(points)} images of {record.name} by {name}{coloured}. {caption}"
+        colored = ", colored by class" if record.labelled else ""
+        alt = f"Map of {len(points)} examples of {record.name} by {name}{colored}. {caption}"
         with Plot(key, alt, size=(5.4, 3.8)) as plot:
-            dots = {"c": _colours(record), "edgecolors": CARD, "linewidths": 0.5}
-            plot.axes.scatter(*where.T, s=22, **dots, gid="class-points")
+            dots = {"c": _colors(record), "edgecolors": CARD, "linewidths": 0.5}
+            plot.axes.scatter(*positions.T, s=22, **dots, gid="class-points")
             plot.axes.set(xticks=[], yticks=[], aspect="equal" if kind == "pca" else "auto")
             plot.axes.grid(visible=False)
             for side in plot.axes.spines.values():
@@ -43,14 +43,14 @@ def maps(record: Record) -> list[Piece]:
             '<p class="shown" aria-live="polite">Point at a dot, or focus the map and press the arrow keys.</p></div>'
         )
         if kind == "pca":
-            body += sheet.replace("<img", f"<img id=sheet-{record.number} data-points={data}", 1)
+            body += sheet
         pieces.append(Figure(key, f"Map by {name}", body, caption, record))
     return pieces
 
 
 def _pca(points: np.ndarray) -> tuple[np.ndarray, str]:
-    centred = points - points.mean(axis=0)
-    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = points - points.mean(axis=0)
+    left, values, _ = np.linalg.svd(centered, full_matrices=False)
     two = (left * values)[:, :2]
     two = np.pad(two, ((0, 0), (0, 2 - two.shape[1])))
     share = np.sum(values[:2] ** 2) / max(np.sum(values**2), 1e-30)
@@ -67,48 +67,51 @@ def _tsne(points: np.ndarray) -> tuple[np.ndarray, str]:
         # points are no start.
         tsne = TSNE(perplexity=perplexity, method="exact", max_iter=500, init="random", random_state=0)
         found = tsne.fit_transform(points)
-    return found, f"Neighbours stay neighbours (perplexity {perplexity:.3g}); sizes of groups and gaps mean nothing."
+    return found, f"Neighbors stay neighbors (perplexity {perplexity:.3g}); sizes of groups and gaps mean nothing."
 
 
 def _palette(count: int) -> np.ndarray:
     name = "tab10" if count <= 10 else "tab20" if count <= 20 else "hsv"
-    colours = matplotlib.colormaps[name]
-    return colours(np.arange(count)) if count <= 20 else colours(np.linspace(0, 0.95, count))
+    colors = matplotlib.colormaps[name]
+    return colors(np.arange(count)) if count <= 20 else colors(np.linspace(0, 0.95, count))
 
 
-def _colours(record: Record):
+def _colors(record: Record):
     if not record.labelled:
         return line_of(record.number)["color"]
-    return _palette(len(record.images["classes"]))[record.images["query_labels"]]
+    return _palette(len(record.fixed["classes"]))[record.fixed["query_labels"]]
 
 
 def _legend(record: Record) -> str:
     """Names of the classes, if they can be told apart."""
-    classes = record.images["classes"]
+    classes = record.fixed["classes"]
     if not record.labelled or len(classes) > 20:
         return ""
-    colours = [matplotlib.colors.to_hex(colour) for colour in _palette(len(classes))]
+    colors = [matplotlib.colors.to_hex(color) for color in _palette(len(classes))]
     entries = (
-        f'<li><span class="dot" style="background:{colour}"></span>{html.escape(str(name))}</li>'
-        for name, colour in zip(classes, colours, strict=True)
+        f'<li><span class="dot" style="background:{color}"></span>{html.escape(str(name))}</li>'
+        for name, color in zip(classes, colors, strict=True)
     )
     return f'<ul class="classes" aria-label="Classes">{"".join(entries)}</ul>'
 
 
-def _sheet(images: np.ndarray) -> str:
-    """All thumbnails in one picture, row by row."""
+def _sheet(record: Record) -> str:
+    """What the page's script says of each point, and all thumbnails in one picture, row by row."""
+    labels, classes = record.fixed["query_labels"], record.fixed["classes"]
+    data = {"names": [str(classes[label]) for label in labels] if record.labelled else []}
+    if not record.pictured:
+        return f"<span hidden {_attributes(record, data)}></span>"
+    images = record.fixed["queries"]
     rows = -(-len(images) // COLUMNS)
     padded = np.zeros((rows * COLUMNS, *images.shape[1:]), np.uint8)
     padded[: len(images)] = images
     height, width, channels = images.shape[1:]
+    data |= {"columns": COLUMNS, "width": width, "height": height}
     sheet = padded.reshape(rows, COLUMNS, height, width, channels).swapaxes(1, 2)
     address = png(sheet.reshape(rows * height, COLUMNS * width, channels))
-    return f'<img hidden src="{address}" alt="Thumbnails of the images in the maps" width="{COLUMNS * width}">'
+    alt = f'alt="Thumbnails of the images in the maps" width="{COLUMNS * width}"'
+    return f'<img hidden {_attributes(record, data)} src="{address}" {alt}>'
 
 
-def _data(record: Record) -> str:
-    """What the page's script says of each point, as an attribute."""
-    images = record.images
-    names = [str(images["classes"][label]) for label in images["query_labels"]] if record.labelled else []
-    height, width = images["queries"].shape[1:3]
-    return f"'{html.escape(json.dumps({'columns': COLUMNS, 'width': width, 'height': height, 'names': names}), quote=True)}'"
+def _attributes(record: Record, data: dict) -> str:
+    return f"id=sheet-{record.number} data-points='{html.escape(json.dumps(data), quote=True)}'"

@@ -1,4 +1,4 @@
-"""Matrices of the fixed images: their affinities over time, and which classes are taken for which."""
+"""Matrices of the fixed examples: their affinities over time, and which classes are taken for which."""
 
 import html
 from collections.abc import Sequence
@@ -7,19 +7,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from jaxclr.evaluation.knn import knn_predict
 from jaxclr.report.figures import Figure, Piece, missing
 from jaxclr.report.plots import ALARM, Plot, line_of
 from jaxclr.report.records import Record
 
-NEIGHBOURS, TEMPERATURE = 20, 0.07
+NEIGHBORS, TEMPERATURE = 20, 0.07
 MOST_CLASSES = 20  # in a confusion matrix; of more, the worst are listed
 
 
 def affinities(record: Record) -> list[Piece]:
-    """The affinity matrix of two views of the fixed images at the start, in the middle and at the end."""
+    """The affinity matrix of two views of the fixed examples at the start, in the middle and at the end."""
     if not record.snapshots:
         return missing(record, "affinity matrix", "the run has no snapshots.")
-    labels = record.images["query_labels"]
+    labels = record.fixed["query_labels"]
     pieces = []
     names = dict(zip(record.snapshots, _names(record), strict=True))
     for step, arrays in record.snapshots.items():
@@ -28,14 +29,15 @@ def affinities(record: Record) -> list[Piece]:
         matrix = rows[order] @ columns[order].T
         off = matrix[~np.eye(len(matrix), dtype=bool)]
         alt = (
-            f"Affinity matrix of {len(rows)} fixed images of {record.name} at step {step}: the diagonal has a mean "
-            f"cosine of {np.diag(matrix).mean():.2f}, the rest {off.mean() if len(off) else 0:.2f}."
+            f"Affinity matrix of {len(rows)} fixed examples of {record.name} at step {step}: the "
+            f"diagonal has a mean cosine of {np.diag(matrix).mean():.2f}, the rest {off.mean() if len(off) else 0:.2f}."
         )
-        caption = "Images in the order of their classes. Red on the diagonal: views agree; in blocks: classes do."
+        order_of = "Examples in the order of their classes. " * record.labelled
+        caption = f"{order_of}Red on the diagonal: views agree{'; in blocks: classes do' * record.labelled}."
         key = f"affinity-{record.number}-{step}"
         with Plot(key, alt, size=(4.3, 3.4)) as plot:
             shown = plot.axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="none")
-            plot.axes.set(xticks=[], yticks=[], xlabel="images, second view", ylabel="images, first view")
+            plot.axes.set(xticks=[], yticks=[], xlabel="second view", ylabel="first view")
             plot.axes.grid(visible=False)
             _name_blocks(plot.axes, record, labels[order])
             bar = plot.figure.colorbar(shown, ax=plot.axes, shrink=0.8)
@@ -45,19 +47,19 @@ def affinities(record: Record) -> list[Piece]:
 
 
 def _name_blocks(axes: Axes, record: Record, labels: np.ndarray) -> None:
-    """Names of the classes beside their images, which are in order."""
-    classes = record.images["classes"]
+    """Names of the classes beside their examples, which are in order."""
+    classes = record.fixed["classes"]
     if not record.labelled or len(classes) > MOST_CLASSES:
         return
     present, first, count = np.unique(labels, return_index=True, return_counts=True)
     names = [str(name)[:10] for name in classes[present]]
-    axes.set_xticks(first + (count - 1) / 2, names, rotation=_turned(names))
+    axes.set_xticks(first + (count - 1) / 2, names, rotation=_rotation(names))
     axes.set_yticks(first + (count - 1) / 2, names)
     axes.tick_params(length=0)
 
 
-def _turned(names: Sequence[str]) -> int:
-    """Degrees by which names below an axis are turned to find room."""
+def _rotation(names: Sequence[str]) -> int:
+    """Degrees by which names below an axis are rotated, so that they do not overlap."""
     return 90 if max(map(len, names), default=0) > 2 else 0
 
 
@@ -67,32 +69,29 @@ def _names(record: Record) -> list[str]:
 
 
 def predicted_classes(record: Record) -> np.ndarray:
-    """Classes of the queries by their nearest neighbours in the gallery, weighted as in `evaluation.knn_predict`."""
-    queries, gallery = (np.asarray(record.end[name], np.float32) for name in ("queries", "gallery"))
-    labels = record.images["gallery_labels"]
-    cosines = queries @ gallery.T
-    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :NEIGHBOURS]
-    near = np.take_along_axis(cosines, nearest, axis=1)
-    weights = np.exp((near - near[:, :1]) / TEMPERATURE)
-    votes = np.zeros((len(queries), len(record.images["classes"])))
-    np.add.at(votes, (np.arange(len(queries))[:, None], labels[nearest]), weights)
-    return votes.argmax(axis=1)
+    """Classes of the queries by their nearest neighbors in the gallery."""
+    gallery, queries = (np.asarray(record.end[name], np.float32) for name in ("gallery", "queries"))
+    settings = {"k": min(NEIGHBORS, len(gallery)), "temperature": TEMPERATURE}
+    classes = len(record.fixed["classes"])
+    return np.asarray(
+        knn_predict(gallery, record.fixed["gallery_labels"], queries, classes=classes, **settings)
+    )
 
 
 def confusions(record: Record) -> list[Piece]:
     """Errors by class: a matrix for few classes, the worst of many."""
     if not record.end or not record.labelled:
-        return missing(record, "errors by class", "the images have no labels, or there are no snapshots.")
-    classes, labels = record.images["classes"], record.images["query_labels"]
+        return missing(record, "errors by class", "there are no labels, or no snapshots.")
+    classes, labels = record.fixed["classes"], record.fixed["query_labels"]
     predicted = predicted_classes(record)
     counts = np.zeros((len(classes), len(classes)), int)
     np.add.at(counts, (labels, predicted), 1)
     wrong = (labels != predicted).sum()
     key = f"confusion-{record.number}"
-    held_out = " that stayed out of training" * ("test_images" in record.evaluation)
+    held_out = " that were not trained on" * ("test_images" in record.evaluation)
     caption = (
-        f"{wrong} of {len(labels)} images{held_out} are named wrongly by their {NEIGHBOURS} nearest of "
-        f"{len(record.images['gallery'])} training images."
+        f"{wrong} of {len(labels)} examples{held_out} are named wrongly by their {NEIGHBORS} nearest of "
+        f"{len(record.fixed['gallery_labels'])} training examples."
     )
     errors = _table(counts, classes)
     if len(classes) > MOST_CLASSES:
@@ -100,15 +99,15 @@ def confusions(record: Record) -> list[Piece]:
     with Plot(key, f"Confusion matrix of {record.name}: {caption}", size=(3.9, 3.4)) as plot:
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         names, edges = [str(name)[:10] for name in classes], np.arange(len(classes) + 1) - 0.5
-        plot.axes.set_xticks(range(len(classes)), names, rotation=_turned(names))
+        plot.axes.set_xticks(range(len(classes)), names, rotation=_rotation(names))
         plot.axes.set_yticks(range(len(classes)), names)
         plot.axes.set(xlabel="named", ylabel="class", xlim=edges[[0, -1]], ylim=edges[[-1, 0]], aspect="equal")
         plot.axes.grid(visible=False)
         plot.axes.tick_params(length=0)
         for row, column in zip(*np.nonzero(counts), strict=True):
-            colour = line_of(record.number)["color"] if row == column else ALARM
+            color = line_of(record.number)["color"] if row == column else ALARM
             # An error in a hundred can be seen, and the number be read on all of a class.
-            paint = {"color": colour, "alpha": 0.1 + 0.4 * shares[row, column], "linewidth": 0}
+            paint = {"color": color, "alpha": 0.1 + 0.4 * shares[row, column], "linewidth": 0}
             plot.axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **paint))
             plot.axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=8)
     return [Figure(key, "Errors by class", plot.html + errors, caption, record)]
@@ -126,6 +125,6 @@ def _table(counts: np.ndarray, classes: np.ndarray) -> str:
         name = html.escape(str(classes[index]))
         cells = (f"{errors[index]:.1%}", totals[index], taken)
         rows.append(f"<tr><th scope=row>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    titles = ("class", "errors", "images", "most often named")
+    titles = ("class", "errors", "examples", "most often named")
     head = f"<tr>{''.join(f'<th scope=col>{title}</th>' for title in titles)}</tr>"
     return f"<details open><summary>Error rates</summary><div class=wide><table>{head}{''.join(rows)}</table></div></details>"

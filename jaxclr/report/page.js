@@ -12,16 +12,18 @@ for (const map of document.querySelectorAll(".map")) {
   const {columns, width, height, names} = JSON.parse(sheet.dataset.points);
   const svg = map.querySelector("svg"), said = map.querySelector(".shown");
   const points = [...map.querySelectorAll(".points use")];
+  const pictured = sheet.matches("img");
   const scale = 96 / Math.max(width, height);
   let at = -1;
   const choose = index => {
     if (at >= 0) points[at].classList.remove("chosen");
     at = index;
-    lens.hidden = at < 0;
+    lens.hidden = at < 0 || !pictured;
     if (at < 0) return;
     const point = points[at], box = point.getBoundingClientRect();
     point.classList.add("chosen");
-    said.textContent = "Image " + (at + 1) + " of " + points.length + (names.length ? ", class " + names[at] : "");
+    said.textContent = (pictured ? "Image " : "Example ") + (at + 1) + " of " + points.length + (names.length ? ", class " + names[at] : "");
+    if (!pictured) return;
     lens.style.width = width * scale + "px";
     lens.style.height = height * scale + "px";
     lens.style.backgroundImage = 'url("' + sheet.src + '")';
@@ -30,7 +32,7 @@ for (const map of document.querySelectorAll(".map")) {
     lens.style.left = Math.min(box.right + 8, innerWidth - width * scale - 8) + "px";
     lens.style.top = Math.min(Math.max(box.top - height * scale / 2, 8), innerHeight - height * scale - 8) + "px";
   };
-  const centre = index => {
+  const center = index => {
     const box = points[index].getBoundingClientRect();
     return [box.x + box.width / 2, box.y + box.height / 2];
   };
@@ -46,10 +48,10 @@ for (const map of document.querySelectorAll(".map")) {
     event.preventDefault();
     if (at < 0) return choose(0);
     // The nearest point that lies more in that direction than aside.
-    const [x, y] = centre(at);
+    const [x, y] = center(at);
     let best = -1, least = Infinity;
     points.forEach((_, index) => {
-      const [u, v] = centre(index), along = (u - x) * way[0] + (v - y) * way[1], aside = Math.abs((u - x) * way[1]) + Math.abs((v - y) * way[0]);
+      const [u, v] = center(index), along = (u - x) * way[0] + (v - y) * way[1], aside = Math.abs((u - x) * way[1]) + Math.abs((v - y) * way[0]);
       if (along > 0 && along >= aside && along + aside < least) [best, least] = [index, along + aside];
     });
     if (best >= 0) choose(best);

@@ -11,7 +11,7 @@ from jaxclr.report.figures import Piece, of_each
 from jaxclr.report.geometry import cosines, plane, spectra
 from jaxclr.report.maps import maps
 from jaxclr.report.matrices import affinities, confusions
-from jaxclr.report.pictures import neighbours, views
+from jaxclr.report.pictures import neighbors, views
 from jaxclr.report.records import Record, read_records
 from jaxclr.report.summary import configuration, figures_tables, headlines, legend, warnings
 from jaxclr.runs.files import write_atomically, writing
@@ -39,9 +39,9 @@ def page(records: Sequence[Record]) -> str:
     sections = {
         "Curves": curves(records),
         "Geometry of the embeddings": [*plane(records), *of_each(records, spectra), *of_each(records, cosines)],
-        "Affinity matrix of fixed images": of_each(records, affinities),
+        "Affinity matrix of fixed examples": of_each(records, affinities),
         "Map of the representations": of_each(records, maps),
-        "Neighbours, errors, views": of_each(records, lambda r: [*neighbours(r), *confusions(r), *views(r)]),
+        "Neighbors, errors, views": of_each(records, lambda r: [*neighbors(r), *confusions(r), *views(r)]),
     }
     keys = {title: f"section-{number}" for number, title in enumerate(sections, 1)}
     return string.Template(part("page.html")).substitute(

@@ -1,4 +1,4 @@
-"""Plots by matplotlib as SVG inside the page, in the page's own colours, light or dark."""
+"""Plots by matplotlib as SVG inside the page, in the page's own colors, light or dark."""
 
 import base64
 import html
@@ -15,7 +15,7 @@ from PIL import Image
 # Colours that stand for the page's: CSS decides what they are.
 INK, GRID, ALARM, CARD = "#0000e0", "#0000e1", "#0000e2", "#0000e3"
 _RUN = "#0000f{}"
-RUNS = 8  # colours; the next run has the first one again, with other dashes
+RUNS = 8  # colors; the next run has the first one again, with other dashes
 _DASHES = ("-", "--", "-.", ":")
 
 _STYLE = {
@@ -71,16 +71,16 @@ class Plot:
 
 def line_of(number: int) -> dict[str, object]:
     """How matplotlib draws the lines of a run; the legend's buttons find them by their class."""
-    colour = (number - 1) % RUNS + 1
+    color = (number - 1) % RUNS + 1
     return {
-        "color": _RUN.format(colour),
+        "color": _RUN.format(color),
         "linestyle": _DASHES[(number - 1) % len(_DASHES)],
         "gid": f"class-run{number}",
     }
 
 
 def thin(steps: Sequence[int], values: Sequence[float], most: int = 300) -> tuple[np.ndarray, np.ndarray]:
-    """At most so many points, means of their neighbours, which a line of a few hundred pixels does not show anyway."""
+    """At most so many points, means of their neighbors, which a line of a few hundred pixels does not show anyway."""
     groups = min(most, len(steps))
     split = lambda x: np.array([part.mean() for part in np.array_split(np.asarray(x, float), groups)])
     return (split(steps), split(values)) if len(steps) > most else (np.asarray(steps), np.asarray(values))
@@ -94,7 +94,7 @@ def png(pixels: np.ndarray) -> str:
 
 
 def _inline(svg: str, alt: str) -> str:
-    """SVG as a part of HTML: no prologue, no names of its own but those that it refers to, colours of the page."""
+    """SVG as a part of HTML: no prologue, no names of its own but those that it refers to, colors of the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' id="class-([\w-]+)"', r' class="\1"', svg)
@@ -104,7 +104,7 @@ def _inline(svg: str, alt: str) -> str:
     box = re.search(r'viewBox="[^"]*"', opening).group()
     svg = f'<svg {box} role="img" aria-label="{html.escape(alt, quote=True)}">' + svg[len(opening) :]
     svg = svg.replace("xlink:href", "href")
-    for colour, name in ((INK, "ink"), (GRID, "grid"), (ALARM, "alarm"), (CARD, "card")):
-        svg = svg.replace(colour, f"var(--{name})")
+    for color, name in ((INK, "ink"), (GRID, "grid"), (ALARM, "alarm"), (CARD, "card")):
+        svg = svg.replace(color, f"var(--{name})")
     svg = re.sub(r"#0000f(\d)", r"var(--run\1)", svg)
     return re.sub(r"\n\s*", "\n", svg)

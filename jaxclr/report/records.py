@@ -1,5 +1,6 @@
 """What the folder of a run holds, read without the run's data, network or devices."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,12 @@ class Record(NamedTuple):
     """A run, as its folder has it; whatever is missing there is empty here.
 
     Attributes:
-      number: its place among the runs of a report, from 1: the colour and the dashes of its lines.
-      name: of the folder, told apart from the others'.
+      number: of the run in the report, from 1: the color and the dashes of its lines.
+      name: of the folder, with its parents' if others have the same.
       config: config.json.
       lines: those of metrics.jsonl.
       evaluation: evaluation.json.
-      images: snapshots/images.npz.
+      fixed: what the snapshots are of: snapshots/labels.npz and, if the data are images, images.npz.
       snapshots: snapshots/STEP.npz by step.
       bad_step: bad_step.json.
     """
@@ -32,13 +33,13 @@ class Record(NamedTuple):
     config: Mapping[str, Any]
     lines: Sequence[Mapping[str, Any]]
     evaluation: Mapping[str, Any]
-    images: Arrays
+    fixed: Arrays
     snapshots: Mapping[int, Arrays]
     bad_step: Mapping[str, Any]
 
     @property
     def method(self) -> str:
-        return self.config["method"]["type"]
+        return name_of(self.config["method"])
 
     @property
     def last_step(self) -> int:
@@ -46,7 +47,12 @@ class Record(NamedTuple):
 
     @property
     def labelled(self) -> bool:
-        return bool(self.images) and int(self.images["query_labels"].min()) >= 0
+        return bool(self.fixed) and int(self.fixed["query_labels"].min()) >= 0
+
+    @property
+    def pictured(self) -> bool:
+        """Whether there are pictures of what the snapshots are of."""
+        return "queries" in self.fixed
 
     @property
     def end(self) -> Arrays:
@@ -62,6 +68,14 @@ class Record(NamedTuple):
         """The last value of a name; None without one."""
         values = self.series(name)[1]
         return values[-1] if values else None
+
+
+def name_of(part: Any) -> str:
+    """The name of a part of config.json: of its class or function, without the file that defines it."""
+    if isinstance(part, list):
+        return " + ".join(map(name_of, part))
+    name = part.get("type") or part.get("function") or part.get("session") or ""
+    return name.rpartition(":")[2]
 
 
 def read_records(folders: Sequence[pathlib.Path]) -> list[Record]:
@@ -82,20 +96,35 @@ def _read(run: RunFolder, name: str, number: int) -> Record:
         lines = _lines(run.metrics)
         read = lambda path: json.loads(path.read_text()) if path.is_file() else {}
         snapshots = {int(path.stem): _arrays(path) for path in run.snapshots.glob("*.npz") if path.stem.isdecimal()}
-        images = run.snapshots / "images.npz"
+        snapshots = dict(sorted(snapshots.items()))
         return Record(
             number=number,
             name=name,
             config=read(config),
             lines=lines,
             evaluation=read(run.evaluation),
-            images=_arrays(images) if images.is_file() else {},
-            # Without the images there is nothing to show of them.
-            snapshots=dict(sorted(snapshots.items())) if images.is_file() else {},
+            fixed=_fixed(run.snapshots, snapshots),
+            snapshots=snapshots,
             bad_step=read(run.bad_step),
         )
     except (OSError, ValueError) as error:
         raise UserError(f"{run.folder} cannot be read: {error}. Remove the file, or repeat the run.") from error
+
+
+def _fixed(folder: pathlib.Path, snapshots: Mapping[int, Arrays]) -> Arrays:
+    """What the snapshots are of; without a file that says so, there are no labels."""
+    if not snapshots:
+        return {}
+    first = next(iter(snapshots.values()))
+    unknown = {
+        "gallery_labels": np.full(len(first["gallery"]), -1),
+        "query_labels": np.full(len(first["queries"]), -1),
+        "classes": np.array([], str),
+    }
+    # Earlier runs keep the labels in images.npz.
+    files = [folder / name for name in ("images.npz", "labels.npz")]
+    found = [_arrays(path) for path in files if path.is_file()]
+    return functools.reduce(lambda one, other: {**one, **other}, found, unknown)
 
 
 def _lines(path: pathlib.Path) -> list[dict[str, Any]]:

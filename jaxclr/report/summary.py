@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxclr.report.figures import swatch
-from jaxclr.report.records import Record
+from jaxclr.report.records import Record, name_of
 
 MOST_HEADLINES = 5
 _HEADLINES = (
@@ -40,7 +40,7 @@ def warnings(records: Sequence[Record]) -> str:
 
 
 def legend(records: Sequence[Record]) -> str:
-    """The colours of the runs, as buttons that hide them and show them again."""
+    """The colors of the runs, as buttons that hide them and show them again."""
     return "".join(
         f'<button type="button" aria-pressed="true" data-run="run{record.number}">{swatch(record.number)} '
         f"{html.escape(record.name)}</button>"
@@ -119,9 +119,9 @@ def _what(record: Record) -> dict[str, Told]:
     images = record.evaluation.get("train_images")
     told = {
         "method": record.method,
-        "encoder": config["encoder"]["type"],
-        "data": config["data"]["source"] + (f", {images} images" if images else ""),
-        "length": f"{config['epochs']} epochs, {record.last_step} steps of {config['batch_size']} images",
+        "encoder": name_of(config["encoder"]),
+        "data": config["data"].get("source", name_of(config["data"])) + (f", {images} examples" if images else ""),
+        "length": f"{config['epochs']} epochs, {record.last_step} steps of {config['batch_size']} examples",
         "seed": str(config["seed"]),
     }
     return {name: Told(text) for name, text in told.items()}
@@ -162,7 +162,7 @@ def _signs(record: Record) -> dict[str, Told]:
         "total_variance": "total variance",
         "alignment": "alignment",
         "uniformity": "uniformity",
-        "images_per_second": "images per second",
+        "images_per_second": "examples per second",
     }
     found = {title: record.last(name) for name, title in named.items()}
     signs = {title: Told(f"{value:.4g}") for title, value in found.items() if value is not None}

@@ -1,10 +1,12 @@
 """The configuration of a run: a tree of frozen dataclasses, its JSON, and what differs between two of them."""
 
+import collections.abc
 import dataclasses
 import difflib
 import functools
 import json
 import pathlib
+import typing
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -176,13 +178,20 @@ def _of_session(tree: dict[str, Any], session: Config | None) -> dict[str, Any]:
                 "jaxclr.Run(folder, config=config)."
             )
         part = getattr(session, field.name)
-        if parts.describe(part, parts.exact_class(Config, field.name)) != tree[field.name]:
+        now, before = parts.describe(part, parts.exact_class(Config, field.name)), tree[field.name]
+        if _without_statistics(now) != _without_statistics(before):
             raise UserError(f"The run was made with another {field.name} than that of the configuration given ({told}).")
+        if field.name == "data" and before.get("mean") is not None:  # measured when the run began
+            part = dataclasses.replace(part, mean=tuple(before["mean"]), std=tuple(before["std"]))
         given[field.name] = part
         del tree[field.name]
         if field.default is dataclasses.MISSING:
             tree[field.name] = {"type": "Imported"}
     return given
+
+
+def _without_statistics(tree: Any) -> Any:
+    return {k: v for k, v in tree.items() if k not in ("mean", "std")} if isinstance(tree, dict) else tree
 
 
 def _migrate(tree: dict[str, Any], folder: pathlib.Path | None) -> None:
@@ -241,6 +250,8 @@ def _converter(folder: pathlib.Path | None) -> cattrs.Converter:
             return converter.structure(fields, kind)
         return kind(**{key: part(entry) for key, entry in fields.items()})
 
+    is_callable = lambda kind: typing.get_origin(kind) is collections.abc.Callable
+    converter.register_structure_hook_func(is_callable, lambda value, _: part(value))
     converter.register_structure_hook_func(lambda kind: kind in (Any, tuple[Any, ...]), lambda value, _: part(value))
     converter.register_structure_hook_func(lambda kind: kind is Method, lambda value, _: part(value, Method))
     return converter

@@ -142,7 +142,7 @@ def is_own(name: str) -> bool:
 def session_parts(tree: Any, path: str = "") -> list[tuple[str, str]]:
     """The parts that only a session has: where they are in the configuration, and what they are."""
     if isinstance(tree, Mapping):
-        if set(tree) == {"session"}:
+        if "session" in tree:
             return [(path, tree["session"])]
         return [found for key, value in tree.items() for found in session_parts(value, f"{path}.{key}".strip("."))]
     if isinstance(tree, list):
@@ -249,9 +249,10 @@ def importing_from(folder: pathlib.Path) -> Iterator[None]:
                             thing.__module__ = kept
 
 
-def _of_session(part: Any) -> dict[str, str]:
+def _of_session(part: Any) -> dict[str, Any]:
     if isinstance(part, Arrays):
-        return {"session": f"Arrays of {trees.describe(part.train)}, digest {part.digest}"}
+        told = f"Arrays of {trees.describe(part.train)}, digest {part.digest}"
+        return {"session": told, "mean": describe(part.mean), "std": describe(part.std)}
     name = getattr(part, "__qualname__", None)
     return {"session": name if name else f"an instance of {type(part).__qualname__}"}
 

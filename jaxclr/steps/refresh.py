@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jaxclr.data import Stream
 from jaxclr.methods import MomentumEncoder
 from jaxclr.processes.runtime import replicate
+from jaxclr.steps.examples import apply_in_batches, batches
 from jaxclr.steps.scanned import map_images
 from jaxclr.steps.state import REFRESH, Recipe, State, settled
 from jaxclr.steps.views import plain_view
@@ -65,10 +66,9 @@ def compile_refresh(
 
     def embed_stream(state: State, stream: Stream) -> Array:
         parts = []
-        for rows in stream.plain(plain_size, batch=ROWS):
-            images = np.stack([image for (image,) in rows.made])
-            full = np.resize(images, (ROWS, *images.shape[1:]))  # the last are fewer
-            parts.append(np.asarray(embed_rows(state, full))[: len(images)])
+        for some in batches(stream, size=plain_size, batch=ROWS, replace_damaged=True):
+            of_rows = functools.partial(embed_rows, state)
+            parts.append(apply_in_batches(of_rows, some.data, batch=ROWS))
         return replicate(np.concatenate(parts), mesh)
 
     def refresh(state: State, images: Array | Stream) -> State:

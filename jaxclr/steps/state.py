@@ -95,6 +95,12 @@ def image_examples(height: int, width: int, channels: int) -> Tree:
     return jax.ShapeDtypeStruct((1, height, width, channels), jnp.uint8)
 
 
+def encoder_part(tree: Tree, view: int = 0) -> Tree:
+    """The encoder's part of parameters or statistics; that of a view where each has its own. {} if there is none."""
+    part = tree.get("encoder", {})
+    return part.get(f"modules_{view}", part)
+
+
 def _widened(tree: Tree) -> Tree:
     """Floats of 32 bits as JAX's default floats, which are of 64 if x64 is on."""
     wide = jax.dtypes.canonicalize_dtype(float)

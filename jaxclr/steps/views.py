@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclr import trees
-from jaxclr.augment import resize
+from jaxclr.augment import Augmentation, resize
 from jaxclr.steps.recipe import Recipe, step_key
 
 Array = jax.Array
@@ -76,6 +76,11 @@ def plain_view(examples: Tree, recipe: Recipe, view: int = 0) -> Tree:
         return same[0]
     keys = jnp.broadcast_to(jax.random.key(0), trees.size_of(examples))
     return normalize_view(recipe.augmentation(keys, examples)[view], recipe)
+
+
+def plain_size(image_size: int | None, augmentation: Augmentation) -> int | None:
+    """Side in pixels to which streamed images are brought where they are not augmented; None if nothing tells it."""
+    return image_size or getattr(augmentation.views[0], "size", None)
 
 
 def normalize_view(view: Tree, recipe: Recipe) -> Tree:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import rich.console
 
 from jaxclr.errors import UserError
+from jaxclr.evaluation.subject import Subject
 from jaxclr.processes import runtime
 from jaxclr.processes.signals import Stopped, StopSignals
 from jaxclr.runs.checkpoints import Checkpoints
@@ -27,7 +28,7 @@ from jaxclr.training.session import Session
 from jaxclr.training.snapshots import Snapshots
 from jaxclr.training.watch import Watch
 
-Evaluate = Callable[[Session, State], Mapping[str, Any]]
+Evaluate = Callable[[Subject], Mapping[str, Any]]
 
 
 def compile_step(session: Session) -> Callable[[State, Batch], tuple[State, dict[str, Any]]]:
@@ -54,7 +55,7 @@ def train(
       session: what to train.
       run: its folder, with its configuration.
       console: for progress.
-      evaluate: called every `evaluate_every` epochs; what it returns is logged.
+      evaluate: called every `evaluate_every` epochs with the network as it is; what it returns is logged.
       stop_after: stop, with a checkpoint, when so many steps are taken in all.
       profile: steps to trace, counted from 0; none by default.
 
@@ -83,6 +84,7 @@ def train(
         report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
         feed = open_feed(session, start=start, report=report)
         watch, snapshots = Watch(session), Snapshots(session, run)
+        subject = session.subject(state)
         if start == 0 and snapshots.due(0):
             runtime.run_on_first(lambda: snapshots.take(state, 0))
         clock = Clock()
@@ -128,7 +130,7 @@ def train(
                 if look and evaluate:
                     jax.block_until_ready(state)
                     with clock.spent_on("evaluation"):
-                        record = evaluate(session, state)
+                        record = evaluate(subject.at(state))
                     logs.write(done, {"epoch": epoch, **record})
                     logs.say(f"epoch {epoch}  " + "  ".join(f"{k} {v}" for k, v in record.items()))
                 if save:

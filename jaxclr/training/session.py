@@ -11,13 +11,16 @@ from jax.sharding import PartitionSpec as P
 from jaxclr import trees
 from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.data import Dataset, Records, Split, Stream, channel_statistics, load
+from jaxclr.encoders.own import build_encoder, towers_of
 from jaxclr.errors import UserError
+from jaxclr.evaluation.subject import Subject, compile_represent
 from jaxclr.processes import runtime
 from jaxclr.runs.config import Config, to_json
 from jaxclr.steps.dry_run import check_parts
 from jaxclr.steps.optimizers import make_optimizer, peak_rate, warmup_cosine
 from jaxclr.steps.recipe import AXIS, Recipe
 from jaxclr.steps.state import State, image_examples, init_state
+from jaxclr.steps.views import plain_size
 
 Tree = Any
 
@@ -50,7 +53,7 @@ class Session(NamedTuple):
     @property
     def plain_size(self) -> int | None:
         """The side to which streamed images are brought where they are not augmented; None if nothing tells."""
-        return _plain_size(self.config)
+        return plain_size(getattr(self.config.data, "image_size", None), self.config.augmentation)
 
     def example_shapes(self, count: int) -> Tree:
         """Shapes and types of so many training examples as the views get them."""
@@ -73,6 +76,20 @@ class Session(NamedTuple):
         everywhere = NamedSharding(self.mesh, P())
         laid = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
         return jax.tree.map(laid, jax.eval_shape(self.init_state))
+
+    def subject(self, state: State) -> Subject:
+        """What evaluation takes: the network in this state, and the data."""
+        return Subject(
+            recipe=self.recipe,
+            encoder=build_encoder(towers_of(self.config.encoder)[0], None),
+            embed=compile_represent(self.recipe),
+            state=state,
+            init_state=self.init_state,
+            dataset=self.dataset,
+            data=self.config.data,
+            size=self.plain_size,
+        )
+
 
 
 def open_session(config: Config) -> Session:
@@ -123,7 +140,7 @@ def _open(config: Config) -> Session:
         if isinstance(train, Split):
             images = trees.images_of(train.examples)
         else:
-            images = train.sample(_plain_size(config)) if isinstance(train, Stream) else train.sample()
+            images = train.sample(plain_size(getattr(config.data, "image_size", None), config.augmentation)) if isinstance(train, Stream) else train.sample()
             notes.append(f"Channel means and deviations are those of a sample of {len(images)} images.")
         mean, std = channel_statistics(images)
         data = dataclasses.replace(config.data, mean=mean, std=std)
@@ -140,10 +157,6 @@ def _open(config: Config) -> Session:
     session = Session(config, dataset, mesh, recipe, tuple(notes))
     check_parts(config, recipe, session.example_shapes(config.batch_size))
     return session
-
-
-def _plain_size(config: Config) -> int | None:
-    return getattr(config.data, "image_size", None) or getattr(config.augmentation.views[0], "size", None)
 
 
 def _check_crops(augmentation: Augmentation) -> None:

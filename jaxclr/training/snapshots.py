@@ -1,8 +1,8 @@
-"""What the encoder makes of a few fixed images, at the start, in the middle and at the end of a run."""
+"""What the encoder makes of a few fixed examples, at the start, in the middle and at the end of a run."""
 
 import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,148 +10,164 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from jaxclr import trees
 from jaxclr.affinity import unit_rows
-from jaxclr.data import Split, Stream
+from jaxclr.data import Records, Split, Stream
+from jaxclr.evaluation.subject import on_one_device
 from jaxclr.runs.files import write_atomically, writing
 from jaxclr.runs.folder import RunFolder
+from jaxclr.steps.examples import apply_in_batches, batches
+from jaxclr.steps.recipe import AXIS
 from jaxclr.steps.scanned import represent_images
 from jaxclr.steps.state import State
 from jaxclr.steps.views import take_views
 from jaxclr.training.session import Session
 
 Array = jax.Array
+Tree = Any
 
-GALLERY, QUERIES = 1000, 400  # training images, and images to look up among them
+GALLERY, QUERIES = 1000, 400  # training examples, and examples to look up among them
 PAIRED = 96  # queries whose two views make an affinity matrix
 SHOWN = 6  # queries whose views are kept as pictures
 MOST_VIEWS = 8
-CHUNK = 100  # images embedded at once
 THUMBNAIL = 32  # pixels
 
 
 class Fixed(NamedTuple):
-    """Images that stay the same from start to end, and their labels, -1 where there are none."""
+    """Examples that stay the same from start to end, and their labels, -1 where there are none."""
 
-    gallery: np.ndarray
+    gallery: Tree
     gallery_labels: np.ndarray
-    queries: np.ndarray
+    queries: Tree
     query_labels: np.ndarray
 
 
 class Snapshots:
-    """Writes snapshots/images.npz once, and snapshots/STEP.npz at the start, in the middle and at the end.
+    """Writes snapshots/STEP.npz at the start, in the middle and at the end, and once what stays the same.
 
-    images.npz: thumbnails of gallery and queries, uint8 [n, h, w, C], their labels, the names of the classes, and the views
-    of a few queries, view_0, view_1, ... STEP.npz, float16: unit representations of gallery and queries without
-    augmentation, norms by running statistics; and unit embeddings of two views of the first queries, `rows` and `columns`,
-    norms by these queries' statistics, as in training: of an untrained encoder running ones make all images alike.
+    labels.npz: the labels of gallery and queries, and the names of the classes. images.npz, if the
+    data are images: thumbnails of gallery and queries, uint8 [n, h, w, C], and the views of a few
+    queries, view_0, view_1, ... STEP.npz, float16: unit representations of gallery and queries
+    without augmentation, norms by running statistics; and unit embeddings of two views of the first
+    queries, `rows` and `columns`, norms by these queries' statistics, as in training: by the running
+    ones of an untrained encoder all examples look alike.
     """
 
     def __init__(self, session: Session, run: RunFolder):
         self._session, self._run = session, run
-        self._represent, self._embed_pair = compile_represent(session), compile_embed_pair(session)
+        self._represent, self._embed_pair = compile_unit_represent(session), compile_embed_pair(session)
 
     def due(self, step: int) -> bool:
         return self._session.config.observe_every > 0 and step in (0, self._session.steps // 2, self._session.steps)
 
     def take(self, state: State, step: int) -> None:
-        """Writes what the encoder makes of the fixed images after so many steps; the host waits for it."""
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        # On one device: rows need not divide.
-        variables = jax.device_put(jax.device_get(variables), jax.local_devices()[0])
-        images = self._images
-        represent = lambda some: np.concatenate([self._represent(variables, chunk) for chunk in _chunks(some)])[: len(some)]
-        rows, columns = self._embed_pair(variables, images.queries[:PAIRED])
+        """Writes what the encoder makes of the fixed examples after so many steps; the host waits."""
+        variables, fixed = on_one_device(state), self._fixed
+        represent = functools.partial(self._represent, variables)
+        rows, columns = self._embed_pair(variables, trees.take(fixed.queries, slice(PAIRED)))
         arrays = {
-            "gallery": represent(images.gallery),
-            "queries": represent(images.queries),
+            "gallery": apply_in_batches(represent, fixed.gallery),
+            "queries": apply_in_batches(represent, fixed.queries),
             "rows": np.asarray(rows),
             "columns": np.asarray(columns),
         }
         with writing(self._run.folder):
             self._run.snapshots.mkdir(exist_ok=True)
-            if not (self._run.snapshots / "images.npz").exists():
-                _write(self._run.snapshots / "images.npz", self._pictures())
+            if not (self._run.snapshots / "labels.npz").exists():
+                _write(self._run.snapshots / "labels.npz", self._labels())
+                if is_pictures(fixed.queries):
+                    _write(self._run.snapshots / "images.npz", self._pictures())
             _write(self._run.snapshots / f"{step}.npz", arrays)
 
     @functools.cached_property
-    def _images(self) -> Fixed:
-        return fixed_images(self._session)
+    def _fixed(self) -> Fixed:
+        return fixed_examples(self._session)
+
+    def _labels(self) -> dict[str, np.ndarray]:
+        return {
+            "gallery_labels": self._fixed.gallery_labels,
+            "query_labels": self._fixed.query_labels,
+            "classes": np.array(self._session.dataset.classes, str),
+        }
 
     def _pictures(self) -> dict[str, np.ndarray]:
-        images, recipe = self._images, self._session.recipe
-        shown = images.queries[:SHOWN]
+        fixed, recipe = self._fixed, self._session.recipe
+        shown = fixed.queries[:SHOWN]
         draw = jax.jit(functools.partial(take_views, recipe=recipe))
         views = draw(jnp.int32(0), shown, jnp.arange(len(shown)))
         pixels = lambda view: np.asarray(view, np.float32) * recipe.std + recipe.mean
         drawn = {
             f"view_{index}": np.clip(255 * pixels(view) + 0.5, 0, 255).astype(np.uint8)
-            for index, view in enumerate(views[:MOST_VIEWS])
+            for index, view in enumerate(filter(_is_gray_or_rgb, views[:MOST_VIEWS]))
         }
         return {
-            "gallery": _thumbnails(images.gallery),
-            "gallery_labels": images.gallery_labels,
-            "queries": _thumbnails(images.queries),
-            "query_labels": images.query_labels,
-            "classes": np.array(self._session.dataset.classes, str),
+            "gallery": _thumbnails(fixed.gallery),
+            "queries": _thumbnails(fixed.queries),
             **drawn,
         }
 
 
-def compile_represent(session: Session) -> Callable[[Any, np.ndarray], Array]:
-    """Unit representations without augmentation, [b, F], of variables and images."""
+def compile_unit_represent(session: Session) -> Callable[[Tree, Tree], Array]:
+    """Unit representations without augmentation, [b, F], of variables and examples."""
+    represent = functools.partial(represent_images, recipe=session.recipe)
+    return jax.jit(lambda variables, examples: _half(represent(variables, examples)))
+
+
+def compile_embed_pair(session: Session) -> Callable[[Tree, Tree], tuple[Array, ...]]:
+    """Unit embeddings of two views, [b, D] each, of variables and examples."""
     recipe = session.recipe
-    return jax.jit(lambda variables, images: _half(represent_images(variables, images, recipe=recipe)))
+    network = recipe.network.clone(predictor=None)
 
+    def embed_pair(variables: Tree, examples: Tree) -> tuple[Array, ...]:
+        indices = jnp.arange(trees.size_of(examples))
+        views = take_views(jnp.int32(0), examples, indices, recipe=recipe)
+        rngs = {"dropout": jax.random.key(0)}
+        apply = functools.partial(network.apply, variables, train=True, mutable=["batch_stats"], rngs=rngs)
+        pair = (list(enumerate(views)) * 2)[:2]
+        return tuple(_half(apply(x, view=view)[0].embedding) for view, x in pair)
 
-def compile_embed_pair(session: Session) -> Callable[[Any, np.ndarray], tuple[Array, ...]]:
-    """Unit embeddings of two views, [b, D] each, of variables and images."""
-    recipe = session.recipe
-    network = recipe.method.network(session.config.encoder, None).clone(predictor=None)
-
-    @jax.jit
-    def embed_pair(variables: Any, images: Array) -> tuple[Array, ...]:
-        views = take_views(jnp.int32(0), images, jnp.arange(len(images)), recipe=recipe)
-        embed = lambda view: network.apply(variables, view, train=True, mutable=["batch_stats"])[0].embedding
-        return tuple(_half(embed(view)) for view in (views * 2)[:2])
-
-    return embed_pair
+    # The network's norms span the axis of the step, here of one device.
+    on_axis = jax.vmap(embed_pair, in_axes=None, axis_size=1, axis_name=AXIS)
+    return jax.jit(lambda variables, examples: tuple(rows[0] for rows in on_axis(variables, examples)))
 
 
 def _half(rows: Array) -> Array:
     return unit_rows(rows.astype(jnp.float32)).astype(jnp.float16)
 
 
-def fixed_images(session: Session) -> Fixed:
-    """Images spread evenly over training and test split; queries are training images too where there is no test split."""
+def is_pictures(data: Tree) -> bool:
+    """Whether examples are images that can be shown: one uint8 array [n, H, W, C], gray or RGB."""
+    return _is_gray_or_rgb(data) and data.dtype == np.uint8
+
+
+def _is_gray_or_rgb(data: Tree) -> bool:
+    return getattr(data, "ndim", 0) == 4 and data.shape[3] in (1, 3)
+
+
+def fixed_examples(session: Session) -> Fixed:
+    """Examples spread evenly over the training and the test split.
+
+    Where there is no test split, queries are training examples too.
+    """
     train, test = session.dataset.train, session.dataset.test
     some = functools.partial(_some, session)
     if test is not None:
         gallery = some(train, _spread(train.size, GALLERY))
         return Fixed(*gallery, *some(test, _spread(test.size, QUERIES)))
-    places = _spread(train.size, GALLERY + QUERIES)
-    queries = places[:: (GALLERY + QUERIES) // QUERIES][:QUERIES]
-    return Fixed(*some(train, np.setdiff1d(places, queries)), *some(train, queries))
+    rows = _spread(train.size, GALLERY + QUERIES)
+    queries = rows[:: (GALLERY + QUERIES) // QUERIES][:QUERIES]
+    return Fixed(*some(train, np.setdiff1d(rows, queries)), *some(train, queries))
 
 
 def _spread(count: int, wanted: int) -> np.ndarray:
     return np.linspace(0, count - 1, min(count, wanted)).astype(int)
 
 
-def _some(session: Session, split: Split | Stream, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images of these places and their labels."""
-    if isinstance(split, Split):
-        labels = np.full(len(places), -1) if split.labels is None else split.labels[places]
-        return split.examples[places], labels
-    rows = list(split.plain(session.plain_size, batch=CHUNK, indices=places.tolist()))
-    images = np.stack([image for some in rows for (image,) in some.made])
-    return images, np.concatenate([some.labels for some in rows])
-
-
-def _chunks(images: np.ndarray) -> Sequence[np.ndarray]:
-    """CHUNK images at a time; the last ones are filled up."""
-    count = -(-len(images) // CHUNK)
-    return np.split(images[np.arange(count * CHUNK) % len(images)], count)
+def _some(session: Session, split: Split | Stream | Records, rows: np.ndarray) -> tuple[Tree, np.ndarray]:
+    """Examples of these rows and their labels."""
+    found = batches(split, size=session.plain_size, rows=rows, replace_damaged=True)
+    parts = [(some.data, some.labels) for some in found]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Nearest neighbours against scikit-learn, whatever the tiles."""
+"""Nearest neighbors against scikit-learn, whatever the tiles."""
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ from jaxclr.evaluation import knn_accuracy, knn_predict
 
 def _clusters(count, width, classes, seed):
     rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(7).normal(size=(classes, width))
+    centers = np.random.default_rng(7).normal(size=(classes, width))
     labels = rng.integers(0, classes, count)
-    x = centres[labels] + 1.5 * rng.normal(size=(count, width))
+    x = centers[labels] + 1.5 * rng.normal(size=(count, width))
     return x.astype(np.float32), labels
 
 
@@ -78,7 +78,7 @@ def test_no_buffer_of_all_pairs():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (dict(k=204), UserError, "k = 204 neighbours of 203"),
+        (dict(k=204), UserError, "k = 204 neighbors of 203"),
         (dict(k=0), ValueError, "must be positive"),
         (dict(temperature=0.0), ValueError, "must be positive"),
         (dict(classes=4), UserError, r"must be in 0\.\.3 \(4 classes\), got 0\.\.4"),

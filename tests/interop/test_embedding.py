@@ -13,7 +13,6 @@ from sklearn.preprocessing import StandardScaler
 from jaxclr.data import Data
 from jaxclr.errors import UserError
 from jaxclr.evaluation import linear_probe
-from jaxclr.evaluation.evaluate import represent
 from jaxclr.interop import tables
 from jaxclr.interop.embedding import embed
 
@@ -22,8 +21,7 @@ DIGITS = Data("digits")
 
 @pytest.fixture(scope="module")
 def features(digits):
-    splits = digits.session.dataset.train, digits.session.dataset.test
-    return [represent(digits.session, digits.state, split) for split in splits]
+    return digits.session.subject(digits.state).features
 
 
 def columns(path):

@@ -10,12 +10,11 @@ import pytest
 
 import jaxclr
 from jaxclr.errors import UserError
-from jaxclr.evaluation.evaluate import represent
 from jaxclr.interop import exporting
 
 
 def test_it_sees_what_evaluation_sees(digits):
-    want = represent(digits.session, digits.state, digits.session.dataset.test).values
+    want = digits.session.subject(digits.state).features[1].values
     images = digits.session.dataset.test.examples
     np.testing.assert_allclose(digits.loaded.encode(images[:250]), want[:250], rtol=1e-6, atol=1e-6)
     assert digits.loaded.step == 3 and digits.loaded.channels == 1

@@ -9,8 +9,8 @@ from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import KNeighborsClassifier
 
 from jaxclr.report.maps import maps
-from jaxclr.report.matrices import NEIGHBOURS, TEMPERATURE, affinities, confusions
-from jaxclr.report.pictures import neighbours, views
+from jaxclr.report.matrices import NEIGHBORS, TEMPERATURE, affinities, confusions
+from jaxclr.report.pictures import neighbors, views
 from jaxclr.report.records import Record
 
 CLASSES = np.array(["ant", "bee", "<cat>"])
@@ -18,13 +18,13 @@ CLASSES = np.array(["ant", "bee", "<cat>"])
 
 @pytest.fixture(scope="module")
 def record():
-    """Loose clusters of 90 and 30 images: some neighbours are of another class."""
+    """Loose clusters of 90 and 30 images: some neighbors are of another class."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(3, 5))
+    centers = rng.normal(size=(3, 5))
 
     def some(count):
         labels = rng.integers(0, 3, count)
-        rows = centres[labels] + 1.2 * rng.normal(size=(count, 5))
+        rows = centers[labels] + 1.2 * rng.normal(size=(count, 5))
         return labels, (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
     (gallery_labels, gallery), (query_labels, queries) = some(90), some(30)
@@ -46,8 +46,8 @@ def record():
 @pytest.fixture(scope="module")
 def oracle(record):
     weights = lambda distances: np.exp((1 - distances) / TEMPERATURE)
-    classifier = KNeighborsClassifier(NEIGHBOURS, metric="cosine", algorithm="brute", weights=weights)
-    return classifier.fit(record.snapshots[8]["gallery"], record.images["gallery_labels"])
+    classifier = KNeighborsClassifier(NEIGHBORS, metric="cosine", algorithm="brute", weights=weights)
+    return classifier.fit(record.snapshots[8]["gallery"], record.fixed["gallery_labels"])
 
 
 def alts(figure):
@@ -56,11 +56,11 @@ def alts(figure):
 
 def test_errors_are_those_of_the_nearest_neighbours_at_the_end(record, oracle):
     (figure,) = confusions(record)
-    labels, predicted = record.images["query_labels"], oracle.predict(record.snapshots[8]["queries"])
+    labels, predicted = record.fixed["query_labels"], oracle.predict(record.snapshots[8]["queries"])
     counts = confusion_matrix(labels, predicted)
     wrong = 30 - np.trace(counts)
     assert 0 < wrong < 20
-    assert figure.caption.startswith(f"{wrong} of 30 images are named wrongly by their 20 nearest of 90")
+    assert figure.caption.startswith(f"{wrong} of 30 examples are named wrongly by their 20 nearest of 90")
     rows = re.findall(r"<tr><th scope=row>(.*?)</th><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", figure.body)
     expected = []
     for index, name in enumerate(("ant", "bee", "&lt;cat&gt;")):
@@ -74,17 +74,17 @@ def test_errors_are_those_of_the_nearest_neighbours_at_the_end(record, oracle):
     assert rates == sorted(rates, reverse=True)
 
 
-def test_neighbours_come_nearest_first_and_others_are_framed(record, oracle):
-    (figure,) = neighbours(record)
-    distances, places = oracle.kneighbors(record.snapshots[8]["queries"], 6)
+def test_neighbors_come_nearest_first_and_others_are_framed(record, oracle):
+    (figure,) = neighbors(record)
+    distances, nearest = oracle.kneighbors(record.snapshots[8]["queries"], 6)
     chosen = np.linspace(0, 29, 12).astype(int)
-    labels, own = record.images["gallery_labels"][places[chosen]], record.images["query_labels"][chosen]
+    labels, own = record.fixed["gallery_labels"][nearest[chosen]], record.fixed["query_labels"][chosen]
     expected = []
     for row, query in enumerate(chosen):
         expected.append(f"Query of class {CLASSES[own[row]]}")
         for column in range(6):
             cosine = f"{1 - distances[query, column]:.3f}"
-            said = f"Neighbour {column + 1} of class {CLASSES[labels[row, column]]}, cosine {cosine}"
+            said = f"Neighbor {column + 1} of class {CLASSES[labels[row, column]]}, cosine {cosine}"
             expected.append(said + ", another class" * bool(labels[row, column] != own[row]))
     assert alts(figure) == [said.replace("<", "&lt;").replace(">", "&gt;") for said in expected]
     wrong = np.sum(labels != own[:, None])
@@ -92,7 +92,7 @@ def test_neighbours_come_nearest_first_and_others_are_framed(record, oracle):
     assert f" {wrong} of 72 are of another class" in figure.caption
 
 
-def test_affinities_are_told_at_each_step(record):
+def test_affinities_are_shown_of_each_step(record):
     start, end = affinities(record)
     assert (start.title, end.title) == ("A at the start (step 0)", "A at the end (step 8)")
     for figure, arrays in zip((start, end), record.snapshots.values(), strict=True):

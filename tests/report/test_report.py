@@ -16,7 +16,7 @@ from tiny import tiny_config
 from jaxclr import cli, training
 from jaxclr.affinity import positives, unit_rows
 from jaxclr.encoders import Mlp
-from jaxclr.evaluation.evaluate import monitor
+from jaxclr.evaluation.closing import monitor
 from jaxclr.methods import Method, MomentumEncoder, Outputs
 from jaxclr.report.page import write_report
 from jaxclr.runs.folder import RunFolder
@@ -31,7 +31,7 @@ CURVES = (
     *("momentum", "grad_norm", "update_norm", "images_per_second"),
 )
 OF_RUN = (
-    *("spectrum", "cosines", "map-pca", "map-tsne", "neighbours", "confusion", "views"),
+    *("spectrum", "cosines", "map-pca", "map-tsne", "neighbors", "confusion", "views"),
     *("affinity-{}-0", "affinity-{}-44", "affinity-{}-88"),
 )
 EVALUATION = {
@@ -194,10 +194,7 @@ def test_runs_side_by_side_with_what_they_have(run, tmp_path, capsys):
     shutil.copy(whole.folder / "config.json", bare)
     plain = tmp_path / "unlabelled"
     shutil.copytree(whole.folder, plain, ignore=shutil.ignore_patterns("checkpoints", "evaluation.json"))
-    with np.load(plain / "snapshots" / "images.npz") as arrays:
-        images = dict(arrays)
-    images |= {"query_labels": np.full(360, -1), "gallery_labels": np.full(1000, -1), "classes": np.array([], str)}
-    np.savez(plain / "snapshots" / "images.npz", **images)
+    (plain / "snapshots" / "labels.npz").unlink()
     with (plain / "metrics.jsonl").open("a") as file:
         file.write('{"step": 89, "lo')
     out = tmp_path / "new" / "report.html"
@@ -205,7 +202,7 @@ def test_runs_side_by_side_with_what_they_have(run, tmp_path, capsys):
     assert f"{out}" in capsys.readouterr().out
     page = page_of(out)
     figures = {a["id"] for tag, a in page.tags if tag == "figure"}
-    assert {"map-tsne-1", "neighbours-1", "views-1", "curve-loss"} < figures
+    assert {"map-tsne-1", "neighbors-1", "views-1", "curve-loss"} < figures
     assert "confusion-1" not in figures and "map-pca-2" not in figures
     assert "By protocol" not in page.words
     buttons = [a["data-run"] for tag, a in page.tags if tag == "button"]
@@ -213,6 +210,33 @@ def test_runs_side_by_side_with_what_they_have(run, tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main(["report", str(tmp_path / "nowhere")])
     assert "is no run: it has no config.json" in " ".join(capsys.readouterr().err.split())
+
+
+def test_data_that_are_not_images_are_shown_without_pictures(run, tmp_path):
+    """A folder as a run on a table of numbers would leave it: snapshots, labels, no images.npz."""
+    rng = np.random.default_rng(0)
+    unit = lambda *shape: unit_rows(jnp.asarray(rng.normal(size=shape), jnp.float32))
+    half = lambda *shape: np.asarray(unit(*shape), np.float16)
+    shutil.copy(run[0].folder / "config.json", tmp_path)
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0, "spectrum": [3.0, 1.0]}) + "\n")
+    (tmp_path / "snapshots").mkdir()
+    for step in (0, 8):
+        arrays = {"gallery": half(30, 5), "queries": half(12, 5), "rows": half(9, 4), "columns": half(9, 4)}
+        np.savez(tmp_path / "snapshots" / f"{step}.npz", **arrays)
+    labels = {"gallery_labels": np.arange(30) % 3, "query_labels": np.arange(12) % 3, "classes": np.array(["a", "b", "c"])}
+    np.savez(tmp_path / "snapshots" / "labels.npz", **labels)
+    figures = {"affinity-1-0", "affinity-1-8", "map-pca-1", "map-tsne-1", "confusion-1", "spectrum-1", "curve-loss"}
+    for unlabelled in (False, True):
+        if unlabelled:
+            (tmp_path / "snapshots" / "labels.npz").unlink()
+            figures.remove("confusion-1")
+        write_report([tmp_path], tmp_path / "report.html")
+        page = page_of(tmp_path / "report.html")
+        assert {a["id"] for tag, a in page.tags if tag == "figure"} == figures
+        assert not any(tag == "img" for tag, _ in page.tags)
+        assert page.words.count("because the data are not images") == 1
+        points = [json.loads(a["data-points"]) for _, a in page.tags if "data-points" in a]
+        assert points == [{"names": [] if unlabelled else ["a", "b", "c"] * 4}]
 
 
 def test_what_is_measured_equals_its_definition():

@@ -8,7 +8,7 @@ from tiny import distance, tiny_config
 
 from jaxclr import training
 from jaxclr.data import Split
-from jaxclr.evaluation.evaluate import monitor
+from jaxclr.evaluation.closing import monitor
 from jaxclr.evaluation.resident import compile_knn
 from jaxclr.steps.batches import batch_rows, resident, resident_batches
 from jaxclr.training.loop import compile_step
@@ -63,4 +63,4 @@ def test_knn_in_one_program_is_that_of_evaluation(session, whole):
     state = session.init_state()
     test = jax.device_put(few.dataset.test.examples, state.step.sharding)
     found = compile_knn(few.recipe, few.mesh, few.dataset, k=200, temperature=0.1, rows=100)(state, whole.examples, test)
-    assert found == pytest.approx(monitor(few, state)["knn_200"], abs=1e-6)
+    assert found == pytest.approx(monitor(few.subject(state))["knn_200"], abs=1e-6)

@@ -15,7 +15,7 @@ from jaxclr import training
 from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.data import Data, Stream
 from jaxclr.errors import UserError
-from jaxclr.evaluation.evaluate import monitor, represent
+from jaxclr.evaluation.closing import monitor
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.refresh import compile_refresh
 from jaxclr.training.feed import open_feed
@@ -92,9 +92,9 @@ def test_a_stopped_run_resumes_to_the_same_bits(session, tmp_path):
 def test_features_and_refresh_are_those_of_images_in_memory(session, resident):
     state = session.init_state()
     for here, held in zip((session.dataset.train, session.dataset.test), (resident.dataset.train, resident.dataset.test)):
-        features = (represent(session, state, here), represent(resident, state, held))
+        features = (session.subject(state).represent(here), resident.subject(state).represent(held))
         jax.tree.map(np.testing.assert_array_equal, *features)
-    assert 0 <= monitor(session, state)["knn_20"] <= 1
+    assert 0 <= monitor(session.subject(state))["knn_20"] <= 1
     one, other = (
         jax.device_get(compile_refresh(here.recipe, here.mesh, here.plain_size)(state, images).method_state["embeddings"])
         for here, images in ((session, session.dataset.train), (resident, resident.dataset.train.examples))

@@ -15,7 +15,7 @@ from tiny import tiny_config
 from jaxclr import training
 from jaxclr.augment import AUGMENTATIONS
 from jaxclr.errors import UserError
-from jaxclr.evaluation.evaluate import monitor
+from jaxclr.evaluation.closing import monitor
 from jaxclr.runs.checkpoints import Checkpoints
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.batches import resident, resident_batches

@@ -4,9 +4,12 @@ import types
 
 import jax
 import numpy as np
+import pytest
 from tiny import opened, tiny_config
 
-from jaxclr.training.snapshots import compile_embed_pair, fixed_images
+from jaxclr.runs.folder import RunFolder
+from jaxclr.training import snapshots
+from jaxclr.training.snapshots import compile_embed_pair, fixed_examples
 from jaxclr.training.watch import Watch
 
 
@@ -25,10 +28,34 @@ def test_the_first_tenth_of_a_run_is_given_time_to_spread():
 
 def test_queries_are_of_the_test_split():
     session, _ = opened(tiny_config())
-    fixed, dataset = fixed_images(session), session.dataset
+    fixed, dataset = fixed_examples(session), session.dataset
     np.testing.assert_array_equal(fixed.queries, dataset.test.examples)
     np.testing.assert_array_equal(fixed.query_labels, dataset.test.labels)
     assert len(fixed.gallery) == 1000 and (fixed.gallery[-1] == dataset.train.examples[-1]).all()
+
+
+@pytest.mark.parametrize("pictured", [True, False])
+def test_only_images_leave_pictures(tmp_path, monkeypatch, pictured):
+    session, state = opened(tiny_config(observe_every=5))
+    if not pictured:
+        monkeypatch.setattr(snapshots, "is_pictures", lambda _: False)
+    run = RunFolder(tmp_path)
+    snapshots.Snapshots(session, run).take(state, 0)
+    files = {path.name for path in run.snapshots.iterdir()}
+    assert files == {"0.npz", "labels.npz", *["images.npz"] * pictured}
+    with np.load(run.snapshots / "labels.npz") as labels:
+        np.testing.assert_array_equal(labels["query_labels"], session.dataset.test.labels)
+        assert labels["classes"].tolist() == list(session.dataset.classes)
+    with np.load(run.snapshots / "0.npz") as arrays:
+        counts = {name: len(rows) for name, rows in arrays.items()}
+    assert counts == {"gallery": 1000, "queries": 360, "rows": 96, "columns": 96}
+
+
+def test_what_can_be_shown_is_gray_or_rgb():
+    shown = lambda *shape, dtype=np.uint8: snapshots.is_pictures(np.zeros(shape, dtype))
+    assert shown(2, 4, 4, 1) and shown(2, 4, 4, 3)
+    assert not shown(2, 4, 4, 2) and not shown(2, 4, 4) and not shown(2, 4, 4, 3, dtype=np.float32)
+    assert not snapshots.is_pictures({"x": np.zeros((2, 4, 4, 3), np.uint8)})
 
 
 def test_an_affinity_matrix_is_of_two_views_and_needs_no_running_statistics():

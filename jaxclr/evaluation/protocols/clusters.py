@@ -12,7 +12,8 @@ from annotated_types import Ge
 from jaxclr.affinity import unit_rows
 from jaxclr.affinity.clustering import assign, k_means
 from jaxclr.errors import UserError
-from jaxclr.evaluation.protocols.base import Protocol, Result, Subject
+from jaxclr.evaluation.protocols.base import Protocol, Result
+from jaxclr.evaluation.subject import Subject
 
 Array = jax.Array
 
@@ -49,7 +50,7 @@ def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, tuple[float
       clusters: integers [n].
 
     Returns:
-      NMI (normalised by the arithmetic mean of both entropies), ARI, and the accuracy of the best assignment of clusters
+      NMI (normalized by the arithmetic mean of both entropies), ARI, and the accuracy of the best assignment of clusters
       to classes, one to one.
 
     References:

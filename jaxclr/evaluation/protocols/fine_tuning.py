@@ -1,4 +1,4 @@
-"""Fine-tuning of an encoder with a linear head, which the protocols `semi` and `finetune` share."""
+"""Fine-tuning of the encoder with a linear head, on all labels or on a share of them."""
 
 import dataclasses
 import functools
@@ -14,36 +14,77 @@ from annotated_types import Ge, Gt, Interval, MinLen
 
 from jaxclr.data import Split, Stream
 from jaxclr.errors import UserError
-from jaxclr.evaluation.images import image_batches, labels_of
+from jaxclr.evaluation.checks import check_known
 from jaxclr.evaluation.linear import LinearFit, linear_logits
-from jaxclr.evaluation.protocols.base import Protocol, Subject, check_known
+from jaxclr.evaluation.protocols.base import Protocol, Result
+from jaxclr.evaluation.subject import Subject
+from jaxclr.steps.examples import apply_in_batches, batches, fill, labels_of
 
 Array = jax.Array
 Tree = Any
 
-_JUDGED = 250  # images at once
 _momentum = optax.trace(decay=0.9, nesterov=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class FineTuning(Protocol):
-    """Encoder and a linear head trained on labels by SGD: Nesterov momentum 0.9, cosine schedule, no decay of weights."""
+    """Encoder and a linear head trained on labels: SGD, Nesterov momentum 0.9, cosine schedule."""
 
     learning_rates: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (0.1, 0.03, 0.3)
-    """Peaks, whatever the batch. Of several, the one that does best on held-out labelled images, of equals the first, is
-    trained again on all of them; the first, too, where no class has a label to spare."""
+    """Peaks, whatever the batch size. Of several, the one that does best on held-out labelled
+    images, of equals the first, is trained again on all of them; the first, too, where no class has
+    a label to spare."""
 
     epochs: Annotated[int, Ge(1)] = 60
     """Passes over the labelled images."""
 
     least_steps: Annotated[int, Ge(1)] = 300
-    """Steps of a training at the least, however few images there are."""
+    """Least steps of a training, however few images there are."""
 
     batch_size: Annotated[int, Ge(1)] = 64
     """Images in a step; all of them if there are fewer."""
 
     held_out: Annotated[float, Interval(gt=0, lt=1)] = 0.2
     """Share of the labelled images on which a learning rate is chosen."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTune(FineTuning):
+    """The encoder fine-tuned on all labels, with a linear head."""
+
+    epochs: Annotated[int, Ge(1)] = 30
+    """Passes over the training images."""
+
+    def run(self, subject: Subject, seed: int) -> Result:
+        labels = checked_labels(subject)
+        accuracy, chosen = tune(subject, np.arange(len(labels)), labels, self, seed=seed)
+        return Result({"accuracy": (accuracy,)}, {"accuracy": chosen})
+
+
+@dataclasses.dataclass(frozen=True)
+class Semi(FineTuning):
+    """The encoder fine-tuned on a share of the labels, with a linear head (arXiv:2002.05709)."""
+
+    shares: Annotated[tuple[Annotated[float, Interval(gt=0, le=1)], ...], MinLen(1)] = (0.01, 0.1)
+    """Shares of the labels, drawn from every class alike, one of each at least."""
+
+    def run(self, subject: Subject, seed: int) -> Result:
+        labels = checked_labels(subject)
+        figures, chosen = {}, {}
+        for share in self.shares:
+            rows = draw_share(labels, share, seed)
+            name = f"{100 * share:g}% of labels"
+            accuracy, chosen[name] = tune(subject, rows, labels[rows], self, seed=seed)
+            figures[name] = (accuracy,)
+        return Result(figures, chosen)
+
+
+def draw_share(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Indices of a share of the labels of each class, rounded, at least one, in order."""
+    generator = np.random.default_rng(seed)
+    members = (np.flatnonzero(labels == label) for label in np.unique(labels))
+    drawn = [generator.permutation(rows)[: max(1, round(share * len(rows)))] for rows in members]
+    return np.sort(np.concatenate(drawn))
 
 
 def checked_labels(subject: Subject) -> np.ndarray:
@@ -56,11 +97,11 @@ def checked_labels(subject: Subject) -> np.ndarray:
 def tune(
     subject: Subject, rows: np.ndarray, labels: np.ndarray, settings: FineTuning, *, seed: int
 ) -> tuple[float, dict[str, Any]]:
-    """Test accuracy after fine-tuning on some training images, and the learning rate that they chose.
+    """Test accuracy after fine-tuning on some training images, and the learning rate chosen on them.
 
     Args:
       subject: encoder and images.
-      rows: places of the labelled images in the training split, [n].
+      rows: indices of the labelled images in the training split, [n].
       labels: their labels, [n].
       settings: of the protocol.
       seed: of the validation split, the order of images, and their augmentation.
@@ -75,16 +116,19 @@ def tune(
     chosen_on = hold_out(labels, settings.held_out, seed)
     if len(rates) > 1 and len(chosen_on):
         kept = np.setdiff1d(np.arange(len(rows)), chosen_on)
-        judged = [_accuracy(subject, train(rows[kept], rate=rate), subject.train, rows[chosen_on]) for rate in rates]
-        best = int(np.argmax(judged))
+        accuracy = functools.partial(_accuracy, subject, split=subject.train, rows=rows[chosen_on])
+        best = int(np.argmax([accuracy(train(rows[kept], rate=rate)) for rate in rates]))
     tuned = train(rows, rate=rates[best])
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(tuned))):
-        raise UserError(f"Fine-tuning diverged at a learning rate of {rates[best]:g}; give lower --learning-rates.")
-    return _accuracy(subject, tuned, subject.test, None), {"learning rate": rates[best]}
+        raise UserError(
+            f"Fine-tuning diverged at a learning rate of {rates[best]:g}; give lower --learning-rates."
+        )
+    accuracy = _accuracy(subject, tuned, split=subject.test)
+    return accuracy, {"learning rate": rates[best]}
 
 
 def hold_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Places of about this share of the labels, fewer where a class would not keep one; none if each has just one."""
+    """Indices of about this share of the labels; fewer where a class would lose its last one."""
     order = np.random.default_rng(seed).permutation(len(labels))
     _, firsts = np.unique(labels[order], return_index=True)
     free = np.delete(order, firsts)
@@ -95,9 +139,9 @@ def _train(
     subject: Subject, rows: np.ndarray, *, rate: float, settings: FineTuning, batch: int, seed: int
 ) -> Tree:
     """Parameters of encoder and head, and batch statistics, after the epochs."""
-    width = jax.eval_shape(
-        lambda: subject.encoder.apply(subject.variables, subject.plain(_first(subject)), False)
-    ).shape[1]
+    first = next(batches(subject.train, size=subject.size, batch=1)).data
+    represent = lambda variables: subject.encoder.apply(variables, subject.plain(first), False)
+    width = jax.eval_shape(represent, subject.variables).shape[1]
     head = LinearFit(jnp.zeros((width, len(subject.classes))), jnp.zeros(len(subject.classes)))
     params = {"encoder": subject.variables["params"], "head": head}
     state = (params, subject.variables["batch_stats"], _momentum.init(params))
@@ -105,32 +149,27 @@ def _train(
     key = jax.random.key(seed)
     for step, (images, labels) in enumerate(_endless(subject, rows, batch, steps, seed)):
         now = rate * 0.5 * (1 + np.cos(np.pi * step / steps))
-        state = _step(
-            state, images, labels, jax.random.fold_in(key, step), now, encoder=subject.encoder, augmented=subject.augmented
-        )
+        keys = jax.random.fold_in(key, step)
+        functions = {"encoder": subject.encoder, "augmented": subject.augmented}
+        state = _step(state, images, labels, keys, now, **functions)
     return state[:2]
 
 
 def _endless(
     subject: Subject, rows: np.ndarray, batch: int, steps: int, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of one size, of one permutation of the rows after the other."""
+) -> Iterator[tuple[Tree, np.ndarray]]:
+    """Examples and labels: batches of one size, of one permutation of the rows after the other."""
     generator = np.random.default_rng(seed)
     passes = -(-steps * batch // len(rows))
     order = np.concatenate([generator.permutation(rows) for _ in range(passes)])[: steps * batch]
-    for images, labels in image_batches(subject.train, size=subject.size, batch=batch, rows=order):
-        whole = np.arange(batch) % len(images)  # damaged ones are missing
-        yield images[whole], labels[whole]
-
-
-def _first(subject: Subject) -> np.ndarray:
-    return next(image_batches(subject.train, size=subject.size, batch=1))[0]
+    for some in batches(subject.train, size=subject.size, batch=batch, rows=order):
+        yield fill((some.data, some.labels), batch)  # damaged ones are missing
 
 
 @functools.partial(jax.jit, static_argnames=("encoder", "augmented"))
 def _step(
     state: Tree,
-    images: Array,
+    images: Tree,
     labels: Array,
     key: Array,
     rate: Array,
@@ -139,7 +178,7 @@ def _step(
     augmented: Callable[[Array, Array], Array],
 ) -> Tree:
     params, stats, trace = state
-    pixels = augmented(jax.random.split(key, len(images)), images)
+    pixels = augmented(jax.random.split(key, len(labels)), images)
 
     def loss(params: Tree) -> tuple[Array, Tree]:
         variables = {"params": params["encoder"], "batch_stats": stats}
@@ -154,20 +193,18 @@ def _step(
 
 
 def _accuracy(
-    subject: Subject, tuned: Tree, split: Split | Stream, rows: np.ndarray | None
+    subject: Subject, tuned: Tree, *, split: Split | Stream, rows: np.ndarray | None = None
 ) -> float:
-    params, stats = tuned
-    right = []
-    for images, labels in image_batches(split, size=subject.size, batch=_JUDGED, rows=rows):
-        full = images[np.arange(_JUDGED) % len(images)]  # the last are fewer
-        predicted = _classify(params, stats, full, encoder=subject.encoder, plain=subject.plain)
-        right.append(np.asarray(predicted)[: len(images)] == labels)
+    functions = {"encoder": subject.encoder, "plain": subject.plain}
+    classify = functools.partial(_classify, *tuned, **functions)
+    some = batches(split, size=subject.size, rows=rows)
+    right = [apply_in_batches(classify, examples.data) == examples.labels for examples in some]
     return float(np.mean(np.concatenate(right)))
 
 
 @functools.partial(jax.jit, static_argnames=("encoder", "plain"))
 def _classify(
-    params: Tree, stats: Tree, images: Array, *, encoder: nn.Module, plain: Callable[[Array], Array]
+    params: Tree, stats: Tree, images: Tree, *, encoder: nn.Module, plain: Callable[[Array], Array]
 ) -> Array:
     variables = {"params": params["encoder"], "batch_stats": stats}
     logits = linear_logits(params["head"], encoder.apply(variables, plain(images), False))

@@ -1,0 +1,124 @@
+"""The record that closes a run: kNN and linear probes of its encoder, and what to compare them with."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+import rich.box
+import rich.table
+
+from jaxclr.data import Split
+from jaxclr.errors import UserError
+from jaxclr.evaluation.few_labels import few_label_probe
+from jaxclr.evaluation.knn import knn_accuracy
+from jaxclr.evaluation.linear import linear_probe
+from jaxclr.evaluation.subject import Features, Subject, labelled_splits
+from jaxclr.steps.examples import batches
+
+KNN = ((200, 0.1), (20, 0.07))  # (k, temperature): lightly's and solo-learn's settings
+LABELS = (1, 5, 10)
+DRAWS = 10
+SEED = 0  # of label draws and held-out rows: the same for every run, so that runs compare
+
+
+def monitor(subject: Subject) -> dict[str, float]:
+    """kNN accuracy on the test split, for monitoring during training; {} without labels."""
+    try:
+        splits = labelled_splits(subject.dataset)
+    except UserError:
+        return {}
+    accuracies = _knn(subject.classes, *map(subject.represent, splits))
+    return {f"knn_{k}": round(accuracy, 6) for (k, _), accuracy in accuracies.items()}
+
+
+def closing_record(subject: Subject, *, baselines: bool = True) -> dict[str, Any]:
+    """Probes of the trained encoder and, to compare with, of raw data and of the same encoder untrained.
+
+    Linear probe with a few labels per class (mean and deviation over ten draws), with all labels,
+    and kNN. Every choice is made on training data; the test split is touched once for each figure.
+
+    Args:
+      subject: the run's encoder and data.
+      baselines: whether to include raw pixels (of images in memory) and the untrained encoder.
+
+    Returns:
+      A record: settings, and figures by feature.
+
+    Raises:
+      UserError: the data has no labels or no test split.
+    """
+    splits = labelled_splits(subject.dataset)
+    features = {}
+    if baselines:
+        if isinstance(subject.train, Split):
+            raw = "raw data" if subject.train.channels is None else "raw pixels"
+            features[raw] = tuple(map(_raw, splits))
+        untrained = subject.at(subject.init_state())
+        features["untrained"] = tuple(map(untrained.represent, splits))
+    features["trained"] = tuple(map(subject.represent, splits))
+    return {
+        "method": type(subject.recipe.method).__name__,
+        "data": subject.dataset.name,
+        "seed": subject.recipe.seed,
+        "step": int(subject.state.step),
+        "train_images": subject.train.size,
+        "test_images": subject.test.size,
+        "features": {name: _probes(subject.classes, *pair) for name, pair in features.items()},
+    }
+
+
+def closing_table(record: dict[str, Any]) -> rich.table.Table:
+    """The record as a table of percentages."""
+    first = next(iter(record["features"].values()))
+    title = f"Accuracy in % on {record['test_images']} test images; linear probes by labels per class"
+    result = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
+    result.add_column("", no_wrap=True)
+    for column in first:
+        result.add_column(column, no_wrap=True, justify="right")
+    for name, figures in record["features"].items():
+        result.add_row(name, *(_cell(value) for value in figures.values()))
+    return result
+
+
+def _raw(split: Split) -> Features:
+    """The examples themselves, bytes over 255, one row each."""
+    as_float = lambda leaf: leaf.astype(np.float32) / (255 if leaf.dtype == np.uint8 else 1)
+    (whole,) = batches(split, size=None, batch=split.size)
+    rows = [as_float(leaf).reshape(split.size, -1) for leaf in jax.tree.leaves(whole.data)]
+    return Features(np.concatenate(rows, axis=1), whole.labels).labelled(split)
+
+
+def _probes(classes: tuple[str, ...], train: Features, test: Features) -> dict[str, Any]:
+    settings = {"classes": len(classes), "seed": SEED}
+    fewest = int(np.bincount(train.labels, minlength=len(classes)).min())
+    figures: dict[str, Any] = {}
+    for count in (count for count in LABELS if count < fewest):
+        probe = few_label_probe(*train, *test, per_class=count, draws=DRAWS, **settings)
+        figures[f"{count} label{'s' * (count > 1)}"] = {
+            "mean": probe.mean,
+            "std": probe.std,
+            "accuracies": probe.accuracies,
+            "alpha": probe.alpha,
+        }
+    probe = linear_probe(*train, *test, **settings)
+    figures["all"] = {"mean": probe.accuracy, "l2": probe.l2}
+    for (k, temperature), accuracy in _knn(classes, train, test).items():
+        figures[f"kNN {k}"] = {"mean": accuracy, "k": k, "temperature": temperature}
+    return figures
+
+
+def _knn(
+    classes: tuple[str, ...], train: Features, test: Features
+) -> dict[tuple[int, float], float]:
+    """Accuracy by (k, temperature); k is at most the number of training images."""
+    settings = [(min(k, len(train.values)), temperature) for k, temperature in KNN]
+    accuracy = lambda k, temperature: knn_accuracy(
+        *train, *test, classes=len(classes), k=k, temperature=temperature
+    )
+    return {setting: accuracy(*setting) for setting in settings}
+
+
+def _cell(figure: dict[str, Any]) -> str:
+    mean, std = 100 * figure["mean"], figure.get("std")
+    return f"{mean:.1f}" if std is None or math.isnan(std) else f"{mean:.1f} ± {100 * std:.1f}"
