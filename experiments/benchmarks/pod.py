@@ -68,9 +68,7 @@ LOSS_BARS = {"hbm_share": 0.02, "flops_share": 0.02}  # most that the loss may t
 class Options:
     """What a training step needs on a TPU pod, compiled for the pod on a machine that has no TPU."""
 
-    experiment: pathlib.Path = (
-        pathlib.Path(__file__).parents[1] / "imagenet_resnet50_sim_affinity.py"
-    )
+    experiment: pathlib.Path = pathlib.Path(__file__).parents[1] / "imagenet.py"
     """Experiment file."""
 
     topology: str = "v5e:16x16"
