@@ -3,9 +3,9 @@
     jaxclr train experiments/cifar10.py --method byol --data.dir DIR
     python experiments/cifar10.py                                   the table of all methods
 
-DIR is where TensorFlow Datasets has prepared cifar10 as array_record. The recipe is the field's usual one for small
-images; UniCLR's authors published none. Accuracy is that of the linear probe on all labels; one measured on pixels that
-were re-encoded as JPEG will say so.
+DIR is where TensorFlow Datasets has prepared cifar10 as array_record. The recipe is the field's
+usual one for small images; UniCLR's authors published none. Accuracy is that of the linear probe on
+all labels; one measured on pixels that were re-encoded as JPEG will say so.
 """
 
 from recipes import Recipe, show
@@ -28,11 +28,12 @@ QUEUED = {"projector": NARROW, "queue_size": 32_768, "target": MomentumEncoder(m
 # As many images a cluster as on ImageNet, about fifty, twenty-five and twelve.
 CLUSTERS = {"clusters": (1000, 2000, 4000)}
 
-# The asymmetry divided by the batch does not depend on its size; the official one is not divided and has weight 0.01.
-# This weight makes both the same at a batch of 128.
+# The asymmetry divided by the batch does not depend on its size; the official one is not divided
+# and has weight 0.01. This weight makes both the same at a batch of 128.
 AFFINITY = {"temperature": 0.2, "symmetry_scale": "per_sample", "symmetry_weight": 0.01 * 128}
 
-# The official code divides whitened affinities by the batch of a device; this is what it does at a batch of 256.
+# The official code divides whitened affinities by the batch of a device; this is what it does at a
+# batch of 256.
 WHITENED = {**AFFINITY, "logit_divisor": 256.0}
 
 # SimSiam's on CIFAR-10 (arXiv:2011.10566, D); for the others that have it, it is not tuned.
@@ -47,7 +48,9 @@ def heads(method: Method, hidden: int = 2048, out: int = 256) -> Method:
 # A method without a row has its defaults but for the heads.
 RECIPES = {name: Recipe(heads(method())) for name, method in METHODS.items()} | {
     # The authors' optimizer and weight decay, here and wherever a row has its own optimizer.
-    "align_uniform": Recipe(heads(methods.AlignUniform()), Sgd(learning_rate=0.12, weight_decay=1e-4)),
+    "align_uniform": Recipe(
+        heads(methods.AlignUniform()), Sgd(learning_rate=0.12, weight_decay=1e-4)
+    ),
     # Temperatures are learned, as in the official code: small ones make large gradients.
     "amcl": Recipe(methods.Amcl(), clip_norm=1.0),
     # As many dimensions as the head is wide, as in the paper.
@@ -70,10 +73,14 @@ RECIPES = {name: Recipe(heads(method())) for name, method in METHODS.items()} | 
     "moco_v3": Recipe(heads(methods.MocoV3(temperature=0.2))),
     # Both gain by more views than they need.
     "mv_dhel": Recipe(
-        heads(methods.MvDhel(), 512, 128), Sgd(learning_rate=1.0, weight_decay=1e-6), with_views(CIFAR, 4)
+        heads(methods.MvDhel(), 512, 128),
+        Sgd(learning_rate=1.0, weight_decay=1e-6),
+        with_views(CIFAR, 4),
     ),
     "mv_info_nce": Recipe(
-        heads(methods.MvInfoNce(), 512, 128), Sgd(learning_rate=1.0, weight_decay=1e-6), with_views(CIFAR, 4)
+        heads(methods.MvInfoNce(), 512, 128),
+        Sgd(learning_rate=1.0, weight_decay=1e-6),
+        with_views(CIFAR, 4),
     ),
     "pauc": Recipe(methods.Pauc(**CLUSTERS)),
     "pcl": Recipe(methods.Pcl(**CLUSTERS)),
@@ -89,7 +96,8 @@ RECIPES = {name: Recipe(heads(method())) for name, method in METHODS.items()} | 
     "trip_roma": Recipe(methods.TripRoma(), SLOW),
     "uni_grad": Recipe(methods.UniGrad()),
     "vicreg": Recipe(heads(methods.VicReg(), out=2048), Lars(learning_rate=0.3, weight_decay=1e-4)),
-    # The paper's: embeddings of 64, sub-batches of 128, one cut of the batch, and 3e-3 at batch 512.
+    # The paper's: embeddings of 64, sub-batches of 128, one cut of the batch, and 3e-3 at batch
+    # 512.
     "w_mse": Recipe(
         methods.WMse(
             whitening_size=128, whitening_iterations=1, projector=Mlp(layers=2, hidden=1024, out=64)

@@ -3,9 +3,9 @@
     jaxclr train experiments/digits.py --method sim_affinity
     python experiments/digits.py                                    the table of all methods
 
-Time is that of training on two cores of an AMD EPYC (JAX 0.10.2, float32); probes take ten seconds more. Accuracy is
-that of a linear probe with 5 and with 10 labels a class on the 360 test images, mean of 3 seeds and 10 draws. Raw pixels
-have 83.1 and 89.4, the untrained encoder 76.7 and 84.5.
+Time is that of training on two cores of an AMD EPYC (JAX 0.10.2, float32); probes take ten seconds
+more. Accuracy is that of a linear probe with 5 and with 10 labels a class on the 360 test images,
+mean of 3 seeds and 10 draws. Raw pixels have 83.1 and 89.4, the untrained encoder 76.7 and 84.5.
 """
 
 from recipes import Recipe, show
@@ -19,17 +19,20 @@ from jaxclr.training import Config, Sgd
 
 HIDDEN, WIDTH = 128, 64  # of all heads
 
-# SimCLR's on CIFAR-10 (arXiv:2002.05709, B.9); its 0.1 is for the many negatives of ImageNet's batches.
+# SimCLR's on CIFAR-10 (arXiv:2002.05709, B.9); its 0.1 is for the many negatives of ImageNet's
+# batches.
 WARM = {"temperature": 0.5}
 
-# The asymmetry divided by the batch does not depend on its size; the official one, not divided, has weight 0.01, which is
-# about the same at this batch of 128.
+# The asymmetry divided by the batch does not depend on its size; the official one, not divided, has
+# weight 0.01, which is about the same at this batch of 128.
 SYMMETRIC = {"symmetry_scale": "per_sample", "symmetry_weight": 1.0}
 
-# The official code divides whitened affinities by the batch of a device: here it is the width, at any batch size.
+# The official code divides whitened affinities by the batch of a device: here it is the width, at
+# any batch size.
 WHITENED = {"temperature": 0.2, "logit_divisor": float(WIDTH), **SYMMETRIC}
 
-# A run of 1,320 steps is short for averages over a thousand, and 1,437 images for a queue of 65,536.
+# A run of 1,320 steps is short for averages over a thousand, and 1,437 images for a queue of
+# 65,536.
 QUEUED = {**WARM, "queue_size": 256, "target": MomentumEncoder(momentum=0.99, ramp=False)}
 
 # Some seventy and thirty-five images a cluster, from the first epoch on.

@@ -1,10 +1,11 @@
-"""Nodes of a graph: edges are dropped and features masked, a graph convolutional network of two layers learns.
+"""Nodes of a graph: dropped edges, masked features and a graph convolutional network of two layers.
 
     jaxclr train experiments/graph.py
-    python experiments/graph.py                 trains with 3 seeds, and prints accuracies of node classification
+    python experiments/graph.py                 trains 3 seeds, and prints accuracies
 
-An example is a node by its number. A view looks up who is two edges away, so that the network sees exactly what it would
-see of the whole graph. Negatives that are neighbors of a node have no weight: they are likely of its community.
+An example is a node by its number. A view looks up who is two edges away, so that the network sees
+exactly what it would see of the whole graph. Negatives that are neighbors of a node have no weight:
+they are likely of its community.
 
 Time: not run yet. Accuracy of a linear probe with 10 labels a class, mean of 3 seeds: not run yet.
 """
@@ -25,7 +26,7 @@ DROP_EDGES, MASK_FEATURES = 0.3, 0.3
 
 
 def planted(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features [N, F], adjacency without loops [N, N] and communities [N] of a planted-partition graph."""
+    """Features [N, F], adjacency [N, N] and communities [N] of a planted partition."""
     size = NODES // COMMUNITIES
     graph = networkx.planted_partition_graph(COMMUNITIES, size, 0.03, 0.005, seed=seed)
     adjacency = networkx.to_numpy_array(graph, dtype=np.float32)
@@ -44,22 +45,24 @@ IS_NEAR = np.arange(DEGREE + 1) <= ADJACENCY.sum(axis=1)[:, None]
 
 
 def surroundings(nodes: jax.Array) -> dict[str, jax.Array]:
-    """What two layers see of nodes [b]: features [b, K, K, F] two edges away, and which edges there are."""
+    """What two layers see of nodes [b]: features two edges away, and which edges there are."""
     near, is_near = jnp.asarray(NEAR), jnp.asarray(IS_NEAR)
     return {
-        "features": jnp.asarray(X)[near[near[nodes]]],
+        "features": jnp.asarray(X)[near[near[nodes]]],  # [b, K, K, F]
         "outer": is_near[near[nodes]],  # [b, K, K], of the neighbors
         "inner": is_near[nodes],  # [b, K], of the node
     }
 
 
 def view(keys: jax.Array, nodes: jax.Array) -> dict[str, jax.Array]:
-    """A view: edges are left out, never those to oneself, and some features are zero in all of the surroundings."""
+    """A view: edges are left out, but not those to oneself, and some features are zero."""
 
     def one(key: jax.Array, seen: dict[str, jax.Array]) -> dict[str, jax.Array]:
         features, outer, inner = jax.random.split(key, 3)
         kept = jax.random.bernoulli(features, 1 - MASK_FEATURES, (FEATURES,))
-        drop = lambda key, edges: edges & jax.random.bernoulli(key, 1 - DROP_EDGES, edges.shape).at[..., 0].set(True)
+        drop = lambda key, edges: (
+            edges & jax.random.bernoulli(key, 1 - DROP_EDGES, edges.shape).at[..., 0].set(True)
+        )
         return {
             "features": seen["features"] * kept,
             "outer": drop(outer, seen["outer"]),
@@ -107,7 +110,7 @@ def config(seed: int = 0) -> jaxclr.Config:
         data=jaxclr.data.Arrays(np.arange(NODES)),
         augmentation=jaxclr.augment.Augmentation(views=(view, view), plain=surroundings),
         optimizer=jaxclr.training.AdamW(learning_rate=1e-3, weight_decay=1e-3),
-        epochs=60,
+        epochs=20,
         batch_size=250,
         warmup_epochs=2.0,
         seed=seed,
@@ -136,7 +139,9 @@ def main() -> None:
         untrained, _ = Gcn().init_with_output(jax.random.key(seed), surroundings(nodes))
         features = (X, np.asarray(untrained), np.asarray(run.load().encode(nodes)))
         rows.append([100 * accuracy(some, seed) for some in features])
-    for name, mean in zip(("raw features", "untrained", "trained"), np.mean(rows, axis=0), strict=True):
+    for name, mean in zip(
+        ("raw features", "untrained", "trained"), np.mean(rows, axis=0), strict=True
+    ):
         print(f"{name}: {mean:.1f} % with 10 labels a class, mean of {len(rows)} seeds")
 
 

@@ -1,10 +1,10 @@
-"""Two towers: images of digits and their written names in six languages, trained by InfoNCE in both directions.
+"""Two towers: digits and their written names in six languages, InfoNCE in both directions.
 
     jaxclr train experiments/image_text.py
-    python experiments/image_text.py            trains, and names held-out images by their nearest texts
+    python experiments/image_text.py            trains, and names held-out images
 
-No label is used: each image comes with one name, in one language, as characters. Zero-shot, an image belongs to the digit
-whose names are nearest on average.
+No label is used: each image comes with one name, in one language, as characters. Zero-shot, an
+image belongs to the digit whose names are nearest on average.
 
 Time: not run yet. Zero-shot accuracy on 360 held-out images: not run yet.
 """
@@ -38,10 +38,14 @@ def characters(word: str) -> np.ndarray:
     return np.array(places + [0] * (LENGTH - len(places)), np.int32)
 
 
-WORDS = np.array([[characters(word) for word in names.split()] for names in NAMES.values()])  # [languages, 10, LENGTH]
+WORDS = np.array(
+    [[characters(word) for word in names.split()] for names in NAMES.values()]
+)  # [languages, 10, LENGTH]
 
 
-def pairs(seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray], np.ndarray]:
+def pairs(
+    seed: int = 0,
+) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray], np.ndarray]:
     """1,437 pairs of image and name for training and 360 held out, each with its digits."""
     rng = np.random.default_rng(seed)
     images, digits = load_digits(return_X_y=True)
@@ -58,7 +62,9 @@ def picture(keys: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
     def one(key: jax.Array, image: jax.Array) -> jax.Array:
         where, noise = jax.random.split(key)
         padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
-        moved = jax.lax.dynamic_slice(padded, (*jax.random.randint(where, (2,), 0, 3), 0), image.shape)
+        moved = jax.lax.dynamic_slice(
+            padded, (*jax.random.randint(where, (2,), 0, 3), 0), image.shape
+        )
         return moved + 0.1 * jax.random.normal(noise, image.shape)
 
     return jax.vmap(one)(keys, batch["image"])
@@ -70,7 +76,7 @@ def word(keys: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
 
 
 class WordEncoder(nn.Module):
-    """Embedded characters, a convolution over three and the largest of each feature: int32 [b, L] to [b, 64]."""
+    """Embedded characters, a convolution and a maximum over places: int32 [b, L] to [b, 64]."""
 
     @nn.compact
     def __call__(self, characters: jax.Array) -> jax.Array:
@@ -81,13 +87,15 @@ class WordEncoder(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Clip(methods.Method):
-    """InfoNCE from images to texts and from texts to images (CLIP, arXiv:2103.00020, with a fixed temperature)."""
+    """InfoNCE between images and texts (CLIP, arXiv:2103.00020, but for a fixed temperature)."""
 
     temperature: float = 0.1
 
     def objective(self, out, state, axis_name):
         image, text = out.embeddings
-        contrast = lambda q, k: losses.info_nce(q, k, temperature=self.temperature, axis_name=axis_name)
+        contrast = lambda q, k: losses.info_nce(
+            q, k, temperature=self.temperature, axis_name=axis_name
+        )
         return (contrast(image, text) + contrast(text, image)) / 2
 
 

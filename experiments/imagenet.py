@@ -3,17 +3,19 @@
     jaxclr train experiments/imagenet.py --method sim_affinity --data.dir DIR
     python experiments/imagenet.py                                  the table of all methods
 
-DIR is where TensorFlow Datasets has prepared imagenet2012 as array_record. imagenet_vit_small.py has the ViT-Small.
+DIR is where TensorFlow Datasets has prepared imagenet2012 as array_record. imagenet_vit_small.py
+has the ViT-Small.
 
-The decoded images, 244 GiB at 256 x 256, do not fit in memory: they are streamed, each cropped from its whole file by
---data.workers processes (None: a process for each core), and evaluated on the central square of 256. A subset works:
---data.source folder:PATH, with a --batch-size that it fills. Below --data.memory-limit it lives in memory, at 256 x 256;
---data.streaming always streams it too.
+The decoded images, 244 GiB at 256 x 256, do not fit in memory: they are streamed, each cropped from
+its whole file by --data.workers processes (None: a process for each core), and evaluated on the
+central square of 256. A subset works: --data.source folder:PATH, with a --batch-size that it fills.
+Below --data.memory-limit it lives in memory, at 256 x 256; --data.streaming always streams it too.
 
-Settings are those of MoCo v3, which the official code follows; heads are the methods' own, and a momentum encoder's
-momentum rises from 0.99 (BYOL: 0.996). What differs from the official code: the affinity methods use scales that do not
-depend on the batch size (see below), evaluation sees the whole central square of an image, AdamW does not decay biases
-and norms, and bfloat16 takes the place of float16. Accuracy is that of the linear probe on all labels.
+Settings are those of MoCo v3, which the official code follows; heads are the methods' own, and a
+momentum encoder's momentum rises from 0.99 (BYOL: 0.996). What differs from the official code: the
+affinity methods use scales that do not depend on the batch size (see below), evaluation sees the
+whole central square of an image, AdamW does not decay biases and norms, and bfloat16 takes the
+place of float16. Accuracy is that of the linear probe on all labels.
 """
 
 import dataclasses
@@ -35,11 +37,13 @@ IMAGES = Data(
     std=(0.229, 0.224, 0.225),
 )
 
-# Equal at a batch of 128 to the official asymmetry, which is not divided by the batch and has weight 0.01.
+# Equal at a batch of 128 to the official asymmetry, which is not divided by the batch and has
+# weight 0.01.
 SYMMETRIC = {"symmetry_scale": "per_sample", "symmetry_weight": 0.01 * 128}
 
-# The official code divides whitened affinities by the batch of a device, whose size is not known. They are at most some
-# 72 times a cosine at a width of 256: temperature 1 would leave them almost flat.
+# The official code divides whitened affinities by the batch of a device, whose size is not known.
+# They are at most some 72 times a cosine at a width of 256: temperature 1 would leave them almost
+# flat.
 WHITENED = {**SYMMETRIC, "temperature": 0.2, "logit_divisor": 256.0}
 
 SCALES = {"sim_affinity": SYMMETRIC, "sim_whitening": WHITENED, "sim_whitening_running": WHITENED}
@@ -50,7 +54,9 @@ def at(temperature: float) -> dict[str, Method]:
 
     def chosen(name: str, method: type[Method]) -> Method:
         heated = "temperature" in (field.name for field in dataclasses.fields(method))
-        return method(**{"temperature": temperature} if heated else {}).replace(**SCALES.get(name, {}))
+        return method(**{"temperature": temperature} if heated else {}).replace(
+            **SCALES.get(name, {})
+        )
 
     return {name: chosen(name, method) for name, method in METHODS.items()}
 

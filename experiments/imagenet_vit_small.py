@@ -3,7 +3,8 @@
     jaxclr train experiments/imagenet_vit_small.py --method sim_affinity --data.dir DIR
     python experiments/imagenet_vit_small.py                        the table of all methods
 
-What DIR is, how images that do not fit in memory are streamed, and what differs from the official code are in imagenet.py.
+What DIR is, how images that do not fit in memory are streamed, and what differs from the official
+code are in imagenet.py.
 """
 
 import dataclasses
@@ -17,8 +18,10 @@ from jaxclr.training import AdamW, Config
 
 
 def heads(method: Method) -> Method:
-    """The method with MoCo v3's heads for a ViT: three layers in the projector, a last norm in both heads."""
-    method = method.replace(projector=dataclasses.replace(method.projector, layers=3, last_norm=True))
+    """The method with MoCo v3's heads for a ViT: three layers in the projector, two last norms."""
+    method = method.replace(
+        projector=dataclasses.replace(method.projector, layers=3, last_norm=True)
+    )
     if method.predictor is not None:
         method = method.replace(predictor=dataclasses.replace(method.predictor, last_norm=True))
     return method

@@ -1,4 +1,4 @@
-"""What a recipe is, and the table of a file's recipes: the files beside this one have a row for each method."""
+"""What a recipe is, and the table of a file's recipes."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
