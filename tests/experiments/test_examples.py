@@ -14,9 +14,10 @@ FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 
 @pytest.fixture
 def example(monkeypatch):
-    """Imports an example as its script would be."""
+    """Imports an example as its script would be; examples are a user's code, and may promote ranks."""
     monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module
+    with jax.numpy_rank_promotion("allow"):
+        yield importlib.import_module
 
 
 @pytest.mark.parametrize("name", ["own_encoder", "time_series", "image_text", "graph"])
@@ -32,11 +33,13 @@ def test_an_example_trains_for_an_epoch(example, name, tmp_path):
 def test_time_is_warped_forwards_and_ends_where_it_ended(example):
     series = example("time_series")
     ramp = jnp.linspace(0, 1, 64)[:, None] * jnp.ones(3)
+    distances = []
     for seed in range(5):
         warped = series.warped(jax.random.key(seed), ramp)
         assert (jnp.diff(warped, axis=0) > 0).all()
         np.testing.assert_allclose(warped[jnp.array([0, -1])], ramp[jnp.array([0, -1])], atol=1e-5)
-        assert jnp.abs(warped - ramp).max() > 0.005
+        distances.append(jnp.abs(warped - ramp).max())
+    assert max(distances) > 0.01
 
 
 def test_an_eighth_of_a_series_is_masked(example):
