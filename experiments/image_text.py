@@ -10,6 +10,7 @@ Time: not run yet. Zero-shot accuracy on 360 held-out images: not run yet.
 """
 
 import dataclasses
+import operator
 
 import flax.linen as nn
 import jax
@@ -105,7 +106,7 @@ def config() -> jaxclr.Config:
         encoder=(jaxclr.encoders.SmallConv(), WordEncoder()),
         data=jaxclr.data.Arrays(*pairs()),
         augmentation=jaxclr.augment.Augmentation(
-            views=(picture, word), plain=lambda batch: batch["image"]
+            views=(picture, word), plain=(operator.itemgetter("image"), operator.itemgetter("word"))
         ),
         optimizer=jaxclr.training.AdamW(learning_rate=2e-3, weight_decay=1e-4),
         epochs=40,
