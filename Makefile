@@ -41,13 +41,13 @@ test-report: setup
 
 # Tables on the terminal, figures and plots in build/bench. The pod benchmark needs the TPU's compiler, not a TPU.
 bench: setup build/libtpu
-	$(VENV)/bin/python experiments/benchmarks/loss.py --short --out build/bench
-	$(VENV)/bin/python experiments/benchmarks/memory.py --short --out build/bench
+	$(VENV)/bin/python experiments/benchmarks/loss.py --short --out build/bench/loss.json
+	$(VENV)/bin/python experiments/benchmarks/memory.py --short --out build/bench/memory.json
 	$(VENV)/bin/python experiments/benchmarks/step.py --out build/bench/step.json
 	$(VENV)/bin/python experiments/benchmarks/input.py --short --out build/bench/input.json
 	$(VENV)/bin/python experiments/benchmarks/knn.py --out build/bench/knn.json
 	TPU_LIBRARY_PATH=build/libtpu/libtpu/libtpu.so \
-		$(VENV)/bin/python experiments/benchmarks/pod.py --short --out build/bench
+		$(VENV)/bin/python experiments/benchmarks/pod.py --short --out build/bench/pod.json
 
 build/libtpu:
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ 'libtpu==0.0.42.*'

@@ -259,9 +259,7 @@ def _probe(session: Session, state: State, train_images: jax.Array, test_images:
     """The linear probe on all labels."""
     started = time.perf_counter()
     train, test = session.dataset.train, session.dataset.test
-    embed = jax.jit(
-        functools.partial(representations, recipe=session.recipe, mesh=session.mesh, rows=500)
-    )
+    embed = jax.jit(functools.partial(representations, recipe=session.recipe, mesh=session.mesh, rows=500))
     train_x, test_x = embed(state, train_images), embed(state, test_images)
     probe = linear_probe(
         train_x, train.labels, test_x, test.labels, classes=len(session.dataset.classes), seed=0

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import rich.table
 import tyro
-from measure import machine, machine_table, tell, verdict
+from measure import Output, machine, verdict
 from sklearn.datasets import load_digits
 
 from jaxclr.runs.checkpoints import read_digests, unfinished
@@ -43,7 +43,7 @@ TINY = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(Output):
     """A run that is killed again and again against one that is left alone."""
 
     rounds: int = 50
@@ -57,9 +57,6 @@ class Options:
 
     seed: int = 0
     """Of the moments."""
-
-    out: pathlib.Path | None = None
-    """File for the figures, as JSON."""
 
 
 class Command:
@@ -144,7 +141,7 @@ class Command:
 
 def main(options: Options) -> None:
     record = {"machine": machine(), **measure(options)}
-    tell(record, [machine_table(record["machine"]), table(record)], options.out)
+    options.tell(record, [table(record)])
 
 
 def measure(options: Options) -> dict[str, Any]:

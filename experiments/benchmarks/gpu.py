@@ -32,9 +32,8 @@ import rich.console
 import rich.table
 import rooflines
 import tyro
-from measure import Spread, machine, machine_table, number, run, spread, tell, verdict
+from measure import Output, Spread, machine, number, run, spread, verdict
 from rooflines import Program
-from step import milliseconds
 
 from jaxclr import training
 from jaxclr.data import Data
@@ -71,7 +70,7 @@ class Sizes:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(Output):
     """Where the time of CIFAR-10 pre-training goes on one accelerator."""
 
     method: str = "simclr"
@@ -92,9 +91,6 @@ class Options:
     cache: pathlib.Path | None = pathlib.Path("build/xla-cache")
     """Folder where compiled programs are kept for other calls."""
 
-    out: pathlib.Path | None = None
-    """File for the figures, as JSON."""
-
 
 def main(options: Options) -> None:
     with_torch = options.torch and importlib.util.find_spec("torch") is not None
@@ -114,7 +110,7 @@ def main(options: Options) -> None:
             jax.block_until_ready(call())
             with jax.profiler.trace(str(options.profile)):
                 jax.block_until_ready(call())
-    tell(record, tables(record), options.out)
+    options.tell(record, tables(record))
 
 
 def configuration(options: Options, sizes: Sizes, folder: pathlib.Path) -> Config:
@@ -153,7 +149,7 @@ def measure(session: Session, sizes: Sizes, *, say: Callable[[str], None]) -> di
         jax.block_until_ready(call())
     rounds = []
     for _ in range(sizes.repeats):
-        times = {name: milliseconds(program.call, sizes.steps, False) for name, program in programs.items()}
+        times = {name: run(program.call, sizes.steps, wait_for_each=False) for name, program in programs.items()}
         rounds.append({**times, "scanned": run(scanned, 1) / sizes.steps})
     record["step_ms"] = spread(r["scanned"] for r in rounds)
     record["images_per_second"] = spread(1e3 * session.config.batch_size / r["scanned"] for r in rounds)
@@ -233,7 +229,7 @@ def tables(record: Mapping[str, Any]) -> list[rich.table.Table]:
         what = f"images per second, PyTorch {other['torch']}, torch.compile {other['torch_compile']}"
         bars.add_row(what, str(other["theirs"]), "")
         bars.add_row("ours over PyTorch's", str(other["ratio"]), verdict(other["ratio"].median, least=BARS["pytorch"]))
-    return [machine_table(record["machine"]), best, step, bars]
+    return [best, step, bars]
 
 
 def timed(program: Program, repeats: int) -> dict[str, Spread]:

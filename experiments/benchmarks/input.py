@@ -16,7 +16,6 @@ import dataclasses
 import multiprocessing
 import os
 import pathlib
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ import jax
 import numpy as np
 import rich.table
 import tyro
-from measure import machine, machine_table, number, spread, tell, verdict
+from measure import Output, machine, number, resident_mib, spread, verdict
 from PIL import Image
 
 from jaxclr.data import Data, Stream, load
@@ -60,7 +59,7 @@ SHORT = {"images": 128, "rounds": 3, "listed": 10_000}
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(Output):
     """How fast images come from files, how much memory that takes, and how soon a large folder starts."""
 
     short: bool = False
@@ -69,16 +68,13 @@ class Options:
     workers: int | None = None
     """Processes; None: one for each core."""
 
-    out: pathlib.Path | None = None
-    """File for the figures, as JSON."""
-
 
 def main(options: Options) -> None:
     sizes = Sizes(**(SHORT if options.short else {}))
     if options.workers is not None:
         sizes = dataclasses.replace(sizes, workers=options.workers)
     record = measure(sizes)
-    tell(record, tables(record), options.out)
+    options.tell(record, tables(record))
 
 
 def measure(sizes: Sizes) -> dict[str, Any]:
@@ -112,7 +108,7 @@ def measure_rate(folder: pathlib.Path, sizes: Sizes) -> dict[str, Any]:
             for _ in range(-(-6 * cores // pieces.per_step)):
                 next(steps)
             count = 2 * cores
-            all_ = took(lambda: [len(next(steps)) for _ in range(count)])
+            all_ = took(lambda count=count: [len(next(steps)) for _ in range(count)])
             alone.append(sizes.batch / one[0])
             together.append(count * sizes.batch / all_[0])
             shares["share"].append(count * one[0] / all_[0] / cores)
@@ -153,8 +149,8 @@ def measure_memory(folder: pathlib.Path, sizes: Sizes) -> dict[str, Any]:
         for step in range(sizes.epochs * per_epoch):
             jax.block_until_ready(next(batches))
             if (step + 1) % per_epoch == 0:
-                children = multiprocessing.active_children()
-                held.append(sum(resident_mib(pid) for pid in (os.getpid(), *(c.pid for c in children))))
+                children = (child.pid for child in multiprocessing.active_children())
+                held.append(sum(resident_mib(process=pid) for pid in ("self", *children)))
     return {"mib": held, "growth": max(held) / held[0]}
 
 
@@ -183,11 +179,6 @@ def batches_of(folder: pathlib.Path, sizes: Sizes) -> Iterator[Batch]:
     pieces = pieces_of(folder, sizes)
     mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
     return streamed_batches(pieces.stream, pieces.steps(0, sizes.workers), mesh, print)
-
-
-def resident_mib(pid: int) -> float:
-    status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
 
 def write_photos(folder: pathlib.Path, sizes: Sizes) -> None:
@@ -229,7 +220,7 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     met = verdict(start["seconds"], most=START_BAR_SECONDS)
     table.add_row("s from there to a batch on the device", f"{number(start['first_batch_seconds'])}; both {met}")
     table.add_row("load of the machine before", number(record["load"]))
-    return [machine_table(record["machine"]), table]
+    return [table]
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ compared with scikit-learn's.
 
 import dataclasses
 import pathlib
-import re
 import time
 from typing import Any
 
 import numpy as np
 import rich.table
 import tyro
-from measure import machine, machine_table, number, tell, verdict
+from measure import Output, machine, number, resident_mib, verdict
 from sklearn.neighbors import KNeighborsClassifier
 
 from jaxclr.evaluation import knn_predict
@@ -28,7 +27,7 @@ COMPARED = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(Output):
     """How long nearest neighbours take, and how much memory above the features themselves."""
 
     train: int = 50_000
@@ -46,13 +45,10 @@ class Options:
     temperature: float = 0.07
     """Of their weights."""
 
-    out: pathlib.Path | None = None
-    """File for the figures, as JSON."""
-
 
 def main(options: Options) -> None:
     record = measure(options)
-    tell(record, tables(record), options.out)
+    options.tell(record, tables(record))
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -65,7 +61,7 @@ def measure(options: Options) -> dict[str, Any]:
     settings = dict(classes=CLASSES, k=options.k, temperature=options.temperature)
 
     forget_peak()
-    before, start = resident_mib("VmRSS"), time.perf_counter()
+    before, start = resident_mib(), time.perf_counter()
     predicted = np.asarray(knn_predict(train_x, train_y, test_x, **settings))
     seconds, mib = time.perf_counter() - start, resident_mib("VmHWM") - before
 
@@ -91,11 +87,6 @@ def forget_peak() -> None:
     pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
-def resident_mib(name: str) -> float:
-    status = pathlib.Path("/proc/self/status").read_text()
-    return int(re.search(rf"{name}:\s+(\d+)", status)[1]) / 1024
-
-
 def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     """The figures for a person to read."""
     sizes = record["sizes"]
@@ -107,7 +98,7 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     table.add_row("MiB above the features", f"{number(mib)}; {verdict(mib, most=MIB_BAR)}")
     table.add_row("accuracy", f"{record['accuracy']:.4f}")
     table.add_row("share that scikit-learn predicts too", f"{record['agreement']:.4f}")
-    return [machine_table(record["machine"]), table]
+    return [table]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import rich.table
 import tyro
-from measure import machine, machine_table, number, tell, verdict
+from measure import Output, machine, number, verdict
 from sklearn.linear_model import LogisticRegression
 
 from jaxclr.evaluation import feature_scale, linear_probe
@@ -26,7 +26,7 @@ POINTS_BAR = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(Output):
     """The linear probe against scikit-learn's logistic regression."""
 
     features: tyro.conf.Positional[pathlib.Path]
@@ -35,13 +35,10 @@ class Options:
     seeds: int = 3
     """Of our held-out images."""
 
-    out: pathlib.Path | None = None
-    """File for the figures, as JSON."""
-
 
 def main(options: Options) -> None:
     record = measure(options)
-    tell(record, tables(record), options.out)
+    options.tell(record, tables(record))
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -84,7 +81,7 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     table.add_row("points apart", f"{apart:.2f}; {verdict(apart, most=POINTS_BAR)}")
     table.add_row("seconds, ours, a seed", number(record["ours_seconds"]))
     table.add_row("seconds, scikit-learn", number(record["theirs_seconds"]))
-    return [machine_table(record["machine"]), table]
+    return [table]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the losses cost: time and memory of value and gradient, against the ways that people write them.
 
-    python experiments/benchmarks/loss.py [--short] [--out FOLDER]
+    python experiments/benchmarks/loss.py [--short] [--out FILE.json]
 
 Each table is one loss on one batch, ours first; runs of one implementation take turns with those of the others, so that
 all meet the machine in the same mood, and ratios are taken run by run. All give the same value, which is checked.
@@ -18,7 +18,6 @@ import dataclasses
 import functools
 import multiprocessing
 import os
-import pathlib
 import resource
 import sys
 from collections.abc import Callable, Mapping
@@ -30,19 +29,7 @@ import numpy as np
 import optax
 import rich.table
 import tyro
-from measure import (
-    check_plots,
-    figure,
-    machine,
-    machine_table,
-    mebibytes,
-    milliseconds,
-    number,
-    save,
-    spread,
-    tell,
-    verdict,
-)
+from measure import Output, figure, machine, mebibytes, milliseconds, number, spread, verdict
 
 from jaxclr import losses
 from jaxclr.affinity import positives, row_logsumexp, unit_rows
@@ -67,7 +54,7 @@ MILLION_BAR_MIB = 1024
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(Output):
     """What the losses cost: time and memory of value and gradient, against the ways that people write them."""
 
     short: bool = False
@@ -75,9 +62,6 @@ class Options:
 
     repeats: int = 7
     """Runs of each."""
-
-    out: pathlib.Path | None = None
-    """Folder for loss.json and loss.png."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +91,9 @@ SHORT = Sizes(
 
 
 def main(options: Options) -> None:
-    check_plots(options.out)
+    options.check_plots()
     record = measure(SHORT if options.short else Sizes(), options.repeats)
-    tell(record, tables(record))
-    if options.out is not None:
-        save(record, plot(record), options.out, "loss")
+    options.tell(record, tables(record), plot)
 
 
 def measure(sizes: Sizes, repeats: int) -> dict[str, Any]:
@@ -286,7 +268,7 @@ def on_accelerator(sizes: Sizes, dtype: str, repeats: int) -> list[dict[str, Any
             views = embeddings(rows, width, dtype)
             loss = functools.partial(losses.info_nce, temperature=TEMPERATURE)
             compiled = value_and_gradient(loss).lower(*views).compile()
-            (times,) = milliseconds({"ours": lambda: compiled(*views)}, repeats).values()
+            (times,) = milliseconds({"ours": functools.partial(compiled, *views)}, repeats).values()
             reached = OPERATIONS * rows**2 * width / spread(times).median / 1e9
             results.append(
                 {
@@ -326,7 +308,6 @@ def tables(record: Mapping[str, Any]) -> list[rich.table.Table]:
     million = record["million_rows_temporary_mib"]
     on_top.add_row("value, compiled only", f"{number(million)}; {verdict(million, most=MILLION_BAR_MIB)}")
     return [
-        machine_table(record["machine"]),
         *(comparison_table(loss, found) for (loss, _), found in comparisons.items()),
         large_table(large),
         on_top,

@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 import statistics
 import sys
 import time
@@ -17,6 +18,9 @@ import jax
 import numpy as np
 import rich.console
 import rich.table
+from jax.sharding import Mesh
+
+Plot = Callable[[Mapping[str, Any]], Any]  # of a record, as a matplotlib figure
 
 RUN_SECONDS = 0.03  # a run repeats calls that are faster than this
 
@@ -80,17 +84,33 @@ def milliseconds(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[s
     return {name: [round_[name] for round_ in rounds] for name in calls}
 
 
-def run(call: Callable[[], Any], times: int) -> float:
-    """Milliseconds of a call, the mean of several in a row."""
+def run(call: Callable[[], Any], times: int, *, wait_for_each: bool = True) -> float:
+    """Milliseconds of a call, the mean of several in a row; each waits for the one before, or all may overlap."""
     start = time.perf_counter()
     for _ in range(times):
-        jax.block_until_ready(call())
+        result = call()
+        if wait_for_each:
+            jax.block_until_ready(result)
+    jax.block_until_ready(result)
     return 1e3 * (time.perf_counter() - start) / times
+
+
+def on_devices(function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any) -> Any:
+    """A function of one device's share, jitted over the mesh."""
+    return jax.jit(
+        jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    )
 
 
 def mebibytes(compiled: jax.stages.Compiled) -> float:
     """What a compiled function allocates on a device besides its arguments and results."""
     return compiled.memory_analysis().temp_size_in_bytes / 2**20
+
+
+def resident_mib(of: str = "VmRSS", process: int | str = "self") -> float:
+    """Memory that a process holds now (VmRSS), or the most that it has held (VmHWM)."""
+    status = pathlib.Path(f"/proc/{process}/status").read_text()
+    return int(re.search(rf"{of}:\s+(\d+)", status)[1]) / 1024
 
 
 def figure(columns: int) -> Any:
@@ -108,30 +128,31 @@ def figure(columns: int) -> Any:
     return drawn
 
 
-def check_plots(folder: pathlib.Path | None) -> None:
-    """Refuses at once, and not after minutes of measuring, what `figure` would refuse."""
-    if folder is not None:
-        figure(1)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Output:
+    """The option that all benchmarks have."""
 
+    out: pathlib.Path | None = None
+    """File for the figures, as JSON; a plot, where there is one, is the .png beside it."""
 
-def save(record: Mapping[str, Any], drawn: Any, folder: pathlib.Path, name: str) -> None:
-    """Writes the figures as NAME.json and their plot as NAME.png."""
-    _write(record, folder / f"{name}.json")
-    drawn.savefig(folder / f"{name}.png", dpi=150)
+    def check_plots(self) -> None:
+        """Refuses at once, and not after minutes of measuring, what `figure` would refuse."""
+        if self.out is not None:
+            figure(1)
 
-
-def tell(record: Mapping[str, Any], tables: Iterable[rich.table.Table], out: pathlib.Path | None = None) -> None:
-    """Prints the tables of a record, and writes the record as JSON if there is a file for it."""
-    console = rich.console.Console()
-    for table in tables:
-        console.print(table)
-    if out is not None:
-        _write(record, out)
-
-
-def _write(record: Mapping[str, Any], path: pathlib.Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2, default=_plain) + "\n")
+    def tell(self, record: Mapping[str, Any], tables: Iterable[rich.table.Table], plot: Plot | None = None) -> None:
+        """Prints the machine of a record and its tables, and writes record and plot if there is a file for them."""
+        console = rich.console.Console()
+        machine = rich.table.Table("machine", "", title_justify="left")
+        for name, value in record["machine"].items():
+            machine.add_row(name, str(value))
+        for table in (machine, *tables):
+            console.print(table)
+        if self.out is not None:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self.out.write_text(json.dumps(record, indent=2, default=_plain) + "\n")
+            if plot is not None:
+                plot(record).savefig(self.out.with_suffix(".png"), dpi=150)
 
 
 def _plain(value: Any) -> Any:
@@ -139,11 +160,3 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return dataclasses.asdict(value)
     return value.item() if isinstance(value, np.generic) else str(value)
-
-
-def machine_table(described: Mapping[str, Any]) -> rich.table.Table:
-    """What the figures were measured on, for a person to read."""
-    table = rich.table.Table("machine", "", title_justify="left")
-    for name, value in described.items():
-        table.add_row(name, str(value))
-    return table

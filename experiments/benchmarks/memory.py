@@ -1,6 +1,6 @@
 """Memory of a loss on each device, and what devices send each other, as the compiler tells them: nothing runs.
 
-    python experiments/benchmarks/memory.py [--short] [--out FOLDER]
+    python experiments/benchmarks/memory.py [--short] [--out FILE.json]
 
 Value and gradient of info_nce and nt_xent, whose logits are formed at once (dense), a tile at a time from gathered
 columns (streamed), or a tile at a time from columns that go round a ring (ring), on virtual CPU devices. Temporaries are
@@ -19,7 +19,6 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import collections
 import dataclasses
 import functools
-import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -29,17 +28,7 @@ import jax.numpy as jnp
 import rich.table
 import tyro
 from jax.sharding import PartitionSpec as P
-from measure import (
-    check_plots,
-    figure,
-    machine,
-    machine_table,
-    mebibytes,
-    number,
-    save,
-    tell,
-    verdict,
-)
+from measure import Output, figure, machine, mebibytes, number, on_devices, verdict
 
 from jaxclr import losses
 
@@ -59,14 +48,11 @@ BARS_MIB = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(Output):
     """Memory of a loss on each device, and what devices send each other, as the compiler tells them: nothing runs."""
 
     short: bool = False
     """Few batches only."""
-
-    out: pathlib.Path | None = None
-    """Folder for memory.json and memory.png."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +67,9 @@ SHORT = Sizes(rows=(4096, 32768), devices=(1, DEVICES))
 
 
 def main(options: Options) -> None:
-    check_plots(options.out)
+    options.check_plots()
     record = measure(SHORT if options.short else Sizes())
-    tell(record, tables(record))
-    if options.out is not None:
-        save(record, plot(record), options.out, "memory")
+    options.tell(record, tables(record), plot)
 
 
 def measure(sizes: Sizes) -> dict[str, Any]:
@@ -116,11 +100,8 @@ def analyse(name: str, implementation: str, rows: int, devices: int) -> dict[str
         axis_types=(jax.sharding.AxisType.Auto,),
         devices=jax.devices()[:devices],
     )
-    mapped = jax.shard_map(
-        step, mesh=mesh, in_specs=P("batch"), out_specs=(P(), P("batch")), check_vma=False
-    )
     views = jax.ShapeDtypeStruct((rows, WIDTH), jnp.float32)
-    lowered = jax.jit(mapped).lower(views, views)
+    lowered = on_devices(step, mesh, P("batch"), (P(), P("batch"))).lower(views, views)
     return {
         "loss": name,
         "implementation": implementation,
@@ -138,7 +119,6 @@ def tables(record: Mapping[str, Any]) -> list[rich.table.Table]:
     for result in record["results"]:
         groups.setdefault((result["loss"], result["devices"]), []).append(result)
     return [
-        machine_table(record["machine"]),
         *(memory_table(*key, results) for key, results in groups.items()),
         collectives_table(record["results"]),
     ]

@@ -8,7 +8,6 @@ Seconds are those of the training loop, compilation included.
 """
 
 import dataclasses
-import functools
 import io
 import json
 import pathlib
@@ -22,8 +21,8 @@ import jax
 import rich.console
 import rich.table
 import tyro
-from jax.sharding import PartitionSpec as P
-from measure import machine, machine_table, tell
+from measure import Output, machine
+from step import batches, observation
 
 from jaxclr import training
 from jaxclr.evaluation import effective_rank, total_variance
@@ -31,9 +30,7 @@ from jaxclr.methods import METHODS, MomentumEncoder
 from jaxclr.runs.config import Config
 from jaxclr.runs.experiments import load_experiment
 from jaxclr.runs.folder import RunFolder
-from jaxclr.steps.batches import resident, resident_batches
-from jaxclr.steps.state import AXIS, State
-from jaxclr.steps.step import observe
+from jaxclr.steps.state import State
 from jaxclr.training.session import Session
 
 DIGITS = pathlib.Path(__file__).parents[1] / "digits.py"
@@ -41,7 +38,7 @@ ENDS = 5  # the first and the last loss are the mean of so many steps
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(Output):
     """Every method for a few steps on the embedded digits."""
 
     steps: int = 30
@@ -49,9 +46,6 @@ class Options:
 
     only: tuple[str, ...] = tuple(METHODS)
     """Methods."""
-
-    out: pathlib.Path | None = None
-    """File for the figures, as JSON."""
 
 
 def main(options: Options) -> None:
@@ -61,7 +55,7 @@ def main(options: Options) -> None:
             session = training.open_session(configuration(name, options.steps))
             results[name] = measure(session, pathlib.Path(folder) / "run", options.steps)[1]
     record = {"machine": machine(), "steps": options.steps, "methods": results}
-    tell(record, [machine_table(record["machine"]), table(record)], options.out)
+    options.tell(record, [table(record)])
 
 
 def configuration(name: str, steps: int) -> Config:
@@ -98,21 +92,8 @@ def measure(session: Session, folder: pathlib.Path, steps: int) -> tuple[State, 
 
 def embed(session: Session, state: State) -> jax.Array:
     """Embeddings [B, D] of the first view of a batch, as the next step would see them."""
-    look = functools.partial(observe, recipe=session.recipe, axis_name=AXIS)
-    mapped = jax.shard_map(
-        lambda state, batch: look(state, batch).embeddings[0],
-        mesh=session.mesh,
-        in_specs=(P(), P(AXIS)),
-        out_specs=P(AXIS),
-        check_vma=False,
-    )
-    whole = resident(session.dataset.train, session.mesh)
-    config = session.config
-    batch = next(
-        resident_batches(whole, batch_size=config.batch_size, seed=config.seed, mesh=session.mesh)
-    )
-    found = jax.jit(mapped)(state, batch)
-    return jax.device_put(found, jax.devices()[0])
+    seen = observation(session.recipe, session.mesh)(state, next(batches(session)))
+    return jax.device_put(seen.embeddings[0], jax.devices()[0])
 
 
 def table(record: Mapping[str, Any]) -> rich.table.Table:

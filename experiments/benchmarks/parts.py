@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
+from measure import on_devices
 from rooflines import Program
-from step import augmentation_call, batches, loss_and_gradient, observation
+from step import augmentation_call, batches, carried, loss_and_gradient, observation
 
 from jaxclr import training
 from jaxclr.augment import AUGMENTATIONS, with_size
-from jaxclr.evaluation.resident import compile_knn
+from jaxclr.evaluation.resident import compile_knn, representations
 from jaxclr.steps.batches import Batch, resident
-from jaxclr.steps.state import AXIS, State
+from jaxclr.steps.state import AXIS
 from jaxclr.steps.views import take_views
 from jaxclr.training.loop import compile_step
 from jaxclr.training.session import Session
@@ -28,7 +29,7 @@ def step_parts(session: Session) -> dict[str, Program]:
     batch = next(batches(session))
     state = session.init_state()
     whole = compile_step(session)
-    parts = {"whole step": Program(_carried(whole, session.init_state(), batch), flops(whole, state, batch))}
+    parts = {"whole step": Program(carried(whole, session.init_state(), batch), flops(whole, state, batch))}
     views = augmentation_call(session, batch)
     parts["views"] = Program(views, _views_flops(session, batch))
     for name, backward in (("encoder and heads, forward", False), ("encoder and heads, with gradient", True)):
@@ -52,7 +53,7 @@ def scanned_steps(session: Session, count: int) -> Callable[[], Any]:
     places = training.epoch_indices(session.recipe, session.mesh, 0)
     places = places[jnp.arange(count) % len(places)]
     whole = resident(session.dataset.train, session.mesh)
-    return _carried(training.compile_steps(session.recipe, session.mesh), session.init_state(), whole, places)
+    return carried(training.compile_steps(session.recipe, session.mesh), session.init_state(), whole, places)
 
 
 def knn(session: Session, *, k: int, temperature: float) -> Callable[[], Any]:
@@ -67,7 +68,7 @@ def embedding(session: Session) -> Callable[[], Any]:
     """What of a kNN evaluation is representations."""
     state, whole = session.init_state(), resident(session.dataset.train, session.mesh)
     test = jax.device_put(session.dataset.test.examples, whole.examples.sharding)
-    represent = functools.partial(training.representations, session=session, rows=500)
+    represent = functools.partial(representations, recipe=session.recipe, mesh=session.mesh, rows=500)
     program = jax.jit(lambda *images: [represent(state, some) for some in images])
     return functools.partial(program, whole.examples, test)
 
@@ -83,17 +84,6 @@ def crops(images: int, source: int, size: int) -> Callable[[], Any]:
 def flops(program: Any, *arguments: Any) -> float:
     """Operations of a jitted program as it is written, by the compiler's count; the body of a loop counts once."""
     return float(program.lower(*arguments).cost_analysis()["flops"])
-
-
-def _carried(program: Callable[..., tuple[State, Any]], state: State, *arguments: Any) -> Callable[[], Any]:
-    """Calls a program on the state that it left the last time."""
-
-    def call() -> Any:
-        nonlocal state
-        state, metrics = program(state, *arguments)
-        return metrics
-
-    return call
 
 
 def _views_flops(session: Session, batch: Batch) -> float:
@@ -118,10 +108,7 @@ def _encoder(session: Session, *, backward: bool) -> Any:
     def one_device(*arguments: Any) -> Any:
         return jax.lax.pmean((jax.grad(share) if backward else share)(*arguments), AXIS)
 
-    mapped = jax.shard_map(
-        one_device, mesh=session.mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(), check_vma=False
-    )
-    return jax.jit(mapped)
+    return on_devices(one_device, session.mesh, (P(), P(), P(AXIS)), P())
 
 
 def _update(session: Session) -> Any:

@@ -1,8 +1,8 @@
 """What a training step needs on a TPU pod, compiled for the pod on a machine that has no TPU.
 
-    python experiments/benchmarks/pod.py [--topology v5e:16x16] [--batch 128] [--search] [--out DIR]
+    python experiments/benchmarks/pod.py [--topology v5e:16x16] [--batch 128] [--search] [--out FILE.json]
     python experiments/benchmarks/pod.py --short                  (losses only, on 8 chips: seconds)
-    python experiments/benchmarks/pod.py --scaling [--batch 128] [--out DIR]
+    python experiments/benchmarks/pod.py --scaling [--batch 128] [--out FILE.json]
 
 libtpu, which brings the TPU's compiler, must be installed (pip install 'jax[tpu]'). Nothing is run and no data is
 loaded: figures are the compiler's own, and none is a time on a TPU. Per chip:
@@ -38,7 +38,7 @@ import scaling
 import tyro
 from jax.sharding import Mesh
 from lowered import Need, Tally, Traffic, need_of, shares, tally
-from measure import check_plots, figure, machine_table, save, tell, verdict
+from measure import Output, figure, verdict
 from programs import (
     info_nce_program,
     loss_program,
@@ -65,12 +65,10 @@ LOSS_BARS = {"hbm_share": 0.02, "flops_share": 0.02}  # most that the loss may t
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(Output):
     """What a training step needs on a TPU pod, compiled for the pod on a machine that has no TPU."""
 
-    experiment: pathlib.Path = (
-        pathlib.Path(__file__).parents[1] / "imagenet_resnet50_sim_affinity.py"
-    )
+    experiment: pathlib.Path = pathlib.Path(__file__).parents[1] / "imagenet.py"
     """Experiment file."""
 
     topology: str = "v5e:16x16"
@@ -100,13 +98,10 @@ class Options:
     scaling: bool = False
     """Weak scaling alone: what the whole step sends on 8 to 2048 chips; a compilation of ten minutes or so for each pod."""
 
-    out: pathlib.Path | None = None
-    """Folder for pod.json and pod.png, or scaling.json and scaling.png."""
-
 
 def main(options: Options) -> None:
     console = rich.console.Console()
-    check_plots(options.out)
+    options.check_plots()
     prepare_compiler()
     if options.scaling:
         weak_scaling(options, console)
@@ -124,17 +119,13 @@ def main(options: Options) -> None:
         record["step"] = step_figures(options, mesh, console)
         if options.search:
             record["search"] = search(options, mesh, record["step"]["need"], console)
-    tell(record, tables(record))
-    if options.out is not None:
-        save(record, plot(record), options.out, "pod")
+    options.tell(record, tables(record), plot)
 
 
 def weak_scaling(options: Options, console: rich.console.Console) -> None:
     rows = scaling.measure(options.experiment, options.pods, options.batch, options.image_shape, console)
     record = {"machine": machine(), "experiment": options.experiment.name, "rows": rows}
-    tell(record, [machine_table(record["machine"]), scaling.table(rows)])
-    if options.out is not None:
-        save(record, scaling.plot(rows), options.out, "scaling")
+    options.tell(record, [scaling.table(rows)], lambda _: scaling.plot(rows))
 
 
 def machine() -> dict[str, str]:
@@ -268,7 +259,6 @@ def search(
 
 def tables(record: dict[str, Any]) -> Iterator[rich.table.Table]:
     """The figures for a person to read."""
-    yield machine_table(record["machine"])
     alone = rich.table.Table(
         f"info_nce alone, D = {record['width']}",
         "chips",

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import importlib.util
 import os
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from measure import on_devices
 from step import OUTPUT_SPECS, loss_and_gradient, observation
 
 from jaxclr import losses
@@ -89,7 +89,7 @@ def info_nce_program(
 
     like = jax.ShapeDtypeStruct((rows * mesh.size, width), jnp.float32)
     like = laid_out(like, mesh, P(AXIS))
-    return _mapped(value_and_gradient, mesh).lower(like, like)
+    return on_devices(value_and_gradient, mesh, P(AXIS), (P(), P(AXIS))).lower(like, like)
 
 
 def loss_program(recipe: Recipe, mesh: Mesh, rows: int, shape: tuple[int, ...]) -> jax.stages.Lowered:
@@ -130,15 +130,3 @@ def recipe_of(config: Config, *, global_batch: int, channels: int) -> Recipe:
     data = dataclasses.replace(config.data, mean=mean, std=std)
     config = dataclasses.replace(config, batch_size=global_batch, data=data)
     return make_recipe(config, images=IMAGENET_IMAGES, classes=IMAGENET_CLASSES)
-
-
-def _mapped(function: Callable[..., Any], mesh: Mesh) -> Any:
-    return jax.jit(
-        jax.shard_map(
-            function,
-            mesh=mesh,
-            in_specs=P(AXIS),
-            out_specs=(P(), P(AXIS)),
-            check_vma=False,
-        )
-    )

@@ -14,6 +14,7 @@ Four measurements, each the median of several repeats with its quartiles:
 """
 
 import dataclasses
+import functools
 import io
 import pathlib
 import tempfile
@@ -29,7 +30,7 @@ import rich.table
 import tyro
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from measure import machine, machine_table, spread, tell, verdict
+from measure import Output, machine, on_devices, run, spread, verdict
 
 from jaxclr import training
 from jaxclr.affinity.collectives import row_ids
@@ -68,7 +69,7 @@ OUTPUT_SPECS = Outputs(
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(Output):
     """Where the time of a training step goes, and what the training loop adds to it."""
 
     experiment: tyro.conf.Positional[pathlib.Path] = pathlib.Path(__file__).parents[1] / "digits.py"
@@ -95,9 +96,6 @@ class Options:
     traced_steps: int = 10
     """Steps of the training run in which traces are counted."""
 
-    out: pathlib.Path | None = None
-    """File for the figures, as JSON."""
-
 
 def main(options: Options) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +112,7 @@ def main(options: Options) -> None:
             "traces": count_traces(session, pathlib.Path(folder) / "run", options.traced_steps),
             "loop": measure_loop(pathlib.Path(folder) / "tiny", repeats=options.loop_repeats),
         }
-    tell(record, tables(record), options.out)
+    options.tell(record, tables(record))
 
 
 def configuration(options: Options, folder: pathlib.Path) -> Config:
@@ -144,11 +142,8 @@ def measure_step(session: Session, *, repeats: int, steps: int) -> dict[str, Any
     compile_seconds = time.perf_counter() - started
     for call in calls.values():
         jax.block_until_ready(call())
-    wait_for_each = one_at_a_time(session)
-    rounds = [
-        {name: milliseconds(call, steps, wait_for_each) for name, call in calls.items()}
-        for _ in range(repeats)
-    ]
+    timed = functools.partial(run, times=steps, wait_for_each=one_at_a_time(session))
+    rounds = [{name: timed(call) for name, call in calls.items()} for _ in range(repeats)]
     for round_ in rounds:
         round_["rest"] = round_["whole"] - round_["augmentation"] - round_["loss"]
     parts = ("augmentation", "loss", "rest")
@@ -162,11 +157,15 @@ def measure_step(session: Session, *, repeats: int, steps: int) -> dict[str, Any
 
 def step_call(session: Session, batch: Batch) -> Callable[[], Any]:
     """Calls the step on one batch, from the state that the call before left."""
-    step, state = compile_step(session), session.init_state()
+    return carried(compile_step(session), session.init_state(), batch)
+
+
+def carried(program: Callable[..., tuple[State, Any]], state: State, *arguments: Any) -> Callable[[], Any]:
+    """Calls a program on the state that the call before left."""
 
     def call() -> Any:
         nonlocal state
-        state, metrics = step(state, batch)
+        state, metrics = program(state, *arguments)
         return metrics
 
     return call
@@ -178,11 +177,7 @@ def augmentation_call(session: Session, batch: Batch) -> Callable[[], Any]:
     def views(step: Array, images: Array) -> tuple[Array, ...]:
         return take_views(step, images, row_ids(images, AXIS), recipe=session.recipe)
 
-    mapped = jax.jit(
-        jax.shard_map(
-            views, mesh=session.mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False
-        )
-    )
+    mapped = on_devices(views, session.mesh, (P(), P(AXIS)), P(AXIS))
     step = jax.device_put(jnp.zeros((), jnp.int32), NamedSharding(session.mesh, P()))
     return lambda: mapped(step, batch.examples)
 
@@ -197,15 +192,8 @@ def loss_call(session: Session, batch: Batch) -> Callable[[], Any]:
 
 def observation(recipe: Recipe, mesh: Mesh) -> Callable[[State, Batch], Outputs]:
     """What the objective sees in a step."""
-    return jax.jit(
-        jax.shard_map(
-            lambda state, batch: observe(state, batch, recipe=recipe, axis_name=AXIS),
-            mesh=mesh,
-            in_specs=(P(), P(AXIS)),
-            out_specs=OUTPUT_SPECS,
-            check_vma=False,
-        )
-    )
+    seen = functools.partial(observe, recipe=recipe, axis_name=AXIS)
+    return on_devices(seen, mesh, (P(), P(AXIS)), OUTPUT_SPECS)
 
 
 def loss_and_gradient(recipe: Recipe, mesh: Mesh) -> Callable[[Outputs, Any], Any]:
@@ -232,15 +220,7 @@ def loss_and_gradient(recipe: Recipe, mesh: Mesh) -> Callable[[Outputs, Any], An
         own = jax.lax.pmean(gradients.pop("params"), AXIS)
         return jax.lax.pmean(value, AXIS), gradients, own
 
-    return jax.jit(
-        jax.shard_map(
-            one_device,
-            mesh=mesh,
-            in_specs=(OUTPUT_SPECS, P()),
-            out_specs=(P(), P(AXIS), P()),
-            check_vma=False,
-        )
-    )
+    return on_devices(one_device, mesh, (OUTPUT_SPECS, P()), (P(), P(AXIS), P()))
 
 
 def count_traces(session: Session, folder: pathlib.Path, steps: int) -> int:
@@ -254,9 +234,9 @@ def count_traces(session: Session, folder: pathlib.Path, steps: int) -> int:
         return schedule(step)
 
     counted = session._replace(recipe=session.recipe._replace(schedule=counting))
-    run = RunFolder(folder)
-    run.create(session.config, overwrite=False)
-    training.train(counted, run, console=QUIET, stop_after=steps)
+    new_run = RunFolder(folder)
+    new_run.create(session.config, overwrite=False)
+    training.train(counted, new_run, console=QUIET, stop_after=steps)
     return traces
 
 
@@ -279,13 +259,13 @@ def measure_loop(folder: pathlib.Path, *, repeats: int) -> dict[str, Any]:
         ready = time.perf_counter()
         if resumed is not None:
             in_loop.append(1e3 * (ready - resumed) / per_epoch)
-            bare.append(milliseconds(bare_call, per_epoch, one_at_a_time(session)))
+            bare.append(run(bare_call, per_epoch, wait_for_each=one_at_a_time(session)))
         resumed = time.perf_counter()
         return {}
 
-    run = RunFolder(folder)
-    run.create(session.config, overwrite=False)
-    state = training.train(session, run, console=QUIET, evaluate=take_the_time)
+    new_run = RunFolder(folder)
+    new_run.create(session.config, overwrite=False)
+    state = training.train(session, new_run, console=QUIET, evaluate=take_the_time)
     added = [loop - alone for loop, alone in zip(in_loop, bare, strict=True)]
     return {
         "in_train_ms": spread(in_loop),
@@ -332,17 +312,6 @@ def one_at_a_time(session: Session) -> bool:
     return session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
 
 
-def milliseconds(call: Callable[[], Any], calls: int, wait_for_each: bool) -> float:
-    """Wall time of a call, over several in a row."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        result = call()
-        if wait_for_each:
-            jax.block_until_ready(result)
-    jax.block_until_ready(result)
-    return 1e3 * (time.perf_counter() - start) / calls
-
-
 def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     """The figures for a person to read."""
     step, loop = record["step"], record["loop"]
@@ -369,7 +338,7 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     added.add_row("in a bare loop", str(loop["bare_ms"]))
     met = verdict(loop["added_ms"].median, most=loop["bar_ms"])
     added.add_row("added by train()", f"{loop['added_ms']}; {met}")
-    return [machine_table(record["machine"]), parts, added]
+    return [parts, added]
 
 
 if __name__ == "__main__":

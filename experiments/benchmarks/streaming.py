@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import rich.table
 import tyro
-from measure import machine, machine_table, mebibytes, milliseconds, spread, tell, verdict
+from measure import Output, machine, mebibytes, milliseconds, spread, verdict
 
 from jaxclr.affinity import logsumexp, pairs
 
@@ -32,7 +32,7 @@ ALL = 2**40
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(Output):
     """Every loss, a tile at a time against all of its pairs at once."""
 
     rows: int = 1024
@@ -47,15 +47,12 @@ class Options:
     only: tuple[str, ...] = ()
     """Names of the battery's entries; all if none are given."""
 
-    out: pathlib.Path | None = None
-    """File for the figures, as JSON."""
-
 
 def main(options: Options) -> None:
     chosen = [entry for entry in entries() if not options.only or entry.name in options.only]
     results = [result for entry in chosen if (result := compare(entry, options)) is not None]
     record = {"machine": machine(), "rows": options.rows, "width": options.width, "results": results}
-    tell(record, [machine_table(record["machine"]), table(record)], options.out)
+    options.tell(record, [table(record)])
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 import rich.console
+import rich.table
 from distributed import mesh
 from tiny import tiny_config
 
@@ -159,16 +160,21 @@ def test_a_run_that_is_killed_comes_to_the_same_bits(benchmark, monkeypatch, pro
 
 def test_figures_are_told_and_written(benchmark, tmp_path, capsys):
     measure = benchmark("measure")
-    record = {"ms": measure.Spread(2.0, 1.0, 3.0), "rows": np.int64(7), "at": tmp_path}
-    measure.tell(record, [measure.machine_table({"cores": 2})], tmp_path / "new" / "figures.json")
-    assert "cores" in capsys.readouterr().out
-    read = json.loads((tmp_path / "new" / "figures.json").read_text())
-    assert read == {"ms": {"median": 2.0, "low": 1.0, "high": 3.0}, "rows": 7, "at": str(tmp_path)}
+    machine = {"cores": 2}
+    record = {"machine": machine, "ms": measure.Spread(2.0, 1.0, 3.0), "rows": np.int64(7), "at": tmp_path}
+    out = tmp_path / "new" / "figures.json"
+    measure.Output(out=out).tell(record, [rich.table.Table("another")])
+    told = capsys.readouterr().out
+    assert "cores" in told and "another" in told
+    spread = {"median": 2.0, "low": 1.0, "high": 3.0}
+    assert json.loads(out.read_text()) == {"machine": machine, "ms": spread, "rows": 7, "at": str(tmp_path)}
+    assert not out.with_suffix(".png").exists()
 
 
 def written(measure, record, plot, folder):
     pytest.importorskip("matplotlib")
-    measure.save(record, plot(record), folder / "out", "figures")
-    read = json.loads((folder / "out" / "figures.json").read_text())
-    assert len(read["results"]) == len(record["results"])
-    assert (folder / "out" / "figures.png").stat().st_size > 0
+    out = measure.Output(out=folder / "out" / "figures.json")
+    out.check_plots()
+    out.tell(record, [], plot)
+    assert len(json.loads(out.out.read_text())["results"]) == len(record["results"])
+    assert out.out.with_suffix(".png").stat().st_size > 0

@@ -1,8 +1,11 @@
-"""The recipes: they load, are what their name and docstring say, and survive config.json."""
+"""The recipes: they load, are what their docstring and table say, and survive config.json."""
 
 import ast
 import dataclasses
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -14,10 +17,10 @@ from jaxclr.runs.experiments import load_experiment
 from jaxclr.runs.folder import RunFolder
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
-SCRIPT = FOLDER / "speedrun_cifar10.py"  # no recipe: it runs those of cifar10.py
-RECIPES = sorted(path for path in FOLDER.glob("*.py") if path != SCRIPT)
+SHARED = [FOLDER / f"{name}.py" for name in ("cifar10", "digits", "imagenet", "imagenet_vit_small")]  # of any method
 OWN = FOLDER / "margin.py"  # of a method that it defines itself
-SHARED = [path for path in RECIPES if "_" not in path.stem and path != OWN]  # of any method
+RECIPES = [*SHARED, OWN]
+IMAGENET = {"resnet50": FOLDER / "imagenet.py", "vit_small": FOLDER / "imagenet_vit_small.py"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -32,12 +35,17 @@ def test_a_docstring_states_the_command(path):
     assert f"\njaxclr train experiments/{path.name}" in docstring.replace("\n    ", "\n")
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in RECIPES if path not in (*SHARED, OWN)], ids=lambda path: path.stem
-)
-def test_a_file_is_named_after_its_method(path):
-    named = max((name for name in METHODS if path.stem.endswith(f"_{name}")), key=len)
-    assert type(load_experiment(path).method) is METHODS[named]
+@pytest.mark.parametrize("path", SHARED, ids=lambda path: path.stem)
+def test_a_file_shows_its_recipes(path):
+    shown = subprocess.run(
+        [sys.executable, path], env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=True
+    ).stdout
+    rows = {cells[0]: cells[1:] for line in shown.splitlines() if len(cells := line.replace("│", " ").split()) > 4}
+    for name in METHODS:
+        config = load_experiment(path, method=name)
+        kind, rate, views = type(config.optimizer).__name__, config.optimizer.learning_rate, config.augmentation.views
+        assert rows[name][:3] == [kind, f"{rate:g}", str(len(views))]
+    assert rows["simclr"][3:] == ["not", "run", "yet"] * 2
 
 
 @pytest.mark.parametrize("path", SHARED, ids=lambda path: path.stem)
@@ -59,18 +67,18 @@ def test_a_run_keeps_the_source_of_its_own_method(tmp_path):
     assert dataclasses.asdict(read) == dataclasses.asdict(config.method)
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_no_scale_depends_on_the_batch_size(path):
-    method = load_experiment(path).method
-    assert getattr(method, "symmetry_scale", "per_sample") == "per_sample"
+@pytest.mark.parametrize("path", SHARED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("method", ["sim_affinity", "sim_whitening", "sim_whitening_running"])
+def test_no_scale_depends_on_the_batch_size(path, method):
+    method = load_experiment(path, method=method).method
+    assert method.symmetry_scale == "per_sample"
     assert getattr(method, "logit_divisor", method.projector.out) == method.projector.out
 
 
 @pytest.mark.parametrize("method", ["moco_v3", "sim_affinity", "sim_trace", "sim_whitening"])
 def test_imagenet_heads_are_those_of_moco_v3(method):
     resnet, vit = (
-        load_experiment(FOLDER / f"imagenet_{encoder}_{method}.py").method
-        for encoder in ("resnet50", "vit_small")
+        load_experiment(IMAGENET[encoder], method=method).method for encoder in ("resnet50", "vit_small")
     )
     assert resnet.projector == Mlp(layers=2, hidden=4096, out=256, last_norm=True)
     assert resnet.predictor == Mlp(layers=2, hidden=4096, out=256, last_norm=False)
@@ -82,7 +90,7 @@ def test_imagenet_heads_are_those_of_moco_v3(method):
 
 @pytest.mark.parametrize("encoder, layers", [("resnet50", 2), ("vit_small", 3)])
 def test_plain_sim_trace_stays_plain(encoder, layers):
-    plain = load_experiment(FOLDER / f"imagenet_{encoder}_sim_trace_plain.py").method
+    plain = load_experiment(IMAGENET[encoder], method="sim_trace_plain").method
     assert plain.predictor is None
     assert plain.projector == Mlp(layers=layers, hidden=4096, out=256, last_norm=True)
     assert plain.target == METHODS["sim_trace_plain"]().target
@@ -91,7 +99,6 @@ def test_plain_sim_trace_stays_plain(encoder, layers):
 @pytest.mark.parametrize("method", ["moco_v3", "sim_affinity"])
 def test_imagenet_temperatures(method):
     temperatures = {
-        encoder: load_experiment(FOLDER / f"imagenet_{encoder}_{method}.py").method.temperature
-        for encoder in ("resnet50", "vit_small")
+        encoder: load_experiment(path, method=method).method.temperature for encoder, path in IMAGENET.items()
     }
     assert temperatures == {"resnet50": 1.0, "vit_small": 0.2}
