@@ -1,4 +1,4 @@
-"""Statistics of rows against columns, a tile at a time. The streamed and the ring form are built from these.
+"""Statistics of rows against columns, a tile at a time: the core of "streamed" and "ring".
 
 No array of rows x columns is larger than one tile. The forward pass keeps a running maximum and
 running sums for each row. The backward pass computes the tiles again from these.
@@ -13,7 +13,9 @@ import jax.numpy as jnp
 Array = jax.Array
 Tree = TypeVar("Tree")
 
-TILE = 1024  # rows and columns of a tile: 4 MiB in float32, measured fastest on CPUs (experiments/benchmarks/loss.py)
+# Rows and columns of a tile: 4 MiB in float32, measured fastest on CPUs by
+# experiments/benchmarks/loss.py.
+TILE = 1024
 
 
 class Side(NamedTuple):
@@ -46,7 +48,7 @@ class Running(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Statistics of each row [m] over all columns. All but the log-sum-exp are None if not asked for.
+    """Statistics of each row [m] over all columns; None if not asked for.
 
     Attributes:
       logsumexp: log-sum-exp of the logits.
@@ -64,10 +66,11 @@ class Statistics(NamedTuple):
 
 
 class RowWeights(NamedTuple):
-    """Coefficients of the gradient at the logits of each row [m]; mean [m, D] is the gradient at the row's mean.
+    """Coefficients of the gradient at the logits of each row [m].
 
-    The gradient at a logit is `matched` where labels are equal, plus exp(logit - shift) times
-    factor + mean_scale * (<mean, column> - mean_offset) + logit_scale * (logit - logit_offset).
+    `mean` [m, D] is the gradient at the mean of the row. The gradient at a logit is `matched` where
+    labels are equal, plus exp(logit - shift) times factor + mean_scale * (<mean, column> -
+    mean_offset) + logit_scale * (logit - logit_offset).
     """
 
     shift: Array
@@ -95,7 +98,7 @@ def initial(rows: Side, *, labeled: bool, mean: bool, expected: bool) -> Running
 
 
 def finish(running: Running) -> Statistics:
-    """Statistics from running sums. A row without columns has a log-sum-exp of -inf and a mean of zero."""
+    """Statistics from running sums; -inf and a mean of zero for a row without columns."""
     nonempty, total = _safe_total(running)
     logsumexp = jnp.where(nonempty, jnp.log(total) + running.largest, -jnp.inf)
     mean = None if running.mean is None else running.mean / total[:, None]
@@ -183,7 +186,7 @@ def accumulate_tile(
 def backward(
     rows: Side, columns: Side, by_row: RowWeights, tile: int
 ) -> tuple[Array, Array, Array]:
-    """Gradients at rows [m, D], columns [n, D] and bias [n] through the logits of these rows and columns."""
+    """Gradients at rows [m, D], columns [n, D] and bias [n] through their logits."""
     m, n = rows.values.shape[0], columns.values.shape[0]
     row_tiles, column_tiles = cut(rows, tile), cut(columns, tile, bias=True)
     weight_tiles = cut_row_weights(by_row, row_tiles.values.shape[:2])

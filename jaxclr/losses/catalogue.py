@@ -3,9 +3,9 @@
 The docstring of a loss has these lines:
 
     Needs: what it takes; "two views" are q and k or z1 and z2 alone.
-    Cost: time of value and gradient, by the images B of the global batch, the width D and what else counts. Memory beside
-      the inputs is a tile, or D x D where that is in the cost.
-    Global batch: what is computed over all devices; "nothing" if rows stand alone.
+    Cost: time of value and gradient, by the images B of the global batch, their dimensions D,
+      the views V, ... The memory beside the inputs is a tile, or D x D if the cost has D squared.
+    Global batch: what is computed over all devices; "nothing" if rows are independent.
 """
 
 import inspect

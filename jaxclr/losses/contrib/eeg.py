@@ -20,10 +20,10 @@ def cross_model(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""NT-Xent across the views of both models, or across the models at all views (MVCNet's CVC and CMC).
+    r"""NT-Xent across the views of both models, or across the models (MVCNet's CVC and CMC).
 
-    .. math:: \text{view: } \frac{1}{V - 1} \sum_{v=1}^{V-1} \text{nt\_xent}([F_0; G_0], [F_v; G_v]) \qquad
-       \text{model: } \text{nt\_xent}([F_0; \dots; F_{V-1}], [G_0; \dots; G_{V-1}])
+    .. math:: \text{view: } \frac{1}{V - 1} \sum_{v=1}^{V-1} \text{nt\_xent}([F_0; G_0], [F_v; G_v])
+       \qquad \text{model: } \text{nt\_xent}([F_0; \dots; F_{V-1}], [G_0; \dots; G_{V-1}])
 
     The view 0 is the signal itself, the others its augmentations. Every row but a row's own
     positive is its negative, also one of the same signal.
@@ -45,7 +45,7 @@ def cross_model(
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats, or temperature no number.
+      TypeError: an input is not an array of floats, or temperature is not a number.
       ValueError: shapes differ, there are too few views, temperature is not positive, or there is
         no such mode or implementation.
 
