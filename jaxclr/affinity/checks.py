@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -69,14 +70,14 @@ def check_views(views: Array | Sequence[Array], *, least: int = 2, name: str = "
       TypeError: they are not arrays of floats.
       ValueError: they are not matrices, differ in shape, or are too few.
     """
-    if hasattr(views, "shape"):
-        (views,) = check_floats(**{name: (views, "V b D")})
-    else:
+    if isinstance(views, Sequence):
         named = {f"{name}[{v}]": view for v, view in enumerate(views)}
-        views = jnp.stack(check_embeddings(**named)) if named else jnp.zeros((0, 1, 1))
-    if views.shape[0] < least:
-        raise ValueError(f"{name} must be at least {least} of each image, got {views.shape[0]}.")
-    return views
+        stacked = jnp.stack(check_embeddings(**named)) if named else jnp.zeros((0, 1, 1))
+    else:
+        (stacked,) = check_floats(**{name: (views, "V b D")})
+    if stacked.shape[0] < least:
+        raise ValueError(f"{name} must be at least {least} of each image, got {stacked.shape[0]}.")
+    return stacked
 
 
 def check_batch(images: int) -> None:

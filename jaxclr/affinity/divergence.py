@@ -89,7 +89,7 @@ def _backward(plan: Plan, saved, gradient: Array):
     factor = jnp.broadcast_to(gradient[None, :] / 2, found.total.shape)
     by_row = _RowWeights(found.largest, 1 / found.total, found.excess / found.total, factor)
     visit = lambda to_rows, shard: (
-        to_rows + _backward_shard(both, by_row, *shard, plan.tile),
+        to_rows + _backward_shard(both, by_row, shard[0], shard[1], plan.tile),
         shard,
     )
     return (_each_shard(visit, jnp.zeros_like(both), (both, by_row), plan),)

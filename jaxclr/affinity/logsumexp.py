@@ -90,7 +90,7 @@ def labeled_logsumexp(
     of_rows, of_columns = exclude or (None, None)
     sides = Side(rows, of_rows, labels=labels[0]), Side(columns, of_columns, labels=labels[1])
     found = _statistics(*sides, axis_name, implementation, tile)
-    return found.logsumexp, found.matched, found.count
+    return found.logsumexp, found.matched, found.matched_count
 
 
 def attention(
@@ -217,7 +217,7 @@ def self_labeled_logsumexp(
     """
     side = Side(rows, row_ids(rows, axis_name), labels=labels)
     found = _self_statistics(side, axis_name, implementation, tile)
-    return found.logsumexp, found.matched, found.count
+    return found.logsumexp, found.matched, found.matched_count
 
 
 def choose(implementation: str, rows: Array, columns: Array, axis_name: AxisName) -> str:
@@ -282,7 +282,7 @@ def _dense(rows: Side, columns: Side, mean: bool, expected: bool) -> Statistics:
         matching = same_label(logits, rows, columns)
         matched = jnp.sum(jnp.where(matching, logits, jnp.zeros_like(logits)), axis=1)
         count = jnp.sum(matching, axis=1, dtype=logits.dtype)
-        found = found._replace(matched=matched, count=count)
+        found = found._replace(matched=matched, matched_count=count)
     if mean:
         found = found._replace(mean=matmul(exponentials, columns.values) / total[:, None])
     if expected:

@@ -93,7 +93,7 @@ class Largest(NamedTuple):
     """Largest value of each row [b] and the batch index of its column; -inf and 0 if none."""
 
     value: Array
-    index: Array
+    column: Array
 
 
 def row_max(
@@ -118,7 +118,7 @@ def row_max(
       row_values, column_values, exclude, axis_name, tile: as of `row_sum`.
 
     Returns:
-      value [b] and index int32 [b], the first one of several.
+      value [b] and column int32 [b], the first one of several.
     """
     tiles = _tiles(rows, columns, row_values, column_values, exclude, axis_name, tile or TILE)
 
@@ -213,7 +213,7 @@ def _evaluate(f: PairFunction, rows: _Tile, columns: _Tile) -> tuple[Tree, Array
         *(value[None, :] for value in columns.values),
     )
     kept = rows.real[:, None] & columns.real[None, :]
-    if rows.ids is not None:
+    if rows.ids is not None and columns.ids is not None:
         kept &= rows.ids[:, None] != columns.ids[None, :]
     return values, kept
 
@@ -232,7 +232,8 @@ def _tiles(
     local = _Tile(columns, jnp.ones(columns.shape[0], bool), of_columns, column_values)
     gathered = jax.tree.map(lambda leaf: gather_rows(leaf, axis_name), local)
     own = _Tile(rows, jnp.ones(rows.shape[0], bool), of_rows, row_values)
-    return tuple(fold(side, tiling(side.rows.shape[0], tile)) for side in (own, gathered))
+    cut = lambda side: fold(side, tiling(side.rows.shape[0], tile))
+    return cut(own), cut(gathered)
 
 
 def _by_rows(

@@ -5,13 +5,14 @@ running sums for each row. The backward pass computes the tiles again from these
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
 Tree = TypeVar("Tree")
+Optional = Any  # an array, or None if not asked for
 
 # Rows and columns of a tile: 4 MiB in float32, measured fastest on CPUs by
 # experiments/benchmarks/loss.py.
@@ -22,9 +23,9 @@ class Side(NamedTuple):
     """Rows or columns [n, D] with an id, an additive bias and a label for each, [n] or None."""
 
     values: Array
-    ids: Array | None = None
-    bias: Array | None = None
-    labels: Array | None = None
+    ids: Optional = None
+    bias: Optional = None
+    labels: Optional = None
 
 
 class Running(NamedTuple):
@@ -34,17 +35,17 @@ class Running(NamedTuple):
       largest: largest logit.
       total: sum of the exponentials of the logits less the largest.
       matched: sum of the logits of columns with the row's label; None without labels.
-      count: number of these columns.
+      matched_count: number of these columns.
       mean: sum of the columns weighted by the exponentials, [m, D]; None if not asked for.
       expected: sum of the logits weighted by the exponentials; None if not asked for.
     """
 
     largest: Array
     total: Array
-    matched: Array | None = None
-    count: Array | None = None
-    mean: Array | None = None
-    expected: Array | None = None
+    matched: Optional = None
+    matched_count: Optional = None
+    mean: Optional = None
+    expected: Optional = None
 
 
 class Statistics(NamedTuple):
@@ -53,16 +54,16 @@ class Statistics(NamedTuple):
     Attributes:
       logsumexp: log-sum-exp of the logits.
       matched: sum of the logits of columns with the row's label.
-      count: number of these columns.
+      matched_count: number of these columns.
       mean: softmax-weighted mean of the columns, [m, D].
       expected: softmax-weighted mean of the logits.
     """
 
     logsumexp: Array
-    matched: Array | None = None
-    count: Array | None = None
-    mean: Array | None = None
-    expected: Array | None = None
+    matched: Optional = None
+    matched_count: Optional = None
+    mean: Optional = None
+    expected: Optional = None
 
 
 class RowWeights(NamedTuple):
@@ -75,12 +76,12 @@ class RowWeights(NamedTuple):
 
     shift: Array
     factor: Array
-    matched: Array | None = None
-    mean_scale: Array | None = None
-    mean_offset: Array | None = None
-    mean: Array | None = None
-    logit_scale: Array | None = None
-    logit_offset: Array | None = None
+    matched: Optional = None
+    mean_scale: Optional = None
+    mean_offset: Optional = None
+    mean: Optional = None
+    logit_scale: Optional = None
+    logit_offset: Optional = None
 
 
 def initial(rows: Side, *, labeled: bool, mean: bool, expected: bool) -> Running:
@@ -103,7 +104,7 @@ def finish(running: Running) -> Statistics:
     logsumexp = jnp.where(nonempty, jnp.log(total) + running.largest, -jnp.inf)
     mean = None if running.mean is None else running.mean / total[:, None]
     expected = None if running.expected is None else running.expected / total
-    return Statistics(logsumexp, running.matched, running.count, mean, expected)
+    return Statistics(logsumexp, running.matched, running.matched_count, mean, expected)
 
 
 def row_weights(running: Running, gradient: Statistics) -> RowWeights:
@@ -153,7 +154,7 @@ def accumulate(running: Running, rows: Side, columns: Side, tile: int) -> Runnin
 
 
 def accumulate_tile(
-    before: Running, logits: Array, matching: Array | None, columns: Array | None, axis: int = 1
+    before: Running, logits: Array, matching: Optional, columns: Optional, axis: int = 1
 ) -> Running:
     """Running sums of rows [m] after a tile of logits.
 
@@ -173,7 +174,7 @@ def accumulate_tile(
         found = jnp.where(matching, logits, jnp.zeros_like(logits))
         number = jnp.sum(matching, axis=axis, dtype=logits.dtype)
         matched = before.matched + jnp.sum(found, axis=axis)
-        after = after._replace(matched=matched, count=before.count + number)
+        after = after._replace(matched=matched, matched_count=before.matched_count + number)
     if before.mean is not None:
         mean = before.mean * shrink[:, None] + matmul(exponentials, columns)
         after = after._replace(mean=mean)
@@ -223,7 +224,7 @@ def backward_rows(rows: Side, columns: Side, by_row: RowWeights, tile: int) -> A
 
 
 def backward_tiles(
-    weights: Callable[[Tree, Tree], Array], rows: Tree, columns: Tree, count: int
+    weights: Callable[[Any, Any], Array], rows: Any, columns: Any, count: int
 ) -> Array:
     """The gradient at rows [count, D] from the gradient at their logits, a tile at a time.
 
@@ -234,7 +235,7 @@ def backward_tiles(
       count: number of rows without the padding.
     """
 
-    def of_rows(row: Tree) -> Array:
+    def of_rows(row: Any) -> Array:
         add = lambda to_rows, column: (
             to_rows + matmul(weights(row, column), column[0].values),
             None,
@@ -244,7 +245,7 @@ def backward_tiles(
     return join(jax.lax.map(of_rows, rows), count)
 
 
-def _weights(rows: Side, columns: Side, by_row: RowWeights) -> tuple[Array, Array | None]:
+def _weights(rows: Side, columns: Side, by_row: RowWeights) -> tuple[Array, Optional]:
     """The gradient [m, n] at a tile of logits, and the softmax if the mean has a gradient."""
     logits = tile_logits(rows, columns)
     exponentials = jnp.exp(logits - by_row.shift[:, None])
@@ -276,7 +277,7 @@ def finite(logits: Array) -> Array:
     return jnp.where(jnp.isneginf(logits), jnp.zeros_like(logits), logits)
 
 
-def same_label(logits: Array, rows: Side, columns: Side) -> Array | None:
+def same_label(logits: Array, rows: Side, columns: Side) -> Optional:
     """Where labels are equal and the pair is not excluded, [m, n]; None without labels."""
     if rows.labels is None:
         return None
@@ -308,7 +309,7 @@ def cut(side: Side, tile: int, *, bias: bool = False) -> Side:
     return fold(side, shape)
 
 
-def cut_row_weights(by_row: RowWeights, shape: tuple[int, int]) -> RowWeights:
+def cut_row_weights(by_row: RowWeights, shape: tuple[int, ...]) -> RowWeights:
     """The coefficients in tiles. Those of the padding give zero weights."""
     return fold(by_row._replace(shift=pad(by_row.shift, shape[0] * shape[1], jnp.inf)), shape)
 
@@ -323,7 +324,7 @@ def tiling(n: int, tile: int) -> tuple[int, int]:
     return count, -(-n // count)
 
 
-def fold(tree: Tree, shape: tuple[int, int]) -> Tree:
+def fold(tree: Tree, shape: tuple[int, ...]) -> Tree:
     """Rows in tiles, padded with zeros at the end: [n, ...] to [count, height, ...]."""
     count, height = shape
     cut_leaf = lambda leaf: pad(leaf, count * height).reshape(count, height, *leaf.shape[1:])

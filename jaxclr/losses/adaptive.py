@@ -1,6 +1,9 @@
 """Contrast by several heads, each with a temperature of its own for every pair."""
 
+import functools
+import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +81,7 @@ def adaptive_multi_head(
     rows, width = heads1.shape[1:]
     ids = row_ids(jnp.concatenate([heads1[0], heads2[0]]), axis_name)
     others = 2 * batch_size(heads1[0], axis_name) - 1
-    options = {"exclude": (ids, ids), "axis_name": axis_name, "tile": tile}
+    options: dict[str, Any] = {"exclude": (ids, ids), "axis_name": axis_name, "tile": tile}
 
     def temperatures(x: Array, y: Array) -> Array:
         found, wanted = temperature_fn(x, y), jnp.broadcast_shapes(x.shape, y.shape)[:-1]
@@ -97,7 +100,7 @@ def adaptive_multi_head(
         return width / 2 * jnp.log(found) + 1 / found
 
     def of_head(z: Array) -> Array:
-        sides = {"row_values": (z,), "column_values": (z,), **options}
+        sides: dict[str, Any] = {"row_values": (z,), "column_values": (z,), **options}
         partners = jnp.roll(z, rows, axis=0)
         logsumexp = row_logsumexp_of(logit, z, z, **sides)
         entropy = jnp.mean(logsumexp - logit(positives(z, partners), z, partners))
@@ -106,4 +109,4 @@ def adaptive_multi_head(
     z = unit_rows(jnp.concatenate([heads1, heads2], axis=1))
     # Not lax.map: the compiler would form the exclusion masks of all tiles before the loop, because
     # they are the same for all heads.
-    return sum(of_head(head) for head in z)
+    return functools.reduce(operator.add, map(of_head, z))

@@ -11,7 +11,7 @@ The docstring of a loss has these lines:
 import inspect
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxclr import losses
 
@@ -32,7 +32,7 @@ class Facts(NamedTuple):
     paper: str
 
 
-def facts(loss: Callable) -> Facts:
+def facts(loss: Callable[..., Any]) -> Facts:
     """The facts of a loss; "" for what its docstring does not say."""
     text = inspect.getdoc(loss) or ""
     lines = (rf"^{label}: (.+)\.$" for label in ("Needs", "Cost", "Global batch"))
@@ -40,6 +40,6 @@ def facts(loss: Callable) -> Facts:
     return Facts(*(match.group(1) if match else "" for match in found))
 
 
-def public_losses() -> dict[str, Callable]:
+def public_losses() -> dict[str, Callable[..., Any]]:
     """The functions of `jaxclr.losses` by name."""
     return {name: value for name, value in vars(losses).items() if inspect.isfunction(value)}

@@ -180,7 +180,8 @@ def whitened(
             mean, covariance = jax.lax.stop_gradient((mean, covariance))
         sides += whiten(*group, mean=mean, covariance=covariance, eps=eps)
     images = row_ids(q, axis_name)
-    return Affinity(*sides, (images, images))
+    rows, columns = sides
+    return Affinity(rows, columns, (images, images))
 
 
 def both_views(transform: Transform) -> Transform:

@@ -1,7 +1,9 @@
 """Losses that set positives against the other rows of the global batch, or against a queue."""
 
+import functools
+import operator
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -277,7 +279,7 @@ def dcl(
     if count < 2:
         raise ValueError(f"dcl needs other rows as negatives: a batch of at least 2, got {count}.")
     z1, z2 = unit_rows(z1), unit_rows(z2)
-    options = {"implementation": implementation, "axis_name": axis_name}
+    options: dict[str, Any] = {"implementation": implementation, "axis_name": axis_name}
     ids = row_ids(z1, axis_name)
     same_view = self_logsumexp(z1 / jnp.sqrt(jnp.asarray(temperature, z1.dtype)), **options)
     other_view = row_logsumexp(z1 / temperature, z2, exclude=(ids, ids), **options)
@@ -338,10 +340,10 @@ def local_contrast(
         for v, z in enumerate(pair)
     }
     checked = check_floats(**named)
-    options = {"temperature": temperature, "implementation": implementation, "axis_name": axis_name}
-    return sum(
-        nt_xent(z1, z2, **options) for z1, z2 in zip(checked[::2], checked[1::2], strict=True)
+    of_unit = functools.partial(
+        nt_xent, temperature=temperature, implementation=implementation, axis_name=axis_name
     )
+    return functools.reduce(operator.add, map(of_unit, checked[::2], checked[1::2]))
 
 
 def _check_queue(q: Array, k: Array, queue: Array) -> tuple[Array, ...]:

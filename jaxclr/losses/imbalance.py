@@ -143,5 +143,5 @@ def _logsumexp_by_class(values: Array, members: Array, axis_name: AxisName) -> A
 def _check_part(name: str, value: object, *, one: bool = True) -> None:
     """Raises ValueError for a Python number that is not from 0 to 1; arrays and tracers pass."""
     check_positive(name, value, zero=True)
-    if isinstance(value, numbers.Real) and (value > 1 or (value == 1 and not one)):
+    if isinstance(value, numbers.Real) and (float(value) > 1 or (value == 1 and not one)):
         raise ValueError(f"{name} must be {'at most' if one else 'below'} 1, got {value}.")

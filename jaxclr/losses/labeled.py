@@ -1,6 +1,7 @@
 """Losses whose positives and negatives are told by labels."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -153,7 +154,7 @@ def sep_clr(
     target = labels.astype(c1.dtype)
     t1, t2 = (s * target[:, None] for s in (s1, s2))
 
-    options = {"implementation": implementation, "axis_name": axis_name}
+    options: dict[str, Any] = {"implementation": implementation, "axis_name": axis_name}
     mean_of = functools.partial(_mean_of, axis_name=axis_name)
     closeness = functools.partial(_closeness, **options)
 

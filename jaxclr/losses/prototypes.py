@@ -1,5 +1,7 @@
 """Losses of embeddings against prototypes, assigned by optimal transport or by clustering."""
 
+import functools
+import operator
 from collections.abc import Sequence
 
 import jax
@@ -139,26 +141,29 @@ def swav(
             f"assign_crops must be different crops of 0 to {len(crops) - 1}, at least one, "
             f"got {tuple(assign_crops)}."
         )
-    earlier = (
-        [None] * len(assign_crops)
-        if earlier is None
-        else check_views(earlier, least=1, name="earlier")
-    )
-    if len(earlier) != len(assign_crops):
+    older: Array | Sequence[None] = [None] * len(assign_crops)
+    if earlier is not None:
+        older = check_views(earlier, least=1, name="earlier")
+    if len(older) != len(assign_crops):
         raise ValueError(
             f"earlier must hold scores for each of the {len(assign_crops)} crops to assign, "
-            f"got {len(earlier)}."
+            f"got {len(older)}."
         )
     log_shares = jax.nn.log_softmax(scores / temperature, axis=2)
 
-    settings = {"epsilon": epsilon, "iterations": iterations, "axis_name": axis_name}
-
-    def predict(crop: int, older: Array | None) -> Array:
-        assignments = sinkhorn(scores[crop], earlier=older, **settings)
+    def predict(crop: int, rows: Array | None) -> Array:
+        assignments = sinkhorn(
+            scores[crop],
+            earlier=rows,
+            epsilon=epsilon,
+            iterations=iterations,
+            axis_name=axis_name,
+        )
         others = jnp.asarray([other for other in crops if other != crop])
         return -jnp.mean(jnp.sum(assignments[None] * log_shares[others], axis=2))
 
-    return sum(map(predict, assign_crops, earlier)) / len(assign_crops)
+    total = functools.reduce(operator.add, map(predict, assign_crops, older))
+    return total / len(assign_crops)
 
 
 def proto_nce(

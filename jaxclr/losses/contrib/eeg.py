@@ -1,5 +1,7 @@
 """Losses between two models of the same signals, such as electroencephalograms."""
 
+import functools
+import operator
 from typing import Literal
 
 import jax
@@ -59,9 +61,12 @@ def cross_model(
         features=(check_views(features, least=least), "V b D"),
         others=(check_views(others, least=least), "V b D"),
     )
-    options = dict(temperature=temperature, implementation=implementation, axis_name=axis_name)
+    contrast = functools.partial(
+        nt_xent, temperature=temperature, implementation=implementation, axis_name=axis_name
+    )
     if mode == "model":
         rows = lambda stacked: stacked.reshape(-1, stacked.shape[2])
-        return nt_xent(rows(features), rows(others), **options)
+        return contrast(rows(features), rows(others))
     both = jnp.concatenate([features, others], axis=1)
-    return sum(nt_xent(both[0], view, **options) for view in both[1:]) / (len(both) - 1)
+    terms = [contrast(both[0], view) for view in both[1:]]
+    return functools.reduce(operator.add, terms) / len(terms)

@@ -1,5 +1,7 @@
 """Losses of points sampled from scenes."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -73,7 +75,7 @@ def region_contrast(
     check_positive("temperature", temperature)
     rows = unit_rows(features)
     index = row_ids(rows, axis_name)
-    options = dict(exclude=(index, index), axis_name=axis_name)
+    options: dict[str, Any] = {"exclude": (index, index), "axis_name": axis_name}
 
     def allowed(products: Array, own: Array, other: Array, other_foreground: Array) -> Array:
         return jnp.where((own == other) | ~other_foreground, products, -jnp.inf)

@@ -61,7 +61,7 @@ def contrast_regularizer(z1: Array, z2: Array, *, axis_name: AxisName = None) ->
     rows = jnp.concatenate([z1, z2])
     sequences = jnp.tile(row_ids(z1, axis_name), 2)
     found = row_max(lambda s: s, rows, rows, exclude=(sequences, sequences), axis_name=axis_name)
-    hardest = positives(rows, gather_rows(rows, axis_name)[found.index])
+    hardest = positives(rows, gather_rows(rows, axis_name)[found.column])
     positive = positives(rows, jnp.roll(rows, z1.shape[0], axis=0))
     every = sum_over(jnp.sum(rows, axis=0, keepdims=True), axis_name)
     negatives = positives(rows, every) - positives(rows, rows) - positive
