@@ -1,4 +1,4 @@
-"""Statistics of the global affinity matrix: log-sum-exps, sums and maxima of rows, diagonal, asymmetry."""
+"""Statistics of the global affinity matrix: log-sum-exps, sums and maxima of rows, asymmetry."""
 
 from jaxclr.affinity.asymmetry import asymmetry as asymmetry
 from jaxclr.affinity.checks import check_batch as check_batch

@@ -14,7 +14,8 @@ Array = jax.Array
 def asymmetry(rows: Array, columns: Array, *, axis_name: AxisName = None) -> Array:
     r"""Frobenius norm of the global affinity matrix less its transpose.
 
-    .. math:: \|A - A^\top\|_F^2 = 8 \left( \langle T^\top T, S^\top S \rangle - \operatorname{tr}[(S^\top T)^2] \right),
+    .. math:: \|A - A^\top\|_F^2 = 8 \left( \langle T^\top T, S^\top S \rangle
+       - \operatorname{tr}[(S^\top T)^2] \right),
        \quad A = X Y^\top,\; S = (X + Y)/2,\; T = (X - Y)/2
 
     Three D x D Grams and one sum over devices: O(BD^2) time, O(D^2) memory beyond the rows. In
@@ -34,7 +35,7 @@ def asymmetry(rows: Array, columns: Array, *, axis_name: AxisName = None) -> Arr
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _squared(rows: Array, columns: Array, axis_name: AxisName) -> Array:
-    """The squared norm. Its custom gradient takes four matrix products instead of the six of automatic differentiation."""
+    """The squared norm. Its custom gradient takes four matrix products instead of six."""
     return _forward(rows, columns, axis_name)[0]
 
 

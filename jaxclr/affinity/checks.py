@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,7 +23,7 @@ def check_embeddings(**named: Array) -> tuple[Array, ...]:
       The arrays in their order, float32, or float64 if any of them is.
 
     Raises:
-      TypeError: one of them is no array of floats.
+      TypeError: one of them is not an array of floats.
       ValueError: one is not a matrix, has no rows or no columns, or shapes differ.
     """
     return check_floats(**{name: (value, "b D") for name, value in named.items()})
@@ -39,7 +40,7 @@ def check_floats(**named: tuple[Array, str]) -> tuple[Array, ...]:
       The arrays in their order, float32, or float64 if any of them is.
 
     Raises:
-      TypeError: one of them is no array of floats.
+      TypeError: one of them is not an array of floats.
       ValueError: a shape is not as written.
     """
     sizes: dict[str, tuple[int, str]] = {}
@@ -48,7 +49,8 @@ def check_floats(**named: tuple[Array, str]) -> tuple[Array, ...]:
             raise TypeError(f"{name} must be an array of floats, got {type(value).__name__}.")
         if not jnp.issubdtype(value.dtype, jnp.floating):
             raise TypeError(
-                f"{name} must hold floats, got {value.dtype}: convert it with {name}.astype(jnp.float32)."
+                f"{name} must hold floats, got {value.dtype}: "
+                f"convert it with {name}.astype(jnp.float32)."
             )
         _check_shape(name, value.shape, shape.split(), sizes)
     double = any(value.dtype == jnp.float64 for value, _ in named.values())
@@ -65,17 +67,17 @@ def check_views(views: Array | Sequence[Array], *, least: int = 2, name: str = "
       name: what an error should call them.
 
     Raises:
-      TypeError: they are no arrays of floats.
-      ValueError: they are no matrices, differ in shape, or are too few.
+      TypeError: they are not arrays of floats.
+      ValueError: they are not matrices, differ in shape, or are too few.
     """
-    if hasattr(views, "shape"):
-        (views,) = check_floats(**{name: (views, "V b D")})
-    else:
+    if isinstance(views, Sequence):
         named = {f"{name}[{v}]": view for v, view in enumerate(views)}
-        views = jnp.stack(check_embeddings(**named)) if named else jnp.zeros((0, 1, 1))
-    if views.shape[0] < least:
-        raise ValueError(f"{name} must be at least {least} of each image, got {views.shape[0]}.")
-    return views
+        stacked = jnp.stack(check_embeddings(**named)) if named else jnp.zeros((0, 1, 1))
+    else:
+        (stacked,) = check_floats(**{name: (views, "V b D")})
+    if stacked.shape[0] < least:
+        raise ValueError(f"{name} must be at least {least} of each image, got {stacked.shape[0]}.")
+    return stacked
 
 
 def check_batch(images: int) -> None:
@@ -97,7 +99,7 @@ def check_ids(name: str, ids: Array, rows: int | None, *, below: int | None = No
         any.
 
     Raises:
-      TypeError: they are no array of integers.
+      TypeError: they are not an array of integers.
       ValueError: they are not so many, or one is out of range.
     """
     if not hasattr(ids, "dtype") or not jnp.issubdtype(ids.dtype, jnp.integer):
@@ -119,7 +121,7 @@ def check_mask(name: str, mask: Array, *shape: int) -> Array:
     """Booleans of this shape.
 
     Raises:
-      TypeError: it is no array of booleans.
+      TypeError: it is not an array of booleans.
       ValueError: it has another shape.
     """
     if not hasattr(mask, "dtype") or mask.dtype != jnp.bool_:
@@ -131,10 +133,10 @@ def check_mask(name: str, mask: Array, *shape: int) -> Array:
 
 
 def check_permutations(name: str, permutations: Array, size: int) -> Array:
-    """Permutations [T, size] of 0 ... size - 1 as int32; their values are checked where they are known.
+    """Permutations [T, size] of 0 ... size - 1 as int32. Values are checked where they are known.
 
     Raises:
-      TypeError: it is no array of integers.
+      TypeError: it is not an array of integers.
       ValueError: it has another shape, or a row is no permutation.
     """
     if not hasattr(permutations, "dtype") or not jnp.issubdtype(permutations.dtype, jnp.integer):
@@ -142,7 +144,8 @@ def check_permutations(name: str, permutations: Array, size: int) -> Array:
         raise TypeError(f"{name} must be an array of integers, got {kind}.")
     if permutations.ndim != 2 or permutations.shape[1] != size or not permutations.shape[0]:
         raise ValueError(
-            f"{name} must be [T, {size}], permutations of the {size} rows of the global batch; got shape {permutations.shape}."
+            f"{name} must be [T, {size}], permutations of the {size} rows of the global batch; "
+            f"got shape {permutations.shape}."
         )
     if not isinstance(permutations, jax.core.Tracer):
         wanted = np.arange(size)
@@ -169,7 +172,7 @@ def check_positive(name: str, value: object, *, zero: bool = False) -> None:
 
 
 def check_count(name: str, value: object, *, least: int = 1) -> None:
-    """Raises unless value is a Python integer of at least `least`: shapes depend on it, so it must be known."""
+    """Raises unless value is a Python integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}.")
     if value < least:
@@ -185,7 +188,7 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
 def _check_shape(
     name: str, shape: tuple[int, ...], letters: list[str], sizes: dict[str, tuple[int, str]]
 ) -> None:
-    """Raises unless the shape has the size of each known letter, at least 1; adds new letters to the sizes."""
+    """Raises unless the shape has the known size of each letter; adds new letters to the sizes."""
     written = f"[{', '.join(letters)}]"
     if len(shape) != len(letters) or 0 in shape:
         raise ValueError(f"{name} must be {written}, each of at least 1, got shape {tuple(shape)}.")
@@ -193,6 +196,6 @@ def _check_shape(
         known, whose = sizes.setdefault(letter, (size, name))
         if size != known:
             raise ValueError(
-                f"{whose} and {name} must have the same {letter}: {name} must be {written} with {letter} = {known}, "
-                f"got shape {tuple(shape)}."
+                f"{whose} and {name} must have the same {letter}: "
+                f"{name} must be {written} with {letter} = {known}, got shape {tuple(shape)}."
             )

@@ -30,7 +30,7 @@ class Clusters(NamedTuple):
 def cluster(
     key: Array, embeddings: Array, count: int, *, iterations: int, temperature: float
 ) -> Clusters:
-    """k-means clusters of embeddings [N, D], normalized here. The mean concentration is the temperature."""
+    """k-means clusters of embeddings [N, D]; the mean concentration is the temperature."""
     rows = unit_rows(embeddings)
     centroids, assignments = k_means(key, rows, count, iterations=iterations)
     phi = concentrations(rows, centroids, assignments, temperature=temperature)
@@ -61,7 +61,7 @@ def k_means(key: Array, rows: Array, count: int, *, iterations: int) -> tuple[Ar
 
 
 def lloyd_step(rows: Array, centroids: Array) -> Array:
-    """The mean [K, D] of the rows [N, D] nearest to each centroid; for an empty cluster one of the farthest rows."""
+    """The mean [K, D] of the rows of each centroid; a far row for a centroid without rows."""
     count = len(centroids)
     assignments = assign(rows, centroids)
     sizes = jnp.bincount(assignments, length=count)
@@ -117,7 +117,7 @@ def concentrations(
 
 
 def _seeds(key: Array, rows: Array, count: int) -> Array:
-    """Rows drawn in turn, with probability proportional to the squared distance from the nearest seed so far."""
+    """Rows drawn in turn, by their squared distance from the nearest seed so far (k-means++)."""
 
     def add(index: int, drawn: tuple[Array, Array]) -> tuple[Array, Array]:
         seeds, squares = drawn

@@ -34,7 +34,7 @@ def row_ids(rows: Array, axis_name: AxisName) -> Array:
 
 
 def gather_rows(rows: Array, axis_name: AxisName) -> Array:
-    """The rows of all devices in the order of the global batch: [b, ...] to [B, ...]; differentiable."""
+    """The rows of all devices in batch order: [b, ...] to [B, ...]; differentiable."""
     return rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
 
 
@@ -44,7 +44,7 @@ def sum_over(tree: Tree, axis_name: AxisName) -> Tree:
 
 
 def scatter_sum(rows: Array, axis_name: AxisName) -> Array:
-    """The transpose of `gather_rows`: the sum over devices of [B, ...], of which each keeps its [b, ...]."""
+    """The transpose of `gather_rows`: this device's rows [b, ...] of the sum over devices."""
     return rows if axis_name is None else jax.lax.psum_scatter(rows, axis_name, tiled=True)
 
 
@@ -56,7 +56,7 @@ def each_shard(
     *,
     ring: bool,
 ) -> tuple[Carry, Tree]:
-    """Folds the shards of all devices into a carry: gathered at once, or one after the other round a ring.
+    """Folds the shards of all devices into a carry, gathered or one after the other in a ring.
 
     Args:
       visit: (carry, shard) to the next carry and the shard that is passed on.

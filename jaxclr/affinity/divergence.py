@@ -1,4 +1,4 @@
-"""Divergence of the softmaxes of the rows and of the columns of the affinity matrix, a tile at a time."""
+"""Divergence of the softmaxes of rows and columns of the affinity matrix, a tile at a time."""
 
 import functools
 from typing import NamedTuple
@@ -22,10 +22,11 @@ def divergence(
     implementation: Implementation = "auto",
     tile: int | None = None,
 ) -> Array:
-    r"""Symmetric divergence of the softmaxes of each row and of the same column of the global affinity matrix.
+    r"""Symmetric divergence of the softmaxes of row i and column i of the global affinity matrix.
 
     .. math:: d_i = \tfrac12 KL(p_i \| q_i) + \tfrac12 KL(q_i \| p_i), \qquad
-       p_i = \operatorname{softmax}_j A_{ij},\; q_i = \operatorname{softmax}_j A_{ji}, \qquad A = X Y^\top
+       p_i = \operatorname{softmax}_j A_{ij},\; q_i = \operatorname{softmax}_j A_{ji},
+       \qquad A = X Y^\top
 
     A and its transpose are formed tile by tile, once forward and once backward. No gradient is sent
     between devices: each computes the gradient at its rows from the softmaxes of all rows.
@@ -61,7 +62,7 @@ class _Softmaxes(NamedTuple):
 
 
 class _RowWeights(NamedTuple):
-    """Coefficients of the gradient at the logits of each row [2, n]: factor (p (1 + excess - mean) - q)."""
+    """Coefficients of the gradient at logits of each row [2, n], p (1 + excess - mean) - q."""
 
     largest: Array
     scale: Array
@@ -88,7 +89,7 @@ def _backward(plan: Plan, saved, gradient: Array):
     factor = jnp.broadcast_to(gradient[None, :] / 2, found.total.shape)
     by_row = _RowWeights(found.largest, 1 / found.total, found.excess / found.total, factor)
     visit = lambda to_rows, shard: (
-        to_rows + _backward_shard(both, by_row, *shard, plan.tile),
+        to_rows + _backward_shard(both, by_row, shard[0], shard[1], plan.tile),
         shard,
     )
     return (_each_shard(visit, jnp.zeros_like(both), (both, by_row), plan),)

@@ -70,10 +70,10 @@ def labeled_logsumexp(
     implementation: Implementation = "auto",
     tile: int | None = None,
 ) -> tuple[Array, Array, Array]:
-    r"""`row_logsumexp`, and in the same pass the sum and the number of the logits of each row's own label.
+    r"""`row_logsumexp`, and in the same pass sum and number of the logits of the row's label.
 
-    .. math:: r_i, \qquad m_i = \sum_{j \in P(i)} \langle x_i, y_j \rangle, \qquad n_i = |P(i)|, \qquad
-       P(i) = \{ j : l_i = l'_j,\; u_i \ne v_j \}
+    .. math:: r_i, \qquad m_i = \sum_{j \in P(i)} \langle x_i, y_j \rangle,
+       \qquad n_i = |P(i)|, \qquad P(i) = \{ j : l_i = l'_j,\; u_i \ne v_j \}
 
     Args:
       rows: [b, D], already divided by the temperature.
@@ -90,7 +90,7 @@ def labeled_logsumexp(
     of_rows, of_columns = exclude or (None, None)
     sides = Side(rows, of_rows, labels=labels[0]), Side(columns, of_columns, labels=labels[1])
     found = _statistics(*sides, axis_name, implementation, tile)
-    return found.logsumexp, found.matched, found.count
+    return found.logsumexp, found.matched, found.matched_count
 
 
 def attention(
@@ -105,7 +105,8 @@ def attention(
 ) -> tuple[Array, Array]:
     r"""`row_logsumexp`, and in the same pass the softmax-weighted mean of the columns.
 
-    .. math:: r_i, \qquad m_i = \sum_j p_{ij} y_j, \qquad p_{ij} = \exp(\langle x_i, y_j \rangle + c_j - r_i)
+    .. math:: r_i, \qquad m_i = \sum_j p_{ij} y_j,
+       \qquad p_{ij} = \exp(\langle x_i, y_j \rangle + c_j - r_i)
 
     Means of linear functions of the columns follow from m. So do divergences between the softmaxes
     p and q of two sets of rows x and x' against the same columns: :math:`KL(p_i \| q_i) = \langle
@@ -140,7 +141,8 @@ def expected_logit(
 ) -> tuple[Array, Array]:
     r"""`row_logsumexp`, and in the same pass the softmax-weighted mean of the logits.
 
-    .. math:: r_i, \qquad e_i = \sum_j p_{ij} \langle x_i, y_j \rangle, \qquad p_{ij} = \exp(\langle x_i, y_j \rangle - r_i)
+    .. math:: r_i, \qquad e_i = \sum_j p_{ij} \langle x_i, y_j \rangle,
+       \qquad p_{ij} = \exp(\langle x_i, y_j \rangle - r_i)
 
     The entropy of the softmax is :math:`r_i - e_i`. `attention` gives e as
     :math:`\langle x_i, m_i \rangle`, with seven matrix products for value and gradient in place of
@@ -201,7 +203,7 @@ def self_labeled_logsumexp(
     implementation: Implementation = "auto",
     tile: int | None = None,
 ) -> tuple[Array, Array, Array]:
-    r"""`labeled_logsumexp` of every row over all other rows of all devices, with the cheaper gradient of `self_logsumexp`.
+    r"""`labeled_logsumexp` of every row over all other rows, with the gradient of `self_logsumexp`.
 
     Args:
       rows: [b, D], already divided by the square root of the temperature.
@@ -215,7 +217,7 @@ def self_labeled_logsumexp(
     """
     side = Side(rows, row_ids(rows, axis_name), labels=labels)
     found = _self_statistics(side, axis_name, implementation, tile)
-    return found.logsumexp, found.matched, found.count
+    return found.logsumexp, found.matched, found.matched_count
 
 
 def choose(implementation: str, rows: Array, columns: Array, axis_name: AxisName) -> str:
@@ -268,7 +270,7 @@ def _plan(how: str, tile: int | None, axis_name: AxisName) -> Plan:
 
 
 def _dense(rows: Side, columns: Side, mean: bool, expected: bool) -> Statistics:
-    """Statistics from all logits at once. A row whose every column is excluded has zero gradient."""
+    """Statistics from all logits at once; no gradient to a row whose columns are all excluded."""
     logits = tile_logits(rows, columns)
     largest = jax.lax.stop_gradient(jnp.max(logits, axis=1))
     nonempty = ~jnp.isneginf(largest)
@@ -280,7 +282,7 @@ def _dense(rows: Side, columns: Side, mean: bool, expected: bool) -> Statistics:
         matching = same_label(logits, rows, columns)
         matched = jnp.sum(jnp.where(matching, logits, jnp.zeros_like(logits)), axis=1)
         count = jnp.sum(matching, axis=1, dtype=logits.dtype)
-        found = found._replace(matched=matched, count=count)
+        found = found._replace(matched=matched, matched_count=count)
     if mean:
         found = found._replace(mean=matmul(exponentials, columns.values) / total[:, None])
     if expected:

@@ -37,8 +37,8 @@ def matrix(
       [B, B], the same on every device. It takes 4 B^2 bytes.
 
     Raises:
-      TypeError: q or k is no array of floats, or a hyper-parameter no number.
-      ValueError: q and k differ in shape or are no matrices, or a hyper-parameter is out of range.
+      TypeError: q or k is not an array of floats, or a hyper-parameter is not a number.
+      ValueError: q and k differ in shape or are not matrices, or a hyper-parameter is out of range.
 
     References:
       Li et al., A Unified Framework for Contrastive Learning from a Perspective of Affinity Matrix,

@@ -1,4 +1,4 @@
-"""Sums, maxima and log-sum-exps of functions of pairs, a tile at a time, for losses that inner products alone do not give.
+"""Sums, maxima and log-sum-exps of functions of pairs, a tile at a time.
 
 A pair function takes a tile of inner products [m, n] of rows and columns, then the row values, each
 [m, 1, ...], then the column values, each [1, n, ...]. It is elementwise in m and n. It must be
@@ -90,10 +90,10 @@ def pair_sum(f: PairFunction, rows: Array, columns: Array, **options: Any) -> Tr
 
 
 class Largest(NamedTuple):
-    """Largest value of each row [b] and the batch index of its column; -inf and 0 if every column is excluded."""
+    """Largest value of each row [b] and the batch index of its column; -inf and 0 if none."""
 
     value: Array
-    index: Array
+    column: Array
 
 
 def row_max(
@@ -118,7 +118,7 @@ def row_max(
       row_values, column_values, exclude, axis_name, tile: as of `row_sum`.
 
     Returns:
-      value [b] and index int32 [b], the first one of several.
+      value [b] and column int32 [b], the first one of several.
     """
     tiles = _tiles(rows, columns, row_values, column_values, exclude, axis_name, tile or TILE)
 
@@ -157,7 +157,8 @@ def row_logsumexp_of(
 ) -> Array:
     r"""Log-sum-exp of a pair function over the columns of all devices, for each row of this one.
 
-    .. math:: r_i = \log \sum_{j \,:\, u_i \ne v_j} \exp f(\langle x_i, y_j \rangle, p_i, \dots, q_j, \dots)
+    .. math:: r_i = \log \sum_{j \,:\, u_i \ne v_j}
+       \exp f(\langle x_i, y_j \rangle, p_i, \dots, q_j, \dots)
 
     For inner products alone `row_logsumexp` is faster.
 
@@ -196,7 +197,7 @@ def row_logsumexp_of(
 
 
 class _Tile(NamedTuple):
-    """Rows or columns [n, D] of a tile, or of tiles [count, n, D], with a mask, ids and values for each."""
+    """Rows or columns [n, D] of a tile with mask, ids and values for each; or stacked tiles."""
 
     rows: Array
     real: Array
@@ -212,7 +213,7 @@ def _evaluate(f: PairFunction, rows: _Tile, columns: _Tile) -> tuple[Tree, Array
         *(value[None, :] for value in columns.values),
     )
     kept = rows.real[:, None] & columns.real[None, :]
-    if rows.ids is not None:
+    if rows.ids is not None and columns.ids is not None:
         kept &= rows.ids[:, None] != columns.ids[None, :]
     return values, kept
 
@@ -231,12 +232,13 @@ def _tiles(
     local = _Tile(columns, jnp.ones(columns.shape[0], bool), of_columns, column_values)
     gathered = jax.tree.map(lambda leaf: gather_rows(leaf, axis_name), local)
     own = _Tile(rows, jnp.ones(rows.shape[0], bool), of_rows, row_values)
-    return tuple(fold(side, tiling(side.rows.shape[0], tile)) for side in (own, gathered))
+    cut = lambda side: fold(side, tiling(side.rows.shape[0], tile))
+    return cut(own), cut(gathered)
 
 
 def _by_rows(
     of_rows: Callable[[_Tile, _Tile], Tree], row_tiles: _Tile, column_tiles: _Tile, count: int
 ) -> Tree:
-    """The function of a tile of rows and all columns for every tile of rows; the first `count` results."""
+    """The function for every tile of rows and all columns; the first `count` results."""
     found = jax.lax.map(lambda row_tile: of_rows(row_tile, column_tiles), row_tiles)
     return join(found, count)

@@ -30,5 +30,5 @@ def unit_rows(rows: Array) -> Array:
 
 
 def positives(rows: Array, columns: Array) -> Array:
-    """The diagonal of the affinity matrix: inner products of row i with column i, [b, D] x2 to [b]."""
+    """The diagonal of the affinity matrix, inner products of row i and column i: [b]."""
     return jnp.sum(rows * columns, axis=-1)

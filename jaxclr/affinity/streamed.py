@@ -75,12 +75,12 @@ def _backward(plan: Plan, saved, gradient: Statistics):
     by_row = row_weights(running, jax.tree.map(dense, gradient, is_leaf=is_zero))
     if perturbed is None:
         # Keys of a momentum encoder or of a queue: no gradient is computed or sent for them.
-        visit = lambda to_rows, shard: (
+        add = lambda to_rows, shard: (
             to_rows + backward_rows(rows, shard, by_row, plan.tile),
             shard,
         )
         zeros = jnp.zeros_like(rows.values)
-        to_rows, _ = each_shard(visit, zeros, columns, plan.axis_name, ring=plan.ring)
+        to_rows, _ = each_shard(add, zeros, columns, plan.axis_name, ring=plan.ring)
         return Side(to_rows), None
     if plan.ring:
 

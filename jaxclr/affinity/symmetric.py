@@ -1,4 +1,4 @@
-"""Statistics of rows against themselves. The matrix of logits is symmetric: a tile serves its rows and its columns.
+"""Statistics of rows against themselves, where a tile of logits serves its rows and its columns.
 
 On one device, only one of two mirrored tiles is computed. On several devices every tile is
 computed, but no gradient is sent: each device computes the gradient at its rows from the
@@ -39,7 +39,7 @@ Array = jax.Array
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def symmetric(rows: Side, plan: Plan) -> Statistics:
-    """Statistics of each row [m] of this device over the rows of all devices that have another id."""
+    """Statistics of each row [m] of this device over all rows with another id."""
     return finish(_accumulate(rows, plan))
 
 
@@ -124,7 +124,7 @@ def _backward_self(rows: Side, by_row: RowWeights, tile: int) -> Array:
 def _backward_shard(
     rows: Side, columns: Side, by_row: RowWeights, by_column: RowWeights, tile: int
 ) -> Array:
-    """The part of these columns [n] in the gradient at rows [m, D], where every row is a column too."""
+    """The part of these columns [n] in the gradient at rows [m, D]; every row is a column too."""
     row_tiles, column_tiles = cut(rows, tile), cut(columns, tile, bias=True)
     row_side = row_tiles, cut_row_weights(by_row, row_tiles.values.shape[:2])
     column_side = column_tiles, cut_row_weights(by_column, column_tiles.values.shape[:2])

@@ -1,28 +1,31 @@
-"""Statistics of rows against columns, a tile at a time. The streamed and the ring form are built from these.
+"""Statistics of rows against columns, a tile at a time: the core of "streamed" and "ring".
 
 No array of rows x columns is larger than one tile. The forward pass keeps a running maximum and
 running sums for each row. The backward pass computes the tiles again from these.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
 Tree = TypeVar("Tree")
+Optional = Any  # an array, or None if not asked for
 
-TILE = 1024  # rows and columns of a tile: 4 MiB in float32, measured fastest on CPUs (experiments/benchmarks/loss.py)
+# Rows and columns of a tile: 4 MiB in float32, measured fastest on CPUs by
+# experiments/benchmarks/loss.py.
+TILE = 1024
 
 
 class Side(NamedTuple):
     """Rows or columns [n, D] with an id, an additive bias and a label for each, [n] or None."""
 
     values: Array
-    ids: Array | None = None
-    bias: Array | None = None
-    labels: Array | None = None
+    ids: Optional = None
+    bias: Optional = None
+    labels: Optional = None
 
 
 class Running(NamedTuple):
@@ -32,52 +35,53 @@ class Running(NamedTuple):
       largest: largest logit.
       total: sum of the exponentials of the logits less the largest.
       matched: sum of the logits of columns with the row's label; None without labels.
-      count: number of these columns.
+      matched_count: number of these columns.
       mean: sum of the columns weighted by the exponentials, [m, D]; None if not asked for.
       expected: sum of the logits weighted by the exponentials; None if not asked for.
     """
 
     largest: Array
     total: Array
-    matched: Array | None = None
-    count: Array | None = None
-    mean: Array | None = None
-    expected: Array | None = None
+    matched: Optional = None
+    matched_count: Optional = None
+    mean: Optional = None
+    expected: Optional = None
 
 
 class Statistics(NamedTuple):
-    """Statistics of each row [m] over all columns. All but the log-sum-exp are None if not asked for.
+    """Statistics of each row [m] over all columns; None if not asked for.
 
     Attributes:
       logsumexp: log-sum-exp of the logits.
       matched: sum of the logits of columns with the row's label.
-      count: number of these columns.
+      matched_count: number of these columns.
       mean: softmax-weighted mean of the columns, [m, D].
       expected: softmax-weighted mean of the logits.
     """
 
     logsumexp: Array
-    matched: Array | None = None
-    count: Array | None = None
-    mean: Array | None = None
-    expected: Array | None = None
+    matched: Optional = None
+    matched_count: Optional = None
+    mean: Optional = None
+    expected: Optional = None
 
 
 class RowWeights(NamedTuple):
-    """Coefficients of the gradient at the logits of each row [m]; mean [m, D] is the gradient at the row's mean.
+    """Coefficients of the gradient at the logits of each row [m].
 
-    The gradient at a logit is `matched` where labels are equal, plus exp(logit - shift) times
-    factor + mean_scale * (<mean, column> - mean_offset) + logit_scale * (logit - logit_offset).
+    `mean` [m, D] is the gradient at the mean of the row. The gradient at a logit is `matched` where
+    labels are equal, plus exp(logit - shift) times factor + mean_scale * (<mean, column> -
+    mean_offset) + logit_scale * (logit - logit_offset).
     """
 
     shift: Array
     factor: Array
-    matched: Array | None = None
-    mean_scale: Array | None = None
-    mean_offset: Array | None = None
-    mean: Array | None = None
-    logit_scale: Array | None = None
-    logit_offset: Array | None = None
+    matched: Optional = None
+    mean_scale: Optional = None
+    mean_offset: Optional = None
+    mean: Optional = None
+    logit_scale: Optional = None
+    logit_offset: Optional = None
 
 
 def initial(rows: Side, *, labeled: bool, mean: bool, expected: bool) -> Running:
@@ -95,12 +99,12 @@ def initial(rows: Side, *, labeled: bool, mean: bool, expected: bool) -> Running
 
 
 def finish(running: Running) -> Statistics:
-    """Statistics from running sums. A row without columns has a log-sum-exp of -inf and a mean of zero."""
+    """Statistics from running sums; -inf and a mean of zero for a row without columns."""
     nonempty, total = _safe_total(running)
     logsumexp = jnp.where(nonempty, jnp.log(total) + running.largest, -jnp.inf)
     mean = None if running.mean is None else running.mean / total[:, None]
     expected = None if running.expected is None else running.expected / total
-    return Statistics(logsumexp, running.matched, running.count, mean, expected)
+    return Statistics(logsumexp, running.matched, running.matched_count, mean, expected)
 
 
 def row_weights(running: Running, gradient: Statistics) -> RowWeights:
@@ -150,7 +154,7 @@ def accumulate(running: Running, rows: Side, columns: Side, tile: int) -> Runnin
 
 
 def accumulate_tile(
-    before: Running, logits: Array, matching: Array | None, columns: Array | None, axis: int = 1
+    before: Running, logits: Array, matching: Optional, columns: Optional, axis: int = 1
 ) -> Running:
     """Running sums of rows [m] after a tile of logits.
 
@@ -170,7 +174,7 @@ def accumulate_tile(
         found = jnp.where(matching, logits, jnp.zeros_like(logits))
         number = jnp.sum(matching, axis=axis, dtype=logits.dtype)
         matched = before.matched + jnp.sum(found, axis=axis)
-        after = after._replace(matched=matched, count=before.count + number)
+        after = after._replace(matched=matched, matched_count=before.matched_count + number)
     if before.mean is not None:
         mean = before.mean * shrink[:, None] + matmul(exponentials, columns)
         after = after._replace(mean=mean)
@@ -183,7 +187,7 @@ def accumulate_tile(
 def backward(
     rows: Side, columns: Side, by_row: RowWeights, tile: int
 ) -> tuple[Array, Array, Array]:
-    """Gradients at rows [m, D], columns [n, D] and bias [n] through the logits of these rows and columns."""
+    """Gradients at rows [m, D], columns [n, D] and bias [n] through their logits."""
     m, n = rows.values.shape[0], columns.values.shape[0]
     row_tiles, column_tiles = cut(rows, tile), cut(columns, tile, bias=True)
     weight_tiles = cut_row_weights(by_row, row_tiles.values.shape[:2])
@@ -220,7 +224,7 @@ def backward_rows(rows: Side, columns: Side, by_row: RowWeights, tile: int) -> A
 
 
 def backward_tiles(
-    weights: Callable[[Tree, Tree], Array], rows: Tree, columns: Tree, count: int
+    weights: Callable[[Any, Any], Array], rows: Any, columns: Any, count: int
 ) -> Array:
     """The gradient at rows [count, D] from the gradient at their logits, a tile at a time.
 
@@ -231,7 +235,7 @@ def backward_tiles(
       count: number of rows without the padding.
     """
 
-    def of_rows(row: Tree) -> Array:
+    def of_rows(row: Any) -> Array:
         add = lambda to_rows, column: (
             to_rows + matmul(weights(row, column), column[0].values),
             None,
@@ -241,7 +245,7 @@ def backward_tiles(
     return join(jax.lax.map(of_rows, rows), count)
 
 
-def _weights(rows: Side, columns: Side, by_row: RowWeights) -> tuple[Array, Array | None]:
+def _weights(rows: Side, columns: Side, by_row: RowWeights) -> tuple[Array, Optional]:
     """The gradient [m, n] at a tile of logits, and the softmax if the mean has a gradient."""
     logits = tile_logits(rows, columns)
     exponentials = jnp.exp(logits - by_row.shift[:, None])
@@ -273,7 +277,7 @@ def finite(logits: Array) -> Array:
     return jnp.where(jnp.isneginf(logits), jnp.zeros_like(logits), logits)
 
 
-def same_label(logits: Array, rows: Side, columns: Side) -> Array | None:
+def same_label(logits: Array, rows: Side, columns: Side) -> Optional:
     """Where labels are equal and the pair is not excluded, [m, n]; None without labels."""
     if rows.labels is None:
         return None
@@ -305,7 +309,7 @@ def cut(side: Side, tile: int, *, bias: bool = False) -> Side:
     return fold(side, shape)
 
 
-def cut_row_weights(by_row: RowWeights, shape: tuple[int, int]) -> RowWeights:
+def cut_row_weights(by_row: RowWeights, shape: tuple[int, ...]) -> RowWeights:
     """The coefficients in tiles. Those of the padding give zero weights."""
     return fold(by_row._replace(shift=pad(by_row.shift, shape[0] * shape[1], jnp.inf)), shape)
 
@@ -320,7 +324,7 @@ def tiling(n: int, tile: int) -> tuple[int, int]:
     return count, -(-n // count)
 
 
-def fold(tree: Tree, shape: tuple[int, int]) -> Tree:
+def fold(tree: Tree, shape: tuple[int, ...]) -> Tree:
     """Rows in tiles, padded with zeros at the end: [n, ...] to [count, height, ...]."""
     count, height = shape
     cut_leaf = lambda leaf: pad(leaf, count * height).reshape(count, height, *leaf.shape[1:])

@@ -11,7 +11,8 @@ Array = jax.Array
 def moments(*views: Array, axis_name: AxisName = None) -> tuple[Array, Array]:
     r"""Mean and unbiased covariance of the rows of all views of the global batch.
 
-    .. math:: \mu = \frac1n \sum_i z_i, \qquad \Sigma = \frac{1}{n - 1} \sum_i (z_i - \mu)(z_i - \mu)^\top
+    .. math:: \mu = \frac1n \sum_i z_i, \qquad \Sigma = \frac{1}{n - 1} \sum_i
+       (z_i - \mu)(z_i - \mu)^\top
 
     Args:
       *views: [b, D] each; n counts the rows of all of them on all devices.

@@ -235,7 +235,7 @@ def augmentation_confusion_ratio(views: Array | Sequence[Array]) -> Array:
         column_values=(jnp.sum(rows * rows, axis=1),),
         exclude=(images, every),
     )
-    return jnp.mean(nearest.index % count != images, dtype=jnp.float32)
+    return jnp.mean(nearest.column % count != images, dtype=jnp.float32)
 
 
 def average_relative_confusion(acr: Array | float, initial_acr: Array | float) -> Array:

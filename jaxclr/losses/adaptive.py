@@ -1,6 +1,9 @@
 """Contrast by several heads, each with a temperature of its own for every pair."""
 
+import functools
+import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,23 +33,24 @@ def adaptive_multi_head(
     tile: int = 256,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""`nt_xent` of several heads at a temperature for each pair, and what keeps temperatures from growing (AMCL).
+    r"""`nt_xent` of several heads with a temperature for each pair and a penalty on it (AMCL).
 
     .. math:: \sum_h \frac{1}{2B} \sum_i \Big[ \log \sum_{j \ne i} e^{s_{ij}} - s_{i,p(i)} \Big]
-       + \beta \sum_h \operatorname{mean}_{i \ne j} \Big[ \frac D2 \log \tau_{ij} + \frac{1}{\tau_{ij}} \Big],
+       + \beta \sum_h \operatorname{mean}_{i \ne j} \Big[ \frac D2 \log \tau_{ij}
+       + \frac{1}{\tau_{ij}} \Big],
        \qquad s_{ij} = \hat z_i \cdot \hat z_j / \tau_{ij},\; \tau_{ij} = t(\hat z_i, \hat z_j)
 
     over the 2B rows :math:`Z = [Z_1; Z_2]` of each head. A reconstruction: the official code does
-    not run and trains without negatives; the regularizer and its constants are from it, the rest
-    from the paper's account.
+    not run and has no negatives. The regularizer and its constants follow the code, the rest the
+    paper.
 
     temperature_fn, t, takes unit features x and y of one head, [..., D] each, whose leading axes
     broadcast, and gives positive temperatures of their broadcast shape [...]. It is called with
     rows [m, 1, D] and columns [1, n, D] of a tile, and with all positives at once, [2b, D] each;
-    what it computes for a pair exists for one tile at a time, also backward. It serves every head,
-    and may close over parameters, which get gradients. A network on [x; y] is cheapest with its
-    first layer in two parts, W x + V y, each computed before they broadcast. The paper's ends in
-    1e-5 + (2 - 1e-5) sigmoid.
+    its intermediate values exist for one tile at a time, also in the backward pass. It serves every
+    head, and may close over parameters, which receive gradients. A network on [x; y] is cheapest
+    with its first layer in two parts, W x + V y, each computed before they broadcast. The paper's
+    ends in 1e-5 + (2 - 1e-5) sigmoid.
 
     Needs: negatives, heads, a temperature function.
     Cost: HB²(D + its own).
@@ -58,14 +62,14 @@ def adaptive_multi_head(
       heads2: those of the other view, [H, b, D].
       temperature_fn: see above.
       beta: weight of the regularizer; zero or more.
-      tile: rows and columns of a tile: less for a temperature_fn that holds much for a pair.
+      tile: rows and columns of a tile; fewer if temperature_fn needs much memory for a pair.
       axis_name: mapped axis over which the batch is spread; None if these are all of it.
 
     Returns:
       This device's share of the loss.
 
     Raises:
-      TypeError: heads are no arrays of floats, or beta is no number.
+      TypeError: heads are not arrays of floats, or beta is not a number.
       ValueError: shapes do not fit, temperature_fn gives another shape than that of its pairs, or
         beta is negative.
 
@@ -77,14 +81,14 @@ def adaptive_multi_head(
     rows, width = heads1.shape[1:]
     ids = row_ids(jnp.concatenate([heads1[0], heads2[0]]), axis_name)
     others = 2 * batch_size(heads1[0], axis_name) - 1
-    options = {"exclude": (ids, ids), "axis_name": axis_name, "tile": tile}
+    options: dict[str, Any] = {"exclude": (ids, ids), "axis_name": axis_name, "tile": tile}
 
     def temperatures(x: Array, y: Array) -> Array:
         found, wanted = temperature_fn(x, y), jnp.broadcast_shapes(x.shape, y.shape)[:-1]
         if found.shape != wanted:
             raise ValueError(
-                f"temperature_fn must give a temperature for each pair: shape {wanted} for features {x.shape} and "
-                f"{y.shape}, got {found.shape}."
+                f"temperature_fn must give a temperature for each pair: "
+                f"shape {wanted} for features {x.shape} and {y.shape}, got {found.shape}."
             )
         return found
 
@@ -96,13 +100,13 @@ def adaptive_multi_head(
         return width / 2 * jnp.log(found) + 1 / found
 
     def of_head(z: Array) -> Array:
-        sides = {"row_values": (z,), "column_values": (z,), **options}
+        sides: dict[str, Any] = {"row_values": (z,), "column_values": (z,), **options}
         partners = jnp.roll(z, rows, axis=0)
-        spread = row_logsumexp_of(logit, z, z, **sides)
-        entropy = jnp.mean(spread - logit(positives(z, partners), z, partners))
+        logsumexp = row_logsumexp_of(logit, z, z, **sides)
+        entropy = jnp.mean(logsumexp - logit(positives(z, partners), z, partners))
         return entropy + beta * jnp.mean(row_sum(penalty, z, z, **sides)) / others
 
     z = unit_rows(jnp.concatenate([heads1, heads2], axis=1))
-    # No lax.map: what is the same for all heads, which pairs to leave out, would be worked out
-    # before it for all tiles.
-    return sum(of_head(head) for head in z)
+    # Not lax.map: the compiler would form the exclusion masks of all tiles before the loop, because
+    # they are the same for all heads.
+    return functools.reduce(operator.add, map(of_head, z))

@@ -38,7 +38,8 @@ def cacr(
     r"""Far positives are attracted and close negatives repelled the most (CACR).
 
     .. math:: \frac{\alpha}{VB} \sum_{l,i} \sum_{m \ne l} a_{il,m} \| \hat z_{il} - \hat z_{im} \|^2
-       - \frac{2 \beta}{V(V-1)B} \sum_{l<m} \sum_i \sum_{j \ne i} w_{il,jm} \| \hat z_{il} - \hat z_{jm} \|^2
+       - \frac{2 \beta}{V(V-1)B} \sum_{l<m} \sum_i \sum_{j \ne i} w_{il,jm}
+       \| \hat z_{il} - \hat z_{jm} \|^2
 
     where a is the softmax over m of :math:`t^+` times the squared distances, and w that over j of
     :math:`-t^-` times them. Gradients flow through the weights. Negatives of a view are those of
@@ -68,8 +69,8 @@ def cacr(
       This device's share of the loss.
 
     Raises:
-      TypeError: views are no arrays of floats, or a weight no number.
-      ValueError: views are no matrices, differ in shape or are fewer than two, the global batch is
+      TypeError: views are not arrays of floats, or a weight is not a number.
+      ValueError: views are not matrices, differ in shape or are fewer than two, the global batch is
         a single image, a weight or debias is out of range, or there is no such implementation.
 
     References:
@@ -113,8 +114,10 @@ def cacr_rbf(
 ) -> Array:
     r"""InfoNCE of several queries of each key, the far ones counting most (CACR on MoCo v3).
 
-    .. math:: \frac{2\tau}{B} \sum_i \sum_v p_{vi} \Big[ \log \sum_j e^{A^v_{ij}} - A^v_{ii} \Big], \qquad
-       A^v = \hat Q_v \hat K^\top / \tau,\; p_{vi} = \operatorname{sg} \operatorname{softmax}_v \| \hat q_{vi} - \hat k_i \|^2 / \tau
+    .. math:: \frac{2\tau}{B} \sum_i \sum_v p_{vi} \Big[ \log \sum_j e^{A^v_{ij}}
+       - A^v_{ii} \Big], \qquad
+       A^v = \hat Q_v \hat K^\top / \tau,\; p_{vi} = \operatorname{sg} \operatorname{softmax}_v
+       \| \hat q_{vi} - \hat k_i \|^2 / \tau
 
     For one query of each key it is one direction of MoCo v3's loss.
 
@@ -134,8 +137,8 @@ def cacr_rbf(
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats, or temperature no number.
-      ValueError: queries and key are no matrices or differ in shape, temperature is not positive,
+      TypeError: an input is not an array of floats, or temperature is not a number.
+      ValueError: queries and key are not matrices or differ in shape, temperature is not positive,
         or there is no such implementation.
 
     References:
@@ -149,7 +152,7 @@ def cacr_rbf(
     rows = queries / temperature
     logits = positives(rows, key[None])
     over_keys = functools.partial(row_logsumexp, implementation=implementation, axis_name=axis_name)
-    spread = jax.vmap(over_keys, (0, None))(rows, key)
+    logsumexp = jax.vmap(over_keys, (0, None))(rows, key)
     # A squared distance over tau is 2 / tau - 2 <q, k> / tau.
     weights = jax.lax.stop_gradient(jax.nn.softmax(-2 * logits, axis=0))
-    return 2 * temperature * jnp.mean(jnp.sum(weights * (spread - logits), axis=0))
+    return 2 * temperature * jnp.mean(jnp.sum(weights * (logsumexp - logits), axis=0))

@@ -36,18 +36,19 @@ def pauc(
     off_diagonal: float | Array = 0.0051,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Alignment with prototypes, uniformity of the batch's prototypes and their decorrelation (after PAUC).
+    r"""Alignment with prototypes, uniformity of batch prototypes, decorrelation (after PAUC).
 
     A reconstruction: the paper's abstract names these three terms; their form and their weights
     here are guesses. They are to be added to `info_nce` or `proto_nce`.
 
-    .. math:: \frac12 \sum_{v} \left[ \frac{\lambda_a}{B} \sum_i \|\hat q_{vi} - \operatorname{sg} \hat c_{a_i}\|^2
+    .. math:: \frac12 \sum_{v} \left[ \frac{\lambda_a}{B} \sum_i
+       \|\hat q_{vi} - \operatorname{sg} \hat c_{a_i}\|^2
        + \lambda_u \log \frac{1}{n(n-1)} \sum_{k \ne l} e^{-t \|p_{vk} - p_{vl}\|^2} \right]
        + \lambda_c \left[ \sum_d (C_{dd} - 1)^2 + \lambda \sum_{d \ne e} C_{de}^2 \right]
 
     where p is the unit mean of the rows that are assigned to one of the n prototypes present in the
     global batch, and C the cross-correlation of the two views' p over these, as in `barlow_twins`.
-    Fewer than two have no uniformity, which is 0. O(n^2 D + n D^2), divided among devices.
+    The uniformity of fewer than two is 0. O(n^2 D + n D^2), divided among devices.
 
     Needs: prototypes, assignments.
     Cost: K²D + KD².
@@ -69,7 +70,8 @@ def pauc(
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats, or of integers, or a hyper-parameter no number.
+      TypeError: an input is not an array of floats, or of integers, or a hyper-parameter is not a
+        number.
       ValueError: shapes do not fit, an assignment is no prototype, or a hyper-parameter is out of
         range.
 
@@ -93,23 +95,23 @@ def pauc(
     decorrelation = from_identity(
         cross_correlation(p1, p2, real=real, axis_name=axis_name), off_diagonal
     )
-    spread = _uniformity(p1, real, t, axis_name) + _uniformity(p2, real, t, axis_name)
+    uniform = _uniformity(p1, real, t, axis_name) + _uniformity(p2, real, t, axis_name)
     aligned = distance(q1) + distance(q2)
-    return alignment / 2 * aligned + uniformity / 2 * spread + correlation * decorrelation
+    return alignment / 2 * aligned + uniformity / 2 * uniform + correlation * decorrelation
 
 
 def _batch_prototypes(
     views: Sequence[Array], assignments: Array, count: int, axis_name: AxisName
 ) -> tuple[list[Array], Array]:
-    """For each view the unit means of its rows by assignment, spread over devices, [n, D]; which are real, bool [n]."""
+    """Unit means of each view's rows by assignment, [n, D] on each device; which are real, [n]."""
     size = batch_size(assignments, axis_name)
     devices = size // assignments.shape[0]
     each = -(-min(count, size) // devices)
     present = jnp.unique(gather_rows(assignments, axis_name), size=each * devices, fill_value=count)
-    places = jnp.searchsorted(present, assignments)
+    index = jnp.searchsorted(present, assignments)
 
     def means(rows: Array) -> Array:
-        sums = jax.ops.segment_sum(rows, places, each * devices)
+        sums = jax.ops.segment_sum(rows, index, each * devices)
         return unit_rows(scatter_sum(sums, axis_name))
 
     own = row_ids(jnp.zeros(each), axis_name)
@@ -117,7 +119,7 @@ def _batch_prototypes(
 
 
 def _uniformity(unit: Array, real: Array, t: float | Array, axis_name: AxisName) -> Array:
-    """Log-mean-exp over pairs of different real rows of minus t times their squared distance; 0 if there are none."""
+    """Log-mean-exp over pairs of real rows of -t times their squared distance; 0 without pairs."""
     ids = row_ids(unit, axis_name)
     absent = jnp.where(real, jnp.zeros_like(unit[:, 0]), -jnp.inf)
     of_rows = row_logsumexp(

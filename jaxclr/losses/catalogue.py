@@ -3,15 +3,15 @@
 The docstring of a loss has these lines:
 
     Needs: what it takes; "two views" are q and k or z1 and z2 alone.
-    Cost: time of value and gradient, by the images B of the global batch, the width D and what else counts. Memory beside
-      the inputs is a tile, or D x D where that is in the cost.
-    Global batch: what is computed over all devices; "nothing" if rows stand alone.
+    Cost: time of value and gradient, by the images B of the global batch, their dimensions D,
+      the views V, ... The memory beside the inputs is a tile, or D x D if the cost has D squared.
+    Global batch: what is computed over all devices; "nothing" if rows are independent.
 """
 
 import inspect
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxclr import losses
 
@@ -32,7 +32,7 @@ class Facts(NamedTuple):
     paper: str
 
 
-def facts(loss: Callable) -> Facts:
+def facts(loss: Callable[..., Any]) -> Facts:
     """The facts of a loss; "" for what its docstring does not say."""
     text = inspect.getdoc(loss) or ""
     lines = (rf"^{label}: (.+)\.$" for label in ("Needs", "Cost", "Global batch"))
@@ -40,6 +40,6 @@ def facts(loss: Callable) -> Facts:
     return Facts(*(match.group(1) if match else "" for match in found))
 
 
-def public_losses() -> dict[str, Callable]:
+def public_losses() -> dict[str, Callable[..., Any]]:
     """The functions of `jaxclr.losses` by name."""
     return {name: value for name, value in vars(losses).items() if inspect.isfunction(value)}

@@ -7,12 +7,11 @@ write another of the same signature. A readout that uses none of temperature, im
 axis_name ignores it by `**_`.
 
     loss = functools.partial(
-        losses.affinity_loss, transform=compose.whitened, readout=compose.decoupled, regularizer=compose.asymmetry
+        losses.affinity_loss, transform=compose.whitened, regularizer=compose.asymmetry
     )
 
-| transform | readout or regularizer |
-|---|---|
-| `unit`, `whitened`, `both_views(...)` | `cross_entropy`, `decoupled`, `binary`, `trace`, `squared_distance`, `asymmetry`, `of_embeddings(...)` |
+Transforms: `unit`, `whitened`, `both_views`. Readouts and regularizers: `cross_entropy`,
+`decoupled`, `binary`, `trace`, `squared_distance`, `asymmetry`, `of_embeddings`.
 """
 
 from collections.abc import Callable
@@ -46,7 +45,7 @@ SYMMETRY_SCALES = get_args(SymmetryScale)
 
 
 class Affinity(NamedTuple):
-    """Rows and columns of the affinity matrix on this device. Row i and column i are views of one image.
+    """Rows and columns of the affinity matrix on this device; those with index i show one image.
 
     Attributes:
       rows: [n, D].
@@ -68,7 +67,7 @@ class Transform(Protocol):
 
 
 class Readout(Protocol):
-    """Turns an affinity into this device's share of a scalar. Logits are inner products over the temperature."""
+    """Turns an affinity into this device's share of a scalar, at logits <row, column> / tau."""
 
     def __call__(
         self,
@@ -92,9 +91,10 @@ def affinity_loss(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""A readout of the affinity matrix of two views plus a weighted regularizer: the form of most objectives.
+    r"""A readout of the affinity matrix of two views plus a weighted regularizer.
 
-    .. math:: F(A) + \gamma R(A), \qquad A = (Q - \mu) P (K - \mu)^\top / \tau, \quad P = I \text{ or } \Sigma^{-1}
+    .. math:: F(A) + \gamma R(A), \qquad A = (Q - \mu) P (K - \mu)^\top / \tau,
+       \quad P = I \text{ or } \Sigma^{-1}
 
     Needs: a transform, a readout, a regularizer.
     Cost: of its parts.
@@ -117,8 +117,8 @@ def affinity_loss(
       This device's share of the loss.
 
     Raises:
-      TypeError: q or k is no array of floats, or a hyper-parameter no number.
-      ValueError: q and k differ in shape or are no matrices, or a hyper-parameter is out of range.
+      TypeError: q or k is not an array of floats, or a hyper-parameter is not a number.
+      ValueError: q and k differ in shape or are not matrices, or a hyper-parameter is out of range.
 
     References:
       Li et al., A Unified Framework for Contrastive Learning from a Perspective of Affinity Matrix,
@@ -180,11 +180,12 @@ def whitened(
             mean, covariance = jax.lax.stop_gradient((mean, covariance))
         sides += whiten(*group, mean=mean, covariance=covariance, eps=eps)
     images = row_ids(q, axis_name)
-    return Affinity(*sides, (images, images))
+    rows, columns = sides
+    return Affinity(rows, columns, (images, images))
 
 
 def both_views(transform: Transform) -> Transform:
-    """Transform whose rows are the rows of both views. The columns of a row are all rows, itself among them."""
+    """Transform with the rows of both views as rows; the columns are the same rows."""
 
     def stacked(q: Array, k: Array, *, axis_name: AxisName) -> Affinity:
         one = transform(q, k, axis_name=axis_name)
@@ -207,7 +208,10 @@ def cross_entropy(
     implementation: Implementation,
     axis_name: AxisName,
 ) -> Array:
-    r"""InfoNCE: :math:`\frac1n \sum_i [\log \sum_j e^{A_{ij}} - A_{ii}]`, without a row's column of itself."""
+    r"""InfoNCE: :math:`\frac1n \sum_i [\log \sum_j e^{A_{ij}} - A_{ii}]`.
+
+    A row is never its own column.
+    """
     return _cross_entropy(affinity, affinity.itself, temperature, implementation, axis_name)
 
 
@@ -218,9 +222,10 @@ def decoupled(
     implementation: Implementation,
     axis_name: AxisName,
 ) -> Array:
-    r"""DCL: :math:`\frac1n \sum_i [\log \sum_{j \ne i} e^{A_{ij}} - A_{ii}]`, without any column of the row's image.
+    r"""DCL: :math:`\frac1n \sum_i [\log \sum_{j \ne i} e^{A_{ij}} - A_{ii}]`.
 
-    The global batch must hold at least two images.
+    The sum leaves out every column of the row's image. The global batch must hold at least two
+    images.
     """
     return _cross_entropy(affinity, affinity.images, temperature, implementation, axis_name)
 

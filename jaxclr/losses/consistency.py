@@ -30,19 +30,19 @@ def co2(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Symmetric divergence of how a query and its key see the same negatives (CO2's consistency term).
+    r"""Symmetric divergence of the softmaxes of query and key over the negatives (CO2's term).
 
     .. math:: \frac1B \sum_i \left[ \tfrac12 KL(p_i \| q_i) + \tfrac12 KL(q_i \| p_i) \right]
 
     With negatives, as in the paper, :math:`q_i = \operatorname{softmax}_j \langle \hat q_i, \hat
     n_j \rangle / \tau` and :math:`p_i = \operatorname{softmax}_j \langle \hat k_i, \hat n_j \rangle
-    / \tau`: the positive has no place in them. Without, the other rows of the batch are the
+    / \tau`, without the positive. Without negatives, the other rows of the batch are the
     negatives: q_i is the softmax of row i and p_i that of column i of the affinity matrix
-    :math:`\hat Q \hat K^\top / \tau`, and the positive keeps its place.
+    :math:`\hat Q \hat K^\top / \tau`, with the positive.
 
-    The term alone: the loss of the paper adds a multiple of it to that of queries and keys.
-    Negatives are constants, as the queue that they come from. Gradients reach q and k both: where k
-    comes from a momentum encoder, stop its gradient before.
+    This is the term alone. The paper adds a multiple of it to a contrastive loss.
+    Negatives are constant, like the queue that they come from. Gradients reach both q and k: if k
+    comes from a momentum encoder, stop its gradient first.
 
     Needs: negatives or a queue.
     Cost: B²D, or BKD with a queue.
@@ -62,9 +62,9 @@ def co2(
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats, or temperature no number.
-      ValueError: q and k differ in shape or are no matrices, negatives are not as wide, temperature
-        is not positive, or there is no such implementation.
+      TypeError: an input is not an array of floats, or temperature is not a number.
+      ValueError: q and k differ in shape or are not matrices, negatives are not as wide,
+        temperature is not positive, or there is no such implementation.
 
     References:
       Wei et al., CO2: Consistent Contrast for Unsupervised Visual Representation Learning, 2020
@@ -95,13 +95,15 @@ def hierarchical_consistency(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""InfoNCE of the weakest view, and cross-entropies by which each view teaches the next stronger one (HiCLR).
+    r"""InfoNCE of the weakest view; each view is the teacher of the next stronger one (HiCLR).
 
-    .. math:: \frac1B \sum_i \Big[ H(e_0, p_{1i}) + \frac{1}{V - 1} \sum_{v=1}^{V-1} H(\operatorname{sg} p_{vi}, p_{v+1,i}) \Big],
-       \qquad p_{vi} = \operatorname{softmax} \left[ \langle \hat q_{vi}, \hat k_i \rangle,\; \hat q_{vi} \hat N^\top \right] / \tau
+    .. math:: \frac1B \sum_i \Big[ H(e_0, p_{1i})
+       + \frac{1}{V - 1} \sum_{v=1}^{V-1} H(\operatorname{sg} p_{vi}, p_{v+1,i}) \Big],
+       \qquad p_{vi} = \operatorname{softmax} \left[ \langle \hat q_{vi}, \hat k_i \rangle,\;
+       \hat q_{vi} \hat N^\top \right] / \tau
 
     over the key and the queue N. The first of the two stages of the paper: the second adds nearest
-    neighbours to the positives. For three views, as there, the consistency terms have weight one
+    neighbors to the positives. For three views, as there, the consistency terms have weight one
     half.
 
     Needs: a queue, views.
@@ -122,7 +124,7 @@ def hierarchical_consistency(
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats, or temperature no number.
+      TypeError: an input is not an array of floats, or temperature is not a number.
       ValueError: shapes are not as above, queries are fewer than two, temperature is not positive,
         or there is no such implementation.
 
@@ -130,7 +132,7 @@ def hierarchical_consistency(
       Zhang et al., Hierarchical Consistent Contrastive Learning for Skeleton-Based Action
       Recognition with Growing Augmentations, 2022 (arXiv:2211.13466), section 3.
     """
-    del axis_name  # the queue is whole, and rows stand alone
+    del axis_name  # the queue is whole, and rows are independent
     named = {
         "queries": (check_views(queries), "V b D"),
         "key": (key, "b D"),
@@ -142,12 +144,12 @@ def hierarchical_consistency(
     rows = queries / temperature
     logits = positives(rows, key[None])  # of the key, [V, b]
     flat = rows.reshape(-1, rows.shape[2])
-    spread = row_logsumexp(flat, queue, implementation=implementation).reshape(logits.shape)
-    spread = jnp.logaddexp(spread, logits)
+    logsumexp = row_logsumexp(flat, queue, implementation=implementation).reshape(logits.shape)
+    logsumexp = jnp.logaddexp(logsumexp, logits)
     teachers = jax.lax.stop_gradient(rows[:-1]).reshape(-1, rows.shape[2])
     of_queue, means = attention(teachers, queue, implementation=implementation)
     # The key is one more column of the teachers' softmaxes.
     share = jax.nn.sigmoid(jax.lax.stop_gradient(logits[:-1]) - of_queue.reshape(logits[:-1].shape))
     seen = share[:, :, None] * key[None] + (1 - share[:, :, None]) * means.reshape(rows[:-1].shape)
-    contrast = jnp.mean(spread[0] - logits[0])
-    return contrast + jnp.mean(spread[1:] - positives(rows[1:], seen))
+    contrast = jnp.mean(logsumexp[0] - logits[0])
+    return contrast + jnp.mean(logsumexp[1:] - positives(rows[1:], seen))

@@ -1,7 +1,9 @@
 """Losses that set positives against the other rows of the global batch, or against a queue."""
 
+import functools
+import operator
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +37,8 @@ def nt_xent(
 ) -> Array:
     r"""Cross-entropy of each row's other view among all other rows of both views (SimCLR).
 
-    .. math:: \frac{1}{2B} \sum_{i=1}^{2B} \left[ \log \sum_{j \ne i} e^{s_{ij}} - s_{i,p(i)} \right],
+    .. math:: \frac{1}{2B} \sum_{i=1}^{2B} \left[ \log \sum_{j \ne i} e^{s_{ij}}
+       - s_{i,p(i)} \right],
        \qquad s = \hat Z \hat Z^\top / \tau,\; Z = [Z_1; Z_2]
 
     The mean over the 2B rows: half of what the official TensorFlow code sums.
@@ -55,8 +58,8 @@ def nt_xent(
       This device's share of the loss.
 
     Raises:
-      TypeError: z1 or z2 is no array of floats, or temperature no number.
-      ValueError: z1 and z2 differ in shape or are no matrices, temperature is not positive, or
+      TypeError: z1 or z2 is not an array of floats, or temperature is not a number.
+      ValueError: z1 and z2 differ in shape or are not matrices, temperature is not positive, or
         there is no such implementation.
 
     References:
@@ -66,9 +69,9 @@ def nt_xent(
     z1, z2 = check_embeddings(z1=z1, z2=z2)
     check_positive("temperature", temperature)
     rows = unit_rows(jnp.concatenate([z1, z2])) / jnp.sqrt(jnp.asarray(temperature, z1.dtype))
-    spread = self_logsumexp(rows, implementation=implementation, axis_name=axis_name)
+    logsumexp = self_logsumexp(rows, implementation=implementation, axis_name=axis_name)
     partners = jnp.roll(rows, z1.shape[0], axis=0)
-    return jnp.mean(spread - positives(rows, partners))
+    return jnp.mean(logsumexp - positives(rows, partners))
 
 
 def info_nce(
@@ -81,7 +84,8 @@ def info_nce(
 ) -> Array:
     r"""Cross-entropy of each query's own key among the keys of the global batch (InfoNCE).
 
-    .. math:: \frac1B \sum_i \left[ \log \sum_j e^{A_{ij}} - A_{ii} \right], \qquad A = \hat Q \hat K^\top / \tau
+    .. math:: \frac1B \sum_i \left[ \log \sum_j e^{A_{ij}} - A_{ii} \right],
+       \qquad A = \hat Q \hat K^\top / \tau
 
     MoCo v3's loss is 2 tau times this, summed over both directions.
 
@@ -100,8 +104,8 @@ def info_nce(
       This device's share of the loss.
 
     Raises:
-      TypeError: q or k is no array of floats, or temperature no number.
-      ValueError: q and k differ in shape or are no matrices, temperature is not positive, or there
+      TypeError: q or k is not an array of floats, or temperature is not a number.
+      ValueError: q and k differ in shape or are not matrices, temperature is not positive, or there
         is no such implementation.
 
     References:
@@ -112,8 +116,8 @@ def info_nce(
     q, k = check_embeddings(q=q, k=k)
     check_positive("temperature", temperature)
     q, k = unit_rows(q) / temperature, unit_rows(k)
-    spread = row_logsumexp(q, k, implementation=implementation, axis_name=axis_name)
-    return jnp.mean(spread - positives(q, k))
+    logsumexp = row_logsumexp(q, k, implementation=implementation, axis_name=axis_name)
+    return jnp.mean(logsumexp - positives(q, k))
 
 
 def queue_info_nce(
@@ -127,7 +131,8 @@ def queue_info_nce(
 ) -> Array:
     r"""Cross-entropy of each query's own key among that key and a queue of older keys (MoCo v2).
 
-    .. math:: \frac1B \sum_i \left[ \log \Big( e^{s_i} + \sum_{n=1}^{K} e^{\hat q_i \cdot \hat n / \tau} \Big) - s_i \right],
+    .. math:: \frac1B \sum_i \left[ \log \Big( e^{s_i}
+       + \sum_{n=1}^{K} e^{\hat q_i \cdot \hat n / \tau} \Big) - s_i \right],
        \qquad s_i = \hat q_i \cdot \operatorname{sg} \hat k_i / \tau
 
     One direction, queries to keys; the other keys of the batch are no negatives.
@@ -150,7 +155,7 @@ def queue_info_nce(
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats, or temperature no number.
+      TypeError: an input is not an array of floats, or temperature is not a number.
       ValueError: shapes do not fit, temperature is not positive, or there is no such
         implementation.
 
@@ -181,7 +186,8 @@ def queue_cross_entropy(
 ) -> Array:
     r"""`queue_info_nce` of rows as they are: none is normalized, and no gradient is stopped.
 
-    .. math:: \frac1B \sum_i \left[ \log \Big( e^{q_i \cdot k_i / \tau} + \sum_{n=1}^{K} e^{q_i \cdot n / \tau} \Big) - q_i \cdot k_i / \tau \right]
+    .. math:: \frac1B \sum_i \left[ \log \Big( e^{q_i \cdot k_i / \tau}
+       + \sum_{n=1}^{K} e^{q_i \cdot n / \tau} \Big) - q_i \cdot k_i / \tau \right]
 
     For rows that were transformed after they were normalized: see `extrapolate_positives`.
 
@@ -202,7 +208,7 @@ def queue_cross_entropy(
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats, or temperature no number.
+      TypeError: an input is not an array of floats, or temperature is not a number.
       ValueError: shapes do not fit, temperature is not positive, or there is no such
         implementation.
 
@@ -210,7 +216,7 @@ def queue_cross_entropy(
       He et al., Momentum Contrast for Unsupervised Visual Representation Learning, 2019
       (arXiv:1911.05722), eq. 1.
     """
-    del axis_name  # rows stand alone
+    del axis_name  # rows are independent
     q, k, queue = _check_queue(q, k, queue)
     check_positive("temperature", temperature)
     q = q / temperature
@@ -229,15 +235,16 @@ def dcl(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Contrastive loss whose denominator leaves out the positive (DCL), or its weighted form (DCLW).
+    r"""Contrastive loss with a denominator of negatives alone (DCL), or weighted (DCLW).
 
-    .. math:: \frac1B \sum_i \left[ \log \sum_{j \ne i} \left( e^{\hat z_{1i} \cdot \hat z_{1j} / \tau}
-       + e^{\hat z_{1i} \cdot \hat z_{2j} / \tau} \right) - w_i\, \hat z_{1i} \cdot \hat z_{2i} / \tau \right]
+    .. math:: \frac1B \sum_i \left[ \log \sum_{j \ne i} \left(
+       e^{\hat z_{1i} \cdot \hat z_{1j} / \tau}
+       + e^{\hat z_{1i} \cdot \hat z_{2j} / \tau} \right)
+       - w_i\, \hat z_{1i} \cdot \hat z_{2i} / \tau \right]
 
     with w = 1, or :math:`w_i = 2 - B \operatorname{softmax}_i(\hat z_{1i} \cdot \hat z_{2i} /
     \sigma)` over the global batch, whose mean is 1. One direction of two. The reference masks with
-    log(1e-45), which lets the positive back in at temperatures below 0.02; here it is left out at
-    any.
+    log(1e-45), which fails at temperatures below 0.02; here the positive is excluded at any.
 
     Needs: negatives.
     Cost: B²D.
@@ -257,7 +264,7 @@ def dcl(
       This device's share of the loss.
 
     Raises:
-      TypeError: z1 or z2 is no array of floats, or a hyper-parameter no number.
+      TypeError: z1 or z2 is not an array of floats, or a hyper-parameter is not a number.
       ValueError: shapes do not fit, the global batch is a single row, or a hyper-parameter is out
         of range.
 
@@ -272,20 +279,20 @@ def dcl(
     if count < 2:
         raise ValueError(f"dcl needs other rows as negatives: a batch of at least 2, got {count}.")
     z1, z2 = unit_rows(z1), unit_rows(z2)
-    options = {"implementation": implementation, "axis_name": axis_name}
+    options: dict[str, Any] = {"implementation": implementation, "axis_name": axis_name}
     ids = row_ids(z1, axis_name)
     same_view = self_logsumexp(z1 / jnp.sqrt(jnp.asarray(temperature, z1.dtype)), **options)
     other_view = row_logsumexp(z1 / temperature, z2, exclude=(ids, ids), **options)
-    spread = jnp.logaddexp(same_view, other_view)
+    logsumexp = jnp.logaddexp(same_view, other_view)
     cosines = positives(z1, z2)
     if weighting is None:
-        return jnp.mean(spread - cosines / temperature)
+        return jnp.mean(logsumexp - cosines / temperature)
     closeness = cosines / sigma
     total = jax.nn.logsumexp(gather_rows(closeness, axis_name))
     weights = 2 - count * jnp.exp(closeness - total)
     if stop_weights:
         weights = jax.lax.stop_gradient(weights)
-    return jnp.mean(spread - weights * cosines / temperature)
+    return jnp.mean(logsumexp - weights * cosines / temperature)
 
 
 def local_contrast(
@@ -317,7 +324,7 @@ def local_contrast(
       This device's share of the loss.
 
     Raises:
-      TypeError: an embedding is no array of floats, or temperature no number.
+      TypeError: an embedding is not an array of floats, or temperature is not a number.
       ValueError: there is no pair, or one of another length than 2, shapes do not fit, or a
         hyper-parameter is out of range.
 
@@ -333,10 +340,10 @@ def local_contrast(
         for v, z in enumerate(pair)
     }
     checked = check_floats(**named)
-    options = {"temperature": temperature, "implementation": implementation, "axis_name": axis_name}
-    return sum(
-        nt_xent(z1, z2, **options) for z1, z2 in zip(checked[::2], checked[1::2], strict=True)
+    of_unit = functools.partial(
+        nt_xent, temperature=temperature, implementation=implementation, axis_name=axis_name
     )
+    return functools.reduce(operator.add, map(of_unit, checked[::2], checked[1::2]))
 
 
 def _check_queue(q: Array, k: Array, queue: Array) -> tuple[Array, ...]:

@@ -1,4 +1,4 @@
-"""Feature transformation (FT): harder positives and more varied negatives for a loss against a queue.
+"""Feature transformation (FT): harder positives and more varied negatives of a queue.
 
 The paper's loss, in which the extrapolated query meets both, and nothing is normalized again:
 
@@ -30,7 +30,8 @@ Array = jax.Array
 def extrapolate_positives(q: Array, k: Array, lam: float | Array) -> tuple[Array, Array]:
     r"""Unit queries and keys moved away from each other, along the line through both.
 
-    .. math:: \lambda \hat q + (1 - \lambda) \operatorname{sg} \hat k, \qquad \lambda \operatorname{sg} \hat k + (1 - \lambda) \hat q
+    .. math:: \lambda \hat q + (1 - \lambda) \operatorname{sg} \hat k,
+       \qquad \lambda \operatorname{sg} \hat k + (1 - \lambda) \hat q
 
     Their inner product is that of the unit rows, s, less :math:`2 \lambda (\lambda - 1)(1 - s)`.
     For `queue_cross_entropy`.
@@ -48,8 +49,8 @@ def extrapolate_positives(q: Array, k: Array, lam: float | Array) -> tuple[Array
       Queries and keys, [b, D] each, float32 or float64; gradients reach q through both.
 
     Raises:
-      TypeError: q or k is no array of floats, or lam no number.
-      ValueError: q and k differ in shape or are no matrices, or lam is less than 1.
+      TypeError: q or k is not an array of floats, or lam is not a number.
+      ValueError: q and k differ in shape or are not matrices, or lam is less than 1.
 
     References:
       Zhu et al., arXiv:2108.02982, positive extrapolation.
@@ -80,8 +81,9 @@ def interpolate_negatives(queue: Array, lam: float | Array, permutation: Array) 
       [K, D], float32 or float64.
 
     Raises:
-      TypeError: queue is no array of floats, permutation none of integers, or lam no number.
-      ValueError: queue is no matrix, permutation is none or not of its rows, or lam is out of
+      TypeError: queue is not an array of floats, permutation none of integers, or lam is not a
+        number.
+      ValueError: queue is not a matrix, permutation is none or not of its rows, or lam is out of
         range.
 
     References:

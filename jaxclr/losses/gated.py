@@ -1,4 +1,4 @@
-"""Contrast in features that a gate selects: cosines whose norms depend on the pair, without [B, B, D]."""
+"""Contrast of gated features: cosines whose norms depend on the pair, without [B, B, D]."""
 
 import functools
 from typing import NamedTuple
@@ -20,8 +20,8 @@ from jaxclr.affinity.tiles import matmul
 
 Array = jax.Array
 
-_LEFT_OUT = -1e30  # a logit that weighs nothing and is finite
-_SHORTEST_SQUARED = 1e-24  # of a gated row; below, it has no direction
+_EXCLUDED = -1e30  # a finite logit of zero weight
+_SHORTEST_SQUARED = 1e-24  # squared norm below which a gated row has no direction
 
 
 def gated_contrast(
@@ -35,13 +35,14 @@ def gated_contrast(
 ) -> Array:
     r"""Contrast in the features that a gate selects for a pair of classes (Hydra, SimLAP).
 
-    .. math:: \frac{1}{|P|} \sum_{(i, j) \in P} \Big[ \log \Big( e^{s_{ij}} + \sum_{n \in N(i)} e^{s_{in}} \Big) - s_{ij} \Big],
+    .. math:: \frac{1}{|P|} \sum_{(i, j) \in P} \Big[ \log \Big( e^{s_{ij}}
+       + \sum_{n \in N(i)} e^{s_{in}} \Big) - s_{ij} \Big],
        \qquad s_{ij} = \cos(z_i \circ g_i,\, z_j \circ g_i) / \tau
 
     with pairs :math:`P = \{(i, j) : y_j = y'_i\}` of the global batch, j = i among them where the
     partner's label is its own, and negatives :math:`N(i) = \{n : y_n \notin \{y_i, y'_i\}\}`; a
-    positive competes with negatives alone. Without pairs it is 0. The norms of gated rows come from
-    a second matrix product, so that nothing is [B, B, D]: O(B^2 D) streamed.
+    positive competes with negatives alone. Without pairs the loss is 0. The norms of gated rows
+    come from a second matrix product, so that no array is [B, B, D].
 
     Needs: labels, gates.
     Cost: B²D.
@@ -49,7 +50,7 @@ def gated_contrast(
 
     Args:
       z: embeddings, [b, D], any float dtype; of any length.
-      gate: g, [b, D], what each row's pair of classes attends to, zero or more; of any length.
+      gate: g, [b, D], the features that each row's pair of classes attends to; zero or more.
       labels: y, any integers, [b].
       partner_labels: y', [b], the other class of each row's pair.
       temperature: tau; positive.
@@ -59,7 +60,7 @@ def gated_contrast(
       This device's share of the loss: the loss of the global batch, the same on every device.
 
     Raises:
-      TypeError: z or gate is no array of floats, labels are no integers, or temperature is no
+      TypeError: z or gate is not an array of floats, labels are not integers, or temperature is no
         number.
       ValueError: shapes do not fit, or temperature is not positive.
 
@@ -80,7 +81,7 @@ def gated_contrast(
 
 
 class _Sides(NamedTuple):
-    """Rows and columns [b, D] whose inner products are the logits but for the columns' norms, and what gives these."""
+    """Rows and columns [b, D] of the logits up to the columns' norms, and factors of the norms."""
 
     rows: Array
     columns: Array
@@ -89,7 +90,7 @@ class _Sides(NamedTuple):
 
 
 class _Labels(NamedTuple):
-    """Of this device's rows [b]."""
+    """Labels of this device's rows and of their partners, [b]."""
 
     own: Array
     partner: Array
@@ -97,10 +98,10 @@ class _Labels(NamedTuple):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _competition(sides: _Sides, labels: _Labels, axis_name: AxisName) -> tuple[Array, Array]:
-    """Sum over each row's positives of their cross-entropy against its negatives, and their number: [b] each.
+    """Sum and number [b] of the cross-entropies of each row's positives against its negatives.
 
-    The gradient goes to positives at once and to negatives through their log-sum-exp. One pass does
-    both, once the forward pass has told how much all positives of a row push its negatives.
+    The gradient reaches positives directly and negatives through their log-sum-exp. One backward
+    pass does both: the forward pass sums the derivatives at each row's log-sum-exp.
     """
     return _forward(sides, labels, axis_name)[0]
 
@@ -112,23 +113,23 @@ def _forward(sides: _Sides, labels: _Labels, axis_name: AxisName):
         return pairs * jax.nn.softplus(excess), pairs, pairs * jax.nn.sigmoid(excess)
 
     def negative(logits, kinds):
-        return jnp.where(kinds.negative, logits, jnp.asarray(_LEFT_OUT, logits.dtype))
+        return jnp.where(kinds.negative, logits, jnp.asarray(_EXCLUDED, logits.dtype))
 
     against = _over_pairs(row_logsumexp_of, negative, sides, labels, axis_name)
-    total, count, push = _over_pairs(row_sum, positive, sides, labels, axis_name, against)
-    return (total, count), (sides, labels, against, push)
+    total, count, slope = _over_pairs(row_sum, positive, sides, labels, axis_name, against)
+    return (total, count), (sides, labels, against, slope)
 
 
 def _backward(axis_name: AxisName, saved, gradient: tuple[Array, Array]):
-    sides, labels, against, push = saved
+    sides, labels, against, slope = saved
 
-    def of_same_slope(logits, kinds, against, push):
-        pull = kinds.positive.astype(logits.dtype) * jax.nn.softplus(against - logits)
-        left_out = jnp.asarray(_LEFT_OUT, logits.dtype)
-        return pull + push * jnp.exp(jnp.where(kinds.negative, logits - against, left_out))
+    def surrogate(logits, kinds, against, slope):
+        positive = kinds.positive.astype(logits.dtype) * jax.nn.softplus(against - logits)
+        excluded = jnp.asarray(_EXCLUDED, logits.dtype)
+        return positive + slope * jnp.exp(jnp.where(kinds.negative, logits - against, excluded))
 
     row_losses = lambda sides: _over_pairs(
-        row_sum, of_same_slope, sides, labels, axis_name, against, push
+        row_sum, surrogate, sides, labels, axis_name, against, slope
     )
     (to_sides,) = jax.vjp(row_losses, sides)[1](gradient[0])
     return to_sides, None
@@ -145,7 +146,7 @@ class _Kinds(NamedTuple):
 
 
 def _over_pairs(reduce, f, sides: _Sides, labels: _Labels, axis_name: AxisName, *row_values: Array):
-    """`row_sum` or `row_logsumexp_of` of a function of logits [m, n], kinds of pairs, and the row values [m, 1]."""
+    """`row_sum` or `row_logsumexp_of` of a function of logits, kinds of pairs and row values."""
 
     def of_pairs(products, squared_gate, own, partner, *values):
         *of_rows, squares, labels = values
@@ -164,7 +165,7 @@ def _over_pairs(reduce, f, sides: _Sides, labels: _Labels, axis_name: AxisName, 
 
 
 def _inverse_norms(squares: Array) -> Array:
-    """Of rows of these squared lengths; 0, with no gradient, of rows without a direction."""
+    """Inverse roots of squared norms; 0, without gradient, for rows without a direction."""
     short = squares < _SHORTEST_SQUARED
     safe = jnp.where(short, jnp.ones_like(squares), squares)
     return jnp.where(short, jnp.zeros_like(squares), jax.lax.rsqrt(safe))

@@ -31,7 +31,7 @@ def community_density(
     weight: float | Array = 1.0,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Density of edges between communities less that within, and a price on large communities (gCooL's DeCA).
+    r"""Edge density between less within communities, plus their mean square size (gCooL's DeCA).
 
     .. math:: \frac{\lambda \sum_{kl} F_{kl} - (n - 1 + \lambda) \operatorname{tr} F}{n (n - 1)}
        + \frac{\operatorname{tr} R^\top R}{2n}, \qquad F = R^\top A R
@@ -47,7 +47,7 @@ def community_density(
       assignments: R, the communities' probabilities of each node, [n, K], any float dtype. The
         official code has R = softmax(cos(sg h, centers) / tau), so that this loss moves the centers
         alone: the caller stops h.
-      edges: [2, E] integers, source and target of each directed edge, as places among the nodes of
+      edges: [2, E] integers, source and target of each directed edge, as indices among the nodes of
         all devices. All edges of the graph, the same on every device; an edge both ways is given
         twice.
       weight: lambda, of edges between communities; not negative.
@@ -57,8 +57,9 @@ def community_density(
       This device's share of the loss; its mean over devices is the loss of the whole graph.
 
     Raises:
-      TypeError: assignments is no array of floats, edges none of integers, or weight no number.
-      ValueError: assignments is no matrix, edges is not [2, E] or names a node that is none, or
+      TypeError: assignments is not an array of floats, edges none of integers, or weight is not a
+        number.
+      ValueError: assignments is not a matrix, edges is not [2, E] or names no node, or
         weight is negative.
 
     References:
@@ -91,9 +92,10 @@ def community_contrast(
     temperature: float | Array = 0.4,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Cross-entropy of each node's community in the other view among that view's communities (gCooL's ReSC, by cosine).
+    r"""Cross-entropy of each node's community in the other view, by cosine (gCooL's ReSC).
 
-    .. math:: \frac{1}{2n} \sum_i \left[ -\log p(c_2(i) \mid h_{1i}, M_2) - \log p(c_1(i) \mid h_{2i}, M_1) \right],
+    .. math:: \frac{1}{2n} \sum_i \left[ -\log p(c_2(i) \mid h_{1i}, M_2)
+       - \log p(c_1(i) \mid h_{2i}, M_1) \right],
        \qquad p(k \mid h, M) = \operatorname{softmax}_k(M \hat h / \tau)
 
     with :math:`c_v(i)` the most probable community of node i in view v, and the row :math:`M_{v,k}`
@@ -108,7 +110,7 @@ def community_contrast(
       h1: node embeddings of one view, [n, D], any float dtype; rows are normalized here.
       h2: node embeddings of the other view, [n, D].
       assignments1: communities' probabilities, or any scores, of the nodes in the first view,
-        [n, K]; only the place of each row's largest counts, so that they receive no gradient.
+        [n, K]; only the index of each row's largest counts, so that they receive no gradient.
       assignments2: the same of the second view, [n, K].
       temperature: tau; positive.
       axis_name: mapped axis over which the nodes are spread; None if these are all of them.
@@ -117,7 +119,7 @@ def community_contrast(
       This device's share of the loss; its mean over devices is the loss of the whole graph.
 
     Raises:
-      TypeError: an input is no array of floats, or temperature no number.
+      TypeError: an input is not an array of floats, or temperature is not a number.
       ValueError: shapes do not fit, or temperature is not positive.
 
     References:
@@ -155,16 +157,18 @@ def weighted_info_nce(
 ) -> Array:
     r"""InfoNCE whose denominator weighs every pair, the positive one too (MEOW, AdaMEOW).
 
-    .. math:: \frac1B \sum_i \left[ \log \sum_j w_{ij} e^{s_{ij}} - s_{ii} \right], \qquad s = \hat Z_a \hat Z^\top / \tau
+    .. math:: \frac1B \sum_i \left[ \log \sum_j w_{ij} e^{s_{ij}} - s_{ii} \right],
+       \qquad s = \hat Z_a \hat Z^\top / \tau
 
-    A pair of weight zero is left out and its weight receives no gradient; a row whose every weight
-    is zero counts 0.
+    A pair of weight zero is excluded and its weight receives no gradient. A row without nonzero
+    weights counts 0.
 
-    MEOW weighs a pair by the number of clusterings that part it, and thereby leaves out the
-    positive::
+    MEOW's weight of a pair is the number of clusterings that separate it. The positive pair has
+    weight 0::
 
         apart = lambda a, b: jnp.sum(a != b, axis=-1).astype(jnp.float32)
-        weighted_info_nce(z_a, z, apart, row_values=(clusters,), column_values=(clusters,))   # clusters [b, R]
+        values = {"row_values": (clusters,), "column_values": (clusters,)}  # clusters [b, R]
+        weighted_info_nce(z_a, z, apart, **values)
 
     AdaMEOW learns the weights: a perceptron of the sum of both embeddings, whose first layer is
     linear in it and can be applied to either side beforehand; `weights` may close over the
@@ -190,8 +194,8 @@ def weighted_info_nce(
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats, temperature no number, or values are given beside
-        an array of weights.
+      TypeError: an input is not an array of floats, temperature no number, or values are given
+        beside an array of weights.
       ValueError: shapes do not fit, or temperature is not positive.
 
     References:
@@ -208,7 +212,7 @@ def weighted_info_nce(
         def weighted(products: Array, *values: Array) -> Array:
             return _weighted(products, weights(*values))
 
-        spread = row_logsumexp_of(
+        logsumexp = row_logsumexp_of(
             weighted,
             q,
             k,
@@ -225,13 +229,13 @@ def weighted_info_nce(
         _, weights = check_floats(z=(z, "b D"), weights=(weights, "b B"))
         if weights.shape[1] != batch_size(z, axis_name):
             raise ValueError(
-                f"weights must be [b, B] with a column for each of the {batch_size(z, axis_name)} rows of the global batch, "
-                f"got shape {weights.shape}."
+                f"weights must be [b, B] with a column for each of the "
+                f"{batch_size(z, axis_name)} rows of the global batch, got shape {weights.shape}."
             )
-        spread = _logsumexp(_weighted(matmul(q, gather_rows(k, axis_name).T), weights))
-    counts = ~jnp.isneginf(spread)
-    zeros = jnp.zeros_like(spread)
-    return jnp.mean(jnp.where(counts, jnp.where(counts, spread, zeros) - positives(q, k), zeros))
+        logsumexp = _logsumexp(_weighted(matmul(q, gather_rows(k, axis_name).T), weights))
+    counts = ~jnp.isneginf(logsumexp)
+    zeros = jnp.zeros_like(logsumexp)
+    return jnp.mean(jnp.where(counts, jnp.where(counts, logsumexp, zeros) - positives(q, k), zeros))
 
 
 def _weighted(products: Array, weights: Array) -> Array:
@@ -251,16 +255,16 @@ def _logsumexp(logits: Array) -> Array:
 
 
 def _tile_for(values: tuple[Array, ...]) -> int:
-    """Rows and columns of a tile, so that a tile of these values takes no more than one of inner products does."""
+    """Rows and columns of a tile whose values take no more memory than a tile of inner products."""
     width = max([math.prod(value.shape[1:]) for value in values], default=1)
     return max(TILE // math.isqrt(max(width, 1)), 1)
 
 
 def _check_values(name: str, values: tuple[Array, ...], rows: int) -> None:
     """Raises unless every array has so many rows."""
-    for place, value in enumerate(values):
+    for index, value in enumerate(values):
         shape = getattr(value, "shape", None)
         if not shape or shape[0] != rows:
             raise ValueError(
-                f"{name}[{place}] must be [{rows}, ...], one for each row, got shape {shape}."
+                f"{name}[{index}] must be [{rows}, ...], one for each row, got shape {shape}."
             )

@@ -36,7 +36,7 @@ def balanced_contrast(
     negative_weight: float | Array = 64.0,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Contrast of confident features with their class's center, cooler for frequent classes (BaCon).
+    r"""Contrast of confident features with class centers, cooler for frequent classes (BaCon).
 
     .. math:: \frac{1}{\sum_i m_i} \sum_i m_i \log \Big( 1 + \lambda M_{y_i} e^{-p_i} \Big), \qquad
        p_i = \frac{\cos(f_i, \operatorname{sg} a_{y_i})}{\tau_{y_i}}, \qquad
@@ -56,7 +56,7 @@ def balanced_contrast(
       class_centres: a, a mean of confident features for each class, [C, D], whole on every device;
         no gradient.
       targets: y, integers [b]: the label, or the most probable class where there is none.
-      reliable_negatives: booleans [b, C]: whether an image surely is none of that class. The paper
+      reliable_negatives: booleans [b, C]: whether an image is surely not of that class. The paper
         takes, for a labeled image, all classes but its own, and for another those outside its three
         most probable ones; never its target.
       confidence: m, booleans [b]: whether the image counts as an anchor (the paper: probability of
@@ -74,7 +74,7 @@ def balanced_contrast(
       This device's share of the loss. Without confident rows it is 0.
 
     Raises:
-      TypeError: an array is of another type than said, or a hyper-parameter no number.
+      TypeError: an array is of another type than said, or a hyper-parameter is not a number.
       ValueError: shapes do not fit, a target is no class, or a hyper-parameter is out of range.
 
     References:
@@ -102,11 +102,10 @@ def balanced_contrast(
     positive = positives(unit, centers[targets]) / temperatures[targets]
 
     def reliably(products: Array, own: Array, reliable: Array) -> Array:
-        # Rows of the transposed mask by class: a tile of it is gathered much faster than entry by
-        # entry.
+        # Gathering rows of the transposed mask is much faster than gathering its entries.
         return jnp.where(reliable[0].T[own[:, 0]], products, -jnp.inf)
 
-    spread = row_logsumexp_of(
+    logsumexp = row_logsumexp_of(
         reliably,
         unit / temperature,
         unit,
@@ -118,7 +117,7 @@ def balanced_contrast(
     anchors, negatives = sum_over(
         (jnp.sum(members, axis=0), jnp.sum(reliable.astype(unit.dtype), axis=0)), axis_name
     )
-    mean = _logsumexp_by_class(spread, members, axis_name) - jnp.log(
+    mean = _logsumexp_by_class(logsumexp, members, axis_name) - jnp.log(
         jnp.maximum(anchors * negatives, jnp.ones_like(anchors))
     )
     counts = confidence & (negatives[targets] > 0)
@@ -130,7 +129,7 @@ def balanced_contrast(
 
 
 def _logsumexp_by_class(values: Array, members: Array, axis_name: AxisName) -> Array:
-    """Log-sum-exp [C] of the values [b] of each class's rows on all devices; 0 for a class without rows or values."""
+    """Log-sum-exp [C] of the values [b] by class, over all devices; 0 for a class without rows."""
     local = jnp.max(jnp.where(members > 0, values[:, None], -jnp.inf), axis=0)
     largest = jnp.max(gather_rows(jax.lax.stop_gradient(local)[None], axis_name), axis=0)
     shift = jnp.where(jnp.isneginf(largest), jnp.zeros_like(largest), largest)
@@ -144,5 +143,5 @@ def _logsumexp_by_class(values: Array, members: Array, axis_name: AxisName) -> A
 def _check_part(name: str, value: object, *, one: bool = True) -> None:
     """Raises ValueError for a Python number that is not from 0 to 1; arrays and tracers pass."""
     check_positive(name, value, zero=True)
-    if isinstance(value, numbers.Real) and (value > 1 or (value == 1 and not one)):
+    if isinstance(value, numbers.Real) and (float(value) > 1 or (value == 1 and not one)):
         raise ValueError(f"{name} must be {'at most' if one else 'below'} 1, got {value}.")

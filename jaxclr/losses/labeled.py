@@ -1,6 +1,7 @@
 """Losses whose positives and negatives are told by labels."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,9 +35,10 @@ def sup_con(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Cross-entropy of each row's label mates among all other rows of all views, averaged outside the log (SupCon).
+    r"""Cross-entropy of rows with the same label among all other rows of all views (SupCon).
 
-    .. math:: \frac{\tau}{\tau_0} \frac{1}{VB} \sum_a \Big[ \log \sum_{j \ne a} e^{s_{aj}} - \frac{1}{|P(a)|} \sum_{p \in P(a)} s_{ap} \Big],
+    .. math:: \frac{\tau}{\tau_0} \frac{1}{VB} \sum_a \Big[ \log \sum_{j \ne a} e^{s_{aj}}
+       - \frac{1}{|P(a)|} \sum_{p \in P(a)} s_{ap} \Big],
        \qquad s = \hat Z \hat Z^\top / \tau
 
     over the VB rows of all views, P(a) being the other rows of the label of a; a row without any
@@ -59,7 +61,8 @@ def sup_con(
       This device's share of the loss.
 
     Raises:
-      TypeError: views are no arrays of floats, labels none of integers, or a temperature no number.
+      TypeError: views are not arrays of floats, labels none of integers, or a temperature is not a
+        number.
       ValueError: shapes do not fit, or a hyper-parameter is out of range.
 
     References:
@@ -71,12 +74,12 @@ def sup_con(
     check_positive("temperature", temperature)
     check_positive("base_temperature", base_temperature)
     z = unit_rows(views.reshape(-1, width)) / jnp.sqrt(jnp.asarray(temperature, views.dtype))
-    spread, matched, count = self_labeled_logsumexp(
+    logsumexp, matched, count = self_labeled_logsumexp(
         z, labels=jnp.tile(labels, number), implementation=implementation, axis_name=axis_name
     )
     mated = count > 0
     mean = matched / jnp.where(mated, count, jnp.ones_like(count))
-    loss = jnp.mean(jnp.where(mated, spread - mean, jnp.zeros_like(mean)))
+    loss = jnp.mean(jnp.where(mated, logsumexp - mean, jnp.zeros_like(mean)))
     return loss * (temperature / base_temperature)
 
 
@@ -93,10 +96,12 @@ def sep_clr(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Separates what background and target images share from what only targets have (SepCLR with k-JEM).
+    r"""Separates features common to background and target images from those of targets (SepCLR).
 
-    .. math:: a(\hat c) + u(\hat c) + w_s\,[a_1(s) + u(\tilde s)] + w_b \tfrac12 \sum_v \operatorname{mean}_{y_i = 0} \|s_{vi}\|^2
-       + w_j \tfrac12 \sum_v \operatorname{mean}_i \log \operatorname{mean}_j e^{-\|\hat c_{vi} - \hat c_{vj}\|^2 - \|\tilde s_{vi} - \tilde s_{vj}\|^2}
+    .. math:: a(\hat c) + u(\hat c) + w_s\,[a_1(s) + u(\tilde s)]
+       + w_b \tfrac12 \sum_v \operatorname{mean}_{y_i = 0} \|s_{vi}\|^2
+       + w_j \tfrac12 \sum_v \operatorname{mean}_i \log \operatorname{mean}_j
+       e^{-\|\hat c_{vi} - \hat c_{vj}\|^2 - \|\tilde s_{vi} - \tilde s_{vj}\|^2}
 
     Alignment a is the mean of :math:`\|x_{1i} - x_{2i}\|^2`, :math:`a_1` that over targets, and
     uniformity u the sum over both views of
@@ -124,7 +129,7 @@ def sep_clr(
       This device's share of the loss.
 
     Raises:
-      TypeError: an embedding is no array of floats, labels are no integers, or a weight is no
+      TypeError: an embedding is not an array of floats, labels are not integers, or a weight is no
         number.
       ValueError: shapes do not fit, a label is neither 0 nor 1, the global batch is a single row,
         or a weight is negative.
@@ -149,7 +154,7 @@ def sep_clr(
     target = labels.astype(c1.dtype)
     t1, t2 = (s * target[:, None] for s in (s1, s2))
 
-    options = {"implementation": implementation, "axis_name": axis_name}
+    options: dict[str, Any] = {"implementation": implementation, "axis_name": axis_name}
     mean_of = functools.partial(_mean_of, axis_name=axis_name)
     closeness = functools.partial(_closeness, **options)
 

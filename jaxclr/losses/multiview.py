@@ -33,9 +33,10 @@ def mv_info_nce(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""One cross-entropy for each image of all pairs of its views among all pairs of rows (MV-InfoNCE).
+    r"""Cross-entropy of all pairs of an image's views among all pairs of rows (MV-InfoNCE).
 
-    .. math:: \frac1B \sum_i \Big[ \log \sum_l \sum_{(j,m) \ne (i,l)} e^{s_{il,jm}} - \log \sum_{l \ne m} e^{s_{il,im}} \Big],
+    .. math:: \frac1B \sum_i \Big[ \log \sum_l \sum_{(j,m) \ne (i,l)} e^{s_{il,jm}}
+       - \log \sum_{l \ne m} e^{s_{il,im}} \Big],
        \qquad s_{il,jm} = \langle \hat z_{il}, \hat z_{jm} \rangle / \tau
 
     The denominator holds the views of the image itself and other images' rows of the same view, as
@@ -57,8 +58,8 @@ def mv_info_nce(
       This device's share of the loss.
 
     Raises:
-      TypeError: views are no arrays of floats, or temperature no number.
-      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not
+      TypeError: views are not arrays of floats, or temperature is not a number.
+      ValueError: views are not matrices, differ in shape or are fewer than two, temperature is not
         positive, or there is no such implementation.
 
     References:
@@ -66,9 +67,9 @@ def mv_info_nce(
       (arXiv:2507.06979).
     """
     rows = _rows(views, temperature)
-    spread = self_logsumexp(_flat(rows), implementation=implementation, axis_name=axis_name)
-    spread = jax.nn.logsumexp(spread.reshape(rows.shape[:2]), axis=0)
-    return jnp.mean(spread - _logsumexp_of_positives(rows))
+    logsumexp = self_logsumexp(_flat(rows), implementation=implementation, axis_name=axis_name)
+    logsumexp = jax.nn.logsumexp(logsumexp.reshape(rows.shape[:2]), axis=0)
+    return jnp.mean(logsumexp - _logsumexp_of_positives(rows))
 
 
 def mv_dhel(
@@ -78,9 +79,10 @@ def mv_dhel(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Each view's rows are spread among themselves, and all pairs of views of an image attracted (MV-DHEL).
+    r"""Uniformity within each view, alignment of all pairs of views of an image (MV-DHEL).
 
-    .. math:: \frac1B \sum_i \Big[ \sum_l \log \sum_{j \ne i} e^{s_{il,jl}} - \log \sum_{l < m} e^{s_{il,im}} \Big],
+    .. math:: \frac1B \sum_i \Big[ \sum_l \log \sum_{j \ne i} e^{s_{il,jl}}
+       - \log \sum_{l < m} e^{s_{il,im}} \Big],
        \qquad s_{il,jm} = \langle \hat z_{il}, \hat z_{jm} \rangle / \tau
 
     The sum of logarithms is the logarithm of the product that the official code takes, which
@@ -101,8 +103,8 @@ def mv_dhel(
       This device's share of the loss.
 
     Raises:
-      TypeError: views are no arrays of floats, or temperature no number.
-      ValueError: views are no matrices, differ in shape or are fewer than two, the global batch is
+      TypeError: views are not arrays of floats, or temperature is not a number.
+      ValueError: views are not matrices, differ in shape or are fewer than two, the global batch is
         a single image, temperature is not positive, or there is no such implementation.
 
     References:
@@ -112,8 +114,8 @@ def mv_dhel(
     rows = _rows(views, temperature)
     check_batch(batch_size(rows[0], axis_name))
     within = functools.partial(self_logsumexp, implementation=implementation, axis_name=axis_name)
-    spread = sum(within(view) for view in rows)
-    return jnp.mean(spread - _logsumexp_of_positives(rows)) + math.log(2)  # each pair twice
+    logsumexp = sum(within(view) for view in rows)
+    return jnp.mean(logsumexp - _logsumexp_of_positives(rows)) + math.log(2)  # each pair twice
 
 
 def dhel(
@@ -126,8 +128,10 @@ def dhel(
 ) -> Array:
     r"""Each view's rows are spread among themselves, and positives attracted (DHEL).
 
-    .. math:: \frac1B \sum_i \Big[ \log \sum_{j \ne i} e^{\langle \hat z_{1i}, \hat z_{1j} \rangle / \tau}
-       + \log \sum_{j \ne i} e^{\langle \hat z_{2i}, \hat z_{2j} \rangle / \tau} - \langle \hat z_{1i}, \hat z_{2i} \rangle / \tau \Big]
+    .. math:: \frac1B \sum_i \Big[ \log \sum_{j \ne i}
+       e^{\langle \hat z_{1i}, \hat z_{1j} \rangle / \tau}
+       + \log \sum_{j \ne i} e^{\langle \hat z_{2i}, \hat z_{2j} \rangle / \tau}
+       - \langle \hat z_{1i}, \hat z_{2i} \rangle / \tau \Big]
 
     The form that spreads both views; the official code can also leave the second one out. `mv_dhel`
     of two views.
@@ -147,8 +151,8 @@ def dhel(
       This device's share of the loss.
 
     Raises:
-      TypeError: z1 or z2 is no array of floats, or temperature no number.
-      ValueError: z1 and z2 differ in shape or are no matrices, the global batch is a single image,
+      TypeError: z1 or z2 is not an array of floats, or temperature is not a number.
+      ValueError: z1 and z2 differ in shape or are not matrices, the global batch is a single image,
         temperature is not positive, or there is no such implementation.
 
     References:
@@ -189,8 +193,8 @@ def pairwise_nt_xent(
       This device's share of the loss.
 
     Raises:
-      TypeError: views are no arrays of floats, or temperature no number.
-      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not
+      TypeError: views are not arrays of floats, or temperature is not a number.
+      ValueError: views are not matrices, differ in shape or are fewer than two, temperature is not
         positive, or there is no such implementation.
 
     References:
@@ -202,11 +206,12 @@ def pairwise_nt_xent(
     over = functools.partial(
         row_logsumexp, _flat(rows), implementation=implementation, axis_name=axis_name
     )
-    blocks = [over(view, exclude=(ids.reshape(-1), of_view)) for view, of_view in zip(rows, ids)]
-    spread = jnp.stack([block.reshape(ids.shape) for block in blocks], axis=1)
+    flat = ids.reshape(-1)
+    blocks = [over(view, exclude=(flat, own)) for view, own in zip(rows, ids, strict=True)]
+    logsumexp = jnp.stack([block.reshape(ids.shape) for block in blocks], axis=1)
     # The sum of a row over its own view is shared by all pairs that have it.
-    own = jnp.stack([spread[v, v] for v in range(len(rows))])
-    return _mean_of_pairs(jnp.logaddexp(own[:, None], spread) - _own_logits(rows))
+    own = jnp.stack([logsumexp[v, v] for v in range(len(rows))])
+    return _mean_of_pairs(jnp.logaddexp(own[:, None], logsumexp) - _own_logits(rows))
 
 
 def average_nt_xent(
@@ -218,7 +223,8 @@ def average_nt_xent(
 ) -> Array:
     r"""Mean over views of NT-Xent of that view and the mean of the others (AVG).
 
-    .. math:: \frac1V \sum_l \text{nt\_xent}\Big(\hat Z_l, \frac{1}{V - 1} \sum_{m \ne l} \hat Z_m\Big)
+    .. math:: \frac1V \sum_l \text{nt\_xent}\Big(\hat Z_l, \frac{1}{V - 1}
+       \sum_{m \ne l} \hat Z_m\Big)
 
     where the mean of unit rows is not normalized again.
 
@@ -237,8 +243,8 @@ def average_nt_xent(
       This device's share of the loss.
 
     Raises:
-      TypeError: views are no arrays of floats, or temperature no number.
-      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not
+      TypeError: views are not arrays of floats, or temperature is not a number.
+      ValueError: views are not matrices, differ in shape or are fewer than two, temperature is not
         positive, or there is no such implementation.
 
     References:
@@ -249,8 +255,8 @@ def average_nt_xent(
     others = (jnp.sum(rows, axis=0, keepdims=True) - rows) / (len(rows) - 1)
     pairs = jnp.concatenate([rows, others], axis=1)  # [V, 2b, D]
     within = functools.partial(self_logsumexp, implementation=implementation, axis_name=axis_name)
-    spread = jnp.stack([within(pair) for pair in pairs])
-    return jnp.mean(spread) - jnp.mean(positives(rows, others))
+    logsumexp = jnp.stack([within(pair) for pair in pairs])
+    return jnp.mean(logsumexp) - jnp.mean(positives(rows, others))
 
 
 def poly_view(
@@ -260,7 +266,7 @@ def poly_view(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Mean over pairs of views of the cross-entropy of the pair among all views of other images (PVC, geometric).
+    r"""Mean cross-entropy of pairs of views among the views of other images (PVC, geometric).
 
     .. math:: \frac{1}{V(V-1)B} \sum_{l \ne m} \sum_i
        -\log \frac{e^{s_{il,im}}}{e^{s_{il,im}} + \sum_{j \ne i} \sum_{n} e^{s_{il,jn}}},
@@ -283,8 +289,8 @@ def poly_view(
       This device's share of the loss.
 
     Raises:
-      TypeError: views are no arrays of floats, or temperature no number.
-      ValueError: views are no matrices, differ in shape or are fewer than two, temperature is not
+      TypeError: views are not arrays of floats, or temperature is not a number.
+      ValueError: views are not matrices, differ in shape or are fewer than two, temperature is not
         positive, or there is no such implementation.
 
     References:

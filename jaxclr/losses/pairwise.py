@@ -25,7 +25,7 @@ from jaxclr.affinity.tiles import matmul
 
 Array = jax.Array
 
-_ACTIVE = 1e-16  # what a hinge must exceed to count, as in the official code of Trip-ROMA
+_ACTIVE = 1e-16  # an active hinge exceeds this, as in the official code of Trip-ROMA
 
 
 def mio(
@@ -49,11 +49,12 @@ def mio(
 
     bound: without the repulsion of positives, and with an upper bound of that of negatives,
 
-    .. math:: -\frac{1}{B} \sum_i p_i / \tau^+ + \log \Big( 1 + \frac{1}{4B(B-1)} \sum_{i,n} e^{n_{in} / \tau^-} \Big)
+    .. math:: -\frac{1}{B} \sum_i p_i / \tau^+ + \log \Big( 1
+       + \frac{1}{4B(B-1)} \sum_{i,n} e^{n_{in} / \tau^-} \Big)
        + \frac{\lambda}{BD} \| \hat Z_1 - \hat Z_2 \|^2
 
-    A reconstruction: of the later versions of the paper we know only that they do this. The
-    negatives are those of the global batch, where the official code takes those of each device.
+    A reconstruction: the later versions of the paper are known by this property only. The negatives
+    are those of the global batch, where the official code takes those of each device.
 
     Needs: negatives.
     Cost: B²D.
@@ -72,8 +73,8 @@ def mio(
       This device's share of the loss.
 
     Raises:
-      TypeError: z1 or z2 is no array of floats, or a temperature or mse_weight no number.
-      ValueError: z1 and z2 differ in shape or are no matrices, the global batch is a single image,
+      TypeError: z1 or z2 is not an array of floats, or a temperature or mse_weight is not a number.
+      ValueError: z1 and z2 differ in shape or are not matrices, the global batch is a single image,
         or a temperature or mse_weight is out of range.
 
     References:
@@ -113,7 +114,7 @@ def triplet(
     pairwise_temperature: float | Array = 0.5,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Hinge of all triplets, and cross-entropy of their pairs, after a random mapping (Trip-ROMA; Trip without mapping).
+    r"""Hinge of all triplets and cross-entropy of their pairs (Trip, or Trip-ROMA if projected).
 
     .. math:: \frac{1}{|\mathcal A|} \sum_{(a,n) \in \mathcal A} (\text{margin} + s_{an} - s_{ap})
        + \frac{\lambda}{4B(B-1)} \sum_{a,n} \operatorname{softplus}((s_{an} - s_{ap}) / \tau),
@@ -139,11 +140,11 @@ def triplet(
       axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
 
     Returns:
-      The loss of the global batch, on every device: the share whose mean it is.
+      The loss of the global batch, the same on every device.
 
     Raises:
-      TypeError: an input is no array of floats, or a hyper-parameter no number.
-      ValueError: z1 and z2 differ in shape or are no matrices, projection has not D rows, the
+      TypeError: an input is not an array of floats, or a hyper-parameter is not a number.
+      ValueError: z1 and z2 differ in shape or are not matrices, projection has not D rows, the
         global batch is a single image, or a hyper-parameter is out of range.
 
     References:
@@ -190,8 +191,7 @@ def _sum_of_symmetric(
 ) -> Array:
     """Sum of f of the inner products of all pairs of rows of different ids.
 
-    A row owes as much to the pairs of its column as to those of its row: with constant columns the
-    gradient is half.
+    The matrix is symmetric: with constant columns the gradient is half of the full one.
     """
     constant = jax.lax.stop_gradient(rows)
     total = pair_sum(f, rows, constant, exclude=(ids, ids), axis_name=axis_name)

@@ -27,22 +27,23 @@ def negative_cosine(p: Array, z: Array, *, axis_name: AxisName = None) -> Array:
       This device's share of the loss.
 
     Raises:
-      TypeError: p or z is no array of floats.
-      ValueError: p and z differ in shape or are no matrices.
+      TypeError: p or z is not an array of floats.
+      ValueError: p and z differ in shape or are not matrices.
 
     References:
       Chen and He, Exploring Simple Siamese Representation Learning, 2020 (arXiv:2011.10566), eq. 1
       and 3.
     """
-    del axis_name  # rows stand alone
+    del axis_name  # rows are independent
     p, z = check_embeddings(p=p, z=z)
     return -jnp.mean(positives(unit_rows(p), unit_rows(jax.lax.stop_gradient(z))))
 
 
 def sim_siam(p1: Array, p2: Array, z1: Array, z2: Array, *, axis_name: AxisName = None) -> Array:
-    r"""Negative cosine of each view's prediction and the other view's constant embedding, averaged (SimSiam).
+    r"""Mean negative cosine of predictions and the constant embeddings of the other view (SimSiam).
 
-    .. math:: -\frac{1}{2B} \sum_i \left[ \cos(p_{1i}, \operatorname{sg} z_{2i}) + \cos(p_{2i}, \operatorname{sg} z_{1i}) \right]
+    .. math:: -\frac{1}{2B} \sum_i \left[ \cos(p_{1i}, \operatorname{sg} z_{2i})
+       + \cos(p_{2i}, \operatorname{sg} z_{1i}) \right]
 
     Needs: predictions, targets.
     Cost: BD.
@@ -60,8 +61,8 @@ def sim_siam(p1: Array, p2: Array, z1: Array, z2: Array, *, axis_name: AxisName 
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats.
-      ValueError: inputs differ in shape or are no matrices.
+      TypeError: an input is not an array of floats.
+      ValueError: inputs differ in shape or are not matrices.
 
     References:
       Chen and He, Exploring Simple Siamese Representation Learning, 2020 (arXiv:2011.10566), eq. 4.
@@ -74,9 +75,10 @@ def sim_siam(p1: Array, p2: Array, z1: Array, z2: Array, *, axis_name: AxisName 
 
 
 def byol(p1: Array, p2: Array, t1: Array, t2: Array, *, axis_name: AxisName = None) -> Array:
-    r"""Squared distance of each view's unit prediction and the other view's unit constant target, summed (BYOL).
+    r"""Squared distance of unit predictions and the constant unit targets of the other view (BYOL).
 
-    .. math:: \frac1B \sum_i \left[ \|\hat p_{1i} - \operatorname{sg} \hat t_{2i}\|^2 + \|\hat p_{2i} - \operatorname{sg} \hat t_{1i}\|^2 \right]
+    .. math:: \frac1B \sum_i \left[ \|\hat p_{1i} - \operatorname{sg} \hat t_{2i}\|^2
+       + \|\hat p_{2i} - \operatorname{sg} \hat t_{1i}\|^2 \right]
 
     Needs: predictions, targets.
     Cost: BD.
@@ -94,8 +96,8 @@ def byol(p1: Array, p2: Array, t1: Array, t2: Array, *, axis_name: AxisName = No
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats.
-      ValueError: inputs differ in shape or are no matrices.
+      TypeError: an input is not an array of floats.
+      ValueError: inputs differ in shape or are not matrices.
 
     References:
       Grill et al., Bootstrap Your Own Latent, 2020 (arXiv:2006.07733), eq. 2.
@@ -119,7 +121,7 @@ def guided_stop_gradient(
     *,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Negative cosine where, of two images' two crops each, the nearest pair moves towards its siblings (GSG).
+    r"""Negative cosine that moves the nearest crops of two images towards their siblings (GSG).
 
     .. math:: -\frac{1}{2B} \sum_i \left[ \cos(p_{1a,i}, \operatorname{sg} z_{1\bar a,i}) +
        \cos(p_{2b,i}, \operatorname{sg} z_{2\bar b,i}) \right], \qquad
@@ -148,8 +150,8 @@ def guided_stop_gradient(
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats.
-      ValueError: inputs differ in shape or are no matrices.
+      TypeError: an input is not an array of floats.
+      ValueError: inputs differ in shape or are not matrices.
 
     References:
       Lee and Lee, Implicit Contrastive Representation Learning with Guided Stop-gradient, 2023

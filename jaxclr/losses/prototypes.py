@@ -1,5 +1,7 @@
 """Losses of embeddings against prototypes, assigned by optimal transport or by clustering."""
 
+import functools
+import operator
 from collections.abc import Sequence
 
 import jax
@@ -31,12 +33,12 @@ def sinkhorn(
     iterations: int = 3,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Soft assignments of samples to prototypes that use all prototypes alike, by Sinkhorn's iteration (SwAV).
+    r"""Soft assignments that use all prototypes equally, by Sinkhorn iterations (SwAV).
 
     .. math:: Q = \operatorname{diag}(u)\, e^{S / \epsilon} \operatorname{diag}(v)
 
-    whose columns, then rows, are scaled to equal sums over the global batch, a given number of
-    times. Scales are kept as logarithms, so that nothing overflows. O(bK) a time.
+    Columns, then rows, are scaled to equal sums over the global batch, `iterations` times. Scales
+    are logarithms, so that nothing overflows.
 
     Needs: scores of prototypes; gives assignments.
     Cost: BK.
@@ -45,8 +47,7 @@ def sinkhorn(
     Args:
       scores: S [b, K], any float dtype.
       earlier: further rows of S [m, K], of embeddings of earlier batches, whole on every device:
-        all are assigned together, so that the batch alone need not use all prototypes alike; None
-        for none.
+        all rows are assigned jointly, so that the batch alone need not use all prototypes equally.
       epsilon: the smoothing; positive.
       iterations: how many times; at least one.
       axis_name: mapped axis over which the batch is spread; None if scores are all of it.
@@ -55,9 +56,9 @@ def sinkhorn(
       Assignments [b, K] of this device's rows, which sum to 1; they carry no gradient.
 
     Raises:
-      TypeError: scores or earlier are no array of floats, epsilon no number, or iterations no
+      TypeError: scores or earlier are not an array of floats, epsilon no number, or iterations no
         integer.
-      ValueError: scores or earlier are no matrix, differ in K, or epsilon or iterations is not
+      ValueError: scores or earlier are not a matrix, differ in K, or epsilon or iterations is not
         positive.
 
     References:
@@ -96,10 +97,11 @@ def swav(
     iterations: int = 3,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Cross-entropy of each crop's softmax over prototypes with the balanced assignments of another crop (SwAV).
+    r"""Cross-entropy of each crop's prediction with the assignments of another crop (SwAV).
 
     .. math:: -\frac{1}{|A|} \sum_{c \in A} \frac{1}{V - 1} \sum_{v \ne c} \frac1B \sum_i \sum_k
-       q_{cik} \log \operatorname{softmax}_k(s_{vi} / \tau), \qquad q_c = \operatorname{sinkhorn}(S_c)
+       q_{cik} \log \operatorname{softmax}_k(s_{vi} / \tau),
+       \qquad q_c = \operatorname{sinkhorn}(S_c)
 
     Needs: scores of prototypes, views.
     Cost: VBK.
@@ -120,7 +122,7 @@ def swav(
       This device's share of the loss.
 
     Raises:
-      TypeError: scores are no arrays of floats, or a hyper-parameter no number.
+      TypeError: scores are not arrays of floats, or a hyper-parameter is not a number.
       ValueError: a shape is wrong, assign_crops are no different crops, or a hyper-parameter is out
         of range.
 
@@ -136,27 +138,32 @@ def swav(
         or not set(assign_crops) <= set(crops)
     ):
         raise ValueError(
-            f"assign_crops must be different crops of 0 to {len(crops) - 1}, at least one, got {tuple(assign_crops)}."
+            f"assign_crops must be different crops of 0 to {len(crops) - 1}, at least one, "
+            f"got {tuple(assign_crops)}."
         )
-    earlier = (
-        [None] * len(assign_crops)
-        if earlier is None
-        else check_views(earlier, least=1, name="earlier")
-    )
-    if len(earlier) != len(assign_crops):
+    older: Array | Sequence[None] = [None] * len(assign_crops)
+    if earlier is not None:
+        older = check_views(earlier, least=1, name="earlier")
+    if len(older) != len(assign_crops):
         raise ValueError(
-            f"earlier must hold scores for each of the {len(assign_crops)} crops to assign, got {len(earlier)}."
+            f"earlier must hold scores for each of the {len(assign_crops)} crops to assign, "
+            f"got {len(older)}."
         )
     log_shares = jax.nn.log_softmax(scores / temperature, axis=2)
 
-    settings = {"epsilon": epsilon, "iterations": iterations, "axis_name": axis_name}
-
-    def predict(crop: int, older: Array | None) -> Array:
-        assignments = sinkhorn(scores[crop], earlier=older, **settings)
+    def predict(crop: int, rows: Array | None) -> Array:
+        assignments = sinkhorn(
+            scores[crop],
+            earlier=rows,
+            epsilon=epsilon,
+            iterations=iterations,
+            axis_name=axis_name,
+        )
         others = jnp.asarray([other for other in crops if other != crop])
         return -jnp.mean(jnp.sum(assignments[None] * log_shares[others], axis=2))
 
-    return sum(map(predict, assign_crops, earlier)) / len(assign_crops)
+    total = functools.reduce(operator.add, map(predict, assign_crops, older))
+    return total / len(assign_crops)
 
 
 def proto_nce(
@@ -169,7 +176,7 @@ def proto_nce(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Cross-entropy of each query's own prototype among those of the batch and sampled ones (PCL's ProtoNCE).
+    r"""Cross-entropy of each query's prototype among those of the batch and sampled ones (PCL).
 
     .. math:: \frac1B \sum_i \left[ \log \sum_{k \in K} e^{s_{ik}} - s_{i a_i} \right], \qquad
        s_{ik} = \hat q_i^\top \hat c_k / \phi_k,\; K = \{a_1, \dots, a_B\} \cup N
@@ -187,7 +194,7 @@ def proto_nce(
       prototypes: c, centroids of a clustering, [K, D], the same on every device; no gradient.
       assignments: a [b], the prototype of each image.
       concentrations: phi [K], positive: the temperature of each prototype; no gradient.
-      negatives: N [r], further prototypes, the same on every device; those that are there already
+      negatives: N [r], further prototypes, the same on every device; those present already
         change nothing.
       implementation: as of `jaxclr.affinity.row_logsumexp`.
       axis_name: mapped axis over which the batch is spread; None if q is all of it.
@@ -196,7 +203,7 @@ def proto_nce(
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats, or of integers.
+      TypeError: an input is not an array of floats, or of integers.
       ValueError: shapes do not fit, an assignment or negative is no prototype, or there is no such
         implementation.
 
@@ -215,14 +222,14 @@ def proto_nce(
     columns = jnp.concatenate([gather_rows(assignments, axis_name), negatives])
     # Each of n copies of a prototype weighs 1 / n.
     copies = jnp.zeros(count, q.dtype).at[columns].add(1)
-    spread = row_logsumexp(
+    logsumexp = row_logsumexp(
         q, prototypes[columns], column_bias=-jnp.log(copies[columns]), implementation=implementation
     )
-    return jnp.mean(spread - positives(q, prototypes[assignments]))
+    return jnp.mean(logsumexp - positives(q, prototypes[assignments]))
 
 
 def _batch_logsumexp(logits: Array, axis_name: AxisName) -> Array:
-    """Log-sum-exp over the rows of all devices, [b, K] to [1, K]; no column may be -inf on all of them."""
+    """Log-sum-exp over the rows of all devices, [b, K] to [1, K]; no column may be all -inf."""
     largest = jnp.max(jax.lax.stop_gradient(logits), axis=0, keepdims=True)
     if axis_name is not None:
         largest = jax.lax.pmax(largest, axis_name)

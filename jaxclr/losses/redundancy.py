@@ -1,4 +1,4 @@
-"""Losses of second moments: variance, covariance and whitening of the global batch, D x D at most."""
+"""Losses of second moments of the global batch: variance, covariance, whitening."""
 
 import numbers
 
@@ -39,10 +39,12 @@ def vicreg(
     covariance: float | Array = 1.0,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Distance of views, plus hinges on each dimension's deviation, plus squared covariances (VICReg).
+    r"""Distance of views, hinges on each dimension's deviation, squared covariances (VICReg).
 
-    .. math:: \frac{\lambda}{BD} \sum_i \|z_{1i} - z_{2i}\|^2 + \frac12 \sum_{Z \in \{Z_1, Z_2\}} \left[
-       \frac{\mu}{D} \sum_d \max(0, 1 - \sigma_d) + \frac{2\nu}{D} \sum_{d \ne e} \Sigma_{de}^2 \right],
+    .. math:: \frac{\lambda}{BD} \sum_i \|z_{1i} - z_{2i}\|^2
+       + \frac12 \sum_{Z \in \{Z_1, Z_2\}} \left[
+       \frac{\mu}{D} \sum_d \max(0, 1 - \sigma_d)
+       + \frac{2\nu}{D} \sum_{d \ne e} \Sigma_{de}^2 \right],
        \qquad \sigma_d = \sqrt{\Sigma_{dd} + 10^{-4}}
 
     with the unbiased covariance of each view of the global batch. Embeddings are taken as they are.
@@ -63,8 +65,8 @@ def vicreg(
       This device's share of the loss.
 
     Raises:
-      TypeError: z1 or z2 is no array of floats, or a hyper-parameter no number.
-      ValueError: z1 and z2 differ in shape or are no matrices, or a hyper-parameter is negative.
+      TypeError: z1 or z2 is not an array of floats, or a hyper-parameter is not a number.
+      ValueError: z1 and z2 differ in shape or are not matrices, or a hyper-parameter is negative.
 
     References:
       Bardes et al., VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised
@@ -72,18 +74,15 @@ def vicreg(
       official code.
     """
     z1, z2 = check_embeddings(z1=z1, z2=z2)
-    for name, value in (
-        ("invariance", invariance),
-        ("variance", variance),
-        ("covariance", covariance),
-    ):
+    weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
+    for name, value in weights.items():
         check_positive(name, value, zero=True)
     loss = invariance * jnp.mean((z1 - z2) ** 2)
     for view in (z1, z2):
-        _, spread = moments(view, axis_name=axis_name)
-        deviations = jnp.sqrt(jnp.diagonal(spread) + _VARIANCE_FLOOR)
+        _, matrix = moments(view, axis_name=axis_name)
+        deviations = jnp.sqrt(jnp.diagonal(matrix) + _VARIANCE_FLOOR)
         loss += variance / 2 * jnp.mean(jax.nn.relu(1 - deviations))
-        loss += covariance / view.shape[1] * jnp.sum(_off_diagonal(spread) ** 2)
+        loss += covariance / view.shape[1] * jnp.sum(_off_diagonal(matrix) ** 2)
     return loss
 
 
@@ -111,8 +110,8 @@ def barlow_twins(
       This device's share of the loss.
 
     Raises:
-      TypeError: z1 or z2 is no array of floats, or off_diagonal no number.
-      ValueError: z1 and z2 differ in shape or are no matrices, or off_diagonal is negative.
+      TypeError: z1 or z2 is not an array of floats, or off_diagonal is not a number.
+      ValueError: z1 and z2 differ in shape or are not matrices, or off_diagonal is negative.
 
     References:
       Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, 2021
@@ -134,8 +133,10 @@ def w_mse(
 ) -> Array:
     r"""Mean squared distance of views that are whitened in random sub-batches (W-MSE).
 
-    .. math:: \frac{2}{V(V-1)} \sum_{u < v} \frac{1}{TB} \sum_{t, i} \|\hat w_{tui} - \hat w_{tvi}\|^2,
-       \qquad w_{tvi} = L_{tvc}^{-1} (z_{vi} - \mu_{tvc}),\; L L^\top = (1 - \epsilon) \Sigma + \epsilon I
+    .. math:: \frac{2}{V(V-1)} \sum_{u < v} \frac{1}{TB} \sum_{t, i}
+       \|\hat w_{tui} - \hat w_{tvi}\|^2,
+       \qquad w_{tvi} = L_{tvc}^{-1} (z_{vi} - \mu_{tvc}),
+       \; L L^\top = (1 - \epsilon) \Sigma + \epsilon I
 
     where c is the sub-batch of image i under permutation t, the same images in every view, and mean
     and unbiased covariance are those of one view of it. Gradients flow through both. O(TVBD^2) in
@@ -148,7 +149,7 @@ def w_mse(
     Args:
       views: V views of the same images, [V, b, D] or a sequence of [b, D], any float dtype; at
         least two.
-      permutations: [T, B], each a permutation of the places of the global batch, cut into
+      permutations: [T, B], each a permutation of the batch indices, cut into
         sub-batches of consecutive entries; the same on every device.
       whitening_size: images of a sub-batch; it divides B. The paper takes about 2D.
       eps: epsilon, 0 to 1. Zero needs more images than dimensions, and is NaN where a sub-batch has
@@ -160,9 +161,9 @@ def w_mse(
       This device's share of the loss.
 
     Raises:
-      TypeError: views are no arrays of floats, permutations no integers, or whitening_size or eps
+      TypeError: views are not arrays of floats, permutations no integers, or whitening_size or eps
         no number.
-      ValueError: shapes are wrong, a row of permutations is none, or a covariance would be
+      ValueError: shapes are wrong, a row of permutations is not one, or a covariance would be
         undefined.
 
     References:
@@ -175,8 +176,7 @@ def w_mse(
     permutations = check_permutations("permutations", permutations, size)
     _check_whitening(whitening_size, eps, size, views.shape[2])
 
-    # Every device whitens as many sub-batches; where they do not come out even the last ones count
-    # for nothing.
+    # Every device whitens the same number of sub-batches; surplus ones at the end count as zero.
     sub_batches = permutations.reshape(-1, whitening_size)
     devices = size // views.shape[1]
     each = jnp.zeros(-(-sub_batches.shape[0] // devices), views.dtype)
@@ -189,8 +189,7 @@ def w_mse(
         mean, covariance = moments(chunk)
         return whiten(chunk, mean=mean, covariance=(1 - eps) * covariance, eps=eps)[0]
 
-    # One after the other: jaxlib's batched Cholesky and solves may wait for each other for ever on
-    # CPUs of few cores.
+    # One after the other: jaxlib's batched Cholesky and solves can deadlock on CPUs of few cores.
     white = jax.lax.map(whitened, chunks.reshape(-1, *chunks.shape[2:])).reshape(chunks.shape)
     white = (
         unit_rows(white)
@@ -213,7 +212,7 @@ def uni_grad(
     weight: float | Array = 100.0,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Negative cosine with the other view's momentum embedding plus energy along common directions (UniGrad).
+    r"""Negative cosine with the other view's target plus energy along common directions (UniGrad).
 
     .. math:: \frac{1}{2B} \sum_i \sum_{(z, m) \in \{(z_1, m_2), (z_2, m_1)\}}
        \left[ -\hat z_i^\top \hat m_i + \frac\lambda2 \hat z_i^\top F \hat z_i \right]
@@ -241,14 +240,14 @@ def uni_grad(
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats, or weight no number.
+      TypeError: an input is not an array of floats, or weight is not a number.
       ValueError: inputs differ in shape, correlation is not [D, D], or weight is negative.
 
     References:
       Tao et al., Exploring the Equivalence of Siamese Self-Supervised Learning via A Unified
       Gradient Framework, 2021 (arXiv:2112.05141).
     """
-    del axis_name  # rows stand alone
+    del axis_name  # rows are independent
     shapes = {
         name: (rows, "b D") for name, rows in (("z1", z1), ("z2", z2), ("m1", m1), ("m2", m2))
     }
@@ -265,7 +264,8 @@ def uni_grad(
 def uni_grad_correlation(m1: Array, m2: Array, *, axis_name: AxisName = None) -> Array:
     r"""Correlation of momentum embeddings over both views of the global batch, for `uni_grad`.
 
-    .. math:: F = \frac{1}{2B} \sum_i \left[ \hat m_{1i} \hat m_{1i}^\top + \hat m_{2i} \hat m_{2i}^\top \right]
+    .. math:: F = \frac{1}{2B} \sum_i \left[ \hat m_{1i} \hat m_{1i}^\top
+       + \hat m_{2i} \hat m_{2i}^\top \right]
 
     Needs: targets; gives the correlation.
     Cost: BD².
@@ -280,8 +280,8 @@ def uni_grad_correlation(m1: Array, m2: Array, *, axis_name: AxisName = None) ->
       [D, D], the same on every device, without gradient. Its trace is 1.
 
     Raises:
-      TypeError: m1 or m2 is no array of floats.
-      ValueError: m1 and m2 differ in shape or are no matrices.
+      TypeError: m1 or m2 is not an array of floats.
+      ValueError: m1 and m2 differ in shape or are not matrices.
 
     References:
       Tao et al., arXiv:2112.05141.
@@ -296,7 +296,8 @@ def cross_correlation(
 ) -> Array:
     r"""Correlation of each dimension of one view with each of the other over the global batch.
 
-    .. math:: C_{de} = \frac{\Sigma_{de}}{\sqrt{(\sigma_{1d}^2 + 10^{-5}) (\sigma_{2e}^2 + 10^{-5})}}
+    .. math::
+       C_{de} = \frac{\Sigma_{de}}{\sqrt{(\sigma_{1d}^2 + 10^{-5}) (\sigma_{2e}^2 + 10^{-5})}}
 
     Args:
       z1: [b, D], float32 or float64.
@@ -318,7 +319,7 @@ def cross_correlation(
 
 
 def from_identity(correlation: Array, off_diagonal: float | Array) -> Array:
-    r"""Squared distance of C [D, D] from the identity: :math:`\sum_d (C_{dd} - 1)^2 + \lambda \sum_{d \ne e} C_{de}^2`."""
+    r"""Squared distance from 1: :math:`\sum_d (C_{dd} - 1)^2 + \lambda \sum_{d \ne e} C_{de}^2`."""
     on = jnp.sum((jnp.diagonal(correlation) - 1) ** 2)
     return on + off_diagonal * jnp.sum(_off_diagonal(correlation) ** 2)
 
@@ -335,10 +336,12 @@ def _check_whitening(whitening_size: int, eps: float | Array, size: int, width: 
         raise ValueError(f"eps must be at most 1, got {eps}: the covariance is weighed by 1 - eps.")
     if size % whitening_size:
         raise ValueError(
-            f"whitening_size must divide the {size} images of the global batch, got {whitening_size}."
+            f"whitening_size must divide the {size} images of the global batch, "
+            f"got {whitening_size}."
         )
     if known and eps == 0 and whitening_size <= width:
         raise ValueError(
-            f"whitening_size must be more than the {width} dimensions, got {whitening_size}: the covariance of so few "
-            "rows has no inverse; take larger sub-batches, narrower embeddings, or eps above 0."
+            f"whitening_size must be more than the {width} dimensions, got {whitening_size}: "
+            "the covariance of so few rows has no inverse; take larger sub-batches, "
+            "narrower embeddings, or eps above 0."
         )

@@ -42,9 +42,10 @@ def sim_affinity(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Row cross-entropy of the affinity matrix plus its asymmetry (UniCLR's SimAffinity).
+    r"""Row cross-entropy of the affinity matrix plus its asymmetry (SimAffinity).
 
-    .. math:: \frac1B \sum_i \left[ \log \sum_j e^{A_{ij}} - A_{ii} \right] + \gamma \|A - A^\top\|_F,
+    .. math:: \frac1B \sum_i \left[ \log \sum_j e^{A_{ij}} - A_{ii} \right]
+       + \gamma \|A - A^\top\|_F,
        \qquad A = \hat Q \hat K^\top / \tau
 
     Needs: negatives.
@@ -65,8 +66,8 @@ def sim_affinity(
       This device's share of the loss.
 
     Raises:
-      TypeError: q or k is no array of floats, or a hyper-parameter no number.
-      ValueError: q and k differ in shape or are no matrices, or a hyper-parameter is out of range.
+      TypeError: q or k is not an array of floats, or a hyper-parameter is not a number.
+      ValueError: q and k differ in shape or are not matrices, or a hyper-parameter is out of range.
 
     References:
       Li et al., arXiv:2211.14516, SimAffinity.
@@ -94,9 +95,10 @@ def sim_whitening(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Row cross-entropy of the whitened affinity matrix plus its asymmetry (UniCLR's SimWhitening).
+    r"""Row cross-entropy of the whitened affinity matrix plus its asymmetry (SimWhitening).
 
-    .. math:: \frac1B \sum_i \left[ \log \sum_j e^{A_{ij}} - A_{ii} \right] + \gamma \|A - A^\top\|_F,
+    .. math:: \frac1B \sum_i \left[ \log \sum_j e^{A_{ij}} - A_{ii} \right]
+       + \gamma \|A - A^\top\|_F,
        \qquad A = \frac{1}{c \tau} (\hat Q - \mu)(\Sigma + \epsilon I)^{-1}(\hat K - \mu)^\top
 
     with one mean and covariance over the rows of both views of the global batch.
@@ -125,8 +127,8 @@ def sim_whitening(
       This device's share of the loss.
 
     Raises:
-      TypeError: q or k is no array of floats, or a hyper-parameter no number.
-      ValueError: q and k differ in shape or are no matrices, or a hyper-parameter is out of range.
+      TypeError: q or k is not an array of floats, or a hyper-parameter is not a number.
+      ValueError: q and k differ in shape or are not matrices, or a hyper-parameter is out of range.
 
     References:
       Li et al., arXiv:2211.14516, SimWhitening.
@@ -155,9 +157,10 @@ def sim_trace(
     stop_statistics: bool = True,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Negative mean trace of the whitened affinity matrix (UniCLR's SimTrace).
+    r"""Negative mean trace of the whitened affinity matrix (SimTrace).
 
-    .. math:: -\frac{1}{B} \operatorname{tr}\left[(\hat Q - \mu)\,(\Sigma + \epsilon I)^{-1} (\hat K - \mu)^\top\right]
+    .. math:: -\frac{1}{B} \operatorname{tr}\left[(\hat Q - \mu)\,(\Sigma + \epsilon I)^{-1}
+       (\hat K - \mu)^\top\right]
 
     with unit rows, and one mean and covariance over the rows of both views of the global batch.
     Only D x D matrices are formed: O(BD^2 + D^3) time, O(BD + D^2) memory. Full collapse gives 0,
@@ -178,8 +181,8 @@ def sim_trace(
       This device's share of the loss.
 
     Raises:
-      TypeError: q or k is no array of floats, or eps no number.
-      ValueError: q and k differ in shape or are no matrices, or eps is not positive.
+      TypeError: q or k is not an array of floats, or eps is not a number.
+      ValueError: q and k differ in shape or are not matrices, or eps is not positive.
 
     References:
       Li et al., arXiv:2211.14516, SimTrace.
@@ -216,8 +219,8 @@ def symmetric_loss(
       This device's share of the loss: the norm for the global batch, the same on every device.
 
     Raises:
-      TypeError: q or k is no array of floats, or temperature no number.
-      ValueError: q and k differ in shape or are no matrices, or a hyper-parameter is out of range.
+      TypeError: q or k is not an array of floats, or temperature is not a number.
+      ValueError: q and k differ in shape or are not matrices, or a hyper-parameter is out of range.
 
     References:
       Li et al., arXiv:2211.14516, the symmetric loss.

@@ -44,14 +44,14 @@ def alignment(
       This device's share of the loss.
 
     Raises:
-      TypeError: z1 or z2 is no array of floats, or alpha no number.
-      ValueError: z1 and z2 differ in shape or are no matrices, or alpha is not positive.
+      TypeError: z1 or z2 is not an array of floats, or alpha is not a number.
+      ValueError: z1 and z2 differ in shape or are not matrices, or alpha is not positive.
 
     References:
       Wang and Isola, Understanding Contrastive Representation Learning through Alignment and
       Uniformity on the Hypersphere, 2020 (arXiv:2005.10242), section 4.1.
     """
-    del axis_name  # rows stand alone
+    del axis_name  # rows are independent
     z1, z2 = check_embeddings(z1=z1, z2=z2)
     check_positive("alpha", alpha)
     squared = jnp.sum((unit_rows(z1) - unit_rows(z2)) ** 2, axis=1)
@@ -85,12 +85,12 @@ def uniformity(
       axis_name: mapped axis over which the batch is spread; None if z is all of it.
 
     Returns:
-      The loss of the global batch, on every device: the share whose mean it is.
+      The loss of the global batch, the same on every device.
 
     Raises:
-      TypeError: z is no array of floats, or t no number.
-      ValueError: z is no matrix, the global batch is a single row, t is not positive, or there is
-        no such implementation.
+      TypeError: z is not an array of floats, or t is not a number.
+      ValueError: z is not a matrix, the global batch is a single row, t is not positive, or there
+        is no such implementation.
 
     References:
       Wang and Isola, Understanding Contrastive Representation Learning through Alignment and

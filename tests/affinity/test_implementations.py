@@ -18,7 +18,7 @@ TILE = 16
 
 
 def draw(kind, rows, columns, width, seed):
-    """Two sets of unit rows: random, nearly collapsed, duplicated, or one row 1e4 times the others before."""
+    """Two sets of unit rows: random, nearly collapsed, duplicated, or one row of norm 1e4."""
     generator = np.random.default_rng(seed)
     x, y = generator.normal(size=(rows, width)), generator.normal(size=(columns, width))
     if kind == "collapsed":
@@ -37,7 +37,7 @@ def row_loss(x, y, bias, weights, ids, *, temperature, **options):
 
 
 def labeled_loss(x, y, ids, *, temperature, **options):
-    """Mean of what labels match against the log-sum-exp, as SupCon has it; the ids double as labels, shifted."""
+    """SupCon's mean over the rows of the same label; shifted ids are the labels."""
     labels = tuple(1 - i // 2 for i in ids)
     lse, matched, count = affinity.labeled_logsumexp(
         x / temperature, y, labels=labels, exclude=ids, **options
@@ -163,5 +163,5 @@ def test_auto_takes_what_was_measured():
     assert affinity.logsumexp.choose("auto", rows, rows, None) == "dense"
     many = jax.ShapeDtypeStruct((4096, 8), jnp.float32)
     assert affinity.logsumexp.choose("auto", many, many, None) == "streamed"
-    with pytest.raises(ValueError, match="implementation must be one of .* got 'fast'"):
+    with pytest.raises(ValueError, match=r"implementation must be one of .* got 'fast'"):
         affinity.row_logsumexp(rows, rows, implementation="fast")

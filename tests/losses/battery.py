@@ -1,4 +1,4 @@
-"""What an entry of the battery is. One entry per loss and setting, in entries/; test_battery.py does the rest.
+"""An entry of the battery describes a loss under one setting; test_battery.py tests all entries.
 
 An entry names its loss, its definition in NumPy on the same arrays, and the checks that do not
 apply to it.
@@ -39,6 +39,9 @@ def golden_view(v, rows=8, width=6):
     i, j = np.arange(rows)[:, None], np.arange(width)[None, :]
     common = np.sin(0.9 * (i + 1) + 0.37 * (j + 1) * (i % 3 + 1))
     return common + 0.35 * np.cos(1.3 * (v + 1) * (i + 1) + 0.7 * (v + 2) * (j + 1))
+
+
+TWO_VIEWS = views(2)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,7 +88,7 @@ class Entry:
     loss: Callable
     oracle: Callable
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-    make: Callable = views(2)
+    make: Callable = TWO_VIEWS
     spread: tuple[int | None, ...] | None = None
     stopped: tuple[int, ...] = ()
     golden: tuple[Golden, ...] = ()

@@ -26,7 +26,7 @@ def test_cacr_refuses_what_it_cannot_weigh():
     for debias in (-0.1, float("nan")):
         with pytest.raises(ValueError, match="debias must be finite and zero or more"):
             losses.cacr(two, debias=debias)
-    with pytest.raises(ValueError, match="debias must be below 1, got 1.0"):
+    with pytest.raises(ValueError, match=r"debias must be below 1, got 1.0"):
         losses.cacr(two, debias=1.0)
     with pytest.raises(ValueError, match="alpha must be finite and zero or more, got -1"):
         losses.cacr(two, alpha=-1)

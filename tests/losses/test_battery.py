@@ -1,4 +1,4 @@
-"""What must hold for every loss. The checks in CHECKS hold for every entry that states no exemption."""
+"""Tests of every loss. A check in CHECKS runs for each entry that states no exemption."""
 
 import dataclasses
 import functools

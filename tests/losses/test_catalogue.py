@@ -1,4 +1,4 @@
-"""The docstring of every public loss says what the catalogue reads, and the battery holds every loss."""
+"""Every public loss has the docstring lines that the catalogue reads, and a battery entry."""
 
 import re
 

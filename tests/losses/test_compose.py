@@ -1,4 +1,4 @@
-"""Known objectives as settings of `affinity_loss`: equal to their direct functions, in value and gradient."""
+"""Known objectives as settings of `affinity_loss`, equal to them in value and gradient."""
 
 import functools
 

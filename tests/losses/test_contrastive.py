@@ -63,7 +63,7 @@ def test_units_may_differ_in_width_but_not_in_rows():
 
 @pytest.mark.parametrize("loss", [losses.queue_info_nce, losses.queue_cross_entropy])
 def test_a_queue_of_another_width_is_refused(loss):
-    with pytest.raises(ValueError, match="queue must be .K, D. with D = 5"):
+    with pytest.raises(ValueError, match=r"queue must be .K, D. with D = 5"):
         loss(Z1, Z2, jnp.ones((12, 4)))
 
 

@@ -106,7 +106,7 @@ def test_wide_values_take_smaller_tiles():
 
 @pytest.mark.parametrize("as_function", [True, False])
 def test_weights_of_zero_leave_pairs_out_at_any_temperature(as_function):
-    """Pairs that are left out may have by far the largest logits: they neither shift nor overflow what is left."""
+    """Excluded pairs may have by far the largest logits: they change nothing."""
     kept = GENERATOR.uniform(size=(16, 16)) < 0.5
     np.fill_diagonal(kept, False)
     kept[3] = False

@@ -54,7 +54,7 @@ def test_a_scheduled_progress_is_accepted():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="progress must be at most 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"progress must be at most 1, got 1.5"):
         loss(progress=1.5)
     with pytest.raises(ValueError, match="adjustment must be below 1, got 1"):
         loss(adjustment=1)

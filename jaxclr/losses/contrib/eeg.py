@@ -1,5 +1,7 @@
 """Losses between two models of the same signals, such as electroencephalograms."""
 
+import functools
+import operator
 from typing import Literal
 
 import jax
@@ -20,10 +22,10 @@ def cross_model(
     implementation: Implementation = "auto",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""NT-Xent across the views of both models, or across the models at all views (MVCNet's CVC and CMC).
+    r"""NT-Xent across the views of both models, or across the models (MVCNet's CVC and CMC).
 
-    .. math:: \text{view: } \frac{1}{V - 1} \sum_{v=1}^{V-1} \text{nt\_xent}([F_0; G_0], [F_v; G_v]) \qquad
-       \text{model: } \text{nt\_xent}([F_0; \dots; F_{V-1}], [G_0; \dots; G_{V-1}])
+    .. math:: \text{view: } \frac{1}{V - 1} \sum_{v=1}^{V-1} \text{nt\_xent}([F_0; G_0], [F_v; G_v])
+       \qquad \text{model: } \text{nt\_xent}([F_0; \dots; F_{V-1}], [G_0; \dots; G_{V-1}])
 
     The view 0 is the signal itself, the others its augmentations. Every row but a row's own
     positive is its negative, also one of the same signal.
@@ -45,7 +47,7 @@ def cross_model(
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats, or temperature no number.
+      TypeError: an input is not an array of floats, or temperature is not a number.
       ValueError: shapes differ, there are too few views, temperature is not positive, or there is
         no such mode or implementation.
 
@@ -59,9 +61,12 @@ def cross_model(
         features=(check_views(features, least=least), "V b D"),
         others=(check_views(others, least=least), "V b D"),
     )
-    options = dict(temperature=temperature, implementation=implementation, axis_name=axis_name)
+    contrast = functools.partial(
+        nt_xent, temperature=temperature, implementation=implementation, axis_name=axis_name
+    )
     if mode == "model":
         rows = lambda stacked: stacked.reshape(-1, stacked.shape[2])
-        return nt_xent(rows(features), rows(others), **options)
+        return contrast(rows(features), rows(others))
     both = jnp.concatenate([features, others], axis=1)
-    return sum(nt_xent(both[0], view, **options) for view in both[1:]) / (len(both) - 1)
+    terms = [contrast(both[0], view) for view in both[1:]]
+    return functools.reduce(operator.add, terms) / len(terms)

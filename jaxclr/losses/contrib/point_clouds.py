@@ -1,5 +1,7 @@
 """Losses of points sampled from scenes."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -28,9 +30,10 @@ def region_contrast(
     temperature: float | Array = 0.1,
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Supervised contrast of foreground points: their segment's other points against the background (FAC).
+    r"""Supervised contrast of foreground points: their segment against the background (FAC).
 
-    .. math:: \frac{1}{|F|} \sum_{i \in F} \Big[ \log \sum_{j \in P(i) \cup G} e^{s_{ij}} - \frac{1}{|P(i)|} \sum_{j \in P(i)} s_{ij} \Big],
+    .. math:: \frac{1}{|F|} \sum_{i \in F} \Big[ \log \sum_{j \in P(i) \cup G} e^{s_{ij}}
+       - \frac{1}{|P(i)|} \sum_{j \in P(i)} s_{ij} \Big],
        \qquad s = \hat Z \hat Z^\top / \tau
 
     F is the foreground, G the background and P(i) the other foreground points of the segment of i;
@@ -58,8 +61,8 @@ def region_contrast(
       foreground it is 0.
 
     Raises:
-      TypeError: features is no array of floats, segments none of integers, foreground none of
-        booleans, or temperature no number.
+      TypeError: features is not an array of floats, segments none of integers, foreground none of
+        booleans, or temperature is not a number.
       ValueError: shapes do not fit, or temperature is not positive.
 
     References:
@@ -71,8 +74,8 @@ def region_contrast(
     foreground = check_mask("foreground", foreground, len(features))
     check_positive("temperature", temperature)
     rows = unit_rows(features)
-    places = row_ids(rows, axis_name)
-    options = dict(exclude=(places, places), axis_name=axis_name)
+    index = row_ids(rows, axis_name)
+    options: dict[str, Any] = {"exclude": (index, index), "axis_name": axis_name}
 
     def allowed(products: Array, own: Array, other: Array, other_foreground: Array) -> Array:
         return jnp.where((own == other) | ~other_foreground, products, -jnp.inf)

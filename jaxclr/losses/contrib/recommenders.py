@@ -18,7 +18,7 @@ Array = jax.Array
 
 
 def contrast_regularizer(z1: Array, z2: Array, *, axis_name: AxisName = None) -> Array:
-    r"""How far positives exceed their hardest negative, and negatives fall short of the larger of both (MCLRec).
+    r"""Hinges on positives above and negatives below the hardest negative (MCLRec).
 
     .. math:: \frac{1}{2B} \sum_{i=1}^{2B} \Big[ [p_i - \min(p_i, m_i)]_+ +
        \frac{1}{2B - 2} \sum_j [\max(p_i, m_i) - n_{ij}]_+ \Big], \qquad m_i = \max_j n_{ij}
@@ -44,8 +44,8 @@ def contrast_regularizer(z1: Array, z2: Array, *, axis_name: AxisName = None) ->
       This device's share of the loss.
 
     Raises:
-      TypeError: z1 or z2 is no array of floats.
-      ValueError: z1 and z2 differ in shape or are no matrices, or the global batch has one
+      TypeError: z1 or z2 is not an array of floats.
+      ValueError: z1 and z2 differ in shape or are not matrices, or the global batch has one
         sequence, thus no negatives.
 
     References:
@@ -61,7 +61,7 @@ def contrast_regularizer(z1: Array, z2: Array, *, axis_name: AxisName = None) ->
     rows = jnp.concatenate([z1, z2])
     sequences = jnp.tile(row_ids(z1, axis_name), 2)
     found = row_max(lambda s: s, rows, rows, exclude=(sequences, sequences), axis_name=axis_name)
-    hardest = positives(rows, gather_rows(rows, axis_name)[found.index])
+    hardest = positives(rows, gather_rows(rows, axis_name)[found.column])
     positive = positives(rows, jnp.roll(rows, z1.shape[0], axis=0))
     every = sum_over(jnp.sum(rows, axis=0, keepdims=True), axis_name)
     negatives = positives(rows, every) - positives(rows, rows) - positive

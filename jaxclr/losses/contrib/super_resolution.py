@@ -11,9 +11,10 @@ Array = jax.Array
 def feature_map_contrast(
     anchor: Array, positives: Array, negatives: Array, *, axis_name: AxisName = None
 ) -> Array:
-    r"""Cross-entropy of each sharp map against the blurred ones, by their mean cosine with the restored map (PCL-SR).
+    r"""Cross-entropy of sharp against blurred maps, by cosine with the restored map (PCL-SR).
 
-    .. math:: \frac{1}{PB} \sum_{p,i} \Big[ \log \Big( e^{s_{pi}} + \sum_n e^{t_{ni}} \Big) - s_{pi} \Big], \qquad
+    .. math:: \frac{1}{PB} \sum_{p,i} \Big[ \log \Big( e^{s_{pi}} + \sum_n e^{t_{ni}} \Big)
+       - s_{pi} \Big], \qquad
        s_{pi} = \frac{1}{HW} \sum_{xy} \cos(a_{ixy}, u_{pixy})
 
     and t likewise of the negatives. There is no temperature. One layer's maps: average the losses
@@ -26,7 +27,7 @@ def feature_map_contrast(
 
     Args:
       anchor: a, maps of the restored images, [b, H, W, C], any float dtype; channels are normalized
-        here at every place.
+        here at every pixel.
       positives: u, maps of sharp versions of the same images, [P, b, H, W, C]; gradients reach them
         unless the caller stops them.
       negatives: maps of blurred versions, [N, b, H, W, C]; those of other images of the batch can
@@ -38,14 +39,14 @@ def feature_map_contrast(
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats.
+      TypeError: an input is not an array of floats.
       ValueError: shapes do not fit.
 
     References:
       Wu et al., A Practical Contrastive Learning Framework for Single-Image Super-Resolution, 2021
       (arXiv:2111.13924).
     """
-    del axis_name  # images stand alone
+    del axis_name  # images are independent
     anchor, positives, negatives = check_floats(
         anchor=(anchor, "b H W C"),
         positives=(positives, "P b H W C"),

@@ -27,16 +27,18 @@ def deep_boosting(
     mode: Literal["absolute", "relative"] = "absolute",
     axis_name: AxisName = None,
 ) -> Array:
-    r"""Hinge that asks a branch to separate pairs better than an earlier, constant branch does (Deep Boosting Learning).
+    r"""Hinge for a branch to separate pairs better than an earlier, constant branch (DBL).
 
     With the gain G = S - sg S', in absolute mode positives must gain and negatives must lose half
     of the margin each,
 
-    .. math:: \sum_i \Big( 2 [\tfrac m2 - G_{ii}]_+ + \max_{j \ne i} [\tfrac m2 + G_{ij}]_+ + \max_{j \ne i} [\tfrac m2 + G_{ji}]_+ \Big)
+    .. math:: \sum_i \Big( 2 [\tfrac m2 - G_{ii}]_+ + \max_{j \ne i} [\tfrac m2 + G_{ij}]_+
+       + \max_{j \ne i} [\tfrac m2 + G_{ji}]_+ \Big)
 
     and in relative mode their difference must grow by the margin:
 
-    .. math:: \sum_i \Big( \max_{j \ne i} [m - G_{ii} + G_{ij}]_+ + \max_{j \ne i} [m - G_{ii} + G_{ji}]_+ \Big)
+    .. math:: \sum_i \Big( \max_{j \ne i} [m - G_{ii} + G_{ij}]_+
+       + \max_{j \ne i} [m - G_{ii} + G_{ji}]_+ \Big)
 
     A sum, as in the official code: it grows with the batch. What it takes and holds is dense by
     nature, b x B on a device; the maxima of columns are over the rows of all devices. Equal largest
@@ -57,7 +59,7 @@ def deep_boosting(
       This device's share of the loss.
 
     Raises:
-      TypeError: an input is no array of floats, or margin no number.
+      TypeError: an input is not an array of floats, or margin is not a number.
       ValueError: shapes differ, rows and columns of the global batch are not as many, margin is not
         positive, or there is no such mode.
 
@@ -72,13 +74,14 @@ def deep_boosting(
     check_choice("mode", mode, ("absolute", "relative"))
     if similarity.shape[1] != batch_size(similarity, axis_name):
         raise ValueError(
-            f"similarity must be [b, B] with a column for each of the {batch_size(similarity, axis_name)} rows of the global "
-            f"batch, got shape {similarity.shape}."
+            f"similarity must be [b, B] with a column for each of the "
+            f"{batch_size(similarity, axis_name)} rows of the global batch, "
+            f"got shape {similarity.shape}."
         )
     gain = similarity - jax.lax.stop_gradient(anchor)
-    places = row_ids(gain, axis_name)
-    positive = jnp.take_along_axis(gain, places[:, None], axis=1)[:, 0]
-    own = places[:, None] == jnp.arange(gain.shape[1], dtype=places.dtype)[None, :]
+    index = row_ids(gain, axis_name)
+    positive = jnp.take_along_axis(gain, index[:, None], axis=1)[:, 0]
+    own = index[:, None] == jnp.arange(gain.shape[1], dtype=index.dtype)[None, :]
     negatives = jnp.where(own, -jnp.inf, gain)
     of_row, of_column = jnp.max(negatives, axis=1), _largest_of_columns(negatives, axis_name)
     hinge = lambda x: jnp.maximum(x, jnp.zeros_like(x))
@@ -91,7 +94,7 @@ def deep_boosting(
 
 
 def _largest_of_columns(values: Array, axis_name: AxisName) -> Array:
-    """Of [b, B] the maxima over the rows of all devices, [b], of the columns with the places of this device's rows.
+    """Maxima of [b, B] over the rows of all devices, [b], for the columns of this device's rows.
 
     A maximum over devices has no gradient of its own: here each device adds its part of it, by how
     many of the equal largest values it holds, so that these share the gradient as if all rows were

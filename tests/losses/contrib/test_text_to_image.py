@@ -17,7 +17,7 @@ def relative(similarity, anchor, axis_name=None):
 
 @pytest.mark.parametrize("devices", [2, 8])
 def test_equal_largest_values_share_the_gradient_wherever_they_are(devices):
-    """The same image many times: columns have their largest value in rows of several devices, of some more than once."""
+    """The same image many times: columns have their largest value on several devices."""
     generator = np.random.default_rng(0)
     images = np.repeat(generator.normal(size=(4, 5)), 4, axis=0)[
         [0, 1, 4, 8, 12, 2, 5, 6, 9, 13, 3, 7, 10, 11, 14, 15]

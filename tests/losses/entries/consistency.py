@@ -1,5 +1,7 @@
 """Losses of softmaxes that are to agree."""
 
+import itertools
+
 import numpy as np
 from battery import Entry, Golden, golden_view, softmax, unit, views
 
@@ -46,8 +48,9 @@ def hiclr(queries, key, queue, temperature):
 
     p = [distribution(q) for q in queries]
     contrast = -np.mean(np.log(p[0][:, 0]))
-    lessons = [-np.mean(np.sum(weak * np.log(strong), axis=1)) for weak, strong in zip(p, p[1:])]
-    return contrast + np.mean(lessons)
+    pairs = itertools.pairwise(p)
+    terms = [-np.mean(np.sum(weak * np.log(strong), axis=1)) for weak, strong in pairs]
+    return contrast + np.mean(terms)
 
 
 ENTRIES = (
