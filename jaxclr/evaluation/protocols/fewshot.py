@@ -24,7 +24,9 @@ class FewShot(Protocol):
     draws: Annotated[int, Ge(1)] = 10
     """Draws of labels for each seed."""
 
-    strengths: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
+    strengths: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = tuple(
+        10.0**power for power in range(-2, 5)
+    )
     """Ridges, scikit-learn's alpha; the best on up to 2,000 training images outside the draws is taken for all of them."""
 
     def run(self, subject: Subject, seed: int) -> Result:

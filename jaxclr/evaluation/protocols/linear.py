@@ -24,7 +24,9 @@ _momentum = optax.trace(decay=0.9)
 class Linear(Protocol):
     """Softmax regression on frozen, standardised representations, by SGD with a cosine schedule (arXiv:2104.02057)."""
 
-    learning_rates: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    learning_rates: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (
+        0.01, 0.03, 0.1, 0.3, 1.0, 3.0
+    )
     """Peaks, for a batch of 256, that are trained at once; the one of the lowest cross-entropy on held-out training
     images is trained on all."""
 
