@@ -219,5 +219,6 @@ def _check_order(view: PhotoView | DigitView, *names: str) -> None:
         least, greatest = getattr(view, name)
         if least > greatest:
             raise UserError(
-                f"{type(view).__name__}.{name} must be the least value, then the greatest, got {(least, greatest)}."
+                f"{type(view).__name__}.{name} must be the least value, then the greatest, "
+                f"got {(least, greatest)}."
             )
