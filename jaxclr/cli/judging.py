@@ -46,7 +46,7 @@ class ProtocolOptions:
     protocol: Annotated[Protocol, tyro.conf.arg(name="")]
 
     data: Data
-    """What to judge on; the run's own data unless set otherwise."""
+    """What to evaluate on; the run's own data unless set otherwise."""
 
     seeds: int = 1
     """How often to repeat what is drawn: labels, splits, initial values, views."""
@@ -57,14 +57,14 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
     arguments = list(arguments)
     name = take(arguments, "protocol")
     if name is not None:
-        _judge(named("protocol", name, PROTOCOLS)(), name, arguments, console)
+        _by_protocol(named("protocol", name, PROTOCOLS)(), name, arguments, console)
         return
     protocols = "; ".join(f"{name}: {first_line(kind)}" for name, kind in PROTOCOLS.items())
     options = parse(
         EvaluateOptions,
         arguments,
         "evaluate",
-        description="kNN and linear probes of a run's newest checkpoint; writes evaluation.json. --protocol NAME judges it "
+        description="kNN and linear probes of a run's newest checkpoint; writes evaluation.json. --protocol NAME evaluates it "
         f"otherwise, and its fields are shown by `jaxclr evaluate RUN --protocol NAME --help`. {protocols}",
     )
     run = RunFolder(options.run)
@@ -76,12 +76,12 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
         probe(session, run, state, console, baselines=options.baselines)
 
 
-def _judge(protocol: Protocol, name: str, arguments: list[str], console: rich.console.Console) -> None:
+def _by_protocol(protocol: Protocol, name: str, arguments: list[str], console: rich.console.Console) -> None:
     if any(argument.startswith("--distributed.") for argument in arguments):
         # Of each process the same: all of them come here, and can end in order.
         raise runtime.SharedError(
-            f"A protocol judges in one process: give jaxclr evaluate RUN --protocol {name} without `jaxclr launch` and "
-            "without --distributed options. A run of several processes is judged so too."
+            f"A protocol runs in one process: give jaxclr evaluate RUN --protocol {name} without `jaxclr launch` and "
+            "without --distributed options. A run of several processes is evaluated so too."
         )
     folders = [a for a in arguments[:1] if not a.startswith("-")]
     if not folders and not {"-h", "--help"} & set(arguments):

@@ -47,7 +47,12 @@ class Linear(Protocol):
     """Share of the training images on which l2 is chosen."""
 
     def __post_init__(self) -> None:
-        require("l2", self.l2, len(self.l2) > 0 and min(self.l2) >= 0, "at least one number, none below zero")
+        require(
+            "l2",
+            self.l2,
+            len(self.l2) > 0 and min(self.l2) >= 0,
+            "at least one number, none below zero",
+        )
         require("held_out", self.held_out, 0 < self.held_out < 1, "between 0 and 1")
 
     def run(self, subject: Subject, seed: int) -> Result:
@@ -72,7 +77,7 @@ class Transfer(Linear):
 
 @dataclasses.dataclass(frozen=True)
 class FewShot(Protocol):
-    """Ridge regression on frozen, standardized representations of a few labelled images per class."""
+    """Ridge regression on frozen, standardized representations, a few labels per class."""
 
     per_class: tuple[int, ...] = (1, 5, 10)
     """Labels per class."""
