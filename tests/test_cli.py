@@ -58,7 +58,7 @@ MISTAKES = {
     "not a run: it has no config.json": ["resume", "nowhere"],
     "no protocol named 'knnn'. Did you mean 'knn'": ["evaluate", "nowhere", "--protocol", "knnn"],
     "Give the folder of a run first: jaxclr evaluate RUN --protocol linear": ["evaluate", "--protocol", "linear"],
-    "nowhere is not a run": ["evaluate", "nowhere", "--protocol=knn"],
+    "nowhere is no run": ["evaluate", "nowhere", "--protocol=knn"],
     "A protocol runs in one process": ["evaluate", "nowhere", "--protocol=knn", "--distributed.no-auto"],
     "no list named 'method'. Did you mean 'methods'": ["list", "method"],
 }
@@ -104,7 +104,7 @@ def test_train_resume_evaluate(capsys, tmp_path):
     with RunFolder(run).locked():
         assert "is in use by process" in mistake(capsys, "evaluate", run)
         assert "is in use by process" in mistake(capsys, "train", DIGITS, "--out", run, *TINY)
-    judged_by_protocols(capsys, run)
+    evaluated_by_protocols(capsys, run)
     cli.main(["evaluate", str(run), "--no-baselines"])
     record = json.loads((run / "evaluation.json").read_text())
     assert set(record["features"]) == {"trained"}
@@ -123,10 +123,10 @@ def test_train_resume_evaluate(capsys, tmp_path):
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["1.png"]
 
 
-def judged_by_protocols(capsys, run):
+def evaluated_by_protocols(capsys, run):
     """Protocols of a run: what they tell, keep and refuse."""
-    judge = ("evaluate", str(run), "--protocol")
-    cli.main([*judge, "knn", "--k", "7"])
+    by_protocol = ("evaluate", str(run), "--protocol")
+    cli.main([*by_protocol, "knn", "--k", "7"])
     assert "Knn on digits, 1437 training and 360 test images" in capsys.readouterr().out
     found = json.loads((run / "evaluation.json").read_text())["protocols"]["knn"]
     assert found["settings"] == {"k": 7, "temperature": 0.07} and found["seeds"] == [0]
@@ -137,10 +137,10 @@ def judged_by_protocols(capsys, run):
         "Perhaps you meant: --temperature": ["knn", "--temprature", "1"],
     }
     for words, arguments in mistakes.items():
-        assert words in mistake(capsys, *judge, *arguments)
+        assert words in mistake(capsys, *by_protocol, *arguments)
     checkpoints = run / "checkpoints"
     checkpoints.rename(run / "elsewhere")
-    assert "has no checkpoint yet" in mistake(capsys, *judge, "knn")
+    assert "has no checkpoint yet" in mistake(capsys, *by_protocol, "knn")
     (run / "elsewhere").rename(checkpoints)
 
 

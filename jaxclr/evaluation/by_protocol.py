@@ -60,7 +60,12 @@ def protocol_table(record: dict[str, Any]) -> rich.table.Table:
     where = f"{record['data']['source']}, {sizes}{', in %' * record['percent']}"
     title = f"{record['protocol']} on {where}"
     result = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
-    columns = {"": "left", "mean ± std": "right", "draws": "right", "chosen on training data": "left"}
+    columns = {
+        "": "left",
+        "mean ± std": "right",
+        "draws": "right",
+        "chosen on training data": "left",
+    }
     for column, side in columns.items():
         result.add_column(column, no_wrap=True, justify=side)
     for name, figure in record["figures"].items():
@@ -80,8 +85,8 @@ def _check_finite(state: State) -> None:
     leaves = jax.tree.leaves(jax.device_get((state.params, state.batch_stats)))
     if not all(np.isfinite(leaf).all() for leaf in leaves):
         raise UserError(
-            f"The parameters or statistics of step {int(state.step)} are not finite (NaN), so there "
-            "is nothing to evaluate. Train again with a lower learning rate, or with --clip-norm."
+            f"The parameters or statistics of step {int(state.step)} are not finite "
+            "(NaN), so there is nothing to evaluate. Train again with a lower learning rate, or with --clip-norm."
         )
 
 
@@ -97,5 +102,6 @@ def _choices(chosen: list[dict[str, Any]], figure: str) -> str:
         for name, value in choice.get(figure, {}).items():
             seen.setdefault(name, []).append(value)
     return "; ".join(
-        f"{name} {', '.join(f'{v:g}' for v in sorted(set(values)))}" for name, values in seen.items()
+        f"{name} {', '.join(f'{v:g}' for v in sorted(set(values)))}"
+        for name, values in seen.items()
     )

@@ -43,8 +43,9 @@ def check_finite(name: str, values: np.ndarray) -> None:
     bad = np.flatnonzero(~np.isfinite(values.sum(axis=1)))
     if len(bad):
         raise UserError(
-            f"{len(bad)} of {len(values)} {name} images have features that are not finite (NaN), the first of them image "
-            f"{bad[0]}: the parameters diverged, or images are far from those of training. Evaluate an earlier checkpoint."
+            f"{len(bad)} of {len(values)} {name} images have features that are not finite (NaN), "
+            f"the first of them image {bad[0]}: the parameters diverged, or images are far from those "
+            "of training. Evaluate an earlier checkpoint."
         )
 
 
@@ -53,6 +54,7 @@ def check_known(train: np.ndarray, test: np.ndarray, classes: tuple[str, ...]) -
     strange = np.setdiff1d(test, train)
     if len(strange):
         raise UserError(
-            f"Class '{classes[strange[0]]}' is in the test split but not in the training split, from which it cannot be "
-            "learned. Add images of it to the one, or remove them from the other."
+            f"Class '{classes[strange[0]]}' is in the test split but not in the training split, "
+            "from which it cannot be learned. Add images of it to the one, or remove them from the "
+            "other."
         )

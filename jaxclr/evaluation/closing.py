@@ -1,4 +1,4 @@
-"""The record that closes a run: kNN and linear probes of its encoder, and what to compare them with."""
+"""The record that closes a run: kNN and linear probes of its encoder and of baselines."""
 
 import math
 from typing import Any
@@ -33,7 +33,7 @@ def monitor(subject: Subject) -> dict[str, float]:
 
 
 def closing_record(subject: Subject, *, baselines: bool = True) -> dict[str, Any]:
-    """Probes of the trained encoder and, to compare with, of raw data and of the same encoder untrained.
+    """Probes of the trained encoder, of raw data, and of the same encoder untrained.
 
     Linear probe with a few labels per class (mean and deviation over ten draws), with all labels,
     and kNN. Every choice is made on training data; the test split is touched once for each figure.
@@ -71,7 +71,9 @@ def closing_record(subject: Subject, *, baselines: bool = True) -> dict[str, Any
 def closing_table(record: dict[str, Any]) -> rich.table.Table:
     """The record as a table of percentages."""
     first = next(iter(record["features"].values()))
-    title = f"Accuracy in % on {record['test_images']} test images; linear probes by labels per class"
+    title = (
+        f"Accuracy in % on {record['test_images']} test images; linear probes by labels per class"
+    )
     result = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
     result.add_column("", no_wrap=True)
     for column in first:

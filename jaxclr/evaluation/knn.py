@@ -64,9 +64,9 @@ def knn_predict(
     .. math:: \hat y = \arg\max_c \sum_{i \in N_k(x)} [y_i = c] \, e^{(s_i - s_{\max}) / T},
               \qquad s_i = \frac{x \cdot x_i}{|x| \, |x_i|}
 
-    Tiles of test rows are compared with tiles of train rows, and the nearest k so far are kept: beyond the
-    features themselves this takes O(tile * (tile + k + D + classes)) memory. Among equal cosines
-    the earlier train row is the nearer; among equal sums the lowest class wins.
+    Tiles of test rows are compared with tiles of train rows, and the nearest k so far are kept:
+    beyond the features themselves this takes O(tile * (tile + k + D + classes)) memory. Among equal
+    cosines the earlier train row is the nearer; among equal sums the lowest class wins.
 
     Args:
       train_x: features, [N, D], any float type; rows are normalized here, in float32.

@@ -36,7 +36,7 @@ class Scale(NamedTuple):
 
 
 class LinearProbe(NamedTuple):
-    """Test accuracy, the l2 it was reached with, and the held-out cross-entropy of every l2 of the grid."""
+    """Test accuracy, the l2 that was chosen, and the held-out cross-entropy of every l2."""
 
     accuracy: float
     l2: float
@@ -183,7 +183,7 @@ def linear_logits(fit: LinearFit, x: Array) -> Array:
 
 
 def feature_scale(values: np.ndarray) -> Scale:
-    """Mean and deviation of features [N, D] without a copy of them; a constant feature has a deviation of 1."""
+    """Of features [N, D], which are not copied; a constant feature has a deviation of 1."""
     mean = values.mean(axis=0, dtype=np.float64)
     blocks = np.array_split(values, -(-len(values) // _ROWS))
     std = np.sqrt(sum(((block - mean) ** 2).sum(axis=0) for block in blocks) / len(values))
@@ -196,7 +196,7 @@ def _flatten(fit: LinearFit) -> np.ndarray:
 
 
 def _sum_blocks(function, fit, x, y, weights, scale):
-    """The sum of a function of (fit, features, labels, weights) over blocks of rows, on the host."""
+    """What a function adds up over blocks of rows, on the host."""
     total = None
     for start in range(0, len(x), _ROWS):
         rows = slice(start, start + _ROWS)

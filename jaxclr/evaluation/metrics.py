@@ -92,7 +92,8 @@ def feature_std(z: Array) -> Array:
       ValueError: z is not a matrix of rows.
 
     References:
-      Chen and He, Exploring Simple Siamese Representation Learning, 2020 (arXiv:2011.10566), section 4.1.
+      Chen and He, Exploring Simple Siamese Representation Learning, 2020 (arXiv:2011.10566),
+      section 4.1.
     """
     return jnp.mean(jnp.sqrt(jnp.mean(_centered_unit_rows(z) ** 2, axis=0)))
 
@@ -124,7 +125,7 @@ def rank_me(z: Array, *, eps: float = 1e-7) -> Array:
 
 
 def collapse_auc(z: Array) -> Array:
-    r"""Mean share of the largest singular values of the centered features: the area under their cumulative sum.
+    r"""Area under the cumulative sum of the singular values of the centered features, as shares.
 
     .. math:: \frac1K \sum_{k=1}^K \frac{\sum_{i \le k} \sigma_i}{\sum_i \sigma_i},
               \quad \sigma = \sigma(Z - \bar z),\; K = \min(n, D)
@@ -141,8 +142,8 @@ def collapse_auc(z: Array) -> Array:
       ValueError: z is not a matrix of rows.
 
     References:
-      Li, Efros and Pathak, Understanding Collapse in Non-Contrastive Siamese Representation Learning, 2022
-      (arXiv:2209.15007).
+      Li, Efros and Pathak, Understanding Collapse in Non-Contrastive Siamese Representation
+      Learning, 2022 (arXiv:2209.15007).
     """
     check_features("z", z)
     z = z.astype(jnp.float32)
@@ -168,8 +169,8 @@ def alignment(z1: Array, z2: Array, *, alpha: float = 2.0) -> Array:
       ValueError: z1 and z2 differ in shape or are no matrices, or alpha is not positive.
 
     References:
-      Wang and Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity on
-      the Hypersphere, 2020 (arXiv:2005.10242), section 4.1.
+      Wang and Isola, Understanding Contrastive Representation Learning through Alignment and
+      Uniformity on the Hypersphere, 2020 (arXiv:2005.10242), section 4.1.
     """
     return losses.alignment(z1, z2, alpha=alpha)
 
@@ -198,17 +199,19 @@ def uniformity(z: Array, *, t: float = 2.0) -> Array:
 
 
 def augmentation_confusion_ratio(views: Array | Sequence[Array]) -> Array:
-    r"""Share of first views whose nearest neighbor among all views of all images is of another image (ACR).
+    r"""Share of first views whose nearest neighbor among all views is of another image (ACR).
 
-    .. math:: \frac1n \sum_i [\, \operatorname{image}(\arg\min_{x \ne u_{1i}} |u_{1i} - x|) \ne i \,]
+    .. math:: \frac1n \sum_i
+              [\, \operatorname{image}(\arg\min_{x \ne u_{1i}} |u_{1i} - x|) \ne i \,]
 
-    with x over all V n unit rows but the anchor itself. 0 if augmentation confuses no images. Whether a neighbor is of
-    the same image is decided by its index, where the official code also counts the same index of other batches.
+    with x over all V n unit rows but the anchor itself. 0 if augmentation confuses no images.
+    Whether a neighbor is of the same image is decided by its index, where the official code also
+    counts the same index of other batches.
     O(V n^2 D), in bounded memory.
 
     Args:
-      views: features (projector outputs) of V views of the same n images, [V, n, D] or a sequence of [n, D]; at
-        least two, six in the paper.
+      views: features (projector outputs) of V views of the same n images, [V, n, D] or a sequence
+        of [n, D]; at least two, six in the paper.
 
     Returns:
       A float32 scalar in [0, 1].
@@ -218,8 +221,8 @@ def augmentation_confusion_ratio(views: Array | Sequence[Array]) -> Array:
       ValueError: views differ in shape, are no matrices, or are too few.
 
     References:
-      Wang et al., Chaos is a Ladder: A New Theoretical Understanding of Contrastive Learning via Augmentation
-      Overlap, 2022 (arXiv:2203.13457).
+      Wang et al., Chaos is a Ladder: A New Theoretical Understanding of Contrastive Learning via
+      Augmentation Overlap, 2022 (arXiv:2203.13457).
     """
     views = check_views(views)
     count = views.shape[1]
@@ -239,7 +242,7 @@ def augmentation_confusion_ratio(views: Array | Sequence[Array]) -> Array:
 
 
 def average_relative_confusion(acr: Array | float, initial_acr: Array | float) -> Array:
-    r"""How much less features confuse images than they did at first (ARC): :math:`(1 - ACR) / (1 - ACR_0)`.
+    r"""How much less features confuse images than at first, :math:`(1 - ACR) / (1 - ACR_0)` (ARC).
 
     Args:
       acr: `augmentation_confusion_ratio` of the features.
@@ -268,6 +271,6 @@ def _singular_values(x: Array) -> Array:
 
 
 def exp_entropy(values: Array, *, floor: float = 0.0) -> Array:
-    """Exponential of the entropy of values [K] over their sum, plus the floor; all zeros count as one value."""
+    """Exponential of the entropy of values over their sum, plus the floor; all zeros give 1."""
     share = values / jnp.maximum(jnp.sum(values), jnp.finfo(values.dtype).tiny) + floor
     return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(share, share)))

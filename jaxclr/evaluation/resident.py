@@ -17,7 +17,14 @@ Array = jax.Array
 
 
 def compile_knn(
-    recipe: Recipe, mesh: Mesh, dataset: Dataset, *, k: int, temperature: float, rows: int = 500, tile: int = 1024
+    recipe: Recipe,
+    mesh: Mesh,
+    dataset: Dataset,
+    *,
+    k: int,
+    temperature: float,
+    rows: int = 500,
+    tile: int = 1024,
 ) -> Callable[[State, Array, Array], Array]:
     """kNN accuracy on the test split in one program, for which the host need not wait.
 
@@ -31,7 +38,8 @@ def compile_knn(
       tile: rows and columns that are compared at a time.
 
     Returns:
-      A function of a state and of the images of both splits, uint8 [N, H, W, C] on every device; float32 [].
+      A function of a state and of the images of both splits, uint8 [N, H, W, C] on every device;
+      float32 [].
     """
     train, test = dataset.train, dataset.test
     settings = {"classes": len(dataset.classes), "temperature": temperature, "tile": tile}
@@ -47,7 +55,9 @@ def compile_knn(
 
 
 def representations(state: State, images: Array, *, recipe: Recipe, mesh: Mesh, rows: int) -> Array:
-    """Representations of resident images without augmentation, norms by their running statistics; to be jitted.
+    """Representations of resident images without augmentation; to be jitted.
+
+    Norms use their running statistics.
 
     Args:
       state: whose parameters.

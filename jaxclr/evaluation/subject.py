@@ -43,7 +43,7 @@ class Subject:
     Attributes:
       recipe: of the run: network, augmentation and normalization.
       encoder: a module called as encoder(pixels, train), whose norms see the rows of its batch.
-      embed: representations [b, F] of the network's variables and examples; see `compile_represent`.
+      embed: representations [b, F] by the network's variables of examples; `compile_represent`.
       state: of the network.
       init_state: makes the state of the untrained network.
       dataset: its splits: train to learn from, test to evaluate on.
@@ -113,13 +113,13 @@ class Subject:
         return plain_view(images, self.recipe)
 
     def augmented(self, keys: Array, images: Array) -> Array:
-        """The same with a light augmentation, of typed keys [b]: that of the run's first view without its colors."""
+        """The same with the run's first view less its changes of color, by typed keys [b]."""
         light = Augmentation((_light(self.recipe.augmentation.views[0]),))
         return normalize_view(light(keys, images)[0], self.recipe)
 
 
 def compile_represent(recipe: Recipe) -> Callable[[Tree, Tree], Array]:
-    """Representations, float32 [b, F], as a compiled function of the network's variables and examples [b, ...]."""
+    """Representations, float32 [b, F], as a function of the network's variables and examples."""
     return jax.jit(functools.partial(represent_images, recipe=recipe))
 
 
@@ -142,7 +142,9 @@ def on_data(subject: Subject, data: Data | Arrays | Source) -> Subject:
     if data == own:
         return subject
     if (data.mean, data.std) not in ((None, None), (own.mean, own.std)):
-        raise UserError("Images are normalized as the run's own were; leave --data.mean and --data.std out.")
+        raise UserError(
+            "Images are normalized as the run's own were; leave --data.mean and --data.std out."
+        )
     data = dataclasses.replace(data, mean=own.mean, std=own.std)
     if data == own:
         return subject
@@ -165,7 +167,9 @@ def check_channels(source: str, dataset: Dataset, wanted: int | None) -> None:
     if got != wanted:
         channels = {1: "gray", 3: "rgb"}.get(wanted)
         remedy = f"set --data.channels {channels}" if channels else "take other data"
-        raise UserError(f"'{source}' has images of {got} channel(s), the encoder takes {wanted}; {remedy}.")
+        raise UserError(
+            f"'{source}' has images of {got} channel(s), the encoder takes {wanted}; {remedy}."
+        )
 
 
 def labelled_splits(dataset: Dataset) -> tuple[Split | Stream | Records, Split | Stream | Records]:
@@ -176,14 +180,15 @@ def labelled_splits(dataset: Dataset) -> tuple[Split | Stream | Records, Split |
     """
     if dataset.test is None or not dataset.train.labelled or not dataset.test.labelled:
         raise UserError(
-            f"'{dataset.name}' has no labelled test split, so there is nothing to evaluate against. "
-            "Give images in class sub-folders, or labels, and a test split or --data.test-fraction."
+            f"'{dataset.name}' has no labelled test split, so there is nothing to evaluate "
+            "against. Give images in class sub-folders, or labels, and a test split or "
+            "--data.test-fraction."
         )
     return dataset.train, dataset.test
 
 
 def _light(view: Any) -> Any:
-    """Where a view of ours moves pixels, without what it does to their colors; another view as it is."""
+    """What a view of ours does to positions, not to colors; another view as it is."""
     if isinstance(view, PhotoView):
         return dataclasses.replace(view, jitter=0.0, grayscale=0.0, blur=0.0, solarize=0.0)
     if isinstance(view, DigitView):

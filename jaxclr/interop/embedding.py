@@ -49,9 +49,9 @@ def embed(
 ) -> dict[str, int]:
     """Writes representations of all examples, as evaluation sees them, with names and labels.
 
-    Rows are appended to OUT.part/ as they are made, and progress is recorded every ten seconds. When
-    all rows are there, OUT is written from them, and OUT.part is removed. The same call after an
-    interruption continues from the record; the file is the same as without an interruption.
+    Rows are appended to OUT.part/ as they are made, and progress is recorded every ten seconds.
+    When all rows are there, OUT is written from them, and OUT.part is removed. The same call after
+    an interruption continues from the record; the file is the same as without an interruption.
 
     Args:
       loaded: the encoder.
@@ -72,12 +72,19 @@ def embed(
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists. Replace it with --overwrite, or give another --out.")
     dataset = open_data(loaded, data)
-    splits = {name: split for name, split in (("train", dataset.train), ("test", dataset.test)) if split is not None}
+    splits = {
+        name: split
+        for name, split in (("train", dataset.train), ("test", dataset.test))
+        if split is not None
+    }
     count = sum(split.size for split in splits.values())
     batch = min(BATCH, max(split.size for split in splits.values()))
     size = getattr(data, "image_size", None) or loaded.size
     if size is None and isinstance(dataset.train, Stream):
-        raise UserError("The encoder takes images of any size, and streamed ones may differ; set --data.image-size.")
+        raise UserError(
+            "The encoder takes images of any size, and streamed ones may differ; "
+            "set --data.image-size."
+        )
     # By value, not by name: a run may be trained on, and a folder moved.
     job = {
         **{f"data.{name}": value for name, value in _described(data).items() if name not in _WITHOUT_EFFECT},

@@ -1,1 +1,1 @@
-"""A page that shows what was learned: one HTML file that needs nothing else. `page.write_report` writes it."""
+"""A page that shows what was learned: one HTML file, which `page.write_report` writes."""

@@ -11,11 +11,27 @@ from jaxclr.report.records import Record
 _CURVES = (
     ("loss", "Loss", "Of the objective; the losses of different objectives do not compare."),
     ("knn_20", "kNN accuracy", "On the test split during training, 20 neighbors."),
-    ("effective_rank", "Effective rank", "Entropy, as a number of directions, of the centered covariance of unit embeddings."),
-    ("rank_me", "RankMe", "The same of the singular values of the embeddings as they are: neither centered nor normalized."),
+    (
+        "effective_rank",
+        "Effective rank",
+        "Entropy, as a number of directions, of the centered covariance of unit embeddings.",
+    ),
+    (
+        "rank_me",
+        "RankMe",
+        "The same of the singular values of the embeddings as they are: neither centered nor normalized.",
+    ),
     ("total_variance", "Total variance", "Of unit embeddings: 0 for a single point, at most 1."),
-    ("collapse_auc", "Collapse AUC", "Mean share of the largest singular values: 1/2 for an isotropic cloud, 1 for a line."),
-    ("asymmetry", "Asymmetry of A", "Norm of A less its transpose over the norm of A, predictions against targets."),
+    (
+        "collapse_auc",
+        "Collapse AUC",
+        "Mean share of the largest singular values: 1/2 for an isotropic cloud, 1 for a line.",
+    ),
+    (
+        "asymmetry",
+        "Asymmetry of A",
+        "Norm of A less its transpose over the norm of A, predictions against targets.",
+    ),
     ("learning_rate", "Learning rate", ""),
     ("momentum", "Momentum of the target network", "Share of the average that a step keeps."),
     ("grad_norm", "Gradient norm", "Before clipping."),
@@ -33,8 +49,12 @@ def _curve(records: Sequence[Record], name: str, title: str, caption: str) -> Pi
     series = [(record, *record.series(name)) for record in records]
     series = [(record, steps, values) for record, steps, values in series if steps]
     if not series:
-        return Missing(title, "not measured in " + ("these runs." if len(records) > 1 else "this run."))
-    said = "; ".join(f"{record.name} from {values[0]:.4g} to {values[-1]:.4g}" for record, _, values in series)
+        return Missing(
+            title, "not measured in " + ("these runs." if len(records) > 1 else "this run.")
+        )
+    said = "; ".join(
+        f"{record.name} from {values[0]:.4g} to {values[-1]:.4g}" for record, _, values in series
+    )
     with Plot(f"curve-{name}", f"{title} over the steps: {said}.") as plot:
         for record, steps, values in series:
             marker = {"marker": "o", "markersize": 3} if len(steps) < 5 else {}

@@ -27,7 +27,11 @@ class Figure(NamedTuple):
     @property
     def html(self) -> str:
         run = self.run
-        whose = "" if run is None else f'<p class="whose">{swatch(run.number)} {html.escape(run.name)}</p>'
+        whose = (
+            ""
+            if run is None
+            else f'<p class="whose">{swatch(run.number)} {html.escape(run.name)}</p>'
+        )
         kind = "" if run is None else f' class="run{run.number}"'
         caption = f"<p>{html.escape(self.caption)}</p>" if self.caption else ""
         head = f"<figcaption>{whose}<h3>{html.escape(self.title)}</h3>{caption}</figcaption>"

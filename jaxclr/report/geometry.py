@@ -1,4 +1,4 @@
-"""How the embeddings lie: their spectrum, the plane of alignment and uniformity, positives against negatives."""
+"""The embeddings: spectrum, plane of alignment and uniformity, positives against negatives."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,9 @@ def spectra(record: Record) -> list[Piece]:
     """Eigenvalues over their rank, from the first to the last step."""
     steps, values = record.series("spectrum")
     if not steps:
-        return missing(record, "spectrum", "not measured (observe_every is 0, or the run is too short).")
+        return missing(
+            record, "spectrum", "not measured (observe_every is 0, or the run is too short)."
+        )
     chosen = np.unique(np.linspace(0, len(steps) - 1, min(TIMES, len(steps))).astype(int))
     strengths = np.linspace(1, 0.25, len(chosen))[::-1]  # a single one is strong
     color = line_of(record.number)["color"]
@@ -41,11 +43,16 @@ def spectra(record: Record) -> list[Piece]:
 def plane(records: Sequence[Record]) -> list[Piece]:
     """The path of every run in the plane of alignment and uniformity."""
     title = "Alignment and uniformity"
-    paths = [(record, record.series("alignment")[1], record.series("uniformity")[1]) for record in records]
+    paths = [
+        (record, record.series("alignment")[1], record.series("uniformity")[1])
+        for record in records
+    ]
     paths = [path for path in paths if path[1]]
     if not paths:
         return [Missing(title, "not measured.")]
-    said = "; ".join(f"{r.name} from ({x[0]:.2f}, {y[0]:.2f}) to ({x[-1]:.2f}, {y[-1]:.2f})" for r, x, y in paths)
+    said = "; ".join(
+        f"{r.name} from ({x[0]:.2f}, {y[0]:.2f}) to ({x[-1]:.2f}, {y[-1]:.2f})" for r, x, y in paths
+    )
     with Plot("plane", f"Path in the plane of alignment and uniformity: {said}.") as plot:
         for record, x, y in paths:
             line = line_of(record.number)
@@ -54,7 +61,9 @@ def plane(records: Sequence[Record]) -> list[Piece]:
             ends = {"color": line["color"], "gid": line["gid"], "linestyle": "none"}
             plot.axes.plot(x[:1], y[:1], marker="o", fillstyle="none", **ends)
             plot.axes.plot(x[-1:], y[-1:], marker="o", **ends)
-        plot.axes.set(xlabel="alignment (lower: views agree)", ylabel="uniformity (lower: spread out)")
+        plot.axes.set(
+            xlabel="alignment (lower: views agree)", ylabel="uniformity (lower: spread out)"
+        )
     caption = "A ring at the start, a dot at the end. The lower left is best; a collapse goes to the upper left."
     return [Figure("plane", title, plot.html, caption)]
 
@@ -64,7 +73,11 @@ def cosines(record: Record) -> list[Piece]:
     steps, positives = record.series("positive_cosines")
     _, negatives = record.series("negative_cosines")
     if not steps:
-        return missing(record, "positives and negatives", "not measured (observe_every is 0, or the run is too short).")
+        return missing(
+            record,
+            "positives and negatives",
+            "not measured (observe_every is 0, or the run is too short).",
+        )
     edges = np.linspace(-1, 1, len(positives[0]) + 1)
     middle = (edges[1:] + edges[:-1]) / 2
     mean = lambda shares: float(np.dot(shares, middle))
@@ -75,10 +88,16 @@ def cosines(record: Record) -> list[Piece]:
     key = f"cosines-{record.number}"
     with Plot(key, alt) as plot:
         color = line_of(record.number)["color"]
-        plot.axes.stairs(positives[-1], edges, fill=True, color=color, alpha=0.7, label="positives, end")
-        plot.axes.stairs(negatives[-1], edges, fill=True, color=INK, alpha=0.3, label="negatives, end")
+        plot.axes.stairs(
+            positives[-1], edges, fill=True, color=color, alpha=0.7, label="positives, end"
+        )
+        plot.axes.stairs(
+            negatives[-1], edges, fill=True, color=INK, alpha=0.3, label="negatives, end"
+        )
         plot.axes.stairs(positives[0], edges, color=color, linestyle="--", label="positives, start")
-        plot.axes.stairs(negatives[0], edges, color=INK, linestyle=":", alpha=0.6, label="negatives, start")
+        plot.axes.stairs(
+            negatives[0], edges, color=INK, linestyle=":", alpha=0.6, label="negatives, start"
+        )
         plot.axes.set(xlabel="cosine", ylabel="share", xlim=(-1, 1), xticks=(-1, -0.5, 0, 0.5, 1))
         plot.axes.legend()
     caption = "Predictions against targets of a batch. Where both lie at 1, everything looks alike."

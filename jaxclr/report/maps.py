@@ -62,12 +62,20 @@ def _tsne(points: np.ndarray) -> tuple[np.ndarray, str]:
 
     perplexity = min(30.0, (len(points) - 1) / 3)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of points that coincide, as those of a collapsed encoder do
-        # Exact: of a few hundred points it takes a quarter of Barnes-Hut's time. Random: the principal axes of coinciding
-        # points are no start.
-        tsne = TSNE(perplexity=perplexity, method="exact", max_iter=500, init="random", random_state=0)
+        warnings.simplefilter(
+            "ignore"
+        )  # of points that coincide, as those of a collapsed encoder do
+        # Exact: of a few hundred points it takes a quarter of Barnes-Hut's time. Random: coinciding
+        # points have no principal axes to start from.
+        tsne = TSNE(
+            perplexity=perplexity, method="exact", max_iter=500, init="random", random_state=0
+        )
         found = tsne.fit_transform(points)
-    return found, f"Neighbors stay neighbors (perplexity {perplexity:.3g}); sizes of groups and gaps mean nothing."
+    return (
+        found,
+        f"Neighbors stay neighbors (perplexity {perplexity:.3g}); "
+        "sizes of groups and gaps mean nothing.",
+    )
 
 
 def _palette(count: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Matrices of the fixed examples: their affinities over time, and which classes are taken for which."""
+"""Matrices of the fixed examples: affinities over time, and confusions of classes."""
 
 import html
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ MOST_CLASSES = 20  # in a confusion matrix; of more, the worst are listed
 
 
 def affinities(record: Record) -> list[Piece]:
-    """The affinity matrix of two views of the fixed examples at the start, in the middle and at the end."""
+    """The affinity matrix of two views of the fixed examples, at each snapshot."""
     if not record.snapshots:
         return missing(record, "affinity matrix", "the run has no snapshots.")
     labels = record.fixed["query_labels"]
@@ -65,7 +65,10 @@ def _rotation(names: Sequence[str]) -> int:
 
 def _names(record: Record) -> list[str]:
     last = len(record.snapshots) - 1
-    return ["at the start" if i == 0 else "at the end" if i == last else "in the middle" for i in range(last + 1)]
+    return [
+        "at the start" if i == 0 else "at the end" if i == last else "in the middle"
+        for i in range(last + 1)
+    ]
 
 
 def predicted_classes(record: Record) -> np.ndarray:
@@ -101,7 +104,9 @@ def confusions(record: Record) -> list[Piece]:
         names, edges = [str(name)[:10] for name in classes], np.arange(len(classes) + 1) - 0.5
         plot.axes.set_xticks(range(len(classes)), names, rotation=_rotation(names))
         plot.axes.set_yticks(range(len(classes)), names)
-        plot.axes.set(xlabel="named", ylabel="class", xlim=edges[[0, -1]], ylim=edges[[-1, 0]], aspect="equal")
+        plot.axes.set(
+            xlabel="named", ylabel="class", xlim=edges[[0, -1]], ylim=edges[[-1, 0]], aspect="equal"
+        )
         plot.axes.grid(visible=False)
         plot.axes.tick_params(length=0)
         for row, column in zip(*np.nonzero(counts), strict=True):
@@ -124,7 +129,9 @@ def _table(counts: np.ndarray, classes: np.ndarray) -> str:
         taken = html.escape(str(classes[others.argmax()])) if others.any() else "-"
         name = html.escape(str(classes[index]))
         cells = (f"{errors[index]:.1%}", totals[index], taken)
-        rows.append(f"<tr><th scope=row>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+        rows.append(
+            f"<tr><th scope=row>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        )
     titles = ("class", "errors", "examples", "most often named")
     head = f"<tr>{''.join(f'<th scope=col>{title}</th>' for title in titles)}</tr>"
     return f"<details open><summary>Error rates</summary><div class=wide><table>{head}{''.join(rows)}</table></div></details>"

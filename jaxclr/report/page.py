@@ -38,10 +38,16 @@ def page(records: Sequence[Record]) -> str:
     part = lambda name: importlib.resources.files(__package__).joinpath(name).read_text()
     sections = {
         "Curves": curves(records),
-        "Geometry of the embeddings": [*plane(records), *of_each(records, spectra), *of_each(records, cosines)],
+        "Geometry of the embeddings": [
+            *plane(records),
+            *of_each(records, spectra),
+            *of_each(records, cosines),
+        ],
         "Affinity matrix of fixed examples": of_each(records, affinities),
         "Map of the representations": of_each(records, maps),
-        "Neighbors, errors, views": of_each(records, lambda r: [*neighbors(r), *confusions(r), *views(r)]),
+        "Neighbors, errors, views": of_each(
+            records, lambda r: [*neighbors(r), *confusions(r), *views(r)]
+        ),
     }
     keys = {title: f"section-{number}" for number, title in enumerate(sections, 1)}
     return string.Template(part("page.html")).substitute(
@@ -55,7 +61,9 @@ def page(records: Sequence[Record]) -> str:
         headlines=headlines(records),
         figures=figures_tables(records),
         links="".join(f'<a href="#{keys[title]}">{title}</a>' for title in sections),
-        sections="".join(_section(keys[title], title, pieces) for title, pieces in sections.items()),
+        sections="".join(
+            _section(keys[title], title, pieces) for title, pieces in sections.items()
+        ),
         configuration=configuration(records),
     )
 

@@ -25,9 +25,17 @@ def neighbors(record: Record) -> list[Piece]:
     nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :NEIGHBORS]
     rows, wrong = [], 0
     for row, query in enumerate(chosen):
-        cells = [_picture(images["queries"][query], f"Query{_of_class(record, 'query_labels', query)}", "query")]
+        cells = [
+            _picture(
+                images["queries"][query],
+                f"Query{_of_class(record, 'query_labels', query)}",
+                "query",
+            )
+        ]
         for column, index in enumerate(nearest[row]):
-            other = record.labelled and images["gallery_labels"][index] != images["query_labels"][query]
+            other = (
+                record.labelled and images["gallery_labels"][index] != images["query_labels"][query]
+            )
             wrong += bool(other)
             said = (
                 f"Neighbor {column + 1}{_of_class(record, 'gallery_labels', index)}, cosine {cosines[row, index]:.3f}"
@@ -39,7 +47,15 @@ def neighbors(record: Record) -> list[Piece]:
     if record.labelled:
         caption += f" {wrong} of {nearest.size} are of another class: framed with dashes."
     body = f'<ol class="pictures">{"".join(rows)}</ol>'
-    return [Figure(f"neighbors-{record.number}", f"Nearest neighbors of {len(chosen)} queries", body, caption, record)]
+    return [
+        Figure(
+            f"neighbors-{record.number}",
+            f"Nearest neighbors of {len(chosen)} queries",
+            body,
+            caption,
+            record,
+        )
+    ]
 
 
 def views(record: Record) -> list[Piece]:
@@ -47,14 +63,24 @@ def views(record: Record) -> list[Piece]:
     if record.end and not record.pictured:
         return []  # as `neighbors` says
     found = sorted(
-        (name for name in record.fixed if name.startswith("view_")), key=lambda name: int(name.partition("_")[2])
+        (name for name in record.fixed if name.startswith("view_")),
+        key=lambda name: int(name.partition("_")[2]),
     )
     if not found:
         return missing(record, "views", "the run has no snapshots.")
     images, rows = record.fixed, []
     for index in range(len(images[found[0]])):
-        cells = [_picture(images["queries"][index], f"Image{_of_class(record, 'query_labels', index)}", "query")]
-        cells += [_picture(images[name][index], f"View {number}", "") for number, name in enumerate(found, 1)]
+        cells = [
+            _picture(
+                images["queries"][index],
+                f"Image{_of_class(record, 'query_labels', index)}",
+                "query",
+            )
+        ]
+        cells += [
+            _picture(images[name][index], f"View {number}", "")
+            for number, name in enumerate(found, 1)
+        ]
         rows.append(f"<li>{''.join(cells)}</li>")
     body = f'<ol class="pictures">{"".join(rows)}</ol>'
     caption = "The image first, then its views of one step."
@@ -62,7 +88,11 @@ def views(record: Record) -> list[Piece]:
 
 
 def _of_class(record: Record, labels: str, index: int) -> str:
-    return f" of class {record.fixed['classes'][record.fixed[labels][index]]}" if record.labelled else ""
+    return (
+        f" of class {record.fixed['classes'][record.fixed[labels][index]]}"
+        if record.labelled
+        else ""
+    )
 
 
 def _picture(pixels: np.ndarray, said: str, kind: str) -> str:

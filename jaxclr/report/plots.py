@@ -79,30 +79,44 @@ def line_of(number: int) -> dict[str, object]:
     }
 
 
-def thin(steps: Sequence[int], values: Sequence[float], most: int = 300) -> tuple[np.ndarray, np.ndarray]:
-    """At most so many points, means of their neighbors, which a line of a few hundred pixels does not show anyway."""
+def thin(
+    steps: Sequence[int], values: Sequence[float], most: int = 300
+) -> tuple[np.ndarray, np.ndarray]:
+    """At most so many points, each the mean of its neighbors."""
     groups = min(most, len(steps))
-    split = lambda x: np.array([part.mean() for part in np.array_split(np.asarray(x, float), groups)])
-    return (split(steps), split(values)) if len(steps) > most else (np.asarray(steps), np.asarray(values))
+    split = lambda x: np.array(
+        [part.mean() for part in np.array_split(np.asarray(x, float), groups)]
+    )
+    return (
+        (split(steps), split(values))
+        if len(steps) > most
+        else (np.asarray(steps), np.asarray(values))
+    )
 
 
 def png(pixels: np.ndarray) -> str:
     """A picture, uint8 [h, w, C], as the address of itself."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG", optimize=True)
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
+        buffer, "PNG", optimize=True
+    )
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _inline(svg: str, alt: str) -> str:
-    """SVG as a part of HTML: no prologue, no names of its own but those that it refers to, colors of the page."""
+    """SVG as a part of HTML: no prologue, only names that it refers to, colors of the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' id="class-([\w-]+)"', r' class="\1"', svg)
     referred = set(re.findall(r"""(?:href="#|url\(#)([\w-]+)""", svg))
-    svg = re.sub(r' id="([\w.-]+)"', lambda found: found.group() if found[1] in referred else "", svg)
+    svg = re.sub(
+        r' id="([\w.-]+)"', lambda found: found.group() if found[1] in referred else "", svg
+    )
     opening = svg[: svg.index(">") + 1]
     box = re.search(r'viewBox="[^"]*"', opening).group()
-    svg = f'<svg {box} role="img" aria-label="{html.escape(alt, quote=True)}">' + svg[len(opening) :]
+    svg = (
+        f'<svg {box} role="img" aria-label="{html.escape(alt, quote=True)}">' + svg[len(opening) :]
+    )
     svg = svg.replace("xlink:href", "href")
     for color, name in ((INK, "ink"), (GRID, "grid"), (ALARM, "alarm"), (CARD, "card")):
         svg = svg.replace(color, f"var(--{name})")

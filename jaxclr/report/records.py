@@ -23,7 +23,7 @@ class Record(NamedTuple):
       config: config.json.
       lines: those of metrics.jsonl.
       evaluation: evaluation.json.
-      fixed: what the snapshots are of: snapshots/labels.npz and, if the data are images, images.npz.
+      fixed: of what the snapshots are: snapshots/labels.npz and, of images, images.npz.
       snapshots: snapshots/STEP.npz by step.
       bad_step: bad_step.json.
     """
@@ -85,7 +85,10 @@ def read_records(folders: Sequence[pathlib.Path]) -> list[Record]:
       UserError: a folder is no run, or a file in it cannot be read.
     """
     names = _names(folders)
-    return [_read(RunFolder(folder), name, number) for number, (folder, name) in enumerate(zip(folders, names, strict=True), 1)]
+    return [
+        _read(RunFolder(folder), name, number)
+        for number, (folder, name) in enumerate(zip(folders, names, strict=True), 1)
+    ]
 
 
 def _read(run: RunFolder, name: str, number: int) -> Record:
@@ -95,7 +98,11 @@ def _read(run: RunFolder, name: str, number: int) -> Record:
     try:
         lines = _lines(run.metrics)
         read = lambda path: json.loads(path.read_text()) if path.is_file() else {}
-        snapshots = {int(path.stem): _arrays(path) for path in run.snapshots.glob("*.npz") if path.stem.isdecimal()}
+        snapshots = {
+            int(path.stem): _arrays(path)
+            for path in run.snapshots.glob("*.npz")
+            if path.stem.isdecimal()
+        }
         snapshots = dict(sorted(snapshots.items()))
         return Record(
             number=number,
@@ -108,7 +115,9 @@ def _read(run: RunFolder, name: str, number: int) -> Record:
             bad_step=read(run.bad_step),
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"{run.folder} cannot be read: {error}. Remove the file, or repeat the run.") from error
+        raise UserError(
+            f"{run.folder} cannot be read: {error}. Remove the file, or repeat the run."
+        ) from error
 
 
 def _fixed(folder: pathlib.Path, snapshots: Mapping[int, Arrays]) -> Arrays:
@@ -149,5 +158,6 @@ def _names(folders: Sequence[pathlib.Path]) -> list[str]:
     """The folders' names, with their parents' where two are alike."""
     short = [folder.resolve().name for folder in folders]
     return [
-        name if short.count(name) == 1 else str(folder) for name, folder in zip(short, folders, strict=True)
+        name if short.count(name) == 1 else str(folder)
+        for name, folder in zip(short, folders, strict=True)
     ]

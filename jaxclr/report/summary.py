@@ -11,12 +11,18 @@ from jaxclr.report.records import Record, name_of
 
 MOST_HEADLINES = 5
 _HEADLINES = (
-    *("linear, all labels", "linear, 5 labels a class", "kNN 20", "effective rank, centred", "total variance"),
-    *("alignment", "uniformity", "RankMe, uncentred"),
+    *(
+        "linear, all labels",
+        "linear, 5 labels a class",
+        "kNN 20",
+        "effective rank, centered",
+        "total variance",
+    ),
+    *("alignment", "uniformity", "RankMe, uncentered"),
 )
 
 
-class Told(NamedTuple):
+class Value(NamedTuple):
     """A figure in words, and what to know of it beside."""
 
     text: str
@@ -32,7 +38,12 @@ def warnings(records: Sequence[Record]) -> str:
             boxes.append((record, f"From step {step}: {text}"))
         if record.bad_step:
             step = record.bad_step["step"]
-            boxes.append((record, f"Loss, gradient or update was not finite at step {step}; the state before it is kept."))
+            boxes.append(
+                (
+                    record,
+                    f"Loss, gradient or update was not finite at step {step}; the state before it is kept.",
+                )
+            )
     return "".join(
         f'<p class="warning" role="note"><strong>Warning, {html.escape(record.name)}.</strong> {html.escape(text)}</p>\n'
         for record, text in boxes
@@ -51,19 +62,25 @@ def legend(records: Sequence[Record]) -> str:
 def headlines(records: Sequence[Record]) -> str:
     """The few figures that matter most, large, of all runs."""
     all_of = [_figures(record) for record in records]
-    names = [name for name in _HEADLINES if any(name in figures for figures in all_of)][:MOST_HEADLINES]
+    names = [name for name in _HEADLINES if any(name in figures for figures in all_of)][
+        :MOST_HEADLINES
+    ]
     return "".join(
         f"<div><dt>{html.escape(name)}</dt>"
-        + "".join(_headline(r, figures[name]) for r, figures in zip(records, all_of, strict=True) if name in figures)
+        + "".join(
+            _headline(r, figures[name])
+            for r, figures in zip(records, all_of, strict=True)
+            if name in figures
+        )
         + "</div>"
         for name in names
     )
 
 
-def _headline(record: Record, figure: Told) -> str:
+def _headline(record: Record, figure: Value) -> str:
     name = f'<span class="said">{html.escape(record.name)}: </span>'
-    told = f"<b>{swatch(record.number)} {name}{html.escape(figure.text)}</b>{_note(figure)}"
-    return f'<dd class="run{record.number}">{told}</dd>'
+    shown = f"<b>{swatch(record.number)} {name}{html.escape(figure.text)}</b>{_note(figure)}"
+    return f'<dd class="run{record.number}">{shown}</dd>'
 
 
 def figures_tables(records: Sequence[Record]) -> str:
@@ -72,7 +89,7 @@ def figures_tables(records: Sequence[Record]) -> str:
     return "".join(_table(title, records, some) for title, some in columns.items())
 
 
-def _table(title: str, records: Sequence[Record], columns: Sequence[Mapping[str, Told]]) -> str:
+def _table(title: str, records: Sequence[Record], columns: Sequence[Mapping[str, Value]]) -> str:
     """A figure a row; nothing if no run has any."""
     names = dict.fromkeys(name for column in columns for name in column)
     if not names:
@@ -80,15 +97,17 @@ def _table(title: str, records: Sequence[Record], columns: Sequence[Mapping[str,
     runs = "".join(f"<th scope=col>{swatch(r.number)} {html.escape(r.name)}</th>" for r in records)
     head = f"<thead><tr><td></td>{runs}</tr></thead>" if len(records) > 1 else ""
     cell = lambda figure: f"<td>{html.escape(figure.text)}{_note(figure)}</td>"
-    cells = lambda name: "".join(cell(column.get(name, Told(""))) for column in columns)
-    rows = "".join(f"<tr><th scope=row>{html.escape(name)}</th>{cells(name)}</tr>" for name in names)
+    cells = lambda name: "".join(cell(column.get(name, Value(""))) for column in columns)
+    rows = "".join(
+        f"<tr><th scope=row>{html.escape(name)}</th>{cells(name)}</tr>" for name in names
+    )
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{title}">'
         f"<table><caption>{title}</caption>{head}<tbody>{rows}</tbody></table></div>\n"
     )
 
 
-def _note(figure: Told) -> str:
+def _note(figure: Value) -> str:
     return f" <small>{html.escape(figure.note)}</small>" if figure.note else ""
 
 
@@ -96,13 +115,17 @@ def configuration(records: Sequence[Record]) -> str:
     """The fields in which the runs differ, and each configuration as a whole."""
     flat = [dict(_leaves(record.config)) for record in records]
     names = sorted({name for leaves in flat for name in leaves})
-    differing = [name for name in names if len({json.dumps(leaves.get(name)) for leaves in flat}) > 1]
+    differing = [
+        name for name in names if len({json.dumps(leaves.get(name)) for leaves in flat}) > 1
+    ]
     parts = []
     if differing:
         head = "".join(f"<th scope=col>{html.escape(record.name)}</th>" for record in records)
         said = lambda leaves, name: html.escape(json.dumps(leaves[name])) if name in leaves else "-"
         cells = lambda name: "".join(f"<td>{said(leaves, name)}</td>" for leaves in flat)
-        body = "".join(f"<tr><th scope=row>{html.escape(name)}</th>{cells(name)}</tr>" for name in differing)
+        body = "".join(
+            f"<tr><th scope=row>{html.escape(name)}</th>{cells(name)}</tr>" for name in differing
+        )
         parts.append(
             '<div class="wide" tabindex="0" role="region" aria-label="Fields that differ">'
             f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -110,85 +133,110 @@ def configuration(records: Sequence[Record]) -> str:
     for record in records:
         text = html.escape(json.dumps(record.config, indent=2))
         name = html.escape(record.name)
-        parts.append(f"<details><summary>config.json of {name}</summary><pre tabindex=0>{text}</pre></details>")
+        parts.append(
+            f"<details><summary>config.json of {name}</summary><pre tabindex=0>{text}</pre></details>"
+        )
     return "".join(parts)
 
 
-def _what(record: Record) -> dict[str, Told]:
+def _what(record: Record) -> dict[str, Value]:
     config = record.config
     images = record.evaluation.get("train_images")
-    told = {
+    rows = {
         "method": record.method,
         "encoder": name_of(config["encoder"]),
         "data": config["data"].get("source", name_of(config["data"])) + (f", {images} examples" if images else ""),
         "length": f"{config['epochs']} epochs, {record.last_step} steps of {config['batch_size']} examples",
         "seed": str(config["seed"]),
     }
-    return {name: Told(text) for name, text in told.items()}
+    return {name: Value(text) for name, text in rows.items()}
 
 
-def _accuracies(record: Record) -> dict[str, Told]:
+def _accuracies(record: Record) -> dict[str, Value]:
     """Of the trained encoder; what raw pixels and the untrained encoder reach is noted."""
     features = dict(record.evaluation.get("features", {}))
     trained = features.pop("trained", {})
     figures = {}
     for name, value in trained.items():
-        kind = name if name.startswith("kNN") else f"linear, {'all labels' if name == 'all' else name + ' a class'}"
-        others = [f"{feature} {100 * of[name]['mean']:.1f}" for feature, of in features.items() if name in of]
-        figures[kind] = Told(_number(value["mean"], value.get("std", math.nan), percent=True), ", ".join(others))
+        kind = (
+            name
+            if name.startswith("kNN")
+            else f"linear, {'all labels' if name == 'all' else name + ' a class'}"
+        )
+        others = [
+            f"{feature} {100 * of[name]['mean']:.1f}"
+            for feature, of in features.items()
+            if name in of
+        ]
+        figures[kind] = Value(
+            _number(value["mean"], value.get("std", math.nan), percent=True), ", ".join(others)
+        )
     if not trained and (accuracy := record.last("knn_20")) is not None:
-        figures["kNN 20"] = Told(_number(accuracy, percent=True), "on the way")
+        figures["kNN 20"] = Value(_number(accuracy, percent=True), "during training")
     return figures
 
 
-def _protocols(record: Record) -> dict[str, Told]:
-    """What `jaxclr evaluate --protocol` found; repetitions, and a step that is not the last one, are noted."""
+def _protocols(record: Record) -> dict[str, Value]:
+    """Figures by protocol; repetitions, and a step that is not the last one, are noted."""
     figures = {}
     for name, found in record.evaluation.get("protocols", {}).items():
         for figure, value in found["figures"].items():
             draws = len(value["values"])
-            notes = [f"{draws} draws"] * (draws > 1) + [f"step {found['step']}"] * (found["step"] != record.last_step)
+            notes = [f"{draws} draws"] * (draws > 1) + [f"step {found['step']}"] * (
+                found["step"] != record.last_step
+            )
             std = value["std"] if draws > 1 else math.nan
             kind = name if len(found["figures"]) == 1 else f"{name}, {figure}"
-            figures[kind] = Told(_number(value["mean"], std, percent=found["percent"]), ", ".join(notes))
+            figures[kind] = Value(
+                _number(value["mean"], std, percent=found["percent"]), ", ".join(notes)
+            )
     return figures
 
 
-def _signs(record: Record) -> dict[str, Told]:
+def _signs(record: Record) -> dict[str, Value]:
     named = {
         "loss": "loss",
-        "effective_rank": "effective rank, centred",
-        "rank_me": "RankMe, uncentred",
+        "effective_rank": "effective rank, centered",
+        "rank_me": "RankMe, uncentered",
         "total_variance": "total variance",
         "alignment": "alignment",
         "uniformity": "uniformity",
         "images_per_second": "examples per second",
     }
     found = {title: record.last(name) for name, title in named.items()}
-    signs = {title: Told(f"{value:.4g}") for title, value in found.items() if value is not None}
+    signs = {title: Value(f"{value:.4g}") for title, value in found.items() if value is not None}
     if width := record.last("spectrum"):
         title = named["effective_rank"]
         signs[title] = signs[title]._replace(note=f"of {len(width)}")
     return signs
 
 
-def _figures(record: Record) -> dict[str, Told]:
+def _figures(record: Record) -> dict[str, Value]:
     return {**_accuracies(record), **_signs(record)}
 
 
 def _number(mean: float, std: float = math.nan, *, percent: bool) -> str:
     """A figure, and its deviation unless that is NaN."""
-    told = (lambda value: f"{100 * value:.1f}") if percent else (lambda value: f"{value:.3f}")
-    words = told(mean) + (f" ± {told(std)}" if math.isfinite(std) else "") + " %" * percent
+    shown = (lambda value: f"{100 * value:.1f}") if percent else (lambda value: f"{value:.3f}")
+    words = shown(mean) + (f" ± {shown(std)}" if math.isfinite(std) else "") + " %" * percent
     return words.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-_GROUPS = {"Run": _what, "Accuracy": _accuracies, "By protocol": _protocols, "Last measured in training": _signs}
+_GROUPS = {
+    "Run": _what,
+    "Accuracy": _accuracies,
+    "By protocol": _protocols,
+    "Last measured in training": _signs,
+}
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return [
         leaf
         for name, value in tree.items()
-        for leaf in (_leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)])
+        for leaf in (
+            _leaves(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else [(prefix + name, value)]
+        )
     ]

@@ -1,4 +1,4 @@
-"""Examples of a split in order and without augmentation, a batch at a time, and what a compiled function makes of them."""
+"""Examples of a split as they are, a batch at a time, and functions of all of them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -45,17 +45,19 @@ def batches(
 
     Args:
       split: N examples.
-      size: side in pixels to which streamed images are brought, as squares; None for a split in memory.
+      size: side in pixels of streamed images, as squares; None for a split in memory.
       batch: how many at a time; the last are fewer.
       rows: indices into the split, [n]; None: all, in order.
-      replace_damaged: the image after a damaged one takes its place, so that every row has its example; else damaged
-        images are left out, and their batches are smaller.
+      replace_damaged: the image after a damaged one takes its place, so that every row has its
+        example; else damaged images are left out, and their batches are smaller.
     """
     rows = np.arange(split.size) if rows is None else np.asarray(rows)
     if isinstance(split, Split):
         for start in range(0, len(rows), batch):
             some = rows[start : start + batch]
-            labels = np.full(len(some), -1, np.int32) if split.labels is None else split.labels[some]
+            labels = (
+                np.full(len(some), -1, np.int32) if split.labels is None else split.labels[some]
+            )
             names = None if split.names is None else [split.names[row] for row in some]
             yield Examples(trees.take(split.examples, some), some, labels, names, start + len(some))
         return
@@ -92,7 +94,7 @@ def fill(data: Tree, batch: int) -> Tree:
 
 
 def apply_in_batches(function: Callable[[Tree], Tree], data: Tree, *, batch: int = BATCH) -> Tree:
-    """A function of the rows of examples, applied to equally large batches of them, so that it is compiled once.
+    """A function of examples, applied to batches of one size, so that it is compiled once.
 
     Args:
       function: of a tree of arrays [batch, ...], which gives arrays with as many rows.

@@ -1,4 +1,4 @@
-"""What the encoder makes of a few fixed examples, at the start, in the middle and at the end of a run."""
+"""What the encoder makes of a few fixed examples, three times in a run."""
 
 import functools
 import io
@@ -43,25 +43,34 @@ class Fixed(NamedTuple):
 
 
 class Snapshots:
-    """Writes snapshots/STEP.npz at the start, in the middle and at the end, and once what stays the same.
+    """Writes snapshots/STEP.npz at the start, in the middle and at the end of a run.
 
-    labels.npz: the labels of gallery and queries, and the names of the classes. images.npz, if the
-    data are images: thumbnails of gallery and queries, uint8 [n, h, w, C], and the views of a few
-    queries, view_0, view_1, ... STEP.npz, float16: unit representations of gallery and queries
-    without augmentation, norms by running statistics; and unit embeddings of two views of the first
-    queries, `rows` and `columns`, norms by these queries' statistics, as in training: by the running
-    ones of an untrained encoder all examples look alike.
+    STEP.npz, float16: unit representations of gallery and queries without augmentation, norms by
+    running statistics; and unit embeddings of two views of the first queries, `rows` and `columns`,
+    norms by these queries' statistics, as in training: by the running ones of an untrained encoder
+    all examples look alike.
+
+    What stays the same is written once. labels.npz: the labels of gallery and queries, and the
+    names of the classes. images.npz, if the data are images: thumbnails of gallery and queries,
+    uint8 [n, h, w, C], and the views of a few queries, view_0, view_1, ...
     """
 
     def __init__(self, session: Session, run: RunFolder):
         self._session, self._run = session, run
-        self._represent, self._embed_pair = compile_unit_represent(session), compile_embed_pair(session)
+        self._represent, self._embed_pair = (
+            compile_unit_represent(session),
+            compile_embed_pair(session),
+        )
 
     def due(self, step: int) -> bool:
-        return self._session.config.observe_every > 0 and step in (0, self._session.steps // 2, self._session.steps)
+        return self._session.config.observe_every > 0 and step in (
+            0,
+            self._session.steps // 2,
+            self._session.steps,
+        )
 
     def take(self, state: State, step: int) -> None:
-        """Writes what the encoder makes of the fixed examples after so many steps; the host waits."""
+        """Writes what the encoder makes of the fixed examples at this step; the host waits."""
         variables, fixed = on_one_device(state), self._fixed
         represent = functools.partial(self._represent, variables)
         rows, columns = self._embed_pair(variables, trees.take(fixed.queries, slice(PAIRED)))

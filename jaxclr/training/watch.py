@@ -98,7 +98,7 @@ def compile_watch(session: Session) -> Callable[[State, Batch], dict[str, Array]
 def measure(out: Outputs, axis_name: Any) -> dict[str, Array]:
     r"""Figures of the global batch, the same on every device.
 
-    Of the embeddings z of the first view: `rank_me` (uncentred, as they are), `effective_rank` and `spectrum` (centred
+    Of the embeddings z of the first view: `rank_me` (uncentered, as they are), `effective_rank` and `spectrum` (centered
     covariance of unit rows), `total_variance`, `feature_std`, `collapse_auc`, `uniformity`; with those of the second view,
     `alignment`. Of the affinity matrix A of unit predictions and targets, which the objective compares: histograms of its
     diagonal and of the rest over [-1, 1] as shares, of at most ROWS rows, and :math:`\|A - A^\top\|_F / \|A\|_F`.

@@ -90,7 +90,9 @@ def test_fine_tuning_reads_streams(tiny, tmp_path):
 
 
 def test_refuses(tiny, sources):
-    with pytest.raises(UserError, match=r"3 channel\(s\), the encoder takes 1; set --data.channels gray"):
+    with pytest.raises(
+        UserError, match=r"3 channel\(s\), the encoder takes 1; set --data.channels gray"
+    ):
         on_data(tiny, sources("colours"))
     with pytest.raises(UserError, match="Images of 1 x 1 pixels are too small for SmallConv"):
         evaluate(on_data(tiny, sources("pixels")), Knn())

@@ -119,9 +119,7 @@ def test_linear_probe_comes_close_to_scikit_learns_default(digits):
         arrays = x[train], y[train], x[test], y[test]
         ours.append(linear_probe(*arrays, classes=10, seed=0).accuracy)
         train_x, train_y, test_x, test_y = standardized(*arrays)
-        theirs.append(
-            LogisticRegression(max_iter=1000).fit(train_x, train_y).score(test_x, test_y)
-        )
+        theirs.append(LogisticRegression(max_iter=1000).fit(train_x, train_y).score(test_x, test_y))
     assert np.mean(ours) == pytest.approx(np.mean(theirs), abs=0.003)
 
 

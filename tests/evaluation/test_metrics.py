@@ -35,7 +35,12 @@ OF_FEATURES = (
     "effective_rank, total_variance, width, said",
     [
         (30.0, 0.04, 64, "contracting to a point: total variance of their unit rows 0.04"),
-        (3.9, 0.9, 64, "use few directions: effective rank of their centred covariance 3.9 of at most 64, bound 4"),
+        (
+            3.9,
+            0.9,
+            64,
+            "use few directions: effective rank of their centered covariance 3.9 of at most 64, bound 4",
+        ),
         (1.2, 0.9, 12, "bound 1.5"),
         (1.05, 0.9, 4, "bound 1.1"),
         (4.1, 0.06, 64, None),
@@ -43,7 +48,9 @@ OF_FEATURES = (
     ],
 )
 def test_collapse_is_called_by_its_name(effective_rank, total_variance, width, said):
-    found = collapse_warning(effective_rank=effective_rank, total_variance=total_variance, width=width)
+    found = collapse_warning(
+        effective_rank=effective_rank, total_variance=total_variance, width=width
+    )
     assert found is None if said is None else said in found and "What usually helps" in found
 
 
@@ -73,8 +80,8 @@ def test_equal_numpy(shape):
     np.testing.assert_allclose(jax.jit(spectrum)(x), largest_first, rtol=1e-4, atol=1e-7)
     deviations = np.sqrt(np.diag(covariance))
     np.testing.assert_allclose(jax.jit(feature_std)(x), deviations.mean(), rtol=1e-5)
-    centred = np.linalg.svd(z - z.mean(axis=0), compute_uv=False)
-    area = np.mean(np.cumsum(centred) / centred.sum())
+    centered = np.linalg.svd(z - z.mean(axis=0), compute_uv=False)
+    area = np.mean(np.cumsum(centered) / centered.sum())
     np.testing.assert_allclose(jax.jit(collapse_auc)(x), area, rtol=1e-5)
 
 
@@ -89,7 +96,7 @@ def test_official_values():
 
 
 def test_known_spectra():
-    corners = jnp.concatenate([jnp.eye(8), -jnp.eye(8)])  # a centred isotropic cloud
+    corners = jnp.concatenate([jnp.eye(8), -jnp.eye(8)])  # a centered isotropic cloud
     np.testing.assert_allclose(effective_rank(corners), 8, rtol=1e-5)
     np.testing.assert_allclose(total_variance(corners), 1, rtol=1e-6)
     np.testing.assert_allclose(rank_me(corners), 8, rtol=1e-4)

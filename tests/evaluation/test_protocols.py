@@ -67,13 +67,18 @@ def test_features_are_embedded_once(dataset):
     for seed in range(2):
         Knn(k=3).run(subject, seed)
     assert calls == [250] * 3  # of one size, so that one is compiled
-    np.testing.assert_array_equal(subject.features[0].values, pixels_as_features(None, dataset.train.examples[:300]))
+    np.testing.assert_array_equal(
+        subject.features[0].values, pixels_as_features(None, dataset.train.examples[:300])
+    )
 
 
 def test_knn_equals_scikit_learn(digits):
     train, test = digits.features
     oracle = KNeighborsClassifier(
-        7, metric="cosine", algorithm="brute", weights=lambda distances: np.exp((1 - distances) / 0.1)
+        7,
+        metric="cosine",
+        algorithm="brute",
+        weights=lambda distances: np.exp((1 - distances) / 0.1),
     ).fit(*train)
     found = Knn(k=7, temperature=0.1).run(digits, 0)
     assert found.figures["accuracy"] == (pytest.approx(oracle.score(*test)),)
@@ -82,7 +87,10 @@ def test_knn_equals_scikit_learn(digits):
 def test_few_shots_are_drawn_per_class_and_repeat(digits):
     protocol = FewShot(per_class=(1, 5), draws=4, alphas=(1.0, 10.0))
     found = protocol.run(digits, 0)
-    assert {name: len(values) for name, values in found.figures.items()} == {"1 label": 4, "5 labels": 4}
+    assert {name: len(values) for name, values in found.figures.items()} == {
+        "1 label": 4,
+        "5 labels": 4,
+    }
     assert np.mean(found.figures["5 labels"]) > np.mean(found.figures["1 label"]) > 0.4
     assert found == protocol.run(digits, 0) and found != protocol.run(digits, 1)
     assert found.chosen["5 labels"]["alpha"] in (1.0, 10.0)
@@ -103,16 +111,20 @@ def test_clusters_of_digits_are_as_good_as_scikit_learns(digits):
     from sklearn.cluster import KMeans
 
     found = ClusterAgreement(restarts=4).run(digits, 0).figures
-    train, test = (x.values / np.linalg.norm(x.values, axis=1, keepdims=True) for x in digits.features)
+    train, test = (
+        x.values / np.linalg.norm(x.values, axis=1, keepdims=True) for x in digits.features
+    )
     oracle = KMeans(10, n_init=4, random_state=0).fit(train)
     expected = agreement(digits.features[1].labels, oracle.predict(test))
     assert found["NMI"][0] == pytest.approx(expected["NMI"][0], abs=0.05)
 
 
 def test_the_tightest_clusters_are_taken(digits, monkeypatch):
-    train, test = digits.features
+    train, _ = digits.features
     means = jnp.stack([train.values[train.labels == label].mean(axis=0) for label in range(10)])
-    tries = iter([(jnp.float32(3), means[:1]), (jnp.float32(1), means), (jnp.float32(2), means[:1])])
+    tries = iter(
+        [(jnp.float32(3), means[:1]), (jnp.float32(1), means), (jnp.float32(2), means[:1])]
+    )
     monkeypatch.setattr(clusters, "_fit", lambda *_: next(tries))
     assert ClusterAgreement(restarts=3).run(digits, 0).figures["NMI"][0] > 0.5
 
@@ -139,7 +151,13 @@ def test_fine_tuning_learns_and_chooses_on_labelled_images(dataset):
     assert found.chosen == {"5% of labels": {"learning rate": 1.0}}
     assert 0.15 < found.figures["5% of labels"][0] < accuracy
     with pytest.raises(UserError, match="diverged at a learning rate of 1e"):
-        tune(subject, rows, labels[rows], dataclasses.replace(settings, learning_rates=(1e30,)), seed=0)
+        tune(
+            subject,
+            rows,
+            labels[rows],
+            dataclasses.replace(settings, learning_rates=(1e30,)),
+            seed=0,
+        )
 
 
 def test_fine_tuning_is_evaluated_on_what_it_has_not_seen(dataset, monkeypatch):
@@ -151,9 +169,14 @@ def test_fine_tuning_is_evaluated_on_what_it_has_not_seen(dataset, monkeypatch):
         evaluated.append((split, rows, tuned))
         return {0.1: 0.2, 0.2: 0.9, 0.3: 0.5}[tuned["rate"]]
 
-    monkeypatch.setattr(fine_tuning, "_train", lambda subject, rows, *, rate, **_: {"rate": rate, "rows": rows})
+    monkeypatch.setattr(
+        fine_tuning, "_train", lambda subject, rows, *, rate, **_: {"rate": rate, "rows": rows}
+    )
     monkeypatch.setattr(fine_tuning, "_accuracy", accuracy)
-    assert tune(subject, rows, labels, FineTune(learning_rates=(0.1, 0.2, 0.3)), seed=0) == (0.9, {"learning rate": 0.2})
+    assert tune(subject, rows, labels, FineTune(learning_rates=(0.1, 0.2, 0.3)), seed=0) == (
+        0.9,
+        {"learning rate": 0.2},
+    )
     *tried, (split, some, tuned) = evaluated
     assert split is subject.test and some is None and tuned["rows"].tolist() == rows.tolist()
     for split, some, tuned in tried:

@@ -46,7 +46,9 @@ def record():
 @pytest.fixture(scope="module")
 def oracle(record):
     weights = lambda distances: np.exp((1 - distances) / TEMPERATURE)
-    classifier = KNeighborsClassifier(NEIGHBORS, metric="cosine", algorithm="brute", weights=weights)
+    classifier = KNeighborsClassifier(
+        NEIGHBORS, metric="cosine", algorithm="brute", weights=weights
+    )
     return classifier.fit(record.snapshots[8]["gallery"], record.fixed["gallery_labels"])
 
 
@@ -60,8 +62,12 @@ def test_errors_are_those_of_the_nearest_neighbours_at_the_end(record, oracle):
     counts = confusion_matrix(labels, predicted)
     wrong = 30 - np.trace(counts)
     assert 0 < wrong < 20
-    assert figure.caption.startswith(f"{wrong} of 30 examples are named wrongly by their 20 nearest of 90")
-    rows = re.findall(r"<tr><th scope=row>(.*?)</th><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", figure.body)
+    assert figure.caption.startswith(
+        f"{wrong} of 30 examples are named wrongly by their 20 nearest of 90"
+    )
+    rows = re.findall(
+        r"<tr><th scope=row>(.*?)</th><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", figure.body
+    )
     expected = []
     for index, name in enumerate(("ant", "bee", "&lt;cat&gt;")):
         others = counts[index].copy()
@@ -78,7 +84,10 @@ def test_neighbors_come_nearest_first_and_others_are_framed(record, oracle):
     (figure,) = neighbors(record)
     distances, nearest = oracle.kneighbors(record.snapshots[8]["queries"], 6)
     chosen = np.linspace(0, 29, 12).astype(int)
-    labels, own = record.fixed["gallery_labels"][nearest[chosen]], record.fixed["query_labels"][chosen]
+    labels, own = (
+        record.fixed["gallery_labels"][nearest[chosen]],
+        record.fixed["query_labels"][chosen],
+    )
     expected = []
     for row, query in enumerate(chosen):
         expected.append(f"Query of class {CLASSES[own[row]]}")
@@ -98,7 +107,9 @@ def test_affinities_are_shown_of_each_step(record):
     for figure, arrays in zip((start, end), record.snapshots.values(), strict=True):
         matrix = arrays["rows"] @ arrays["columns"].T
         diagonal, rest = np.diag(matrix).mean(), matrix[~np.eye(10, dtype=bool)].mean()
-        assert f"the diagonal has a mean cosine of {diagonal:.2f}, the rest {rest:.2f}." in figure.body
+        assert (
+            f"the diagonal has a mean cosine of {diagonal:.2f}, the rest {rest:.2f}." in figure.body
+        )
 
 
 def test_the_map_by_pca_is_scikit_learns(record):

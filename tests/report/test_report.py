@@ -27,7 +27,16 @@ from jaxclr.training.watch import BINS, measure
 pytestmark = pytest.mark.xdist_group("report")  # one trained run for all
 
 CURVES = (
-    *("loss", "knn_20", "effective_rank", "rank_me", "total_variance", "collapse_auc", "asymmetry", "learning_rate"),
+    *(
+        "loss",
+        "knn_20",
+        "effective_rank",
+        "rank_me",
+        "total_variance",
+        "collapse_auc",
+        "asymmetry",
+        "learning_rate",
+    ),
     *("momentum", "grad_norm", "update_norm", "images_per_second"),
 )
 OF_RUN = (
@@ -41,10 +50,18 @@ EVALUATION = {
         "trained": {"5 labels": {"mean": 0.25, "std": 0.125}, "kNN 20": {"mean": 0.5}},
     },
 }
-found = lambda *values: {"mean": np.mean(values), "std": np.std(values, ddof=1) if len(values) > 1 else 0.0, "values": values}
+found = lambda *values: {
+    "mean": np.mean(values),
+    "std": np.std(values, ddof=1) if len(values) > 1 else 0.0,
+    "values": values,
+}
 PROTOCOLS = {
     "linear": {"step": 88, "percent": True, "figures": {"accuracy": found(0.3, 0.29, 0.31)}},
-    "clusters npz:x": {"step": 44, "percent": True, "figures": {"NMI": found(0.4), "accuracy": found(0.6)}},
+    "clusters npz:x": {
+        "step": 44,
+        "percent": True,
+        "figures": {"NMI": found(0.4), "accuracy": found(0.6)},
+    },
     "arc": {"step": 88, "percent": False, "figures": {"ARC": found(0.98765)}},
 }
 
@@ -73,7 +90,9 @@ def run(tmp_path_factory):
         evaluate_every=4,
         checkpoint_every=4,
     )
-    one = jax.make_mesh((1,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+    one = jax.make_mesh(
+        (1,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1]
+    )
     session = training.open_session(config)._replace(mesh=one)
     run = RunFolder(tmp_path_factory.mktemp("runs") / "collapsing")
     run.create(session.config, overwrite=False)
@@ -146,7 +165,10 @@ def test_a_collapse_is_called_out(run):
     run, said = run
     warned = [line for line in lines_of(run) if "warning" in line]
     assert len(warned) == 1 and warned[0]["step"] in (20, 40, 60, 80, 88)
-    assert f"WARNING, step {warned[0]['step']}: the embeddings" in said and "What usually helps" in said
+    assert (
+        f"WARNING, step {warned[0]['step']}: the embeddings" in said
+        and "What usually helps" in said
+    )
     page = page_of(run.report)
     assert warned[0]["warning"] in page.words
     assert page.words.index("Warning, collapsing.") < page.words.index("Curves")
@@ -193,7 +215,9 @@ def test_runs_side_by_side_with_what_they_have(run, tmp_path, capsys):
     bare.mkdir()
     shutil.copy(whole.folder / "config.json", bare)
     plain = tmp_path / "unlabelled"
-    shutil.copytree(whole.folder, plain, ignore=shutil.ignore_patterns("checkpoints", "evaluation.json"))
+    shutil.copytree(
+        whole.folder, plain, ignore=shutil.ignore_patterns("checkpoints", "evaluation.json")
+    )
     (plain / "snapshots" / "labels.npz").unlink()
     with (plain / "metrics.jsonl").open("a") as file:
         file.write('{"step": 89, "lo')
@@ -218,14 +242,33 @@ def test_data_that_are_not_images_are_shown_without_pictures(run, tmp_path):
     unit = lambda *shape: unit_rows(jnp.asarray(rng.normal(size=shape), jnp.float32))
     half = lambda *shape: np.asarray(unit(*shape), np.float16)
     shutil.copy(run[0].folder / "config.json", tmp_path)
-    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0, "spectrum": [3.0, 1.0]}) + "\n")
+    (tmp_path / "metrics.jsonl").write_text(
+        json.dumps({"step": 1, "loss": 2.0, "spectrum": [3.0, 1.0]}) + "\n"
+    )
     (tmp_path / "snapshots").mkdir()
     for step in (0, 8):
-        arrays = {"gallery": half(30, 5), "queries": half(12, 5), "rows": half(9, 4), "columns": half(9, 4)}
+        arrays = {
+            "gallery": half(30, 5),
+            "queries": half(12, 5),
+            "rows": half(9, 4),
+            "columns": half(9, 4),
+        }
         np.savez(tmp_path / "snapshots" / f"{step}.npz", **arrays)
-    labels = {"gallery_labels": np.arange(30) % 3, "query_labels": np.arange(12) % 3, "classes": np.array(["a", "b", "c"])}
+    labels = {
+        "gallery_labels": np.arange(30) % 3,
+        "query_labels": np.arange(12) % 3,
+        "classes": np.array(["a", "b", "c"]),
+    }
     np.savez(tmp_path / "snapshots" / "labels.npz", **labels)
-    figures = {"affinity-1-0", "affinity-1-8", "map-pca-1", "map-tsne-1", "confusion-1", "spectrum-1", "curve-loss"}
+    figures = {
+        "affinity-1-0",
+        "affinity-1-8",
+        "map-pca-1",
+        "map-tsne-1",
+        "confusion-1",
+        "spectrum-1",
+        "curve-loss",
+    }
     for unlabelled in (False, True):
         if unlabelled:
             (tmp_path / "snapshots" / "labels.npz").unlink()

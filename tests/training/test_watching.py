@@ -16,14 +16,22 @@ from jaxclr.training.watch import Watch
 def test_the_first_tenth_of_a_run_is_given_time_to_spread():
     session, _ = opened(tiny_config())
     watch, tenth = Watch(session), -(-session.steps // 10)
-    point = {"effective_rank": np.float32(8), "total_variance": np.float32(0), "spectrum": np.zeros(8, np.float32)}
+    point = {
+        "effective_rank": np.float32(8),
+        "total_variance": np.float32(0),
+        "spectrum": np.zeros(8, np.float32),
+    }
     lines, said = [], []
-    log = types.SimpleNamespace(write=lambda step, values: lines.append((step, *values)), say=said.append)
+    log = types.SimpleNamespace(
+        write=lambda step, values: lines.append((step, *values)), say=said.append
+    )
     for step in (tenth - 1, tenth, tenth + 1):
         watch._pending.append((step, point))
         watch.write(log)
     assert [line for line in lines if "warning" in line] == [(tenth, "warning")]
-    assert len(said) == 1 and said[0].startswith(f"WARNING, step {tenth}: the embeddings are contracting to a point")
+    assert len(said) == 1 and said[0].startswith(
+        f"WARNING, step {tenth}: the embeddings are contracting to a point"
+    )
 
 
 def test_queries_are_of_the_test_split():
@@ -64,7 +72,10 @@ def test_an_affinity_matrix_is_of_two_views_and_needs_no_running_statistics():
     embed_pair = compile_embed_pair(session)
     pairs = [
         embed_pair({"params": state.params, "batch_stats": statistics}, images)
-        for statistics in (state.batch_stats, jax.tree.map(lambda leaf: 3 * leaf + 1, state.batch_stats))
+        for statistics in (
+            state.batch_stats,
+            jax.tree.map(lambda leaf: 3 * leaf + 1, state.batch_stats),
+        )
     ]
     (rows, columns), again = (tuple(np.asarray(z, np.float32) for z in pair) for pair in pairs)
     np.testing.assert_array_equal((rows, columns), again)

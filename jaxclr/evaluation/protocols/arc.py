@@ -25,7 +25,7 @@ _BATCH = 128
 
 @dataclasses.dataclass(frozen=True)
 class Arc(Protocol):
-    """Average relative confusion by the run's augmentation: ranks runs without labels, higher is better (arXiv:2203.13457).
+    """Average relative confusion: ranks runs without labels, higher is better (arXiv:2203.13457).
 
     ACR is the share of views whose nearest neighbor, among the views of all images, is of another
     image; ARC is (1 - ACR) / (1 - ACR of the untrained network). Embeddings are projector outputs.
@@ -54,8 +54,8 @@ class Arc(Protocol):
         acr, initial = map(_confusion, ("trained", "untrained"), pair)
         if initial == 1:
             raise UserError(
-                f"The untrained network confuses all {count} images, so nothing can be compared with it; "
-                "ask for fewer --images."
+                f"The untrained network confuses all {count} images, so nothing can be compared "
+                "with it; ask for fewer --images."
             )
         arc = float(average_relative_confusion(acr, initial))
         return Result({"ARC": (arc,), "ACR": (acr,), "ACR untrained": (initial,)})

@@ -20,7 +20,7 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class ClusterAgreement(Protocol):
-    """k-means of the unit representations of training images; how the clusters of test images agree with their classes."""
+    """k-means of unit representations, and how the clusters of test images agree with classes."""
 
     clusters: Annotated[int, Ge(1)] | None = None
     """How many; None: as many as there are classes."""
@@ -34,7 +34,10 @@ class ClusterAgreement(Protocol):
     def run(self, subject: Subject, seed: int) -> Result:
         count = self.clusters or len(subject.classes)
         if count > subject.train.size:
-            raise UserError(f"{count} clusters of {subject.train.size} training images; set --clusters to fewer.")
+            raise UserError(
+                f"{count} clusters of {subject.train.size} training images; "
+                "set --clusters to fewer."
+            )
         train, test = (unit_rows(jnp.asarray(features.values)) for features in subject.features)
         keys = jax.random.split(jax.random.key(seed), self.restarts)
         tries = [_fit(key, train, count, self.iterations) for key in keys]
@@ -50,11 +53,12 @@ def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, tuple[float
       clusters: integers [n].
 
     Returns:
-      NMI (normalized by the arithmetic mean of both entropies), ARI, and the accuracy of the best assignment of clusters
-      to classes, one to one.
+      NMI (normalized by the arithmetic mean of both entropies), ARI, and the accuracy of the best
+      assignment of clusters to classes, one to one.
 
     References:
-      Kuhn, The Hungarian method for the assignment problem, 1955; Hubert and Arabie, Comparing partitions, 1985.
+      Kuhn, The Hungarian method for the assignment problem, 1955; Hubert and Arabie, Comparing
+      partitions, 1985.
     """
     from scipy.optimize import linear_sum_assignment
     from sklearn import metrics

@@ -97,7 +97,7 @@ def checked_labels(subject: Subject) -> np.ndarray:
 def tune(
     subject: Subject, rows: np.ndarray, labels: np.ndarray, settings: FineTuning, *, seed: int
 ) -> tuple[float, dict[str, Any]]:
-    """Test accuracy after fine-tuning on some training images, and the learning rate chosen on them.
+    """Test accuracy after fine-tuning on some training images, and the learning rate chosen.
 
     Args:
       subject: encoder and images.
@@ -121,7 +121,8 @@ def tune(
     tuned = train(rows, rate=rates[best])
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(tuned))):
         raise UserError(
-            f"Fine-tuning diverged at a learning rate of {rates[best]:g}; give lower --learning-rates."
+            f"Fine-tuning diverged at a learning rate of {rates[best]:g}; "
+            "give lower --learning-rates."
         )
     accuracy = _accuracy(subject, tuned, split=subject.test)
     return accuracy, {"learning rate": rates[best]}

@@ -66,7 +66,7 @@ class Transfer(Linear):
 
 @dataclasses.dataclass(frozen=True)
 class FewShot(Protocol):
-    """Ridge regression on frozen, standardized representations of a few labelled images per class."""
+    """Ridge regression on frozen, standardized representations, a few labels per class."""
 
     per_class: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (1, 5, 10)
     """Labels per class."""
