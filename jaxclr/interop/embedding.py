@@ -69,9 +69,8 @@ def embed(
 ) -> dict[str, int]:
     """Writes representations of all images, as evaluation sees them, with names and labels.
 
-    Rows are appended to OUT.part/ as they are made, and its progress is recorded every ten seconds. When all are there, OUT is
-    written from it and gets its name, and OUT.part is removed. The same call after an interruption goes on from the
-    record; the file is the same as without.
+    Rows are written to OUT.part/ at least every ten seconds. At the end OUT is written from them, and OUT.part is removed.
+    After an interruption the same call continues; the rows are the same as without.
 
     Args:
       loaded: the encoder.
