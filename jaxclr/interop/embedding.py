@@ -53,7 +53,8 @@ def open_data(loaded: Loaded, data: Data) -> Dataset:
         wanted = {1: "gray", 3: "rgb"}.get(loaded.channels)
         remedy = f"set --data.channels {wanted}" if wanted else "take other data"
         raise UserError(
-            f"'{data.source}' has images of {got} channel(s), the encoder takes {loaded.channels}; {remedy}."
+            f"'{data.source}' has images of {got} channel(s), the encoder takes "
+            f"{loaded.channels}; {remedy}."
         )
     return dataset
 
@@ -69,8 +70,9 @@ def embed(
 ) -> dict[str, int]:
     """Writes representations of all images, as evaluation sees them, with names and labels.
 
-    Rows are written to OUT.part/ at least every ten seconds. At the end OUT is written from them, and OUT.part is removed.
-    After an interruption the same call continues; the rows are the same as without.
+    Rows are written to OUT.part/ at least every ten seconds. At the end OUT is written from them,
+    and OUT.part is removed. After an interruption the same call continues; the rows are the same as
+    without.
 
     Args:
       loaded: the encoder.
@@ -84,22 +86,33 @@ def embed(
       Rows by split; damaged images are left out where data.skip_corrupt says so.
 
     Raises:
-      UserError: the file exists or cannot be written, data and encoder do not fit each other, or a representation is not
-        finite in that type.
+      UserError: the file exists or cannot be written, data and encoder do not fit each other, or a
+        representation is not finite in that type.
     """
     write = writer_of(out)
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists. Replace it with --overwrite, or give another --out.")
     dataset = open_data(loaded, data)
-    splits = {name: split for name, split in (("train", dataset.train), ("test", dataset.test)) if split is not None}
+    splits = {
+        name: split
+        for name, split in (("train", dataset.train), ("test", dataset.test))
+        if split is not None
+    }
     count = sum(split.size for split in splits.values())
     batch = min(BATCH, max(split.size for split in splits.values()))
     size = data.image_size or loaded.size
     if size is None and isinstance(dataset.train, Stream):
-        raise UserError("The encoder takes images of any size, and streamed ones may differ; set --data.image-size.")
+        raise UserError(
+            "The encoder takes images of any size, and streamed ones may differ; set "
+            "--data.image-size."
+        )
     # By value, not by name: a run may be trained on, and a folder moved.
     job = {
-        **{f"data.{name}": value for name, value in dataclasses.asdict(data).items() if name not in _NO_MATTER},
+        **{
+            f"data.{name}": value
+            for name, value in dataclasses.asdict(data).items()
+            if name not in _NO_MATTER
+        },
         "images": {name: split.size for name, split in splits.items()},
         "encoder": f"{zlib.crc32(str(digests(loaded.variables)).encode()):08x}",
         "step": loaded.step,
@@ -133,17 +146,29 @@ def _represent(loaded: Loaded, some: Some, batch: int, dtype: Number) -> np.ndar
         values = np.asarray(loaded.encode(full))[: len(some.images)].astype(dtype)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if bad.size:
-        remedy = "set --dtype float32" if dtype == "float16" else "the run has diverged, or its checkpoint is not one of it"
-        raise UserError(f"The representation of '{some.names[bad[0]]}' is not finite in {dtype}; {remedy}.")
+        remedy = (
+            "set --dtype float32"
+            if dtype == "float16"
+            else "the run has diverged, or its checkpoint is not one of it"
+        )
+        raise UserError(
+            f"The representation of '{some.names[bad[0]]}' is not finite in {dtype}; {remedy}."
+        )
     return values
 
 
-def _batches(split: Split | Stream, name: str, size: int | None, batch: int, start: int) -> Iterator[Some]:
+def _batches(
+    split: Split | Stream, name: str, size: int | None, batch: int, start: int
+) -> Iterator[Some]:
     """The images of a split from one on, at most `batch` at a time."""
     if isinstance(split, Split):
         for first in range(start, split.size, batch):
             last = min(first + batch, split.size)
-            labels = np.full(last - first, -1, np.int32) if split.labels is None else split.labels[first:last]
+            labels = (
+                np.full(last - first, -1, np.int32)
+                if split.labels is None
+                else split.labels[first:last]
+            )
             rows = range(first, last)
             names = [f"{name} {row}" if split.names is None else split.names[row] for row in rows]
             yield Some(split.images[first:last], labels, names, last)

@@ -24,12 +24,14 @@ class Loaded(NamedTuple):
     """A trained encoder.
 
     Attributes:
-      encode: uint8 images [b, H, W, C] to representations, float32 [b, F], norms by their running statistics; jitted, and
-        compiled once for each shape of images.
-      variables: "params" and "batch_stats" of `config.encoder.build(None)`, a Linen module called as
-        module.apply(variables, preprocess(images), train), for those who want gradients or layers.
-      preprocess: uint8 images to the module's input: resized to the size of the run's first view (not cropped), scaled to
-        [0, 1], normalised by the run's mean and deviation (config.data.mean, config.data.std).
+      encode: uint8 images [b, H, W, C] to representations, float32 [b, F], norms by their running
+        statistics; jitted, and compiled once for each shape of images.
+      variables: "params" and "batch_stats" of `config.encoder.build(None)`, a Linen module called
+        as module.apply(variables, preprocess(images), train), for those who want gradients or
+        layers.
+      preprocess: uint8 images to the module's input: resized to the size of the run's first view
+        (not cropped), scaled to [0, 1], normalised by the run's mean and deviation
+        (config.data.mean, config.data.std).
       config: of the run.
       step: of the checkpoint.
     """
@@ -74,7 +76,9 @@ def load(run: str | pathlib.Path) -> Loaded:
     # Of a recipe only network and preprocessing are used, which do not depend on the data.
     recipe = make_recipe(config, images=config.batch_size, classes=0)
     module = config.encoder.build(None)
-    preprocess = lambda images: plain_view(images, recipe)
+
+    def preprocess(images):
+        return plain_view(images, recipe)
 
     @jax.jit
     def apply(variables: Tree, images: Array) -> Array:

@@ -18,11 +18,14 @@ ROWS = 8192  # from so many rows on, a file is written at once
 
 
 class Parts:
-    """A folder FILE.part of numbered .npz files, as a context manager; progress.json lists those that are complete.
+    """A folder FILE.part of numbered .npz files, as a context manager.
+
+    progress.json lists the files that are complete.
 
     Args:
       folder: created if it does not exist.
-      job: what is embedded and how, to recognize an unfinished embedding; strings, numbers and lists of them.
+      job: what is embedded and how, to recognize an unfinished embedding; strings, numbers and
+        lists of them.
 
     Raises:
       UserError: the folder holds an unfinished embedding of something else.
@@ -59,7 +62,13 @@ class Parts:
         return rows
 
     def append(
-        self, split: str, embeddings: np.ndarray, labels: np.ndarray, names: Sequence[str], *, seen: int
+        self,
+        split: str,
+        embeddings: np.ndarray,
+        labels: np.ndarray,
+        names: Sequence[str],
+        *,
+        seen: int,
     ) -> None:
         """Adds rows.
 
@@ -75,7 +84,12 @@ class Parts:
         self._seen[split] = seen
         splits = np.full(len(names), split)
         self._waiting.append(
-            {"embeddings": embeddings, "labels": labels, "names": np.array(names, np.str_), "splits": splits}
+            {
+                "embeddings": embeddings,
+                "labels": labels,
+                "names": np.array(names, np.str_),
+                "splits": splits,
+            }
         )
         if self._waiting_rows >= ROWS or time.monotonic() - self._saved > EVERY:
             self.save()
@@ -85,7 +99,10 @@ class Parts:
         self._saved = time.monotonic()
         if not self._waiting:
             return
-        columns = {name: np.concatenate([some[name] for some in self._waiting]) for name in self._waiting[0]}
+        columns = {
+            name: np.concatenate([some[name] for some in self._waiting])
+            for name in self._waiting[0]
+        }
         with self._file(len(self._files)).open("wb") as file:
             np.savez(file, **columns)
             file.flush()
@@ -96,7 +113,7 @@ class Parts:
         self._waiting = []
 
     def column(self, name: str) -> Iterator[np.ndarray]:
-        """The rows of "embeddings", "labels" (-1: none), "names" or "splits", one file at a time; after `save`."""
+        """Rows of "embeddings", "labels" (-1: none), "names" or "splits", a file at a time."""
         for number in range(len(self._files)):
             with np.load(self._file(number)) as file:
                 yield file[name]
@@ -122,6 +139,7 @@ def _check_same(folder: pathlib.Path, found: dict[str, Any], job: dict[str, Any]
     if changed:
         name = changed[0]
         raise UserError(
-            f"{folder} holds an unfinished embedding of another kind: its {name} is {found.get(name)}, asked for is "
-            f"{job[name]}. Finish that one, or start anew with --overwrite."
+            f"{folder} holds an unfinished embedding of another kind: its {name} is "
+            f"{found.get(name)}, asked for is {job[name]}. Finish that one, or start anew with "
+            "--overwrite."
         )

@@ -1,4 +1,4 @@
-"""Finished embeddings as one file, .npz or .parquet. Memory does not depend on the number of rows."""
+"""Finished embeddings as one file, .npz or .parquet, with some rows in memory at a time."""
 
 import json
 import pathlib
@@ -20,12 +20,18 @@ def writer_of(path: pathlib.Path) -> Writer:
       UserError: the name ends otherwise.
     """
     if path.suffix not in _WRITERS:
-        raise UserError(f"--out {path} ends in '{path.suffix}'; give a name that ends in {' or '.join(_WRITERS)}.")
+        raise UserError(
+            f"--out {path} ends in '{path.suffix}'; give a name that ends in "
+            f"{' or '.join(_WRITERS)}."
+        )
     return _WRITERS[path.suffix]
 
 
 def write_npz(path: pathlib.Path, parts: Parts, classes: Sequence[str]) -> None:
-    """Arrays embeddings [N, F], labels int32 [N] (-1: none), names [N], splits [N], classes [C], as numpy.savez has them."""
+    """Writes what numpy.savez would.
+
+    Arrays: embeddings [N, F], labels int32 [N] (-1: none), names [N], splits [N], classes [C].
+    """
     count = sum(parts.rows.values())
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("embeddings", "labels", "names", "splits"):
@@ -39,7 +45,8 @@ def write_npz(path: pathlib.Path, parts: Parts, classes: Sequence[str]) -> None:
 def write_parquet(path: pathlib.Path, parts: Parts, classes: Sequence[str]) -> None:
     """Columns name, split, label (null: none) and embedding (a list of F numbers).
 
-    The metadata of the schema hold "jaxclr": as JSON, what was embedded and the names of the classes.
+    The metadata of the schema hold "jaxclr": as JSON, what was embedded and the names of the
+    classes.
     """
     import pyarrow
     import pyarrow.parquet
@@ -62,12 +69,16 @@ def write_parquet(path: pathlib.Path, parts: Parts, classes: Sequence[str]) -> N
                 pyarrow.array(names.tolist(), pyarrow.string()),
                 pyarrow.array(splits.tolist(), pyarrow.string()).dictionary_encode(),
                 pyarrow.array(labels, mask=labels < 0),
-                pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(embeddings.reshape(-1)), width),
+                pyarrow.FixedSizeListArray.from_arrays(
+                    pyarrow.array(embeddings.reshape(-1)), width
+                ),
             ]
             writer.write_batch(pyarrow.record_batch(columns, schema=schema))
 
 
-def _add(archive: zipfile.ZipFile, name: str, dtype: np.dtype, shape: tuple[int, ...], some: Iterable) -> None:
+def _add(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype, shape: tuple[int, ...], some: Iterable
+) -> None:
     """Adds an array, of which some rows at a time are in memory."""
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
