@@ -1,8 +1,9 @@
 """Random crops taken on the host: every crop that an image's views need, from one decoding.
 
-The boxes are those that `jaxclr.augment` draws on a device for the same seed, step and place; they depend on nothing
-else. Pixels differ a little from a device's: Pillow resamples with the same filter but rounds to 8 bits, and a large JPEG
-is decoded at a half, a quarter or an eighth of its size, as long as no crop is enlarged by that.
+The boxes are those that `jaxclr.augment` draws on a device for the same seed, step and place; they
+depend on nothing else. Pixels differ a little from a device's: Pillow resamples with the same
+filter but rounds to 8 bits, and a large JPEG is decoded at a half, a quarter or an eighth of its
+size, as long as no crop is enlarged by that.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ REDUCTIONS = (8, 4, 2)
 
 
 class Crop(NamedTuple):
-    """What of a view is done on the host: its side in pixels, and its box's range of areas and of ratios."""
+    """The part of a view done on the host: side in pixels, ranges of the box's area and ratio."""
 
     size: int
     scale: tuple[float, float]
@@ -28,7 +29,7 @@ class Crop(NamedTuple):
 
 
 def crop_draws(seed: int, step: int, places: np.ndarray, views: int) -> np.ndarray:
-    """The uniform draws of the boxes of images by their places in the global batch: float32 [b, views, 22]."""
+    """Uniform draws of the boxes, by places in the global batch: float32 [b, views, 22]."""
     keys = threefry.fold_in(threefry.fold_in(threefry.key(seed), step), places[:, None])
     return threefry.uniform(threefry.fold_in(keys, np.arange(views)), CROP_DRAWS)
 
@@ -61,7 +62,9 @@ def take_crops(
         channels = shape_of(image, data)[2]
         pixels = decoded(image, file, channels, (width // reduction, height // reduction))
     reduced = round(width / pixels.width)  # only JPEGs are; an edge may hold part of a pixel
-    return tuple(_cut(pixels, box / reduced, crop.size) for box, crop in zip(boxes, crops))
+    return tuple(
+        _cut(pixels, box / reduced, crop.size) for box, crop in zip(boxes, crops, strict=True)
+    )
 
 
 def _cut(image: Image.Image, box: np.ndarray, size: int) -> np.ndarray:

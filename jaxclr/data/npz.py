@@ -73,7 +73,7 @@ def load(argument: str, data: Data) -> Dataset:
                     convert_channels(file[images].reshape(shape), data),
                     file[labels].reshape(-1) if labels in headers else None,
                 )
-                for (images, labels), shape in zip(splits, shapes)
+                for (images, labels), shape in zip(splits, shapes, strict=True)
             ]
     except UserError:
         raise
@@ -133,9 +133,7 @@ def _check(
             f"'{path}': {images} must be uint8 of 0 to 255, got {dtype}. Convert them first."
         )
     if len(shape) not in (3, 4):
-        raise UserError(
-            f"'{path}': {images} must be [N, H, W] or [N, H, W, C], got shape {shape}."
-        )
+        raise UserError(f"'{path}': {images} must be [N, H, W] or [N, H, W, C], got shape {shape}.")
     if 0 in shape:
         raise UserError(f"'{path}': {images} are empty, shape {shape}.")
     check_fixed_size(shape, data)

@@ -15,8 +15,9 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     .. math:: \operatorname{permutation}(\operatorname{fold\_in}(
               \operatorname{fold\_in}(\operatorname{key}(s), \text{STREAM}), e), N)
 
-    Computed on the host, so that worker processes without a device agree on it: about a second for a million images.
-    Threefry keys whatever the default generator, so that all platforms visit the same images.
+    Computed on the host, so that worker processes without a device agree on it: about a second for
+    a million images. Threefry keys whatever the default generator, so that all platforms visit the
+    same images.
 
     Args:
       seed: seed of the run.

@@ -1,8 +1,9 @@
 """Batches of crops in pieces, each a function of its number, made by Grain's worker processes.
 
-Piece n of a stream holds rows of step n // pieces_per_step; which images these are and where they are cropped follows
-from (seed, step, place in the global batch) alone. So there is nothing to remember: a run that stops goes on with the
-piece of its step, with any number of workers and processes.
+Piece n of a stream holds rows of step n // pieces_per_step; which images these are and where they
+are cropped follows from (seed, step, place in the global batch) alone. So there is nothing to
+remember: a run that stops goes on with the piece of its step, with any number of workers and
+processes.
 """
 
 import dataclasses
@@ -30,7 +31,8 @@ class Piece(NamedTuple):
       crops: for each view uint8 [n, size, size, C].
       indices: the images' places in the split, int32 [n].
       labels: int32 [n], -1 where there are none.
-      wanted: the places that the order names, int32 [n]; they differ from `indices` where an image is damaged.
+      wanted: the places that the order names, int32 [n]; they differ from `indices` where an image
+        is damaged.
     """
 
     crops: tuple[np.ndarray, ...]
@@ -46,9 +48,11 @@ class Pieces:
     Attributes:
       stream: the split.
       crops: one for each view.
-      batch_size: rows of the global batch; the last N mod batch_size images of an epoch's order are left out.
+      batch_size: rows of the global batch; the last N mod batch_size images of an epoch's order are
+        left out.
       seed: of orders and boxes.
-      shard: number of this process, which makes rows shard * b ... (shard + 1) * b - 1 of the global batch.
+      shard: number of this process, which makes rows shard * b ... (shard + 1) * b - 1 of the
+        global batch.
       shards: number of processes, over which batch_size is spread evenly.
     """
 
@@ -62,7 +66,8 @@ class Pieces:
     def __post_init__(self):
         if self.batch_size % self.shards or not 0 <= self.shard < self.shards:
             raise ValueError(
-                f"shard {self.shard} of {self.shards} cannot have its share of {self.batch_size} rows."
+                f"shard {self.shard} of {self.shards} cannot have its share of {self.batch_size} "
+                "rows."
             )
 
     @property
@@ -81,7 +86,10 @@ class Pieces:
         epoch, offset = divmod(step, self.stream.size // self.batch_size)
         wanted = _order(self.seed, epoch, self.stream.size)[offset * self.batch_size + places]
         draws = crop_draws(self.seed, step, places, len(self.crops))
-        crop = lambda row, file: take_crops(file, self.crops, draws[row], self.stream.data)
+
+        def crop(row, file):
+            return take_crops(file, self.crops, draws[row], self.stream.data)
+
         rows = self.stream.fetch(wanted.tolist(), crop)
         views = tuple(np.stack(views) for views in zip(*rows.made, strict=True))
         return Piece(views, rows.indices, rows.labels, wanted)

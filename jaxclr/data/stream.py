@@ -17,7 +17,7 @@ TRIES = 100  # so many damaged images in a row are no accident
 
 
 class Stored(Protocol):
-    """Encoded images by row number. It is pickled into worker processes: it holds names, not images."""
+    """Encoded images by row number. It is pickled into workers: it holds names, not images."""
 
     def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
         """The file of each row, and its label, -1 where there are none."""
@@ -71,13 +71,14 @@ class Stream:
     def fetch(
         self, indices: Sequence[int], make: Callable[[int, Encoded], tuple[np.ndarray, ...]]
     ) -> Rows:
-        """The arrays that `make` makes of images, given the number in `indices` and the file of each.
+        """Calls `make` on images, with the position in `indices` and the file of each.
 
-        The image after a damaged one takes its place, if data.skip_corrupt: a rule that needs no memory of what was
-        damaged before, so that any process at any time finds the same images.
+        The image after a damaged one takes its place, if data.skip_corrupt: a rule that needs no
+        memory of what was damaged before, so that any process at any time finds the same images.
 
         Raises:
-          UserError: a file is damaged and data.skip_corrupt is off, or differs from the others in channels.
+          UserError: a file is damaged and data.skip_corrupt is off, or differs from the others in
+            channels.
         """
         files = self.stored.read([int(row) for row in self.rows[np.asarray(indices)]])
         made, used, labels, names = [], [], [], []
@@ -92,7 +93,10 @@ class Stream:
                     index = (index + 1) % self.size
                     file, label = self.stored.read([int(self.rows[index])])[0]
             else:
-                raise UserError(f"{TRIES} files in a row cannot be read as images, the last of them '{file.name}'.")
+                raise UserError(
+                    f"{TRIES} files in a row cannot be read as images, the last of them "
+                    f"'{file.name}'."
+                )
             if made[-1][0].shape[-1] != self.channels:
                 raise self._misfit(file.name)
             used.append(index)
@@ -100,8 +104,10 @@ class Stream:
             names.append(file.name)
         return Rows(made, np.asarray(used, np.int32), np.asarray(labels, np.int32), names)
 
-    def plain(self, size: int, *, batch: int, indices: Sequence[int] | None = None) -> Iterator[Rows]:
-        """Images [size, size, C], uint8, as `decode` resizes and crops them, a batch at a time; decoded by threads.
+    def plain(
+        self, size: int, *, batch: int, indices: Sequence[int] | None = None
+    ) -> Iterator[Rows]:
+        """Batches of images as `decode` resizes and crops them, uint8 [size, size, C], by threads.
 
         Args:
           size: their side.
@@ -111,8 +117,13 @@ class Stream:
         data = dataclasses.replace(self.data, image_size=size)
         indices = range(self.size) if indices is None else indices
         starts = range(0, len(indices), batch)
-        make = lambda _, file: (decode(file, data),)
-        some = lambda start: self.fetch(indices[start : start + batch], make)
+
+        def make(_, file):
+            return (decode(file, data),)
+
+        def some(start):
+            return self.fetch(indices[start : start + batch], make)
+
         workers = min(16, os.cpu_count() or 1)
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             for _, rows in in_order(pool, some, ((start,) for start in starts), ahead=workers + 1):

@@ -1,8 +1,8 @@
 """JAX's random draws in NumPy, for hosts and worker processes that own no device.
 
-The same numbers as ``jax.random`` with keys of ``impl="threefry2x32"``: a crop has the same box on the host as on a device
-(promised in README, "Data"; tested in tests/data/test_stream.py), and an epoch the same order.
-A key is a pair of uint32, scalars or arrays of one shape.
+The same numbers as ``jax.random`` with keys of ``impl="threefry2x32"``: a crop has the same box on
+the host as on a device (promised in README, "Data"; tested in tests/data/test_stream.py), and an
+epoch the same order. A key is a pair of uint32, scalars or arrays of one shape.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ def key(seed: int) -> Key:
 
 
 def fold_in(key: Key, data: int | np.ndarray) -> Key:
-    """``jax.random.fold_in``, over the shape that key and data broadcast to; data are below 2**32."""
+    """``jax.random.fold_in``, over the shape of key and data broadcast; data are below 2**32."""
     return _hash(key, np.uint32(0), np.asarray(data, np.uint32))
 
 
@@ -39,7 +39,7 @@ def uniform(key: Key, count: int) -> np.ndarray:
 
 
 def permutation(key: Key, size: int) -> np.ndarray:
-    """``jax.random.permutation(key, size)``: int32 [size]. Sorts by random words, in rounds until ties are negligible."""
+    """``jax.random.permutation(key, size)``: int32 [size], ties made negligible."""
     order = np.arange(size, dtype=np.int32)
     for _ in range(int(np.ceil(3 * np.log(size) / np.log(2**32 - 1)))):
         key, subkey = fold_in(key, 0), fold_in(key, 1)
@@ -48,7 +48,7 @@ def permutation(key: Key, size: int) -> np.ndarray:
 
 
 def _hash(key: Key, first: np.ndarray, second: np.ndarray) -> Key:
-    """Threefry-2x32 of 20 rounds (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011)."""
+    """Threefry-2x32-20 (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011)."""
     words = (*key, key[0] ^ key[1] ^ _PARITY)
     with np.errstate(over="ignore"):  # sums are modulo 2**32
         x, y = first + words[0], second + words[1]

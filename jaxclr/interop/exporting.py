@@ -1,4 +1,4 @@
-"""A run's encoder for other programs: weights under PyTorch's names, or the whole function as StableHLO."""
+"""A run's encoder for other programs: weights under PyTorch's names, or a StableHLO function."""
 
 import json
 import pathlib
@@ -22,12 +22,20 @@ Format = Literal["safetensors", "stablehlo"]
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-def export(loaded: Loaded, to: Format, out: pathlib.Path, *, side: int | None = None, overwrite: bool = False) -> None:
+def export(
+    loaded: Loaded,
+    to: Format,
+    out: pathlib.Path,
+    *,
+    side: int | None = None,
+    overwrite: bool = False,
+) -> None:
     """Writes the encoder of a run.
 
-    "safetensors" has the arrays of a ResNet by torchvision's names, of a ViT by timm's, in their layouts, to load with
-    strict=False (there is no classifier); a note says how images are normalised. "stablehlo" is a
-    function of uint8 images [b, H, W, C], any b, that contains preprocessing and weights:
+    "safetensors" has the arrays of a ResNet by torchvision's names, of a ViT by timm's, in their
+    layouts, to load with strict=True (there is no classifier); a note says how images are
+    normalised. "stablehlo" is a function of uint8 images [b, H, W, C], any b, that contains
+    preprocessing and weights:
 
     >>> encode = jax.export.deserialize(bytearray(pathlib.Path(out).read_bytes())).call
 
@@ -39,7 +47,8 @@ def export(loaded: Loaded, to: Format, out: pathlib.Path, *, side: int | None = 
       overwrite: replace a file of that name.
 
     Raises:
-      UserError: the file exists or cannot be written, or the encoder has no counterpart in torchvision and timm.
+      UserError: the file exists or cannot be written, or the encoder has no counterpart in
+        torchvision and timm.
     """
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists. Replace it with --overwrite, or give another --out.")
@@ -53,13 +62,19 @@ def export(loaded: Loaded, to: Format, out: pathlib.Path, *, side: int | None = 
         spec = loaded.config.encoder
         height, width = image_shape(loaded, side)[:2] if isinstance(spec, ViT) else (None, None)
         if height != width:
-            raise UserError(f"Images of {height} x {width} pixels are not square, and timm's positions are; give --image-size.")
-        notes = {"mean": json.dumps(loaded.config.data.mean), "std": json.dumps(loaded.config.data.std)}
+            raise UserError(
+                f"Images of {height} x {width} pixels are not square, and timm's positions are; "
+                "give --image-size."
+            )
+        notes = {
+            "mean": json.dumps(loaded.config.data.mean),
+            "std": json.dumps(loaded.config.data.std),
+        }
         write_safetensors(out, to_torch(spec, loaded.variables, side=height), notes)
 
 
 def stablehlo(loaded: Loaded, shape: tuple[int, int, int]) -> bytes:
-    """The encoder as a serialised `jax.export.Exported` for CPUs, GPUs and TPUs.
+    """The encoder as a serialized `jax.export.Exported` for CPUs, GPUs and TPUs.
 
     Args:
       loaded: the encoder.

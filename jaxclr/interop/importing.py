@@ -1,4 +1,4 @@
-"""An encoder from a file of PyTorch's weights, as the folder of a run that evaluation, embedding and export take."""
+"""An encoder from a file of PyTorch's weights, as a run to evaluate, embed and export."""
 
 import dataclasses
 import math
@@ -48,15 +48,17 @@ class Weights(NamedTuple):
 
 
 def read_encoder(path: pathlib.Path, spec: Encoder, *, prefix: str | None = None) -> Weights:
-    """An encoder's variables from a file in one of the public layouts; every array of the encoder is used.
+    """An encoder's variables from a file in a public layout; every array of the encoder is used.
 
     Args:
       path: a .safetensors file, or a PyTorch checkpoint where PyTorch is installed.
       spec: a ResNet or ViT.
-      prefix: what stands before the encoder's names; None: found, the trained encoder before its moving average.
+      prefix: what stands before the encoder's names; None: found, the trained encoder before its
+        moving average.
 
     Raises:
-      UserError: the file cannot be read, or holds another encoder: what is missing, left over or of another shape.
+      UserError: the file cannot be read, or holds another encoder: what is missing, left over or of
+        another shape.
     """
     check_named(spec)
     arrays = read_weights(path)
@@ -101,15 +103,20 @@ def import_encoder(
       overwrite: whether to replace a run that is there.
 
     Raises:
-      UserError: as `read_encoder`; or side, channels and encoder do not fit each other; or the folder is not free.
+      UserError: as `read_encoder`; or side, channels and encoder do not fit each other; or the
+        folder is not free.
     """
     weights = read_encoder(path, spec, prefix=prefix)
     side = side or weights.side
     if side != weights.side and getattr(spec, "positions", None) == "learned":
-        raise UserError(f"{path} has learned positions for images of {weights.side} pixels; leave --image-size out.")
+        raise UserError(
+            f"{path} has learned positions for images of {weights.side} pixels; leave "
+            "--image-size out."
+        )
     if data.mean is None and weights.channels != 3:
         raise UserError(
-            f"{path} takes images of {weights.channels} channel(s); give their --data.mean and --data.std, scaled to [0, 1]."
+            f"{path} takes images of {weights.channels} channel(s); give their --data.mean and "
+            "--data.std, scaled to [0, 1]."
         )
     changes: dict[str, Any] = {} if data.mean else {"mean": MEAN, "std": STD}
     if weights.channels == 3 and data.channels == "as_is":
@@ -118,7 +125,10 @@ def import_encoder(
         changes["image_size"] = side
     data = dataclasses.replace(data, **changes)
     if len(data.mean) != weights.channels:
-        raise UserError(f"{path} takes images of {weights.channels} channel(s), data.mean has {len(data.mean)} numbers.")
+        raise UserError(
+            f"{path} takes images of {weights.channels} channel(s), data.mean has "
+            f"{len(data.mean)} numbers."
+        )
     config = Config(
         method=Imported(file=str(path), prefix=weights.found.prefix),
         encoder=spec,
@@ -138,7 +148,7 @@ def import_encoder(
 
 
 def _state(config: Config, weights: Weights) -> State:
-    """The state of a run before its first step, with the encoder's variables in their place and zeros elsewhere."""
+    """The state of a run before its first step: the encoder's variables, and zeros elsewhere."""
     recipe = make_recipe(config, images=config.batch_size, classes=0)
     side = config.augmentation.views[0].size
     shapes = jax.eval_shape(lambda: init_state(recipe, (side, side, weights.channels)))
@@ -152,18 +162,25 @@ def _state(config: Config, weights: Weights) -> State:
 
 
 def _without_positions(found: Found, spec: ViT) -> tuple[Found, int]:
-    """Fixed positions are computed, not read: the same encoder without those in the file, and the side of its images."""
+    """Leaves fixed positions out, which are computed; also gives the side of the images."""
     positions = found.arrays.get(POSITIONS)
     if positions is None:
         return found, 224
     tokens = positions.shape[1] if positions.ndim == 3 else 0
     grid = math.isqrt(max(tokens - 1, 0))
     if tokens < 2 or grid**2 != tokens - 1:
-        raise UserError(f"has {POSITIONS} of {[*positions.shape]}, which are not a class token and a square of patches")
+        raise UserError(
+            f"has {POSITIONS} of {[*positions.shape]}, which are not a class token and a square "
+            "of patches"
+        )
     if spec.positions == "learned":
         return found, grid * spec.patch
-    if not np.allclose(positions.astype(np.float32), fixed_positions(grid, positions.shape[-1]), atol=1e-3):
-        raise UserError(f"has {POSITIONS} that are not MoCo v3's fixed ones; set --encoder.positions learned")
+    if not np.allclose(
+        positions.astype(np.float32), fixed_positions(grid, positions.shape[-1]), atol=1e-3
+    ):
+        raise UserError(
+            f"has {POSITIONS} that are not MoCo v3's fixed ones; set --encoder.positions learned"
+        )
     rest = {name: array for name, array in found.arrays.items() if name != POSITIONS}
     return found._replace(arrays=rest), grid * spec.patch
 
@@ -175,4 +192,6 @@ def _like(spec: ResNet | ViT, side: int, channels: int) -> Tree:
 
 
 def _fields(spec: ResNet | ViT) -> str:
-    return ", ".join(f"{field.name} {getattr(spec, field.name)}" for field in dataclasses.fields(spec))
+    return ", ".join(
+        f"{field.name} {getattr(spec, field.name)}" for field in dataclasses.fields(spec)
+    )

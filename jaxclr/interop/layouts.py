@@ -1,9 +1,10 @@
 """Where in a file of weights an encoder is, and what its arrays are called there.
 
-Files differ in what stands before the names: MoCo v3 and UniCLR have state_dict.module.base_encoder. and
-.momentum_encoder., MoCo v2 .encoder_q. and .encoder_k., SimSiam .encoder., solo-learn state_dict.backbone., SwAV module.,
-torchvision, timm, VICReg and Barlow Twins nothing. So an encoder is found by a name that it must have, whatever stands
-before it; and of an encoder and its moving average, the encoder is taken.
+Files differ in what stands before the names: MoCo v3 and UniCLR have
+state_dict.module.base_encoder. and .momentum_encoder., MoCo v2 .encoder_q. and .encoder_k., SimSiam
+.encoder., solo-learn state_dict.backbone., SwAV module., torchvision, timm, VICReg and Barlow Twins
+nothing. So an encoder is found by a name that it must have, whatever stands before it; and of an
+encoder and its moving average, the encoder is taken.
 """
 
 import re
@@ -16,7 +17,18 @@ from jaxclr.encoders import ResNet, ViT
 from jaxclr.errors import UserError
 
 # Parts that may stand beside an encoder's own, under the same prefix, and that it can do without.
-HEADS = ("fc", "head", "heads", "classifier", "projection_head", "projector", "predictor", "prototypes", "queue", "queue_ptr")
+HEADS = (
+    "fc",
+    "head",
+    "heads",
+    "classifier",
+    "projection_head",
+    "projector",
+    "predictor",
+    "prototypes",
+    "queue",
+    "queue_ptr",
+)
 AVERAGED = {"momentum", "k", "target", "teacher", "ema"}
 COUNTER = "num_batches_tracked"
 
@@ -69,7 +81,9 @@ def find_encoder(arrays: Mapping[str, np.ndarray], spec: ResNet | ViT, prefix: s
     if prefix is None:
         prefix = _the_one(places)
     if prefix not in places:
-        raise UserError(f"holds no {kind} at prefix '{prefix.rstrip('.')}'; there is one at {_quoted(places)}")
+        raise UserError(
+            f"holds no {kind} at prefix '{prefix.rstrip('.')}'; there is one at {_quoted(places)}"
+        )
     rename = places[prefix].rename
     own, aside = {}, {}
     for name, array in arrays.items():
@@ -84,10 +98,12 @@ def find_encoder(arrays: Mapping[str, np.ndarray], spec: ResNet | ViT, prefix: s
 
 
 def check_complete(found: Found, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises UserError unless the arrays are those that an encoder has, no more and no fewer, in its shapes."""
+    """Raises UserError unless the arrays are exactly those of an encoder, in its shapes."""
     missing = [name for name in shapes if name not in found.arrays]
     left = [name for name in found.arrays if name not in shapes]
-    wrong = [name for name in shapes if name in found.arrays and found.arrays[name].shape != shapes[name]]
+    wrong = [
+        name for name in shapes if name in found.arrays and found.arrays[name].shape != shapes[name]
+    ]
     said = []
     if missing:
         said.append(f"it lacks {_some(missing)}")
@@ -95,13 +111,18 @@ def check_complete(found: Found, shapes: Mapping[str, tuple[int, ...]]) -> None:
         said.append(f"{_some(left)} would be left over")
     if wrong:
         name = wrong[0]
-        said.append(f"{name} is {[*found.arrays[name].shape]} there and {[*shapes[name]]} here{_more(len(wrong) - 1)}")
+        said.append(
+            f"{name} is {[*found.arrays[name].shape]} there and {[*shapes[name]]} "
+            f"here{_more(len(wrong) - 1)}"
+        )
     if said:
         raise UserError(f"is of another encoder: {'; '.join(said)}")
 
 
 def _the_one(places: Collection[str]) -> str:
-    trained = [place for place in places if len(places) == 1 or not AVERAGED & {*re.split(r"[._]", place)}]
+    trained = [
+        place for place in places if len(places) == 1 or not AVERAGED & {*re.split(r"[._]", place)}
+    ]
     if len(trained) != 1:
         raise UserError(f"holds several encoders, at {_quoted(places)}; choose one with --prefix")
     return trained[0]
@@ -114,9 +135,9 @@ def _places(names: Iterable[str], landmark: str) -> list[str]:
 
 
 def _part(name: str, prefix: str) -> str:
-    """What an array belongs to: its name up to where it parts from the encoder's, and a word more."""
+    """The part an array belongs to: its name up to one word past the encoder's prefix."""
     words, ours = name.split("."), prefix.split(".")
-    same = next((i for i, (a, b) in enumerate(zip(words, ours)) if a != b), len(ours))
+    same = next((i for i, (a, b) in enumerate(zip(words, ours, strict=False)) if a != b), len(ours))
     return ".".join(words[: same + 1])
 
 
@@ -136,7 +157,14 @@ def _more(count: int) -> str:
 def _from_sequential(name: str) -> str:
     """nn.Sequential of a torchvision ResNet's children."""
     head, _, rest = name.partition(".")
-    child = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}.get(head, head)
+    child = {
+        "0": "conv1",
+        "1": "bn1",
+        "4": "layer1",
+        "5": "layer2",
+        "6": "layer3",
+        "7": "layer4",
+    }.get(head, head)
     return f"{child}.{rest}"
 
 

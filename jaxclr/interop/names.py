@@ -15,7 +15,13 @@ Path = tuple[str, ...]
 
 POSITIONS = "pos_embed"
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
 _VIT_MODULES = {
     "patch_embedding": "patch_embed.proj",
     "qkv": "attn.qkv",
@@ -26,13 +32,16 @@ _VIT_MODULES = {
 _VIT_PARAMETERS = {"cls": "cls_token", "positions": POSITIONS}
 
 
-def to_torch(spec: ResNet | ViT, variables: Tree, *, side: int | None = None) -> dict[str, np.ndarray]:
-    """An encoder's arrays by PyTorch's names, in PyTorch's layouts: the same numbers in another order.
+def to_torch(
+    spec: ResNet | ViT, variables: Tree, *, side: int | None = None
+) -> dict[str, np.ndarray]:
+    """An encoder's arrays under PyTorch's names and in its layouts.
 
     Args:
       spec: the encoder.
       variables: its "params" and "batch_stats".
-      side: of the images in pixels, for whose patches a ViT's fixed positions are written out; None: without them.
+      side: of the images in pixels, for whose patches a ViT's fixed positions are written out;
+        None: without them.
 
     Returns:
       Arrays of the variables' types, such as "layer1.0.conv1.weight" [out, in, height, width].
@@ -60,7 +69,9 @@ def from_torch(spec: ResNet | ViT, arrays: Mapping[str, np.ndarray], like: Tree)
       like: variables with the shapes and types that are wanted.
     """
     flat = {
-        path: np.ascontiguousarray(_from_torch(spec, path, arrays[torch_name(spec, path)]), leaf.dtype)
+        path: np.ascontiguousarray(
+            _from_torch(spec, path, arrays[torch_name(spec, path)]), leaf.dtype
+        )
         for path, leaf in traverse_util.flatten_dict(dict(like)).items()
     }
     return traverse_util.unflatten_dict(flat)
@@ -75,7 +86,7 @@ def torch_shapes(spec: ResNet | ViT, like: Tree) -> dict[str, tuple[int, ...]]:
 
 
 def torch_name(spec: ResNet | ViT, path: Path) -> str:
-    """The name of a variable, e.g. ("params", "layer1_0", "conv1", "kernel"): layer1.0.conv1.weight."""
+    """A variable's name: ("params", "layer1_0", "conv1", "kernel") is layer1.0.conv1.weight."""
     *modules, leaf = path[1:]
     if isinstance(spec, ResNet):
         return ".".join([*(module.replace("_", ".") for module in modules), _LEAVES[leaf]])
@@ -86,7 +97,7 @@ def torch_name(spec: ResNet | ViT, path: Path) -> str:
 
 
 def fixed_positions(grid: int, width: int) -> np.ndarray:
-    """Our fixed positions of a square grid of patches as MoCo v3 keeps them, zeros for the class token first: [1, n, width]."""
+    """Fixed positions of a square grid as MoCo v3 keeps them, [1, n, width], class token first."""
     return np.concatenate([np.zeros((1, width)), sincos_positions(grid, grid, width)])[None]
 
 
@@ -94,8 +105,8 @@ def check_named(spec: Any) -> None:
     """Raises UserError unless an encoder is one that PyTorch has names for."""
     if not isinstance(spec, ResNet | ViT):
         raise UserError(
-            f"{type(spec).__name__} has no counterpart in torchvision or timm, whose names these weights would bear; "
-            "a ResNet or a ViT has. Export it with --to stablehlo."
+            f"{type(spec).__name__} has no counterpart in torchvision or timm, whose names these "
+            "weights would bear; a ResNet or a ViT has. Export it with --to stablehlo."
         )
 
 

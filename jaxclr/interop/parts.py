@@ -1,4 +1,4 @@
-"""The rows of an embedding in the making: files that only grow, and a record of how far they are good."""
+"""The rows of an unfinished embedding, in files from which the next call continues."""
 
 import json
 import os
@@ -13,16 +13,19 @@ import numpy as np
 from jaxclr.errors import UserError
 from jaxclr.runs.files import write_atomically
 
-EVERY = 10.0  # seconds between records: what an interruption costs at most
-_FILES = ("embeddings", "labels", "names")
+EVERY = 10.0  # seconds between files: the work that an interruption loses at most
+ROWS = 8192  # from so many rows on, a file is written at once
 
 
 class Parts:
-    """A folder FILE.part, as a context manager. What was recorded last is where the next one who opens it goes on.
+    """A folder FILE.part of numbered .npz files, as a context manager.
+
+    progress.json lists the files that are complete.
 
     Args:
-      folder: made if need be.
-      job: what is embedded and how, by which an unfinished embedding is recognised; of strings, numbers and lists of them.
+      folder: created if it does not exist.
+      job: what is embedded and how, to recognize an unfinished embedding; strings, numbers and
+        lists of them.
 
     Raises:
       UserError: the folder holds an unfinished embedding of something else.
@@ -30,15 +33,14 @@ class Parts:
 
     def __init__(self, folder: pathlib.Path, job: dict[str, Any]):
         self.folder, self.job = folder, job
-        self._record = {"job": job, "seen": {}, "rows": {}, "width": 0, "bytes": dict.fromkeys(_FILES, 0)}
+        self._files: list[dict[str, Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
         if self._progress.is_file():
             found = json.loads(self._progress.read_text())
             _check_same(folder, found["job"], job)
-            self._record = found
-        self._files = {name: (folder / name).open("ab") for name in _FILES}
-        for name, file in self._files.items():
-            os.truncate(file.fileno(), self._record["bytes"][name])
+            self._files = found.get("files", [])
+        self._waiting: list[dict[str, np.ndarray]] = []
+        self._seen = {file["split"]: file["seen"] for file in self._files}
         self._saved = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -46,76 +48,90 @@ class Parts:
 
     def __exit__(self, *_: object) -> None:
         self.save()
-        for file in self._files.values():
-            file.close()
 
     def seen(self, split: str) -> int:
         """How many images of a split are done."""
-        return self._record["seen"].get(split, 0)
+        return self._seen.get(split, 0)
 
     @property
     def rows(self) -> dict[str, int]:
-        """Rows of each split, in their order."""
-        return self._record["rows"]
-
-    @property
-    def width(self) -> int:
-        """Numbers in a row."""
-        return self._record["width"]
+        """Rows of each split, in their order; after `save`."""
+        rows: dict[str, int] = {}
+        for file in self._files:
+            rows[file["split"]] = rows.get(file["split"], 0) + file["rows"]
+        return rows
 
     def append(
-        self, split: str, embeddings: np.ndarray, labels: np.ndarray, names: Sequence[str], *, seen: int
+        self,
+        split: str,
+        embeddings: np.ndarray,
+        labels: np.ndarray,
+        names: Sequence[str],
+        *,
+        seen: int,
     ) -> None:
         """Adds rows.
 
         Args:
-          split: that they are of; splits come one after the other.
-          embeddings: [n, F] of the type in the job.
+          split: the split of all rows; one split is appended after the other.
+          embeddings: [n, F] of the job's dtype.
           labels: int32 [n].
           names: n of them.
           seen: images of the split that are done with these rows, damaged ones included.
         """
-        self._files["embeddings"].write(embeddings.astype(self.job["dtype"]).tobytes())
-        self._files["labels"].write(labels.astype(np.int32).tobytes())
-        # Names of files may hold any character but two, a newline included.
-        self._files["names"].write("".join(f"{json.dumps(name)}\n" for name in names).encode())
-        self._record["width"] = embeddings.shape[1]
-        self._record["seen"][split] = seen
-        self._record["rows"][split] = self.rows.get(split, 0) + len(embeddings)
-        if time.monotonic() - self._saved > EVERY:
+        if split not in self._seen:
+            self.save()
+        self._seen[split] = seen
+        splits = np.full(len(names), split)
+        self._waiting.append(
+            {
+                "embeddings": embeddings,
+                "labels": labels,
+                "names": np.array(names, np.str_),
+                "splits": splits,
+            }
+        )
+        if self._waiting_rows >= ROWS or time.monotonic() - self._saved > EVERY:
             self.save()
 
     def save(self) -> None:
-        """Records what is on disk by then."""
-        for file in self._files.values():
+        """Writes the rows that are in memory."""
+        self._saved = time.monotonic()
+        if not self._waiting:
+            return
+        columns = {
+            name: np.concatenate([some[name] for some in self._waiting])
+            for name in self._waiting[0]
+        }
+        with self._file(len(self._files)).open("wb") as file:
+            np.savez(file, **columns)
             file.flush()
             os.fsync(file.fileno())
-        self._record["bytes"] = {name: file.tell() for name, file in self._files.items()}
-        write_atomically(self._progress, json.dumps(self._record))
-        self._saved = time.monotonic()
+        split = str(columns["splits"][0])
+        self._files.append({"split": split, "rows": self._waiting_rows, "seen": self._seen[split]})
+        write_atomically(self._progress, json.dumps({"job": self.job, "files": self._files}))
+        self._waiting = []
 
-    def embeddings(self, rows: int) -> Iterator[np.ndarray]:
-        """All embeddings, so many rows at a time, [n, F]; after `save`."""
-        with (self.folder / "embeddings").open("rb") as file:
-            while (some := np.fromfile(file, self.job["dtype"], rows * self.width)).size:
-                yield some.reshape(-1, self.width)
-
-    def labels(self) -> np.ndarray:
-        """Int32 [N], -1 where there are none."""
-        return np.fromfile(self.folder / "labels", np.int32)
-
-    def names(self) -> Iterator[str]:
-        """The name of each row."""
-        with (self.folder / "names").open() as file:
-            yield from map(json.loads, file)
+    def column(self, name: str) -> Iterator[np.ndarray]:
+        """Rows of "embeddings", "labels" (-1: none), "names" or "splits", a file at a time."""
+        for number in range(len(self._files)):
+            with np.load(self._file(number)) as file:
+                yield file[name]
 
     def remove(self) -> None:
         """Deletes the folder."""
         shutil.rmtree(self.folder)
 
     @property
+    def _waiting_rows(self) -> int:
+        return sum(len(some["splits"]) for some in self._waiting)
+
+    @property
     def _progress(self) -> pathlib.Path:
         return self.folder / "progress.json"
+
+    def _file(self, number: int) -> pathlib.Path:
+        return self.folder / f"{number}.npz"
 
 
 def _check_same(folder: pathlib.Path, found: dict[str, Any], job: dict[str, Any]) -> None:
@@ -123,6 +139,7 @@ def _check_same(folder: pathlib.Path, found: dict[str, Any], job: dict[str, Any]
     if changed:
         name = changed[0]
         raise UserError(
-            f"{folder} holds an unfinished embedding of another kind: its {name} is {found.get(name)}, asked for is "
-            f"{job[name]}. Finish that one, or start anew with --overwrite."
+            f"{folder} holds an unfinished embedding of another kind: its {name} is "
+            f"{found.get(name)}, asked for is {job[name]}. Finish that one, or start anew with "
+            "--overwrite."
         )

@@ -1,4 +1,4 @@
-"""Files of weights: safetensors, and PyTorch's own where PyTorch is installed. Names are dotted paths."""
+"""Files of weights: safetensors, and PyTorch's where PyTorch is installed."""
 
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -15,29 +15,37 @@ TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt")
 
 
 def read_weights(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All arrays of a file by name; those of a nested dict, such as {"state_dict": {...}}, by the path to them.
+    """All arrays of a file by name, those of a nested dict by their dotted path.
 
     Nothing but tensors and plain values is unpickled.
 
     Raises:
-      UserError: there is no such file, it is damaged or of another kind, or it takes PyTorch, which is not installed.
+      UserError: there is no such file, it is damaged or of another kind, or it takes PyTorch, which
+        is not installed.
     """
     if not path.is_file():
-        raise UserError(f"There is no file {path}; give a .safetensors file, or a PyTorch checkpoint (.pth, .pth.tar, ...).")
+        raise UserError(
+            f"There is no file {path}; give a .safetensors file, or a PyTorch checkpoint (.pth, "
+            ".pth.tar, ...)."
+        )
     if path.suffix == ".safetensors":
         try:
             return safetensors.numpy.load_file(path)
         except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
-            raise UserError(f"{path} cannot be read as safetensors: {_first_line(error)}.") from error
+            raise UserError(
+                f"{path} cannot be read as safetensors: {_first_line(error)}."
+            ) from error
     if path.suffix not in TORCH_SUFFIXES:
         raise UserError(
-            f"{path} ends in '{path.suffix}'; weights are read from .safetensors, or from {', '.join(TORCH_SUFFIXES)} "
-            "as PyTorch writes them."
+            f"{path} ends in '{path.suffix}'; weights are read from .safetensors, or from "
+            f"{', '.join(TORCH_SUFFIXES)} as PyTorch writes them."
         )
     return dict(_flat(_unpickle(path)))
 
 
-def write_safetensors(path: pathlib.Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> None:
+def write_safetensors(
+    path: pathlib.Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]
+) -> None:
     """Writes arrays, which must be contiguous, and notes for people, whole or not at all."""
     part = path.with_name(f".{path.name}.part")
     try:
@@ -52,15 +60,16 @@ def _unpickle(path: pathlib.Path) -> Any:
         import torch
     except ModuleNotFoundError as error:
         raise UserError(
-            f"{path} takes PyTorch to read: pip install 'jaxclr[interop]', or where PyTorch is installed turn its "
-            "state_dict into a .safetensors file (safetensors.torch.save_file)."
+            f"{path} takes PyTorch to read: pip install 'jaxclr[interop]', or where PyTorch is "
+            "installed turn its state_dict into a .safetensors file (safetensors.torch.save_file)."
         ) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zipfile, torch and the system each raise their own
         raise UserError(
-            f"{path} is damaged, or holds more than tensors and plain values, which are not unpickled because that could run "
-            f"code: {_first_line(error)}. If you trust it, turn its state_dict into a .safetensors file."
+            f"{path} is damaged, or holds more than tensors and plain values, which are not "
+            f"unpickled because that could run code: {_first_line(error)}. If you trust it, turn "
+            "its state_dict into a .safetensors file."
         ) from error
 
 

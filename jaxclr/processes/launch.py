@@ -1,9 +1,13 @@
-"""The supervisor of processes that train together: `jaxclr launch` starts several; elsewhere each has one of its own.
+"""The supervisor of processes that train together.
 
-When a peer dies, a C++ thread of JAX aborts the process with a stack trace, and Python cannot catch that. The parent
-hides the trace and prints a sentence. `jax_enable_recoverability` does not replace it: the process is still aborted when
-process 0 dies, and after other deaths nothing ends a process that waits for the dead one in a collective on a GPU.
-Children end with their parent, however it ends. Nothing here imports JAX.
+`jaxclr launch` supervises several processes; a process started otherwise has a supervisor of its
+own.
+
+When a peer dies, a C++ thread of JAX aborts the process with a stack trace, and Python cannot catch
+that. The parent hides the trace and prints a sentence. `jax_enable_recoverability` does not replace
+it: the process is still aborted when process 0 dies, and after other deaths nothing ends a process
+that waits for the dead one in a collective on a GPU. Children end with their parent, however it
+ends. Nothing here imports JAX.
 """
 
 import argparse
@@ -21,19 +25,20 @@ from typing import BinaryIO
 
 COMMANDS = ("train", "resume", "evaluate")
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
-GRACE_SECONDS = 5.0  # for the other processes to end by themselves; JAX notices a death after ten seconds or more
+# For the other processes to end by themselves; JAX notices a death after ten seconds or more.
+GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.05
 _WATCHED = "JAXCLR_WATCHED"
 
-HELP = """Start several processes on this machine: jaxclr launch -n N [--port PORT] COMMAND [ARGUMENT ...]
+HELP = """Start several processes: jaxclr launch -n N [--port PORT] COMMAND [ARGUMENT ...]
 
-COMMAND is train, resume or evaluate with its arguments. The processes train one model, as they would on several
-machines. On GPUs, process I uses GPU I; on CPUs, JAX_NUM_CPU_DEVICES or XLA_FLAGS set the devices of each process. The
-output of process 0 is shown; of the others, their last lines if they fail. SIGTERM and SIGINT are sent to all. If one
-process dies, the others are ended.
+COMMAND is train, resume or evaluate with its arguments. The processes train one model, as they
+would on several machines. On GPUs, process I uses GPU I; on CPUs, JAX_NUM_CPU_DEVICES or XLA_FLAGS
+set the devices of each process. The output of process 0 is shown; of the others, their last lines
+if they fail. SIGTERM and SIGINT are sent to all. If one process dies, the others are ended.
 
-Exit status: 0 when done; 2 for user errors; 75 when a signal stopped the run, with a checkpoint; otherwise that of the
-process that died, 128 + the signal if a signal killed it."""
+Exit status: 0 when done; 2 for user errors; 75 when a signal stopped the run, with a checkpoint;
+otherwise that of the process that died, 128 + the signal if a signal killed it."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -44,13 +49,16 @@ def main(arguments: Sequence[str]) -> int:
     """
     options = _parser().parse_args(arguments)
     port = options.port or _free_port()
-    where = (f"--distributed.coordinator=localhost:{port}", f"--distributed.num-processes={options.n}")
+    where = (
+        f"--distributed.coordinator=localhost:{port}",
+        f"--distributed.num-processes={options.n}",
+    )
     command = [sys.executable, "-m", "jaxclr", options.command, *options.arguments, *where]
     return run([[*command, f"--distributed.process-id={index}"] for index in range(options.n)])
 
 
 def run(programs: Sequence[Sequence[str]]) -> int:
-    """Runs processes that end together; reports the one that died, if any, and returns one exit status."""
+    """Runs processes that end together, reports one that died, and returns one exit status."""
     with contextlib.ExitStack() as stack:
         outputs = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in programs[1:])]
         children: list[subprocess.Popen] = []
@@ -72,8 +80,8 @@ def run(programs: Sequence[Sequence[str]]) -> int:
             _show_last_lines(outputs[died])
         if status != 2:
             _complain(
-                f"Process {died} of {len(children)} {_describe(status)}, and the others were ended. "
-                "The same command goes on from the newest checkpoint."
+                f"Process {died} of {len(children)} {_describe(status)}, and the others were "
+                "ended. The same command goes on from the newest checkpoint."
             )
         return _shell_status(status)
 
@@ -146,7 +154,8 @@ def _free_port() -> int:
 def _start(
     program: Sequence[str], *, env: Mapping[str, str] | None = None, **streams: object
 ) -> subprocess.Popen:
-    # In a session of its own: Ctrl-C in the terminal reaches the parent alone, which forwards it once.
+    # In a session of its own: Ctrl-C in the terminal reaches the parent alone, which forwards it
+    # once.
     return subprocess.Popen(
         program,
         stdin=subprocess.PIPE,
@@ -158,7 +167,7 @@ def _start(
 
 @contextlib.contextmanager
 def _forwarding(children: Sequence[subprocess.Popen]) -> Iterator[Callable[[], bool]]:
-    """Forwards SIGTERM and SIGINT to the children; yields a function that tells whether one was received."""
+    """Forwards SIGTERM and SIGINT to the children; yields a function: was one received?"""
     received: list[int] = []
 
     def forward(number: int, _: object) -> None:
@@ -207,7 +216,7 @@ def _end_with_parent() -> None:
 
 
 def _copy_errors(stream: BinaryIO) -> bytes:
-    """Copies a child's standard error up to the first line of JAX's coordination service; returns the rest."""
+    """Copies lines up to the first one of JAX's coordination service; returns the rest."""
     held = b""
     for line in stream:
         if held or b"coordination_service" in line:
@@ -225,7 +234,11 @@ def _show_last_lines(output: BinaryIO, lines: int = 20) -> None:
 
 
 def _describe(status: int) -> str:
-    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    return (
+        f"was killed by {signal.Signals(-status).name}"
+        if status < 0
+        else f"ended with status {status}"
+    )
 
 
 def _shell_status(status: int) -> int:

@@ -1,4 +1,4 @@
-"""Several processes that train one model: joining them, and agreeing on what only one of them knows.
+"""Several processes that train one model: joining them, and sharing what only one of them knows.
 
 With one process nothing is communicated.
 """
@@ -19,7 +19,9 @@ from jax.sharding import PartitionSpec as P
 from jaxclr.errors import SharedError, UserError
 from jaxclr.processes.launch import first_line
 
-HEARTBEAT_SECONDS = 20  # after which a silent process counts as dead; JAX's default of 100 is a long wait
+HEARTBEAT_SECONDS = (
+    20  # after which a silent process counts as dead; JAX's default of 100 is a long wait
+)
 _TEXT_BYTES = 4096  # longest text that is sent
 
 T = TypeVar("T")
@@ -45,19 +47,25 @@ class Distributed:
         explicit = (self.coordinator, self.num_processes, self.process_id)
         given = [value is not None for value in explicit]
         if self.auto and any(given):
-            raise UserError("--distributed.auto asks the cluster: leave --distributed.coordinator and the others out.")
+            raise UserError(
+                "--distributed.auto asks the cluster: leave --distributed.coordinator and the "
+                "others out."
+            )
         if any(given) and not all(given):
             raise UserError(
-                "Several processes need --distributed.coordinator HOST:PORT, --distributed.num-processes N and "
-                "--distributed.process-id I, all three, or --distributed.auto."
+                "Several processes need --distributed.coordinator HOST:PORT, "
+                "--distributed.num-processes N and --distributed.process-id I, all three, or "
+                "--distributed.auto."
             )
         if all(given):
             if not self.coordinator.rpartition(":")[2].isdecimal():
-                raise UserError(f"--distributed.coordinator must be HOST:PORT, got {self.coordinator!r}.")
+                raise UserError(
+                    f"--distributed.coordinator must be HOST:PORT, got {self.coordinator!r}."
+                )
             if not 0 <= self.process_id < self.num_processes:
                 raise UserError(
-                    f"--distributed.process-id must be 0 to {self.num_processes - 1}, one less than "
-                    f"--distributed.num-processes, got {self.process_id}."
+                    f"--distributed.process-id must be 0 to {self.num_processes - 1}, one less "
+                    f"than --distributed.num-processes, got {self.process_id}."
                 )
 
 
@@ -69,7 +77,8 @@ def initialize(distributed: Distributed) -> None:
     """
     if not distributed.auto and distributed.coordinator is None:
         return
-    # This library handles SIGTERM; JAX's preemption service would intercept it until training starts.
+    # This library handles SIGTERM; JAX's preemption service would intercept it until training
+    # starts.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -81,21 +90,26 @@ def initialize(distributed: Distributed) -> None:
     except ValueError as error:
         raise UserError(
             f"--distributed.auto found no cluster that it knows ({str(error).rstrip('.')}); give "
-            "--distributed.coordinator HOST:PORT, --distributed.num-processes N and --distributed.process-id I."
+            "--distributed.coordinator HOST:PORT, --distributed.num-processes N and "
+            "--distributed.process-id I."
         ) from error
     except RuntimeError as error:
         where = distributed.coordinator or "the cluster's coordinator"
-        raise UserError(f"The other processes cannot be reached at {where}: {first_line(error)}.") from error
+        raise UserError(
+            f"The other processes cannot be reached at {where}: {first_line(error)}."
+        ) from error
     counts = collections.Counter(device.process_index for device in jax.devices())
     if len(set(counts.values())) > 1:
         raise UserError(
-            f"Every process needs as many devices as the others, they have {sorted(counts.items())} (process, devices)."
+            "Every process needs as many devices as the others, they have "
+            f"{sorted(counts.items())} (process, devices)."
         )
 
 
 def is_single() -> bool:
     """Whether this process is the only one."""
-    # `jax.process_count` initializes the devices, so it is only called where there can be a second process.
+    # `jax.process_count` initializes the devices, so it is only called where there can be a second
+    # process.
     return not jax.distributed.is_initialized() or jax.process_count() == 1
 
 
@@ -105,14 +119,17 @@ def is_first() -> bool:
 
 
 def devices() -> list[jax.Device]:
-    """The devices of all processes, grouped by process, so that its rows of a batch are one block."""
+    """All devices, grouped by process, so that a process's rows of a batch are one block."""
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Replicates host arrays over all devices; every process must pass equal arrays."""
     everywhere = NamedSharding(mesh, P())
-    put = lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf))
+
+    def put(leaf):
+        return jax.make_array_from_process_local_data(everywhere, np.asarray(leaf))
+
     return jax.tree.map(put, tree)
 
 
@@ -210,7 +227,8 @@ def check_same(text: Callable[[], str], what: str) -> None:
     sums = np.asarray(multihost_utils.process_allgather(np.uint32(zlib.crc32(data))))
     if differs := [index for index, value in enumerate(sums) if value != sums[0]]:
         raise SharedError(
-            f"Processes 0 and {differs[0]} have different {what}: start all with the same command, code and data."
+            f"Processes 0 and {differs[0]} have different {what}: start all with the same "
+            "command, code and data."
         )
 
 

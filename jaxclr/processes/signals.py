@@ -10,13 +10,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):
-    """A signal stopped a run. The run is saved and can be resumed; the command line exits with `STATUS`."""
+    """A signal stopped a run, which is saved; the command line exits with `STATUS`."""
 
     STATUS = launch.STOPPED
 
 
 class StopSignals:
-    """Records the first SIGTERM or SIGINT, as a context manager. The second has its previous effect.
+    """Records the first SIGTERM or SIGINT, as a context manager.
+
+    The second signal has its previous effect.
 
     Python allows signal handlers in the main thread only; in other threads this does nothing.
 

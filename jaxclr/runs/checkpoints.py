@@ -1,8 +1,9 @@
-"""Checkpoints of a run: Orbax writes them in the background, complete or not at all, and every array is verified on reading.
+"""Checkpoints of a run, written in the background by Orbax and verified when they are read.
 
 No other module imports Orbax.
 """
 
+import contextlib
 import errno
 import functools
 import json
@@ -33,13 +34,15 @@ Tree = Any
 
 
 class Checkpoints:
-    """The folder of a run's checkpoints, as a context manager: what was saved is on disk when it ends.
+    """The folder of a run's checkpoints, as a context manager that ends when all is on disk.
 
-    A checkpoint holds two proofs beside its arrays. The digest of every leaf decides whether the arrays are those that
-    were saved: Orbax restores some flipped bits without an error. The checksums of the files name a damaged file before
-    Orbax reads it: its threads would print tracebacks.
+    A checkpoint holds two proofs beside its arrays. The digest of every leaf decides whether the
+    arrays are those that were saved: Orbax restores some flipped bits without an error. The
+    checksums of the files name a damaged file before Orbax reads it: its threads would print
+    tracebacks.
 
-    Several processes share the folder. All call the same methods; the first process decides what is damaged.
+    Several processes share the folder. All call the same methods; the first process decides what is
+    damaged.
 
     Args:
       folder: where they are; created if it does not exist.
@@ -63,11 +66,8 @@ class Checkpoints:
         if error is None:
             self.close()
         elif isinstance(error, Exception) and not runtime.peer_lost(error):
-            # What went wrong first is what is told.
-            try:
+            with contextlib.suppress(UserError):  # the first error is the one to report
                 self.close()
-            except UserError:
-                pass
 
     @property
     def latest(self) -> int | None:
@@ -75,7 +75,7 @@ class Checkpoints:
         return runtime.broadcast(self._manager.latest_step())
 
     def save(self, state: State, step: int) -> float:
-        """Starts to write a state. The arrays are copied before this returns, so they may be donated.
+        """Starts to write a state. The arrays may be donated when this returns.
 
         Returns:
           Seconds that the caller waited.
@@ -86,7 +86,9 @@ class Checkpoints:
         start = time.perf_counter()
         leaves = {
             name: {**kind, "digest": digest}
-            for (name, kind), digest in zip(_kinds(state).items(), digests(state).values(), strict=True)
+            for (name, kind), digest in zip(
+                _kinds(state).items(), digests(state).values(), strict=True
+            )
         }
         proof = {"leaves": leaves, "crc32": _crc32(leaves)}
         args = ocp.args.Composite(
@@ -101,14 +103,16 @@ class Checkpoints:
     def restore(self, like: State, *, say: Callable[[str], None]) -> State:
         """The newest undamaged state, laid out over devices as `like` is.
 
-        Newer damaged checkpoints are renamed to damaged-STEP, so that their step can be saved again.
+        Newer damaged checkpoints are renamed to damaged-STEP, so that their step can be saved
+        again.
 
         Args:
           like: a state of the same structure, shapes and types.
           say: called with a sentence on each damaged checkpoint.
 
         Raises:
-          UserError: there is no checkpoint, none is undamaged, or the newest one is of another structure.
+          UserError: there is no checkpoint, none is undamaged, or the newest one is of another
+            structure.
         """
         return runtime.run_on_all(functools.partial(self._newest_whole, like, say))
 
@@ -142,7 +146,7 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         damaged: dict[int, str] = {}
         for step in runtime.broadcast_all(self._whole_first(steps, damaged)):
-            state, wrong = _attempt(lambda: self._restore(step, like))
+            state, wrong = _attempt(functools.partial(self._restore, step, like))
             if wrong := runtime.first_nonempty(wrong):
                 damaged.setdefault(step, wrong)
                 continue
@@ -151,10 +155,12 @@ class Checkpoints:
             return state
         if damaged:
             raise _all_damaged(self._folder, damaged)
-        raise UserError(f"{self._folder} holds no complete checkpoint: nothing to resume or evaluate yet.")
+        raise UserError(
+            f"{self._folder} holds no complete checkpoint: nothing to resume or evaluate yet."
+        )
 
     def _whole_first(self, steps: list[int], damaged: dict[int, str]) -> Iterator[int]:
-        """Steps whose files are undamaged, then the others, which are added to `damaged`: their arrays may be whole."""
+        """Steps with undamaged files, then the others, added to `damaged`: arrays may be whole."""
         altered = []
         for step in steps:
             if wrong := seals.damage(self._folder / str(step)):
@@ -168,7 +174,11 @@ class Checkpoints:
         """The state of a step, if its leaves are those that were saved."""
         saved = _saved_leaves(self._manager, step)
         self._check_structure(step, saved, _kinds(like))
-        state = _read(self._manager, step, jax.tree.map(lambda leaf: ocp.utils.to_shape_dtype_struct(_raw(leaf)), like))
+        state = _read(
+            self._manager,
+            step,
+            jax.tree.map(lambda leaf: ocp.utils.to_shape_dtype_struct(_raw(leaf)), like),
+        )
         state = jax.tree.map(_typed, state, like)
         _check_digests(digests(state), saved)
         return state
@@ -179,19 +189,20 @@ class Checkpoints:
         for name in [*here, *there]:
             if there.get(name) != here.get(name):
                 raise UserError(
-                    f"Checkpoint {step} in {self._folder} is of another model: {name} is {there.get(name, 'absent')} "
-                    f"there and {here.get(name, 'absent')} here. Use the code and the configuration that wrote it, "
-                    "or give another folder with --out."
+                    f"Checkpoint {step} in {self._folder} is of another model: {name} is "
+                    f"{there.get(name, 'absent')} there and {here.get(name, 'absent')} here. Use "
+                    "the code and the configuration that wrote it, or give another folder with "
+                    "--out."
                 )
 
     def _seal(self) -> None:
-        """Writes the checksums of a checkpoint's files. Orbax calls this before it renames the complete folder."""
+        """Writes the checksums of files. Orbax calls this before it renames the complete folder."""
         if jax.process_index() == 0:
             for folder in unfinished(self._folder):
                 seals.seal(folder)
 
     def _set_aside(self, step: int, damaged: dict[int, str], say: Callable[[str], None]) -> None:
-        """Renames the damaged checkpoints after a step, so that Orbax ignores them, and reports it."""
+        """Renames damaged checkpoints after a step, so that Orbax ignores them, and reports it."""
         for newer, reason in damaged.items():
             if newer > step:
                 place, copy = self._folder / f"damaged-{newer}", 1
@@ -199,19 +210,27 @@ class Checkpoints:
                     copy += 1
                     place = self._folder / f"damaged-{newer}-{copy}"
                 (self._folder / str(newer)).rename(place)
-                say(f"Checkpoint {newer} is damaged ({reason}) and now {place}; {step} is used instead.")
+                say(
+                    f"Checkpoint {newer} is damaged ({reason}) and now {place}; {step} is used "
+                    "instead."
+                )
         if step in damaged:
-            say(f"Checkpoint {step} is used: its arrays are what was saved, though {damaged[step]}.")
+            say(
+                f"Checkpoint {step} is used: its arrays are what was saved, though {damaged[step]}."
+            )
 
     def _unwritable(self, error: Exception) -> UserError:
         return UserError(
             f"A checkpoint could not be written to {self._folder}: {_reason(error)}. "
-            "Those before it are whole: free some space or mend the permissions, then run the same command again."
+            "Those before it are whole: free some space or mend the permissions, then run the "
+            "same command again."
         )
 
 
 def read_variables(run: RunFolder) -> tuple[int, Tree]:
-    """The encoder of a run's newest undamaged checkpoint. The run may be in training; nothing in its folder is changed.
+    """The encoder of a run's newest undamaged checkpoint.
+
+    The run may be in training; nothing in its folder is changed.
 
     Returns:
       The step, and "params" and "batch_stats" of the encoder on the first device.
@@ -225,13 +244,15 @@ def read_variables(run: RunFolder) -> tuple[int, Tree]:
             for step in sorted(manager.all_steps(), reverse=True):
                 wrong = seals.damage(run.checkpoints / str(step))
                 if wrong is None:
-                    variables, wrong = _attempt(lambda step=step: _read_encoder(manager, step))
+                    variables, wrong = _attempt(functools.partial(_read_encoder, manager, step))
                 if wrong is None:
                     return step, variables
                 damaged[step] = wrong
     if damaged:
         raise _all_damaged(run.checkpoints, damaged)
-    raise UserError(f"{run.folder} has no checkpoint yet; continue it with `jaxclr resume {run.folder}`.")
+    raise UserError(
+        f"{run.folder} has no checkpoint yet; continue it with `jaxclr resume {run.folder}`."
+    )
 
 
 def read_digests(folder: pathlib.Path, step: int) -> dict[str, str]:
@@ -246,8 +267,8 @@ def unfinished(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _open(folder: pathlib.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
-    # By default Orbax divides the writing of replicated arrays among devices, and compiles a slice of every leaf on each of
-    # them during the first save.
+    # By default Orbax divides the writing of replicated arrays among devices, and compiles a slice
+    # of every leaf on each of them during the first save.
     arrays = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
     registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
     handlers = {
@@ -259,11 +280,13 @@ def _open(folder: pathlib.Path, options: ocp.CheckpointManagerOptions) -> ocp.Ch
 
 def _reader(folder: pathlib.Path) -> ocp.CheckpointManager:
     """A manager that changes nothing."""
-    return _open(folder, ocp.CheckpointManagerOptions(create=False, enable_async_checkpointing=False))
+    return _open(
+        folder, ocp.CheckpointManagerOptions(create=False, enable_async_checkpointing=False)
+    )
 
 
 def _read(manager: ocp.CheckpointManager, step: int, wanted: Tree) -> Tree:
-    """Arrays of a checkpoint, all or some of them: those in `wanted`, a tree of `jax.ShapeDtypeStruct` with shardings."""
+    """All or some arrays of a checkpoint; `wanted` is a tree of shapes, types and shardings."""
     placed = ocp.checkpoint_utils.construct_restore_args(wanted)
     args = ocp.args.PyTreeRestore(wanted, restore_args=placed, partial_restore=True)
     return manager.restore(step, args=ocp.args.Composite(state=args)).state
@@ -272,9 +295,16 @@ def _read(manager: ocp.CheckpointManager, step: int, wanted: Tree) -> Tree:
 def _read_encoder(manager: ocp.CheckpointManager, step: int) -> Tree:
     saved = {_words(name): leaf for name, leaf in _saved_leaves(manager, step).items()}
     tree = manager.item_metadata(step).state.tree
-    found = {kind: {"encoder": tree[kind]["encoder"]} for kind in KINDS if "encoder" in tree.get(kind, ())}
+    found = {
+        kind: {"encoder": tree[kind]["encoder"]}
+        for kind in KINDS
+        if "encoder" in tree.get(kind, ())
+    }
     one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one)
+
+    def place(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one)
+
     variables = _read(manager, step, jax.tree.map(place, found))
     _check_digests({_words(name): digest for name, digest in digests(variables).items()}, saved)
     return {kind: part["encoder"] for kind, part in variables.items()}
@@ -316,7 +346,7 @@ def _all_damaged(folder: pathlib.Path, damaged: dict[int, str]) -> UserError:
 
 
 def _words(name: str) -> str:
-    """The words of a leaf's path: .params['encoder'][0] and ['params']['encoder']['0'] are the same leaf for Orbax."""
+    """The words of a leaf's path. For Orbax .params[0] and ['params']['0'] are the same leaf."""
     return " ".join(re.findall(r"\w+", name))
 
 

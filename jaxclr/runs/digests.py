@@ -1,4 +1,4 @@
-"""A digest of every leaf of a state, to verify that a restored state equals the saved one in every bit."""
+"""A digest of every leaf of a state, to verify a restored state in every bit."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ Array = jax.Array
 
 
 def digests(tree: Any) -> dict[str, str]:
-    """Eight hexadecimal digits for each leaf, which depend on every bit and its place, not on the devices.
+    """Eight hexadecimal digits for each leaf, which depend on every bit and its place.
 
     Of a replicated leaf, the copy on this process's first device is read.
 
-    Leaves that differ in one 32-bit word always have different digests; other leaves that differ share a digest with
-    probability 2**-32.
+    Leaves that differ in one 32-bit word always have different digests; other leaves that differ
+    share a digest with probability 2**-32.
 
     Args:
       tree: arrays of any numbers or booleans, and typed keys.
@@ -38,9 +38,10 @@ def _one_copy(leaf: Array) -> Array:
 
 @jax.jit
 def _digest(leaf: Array) -> Array:
-    r""":math:`\sum_p m(w_p \oplus m(p))` modulo 2**32 over the 32-bit words w_p, m being a bijection that mixes bits.
+    r""":math:`\sum_p m(w_p \oplus m(p))` modulo 2**32 over 32-bit words w_p; m mixes bits.
 
-    Integer sums are exact in any order, hence on any devices. Leaves of one shape and type share a program.
+    Integer sums are exact in any order, hence on any devices. Leaves of one shape and type share a
+    program.
     """
     words = _words(leaf).reshape(-1)
     places = jax.lax.iota(jnp.uint32, words.size)
@@ -60,7 +61,7 @@ def _words(leaf: Array) -> Array:
 
 
 def _mix(words: Array) -> Array:
-    """MurmurHash3's finalizer: a bijection in which each input bit flips about half of the output's."""
+    """MurmurHash3's finalizer: a bijection; each input bit flips about half of the output bits."""
     words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
     words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
     return words ^ (words >> 16)

@@ -12,7 +12,7 @@ from jaxclr.errors import UserError
 
 
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
-    """Writes a temporary file beside the path and renames it, so that no partial file is ever seen."""
+    """Writes a temporary file and renames it, so that no partial file is ever seen."""
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
@@ -36,7 +36,7 @@ def writing(folder: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path) -> Iterator[None]:
-    """Holds an exclusive lock on a file. The lock is released when this process ends, however it ends.
+    """Holds an exclusive lock on a file, which is released when this process ends.
 
     Args:
       path: the file; it and its folder are created if they do not exist.

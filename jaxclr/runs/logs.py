@@ -20,7 +20,9 @@ from jaxclr.runs.files import write_atomically, writing
 from jaxclr.runs.folder import RunFolder
 
 
-def open_logs(run: RunFolder, *, start: int, steps: int, console: rich.console.Console) -> "Logs | Silence":
+def open_logs(
+    run: RunFolder, *, start: int, steps: int, console: rich.console.Console
+) -> "Logs | Silence":
     """`Logs` on the first process, `Silence` on the others; arguments as for `Logs`."""
     return Logs(run, start=start, steps=steps, console=console) if runtime.is_first() else Silence()
 
@@ -41,8 +43,9 @@ class Silence(contextlib.nullcontext):
 class Logs:
     """Writers of a run's metrics, used as a context manager.
 
-    TensorBoard's file is written here, unbuffered. The thread of tensorboardX's SummaryWriter ends silently on a full
-    disk, and its RecordWriter either buffers, which loses events when a process is killed, or waits for the disk.
+    TensorBoard's file is written here, unbuffered. The thread of tensorboardX's SummaryWriter ends
+    silently on a full disk, and its RecordWriter either buffers, which loses events when a process
+    is killed, or waits for the disk.
 
     Args:
       run: the folder to write into.
@@ -86,7 +89,7 @@ class Logs:
             self._events.close()
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Writes the metrics of a step. TensorBoard gets the numbers alone, not histograms, spectra and warnings."""
+        """Writes the metrics of a step; TensorBoard gets the numbers alone."""
         numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
         shown = [part for name, value in numbers.items() for part in scalar(name, value).value]
         with writing(self._run.folder):

@@ -1,4 +1,4 @@
-"""A seal: lengths and checksums of the files in a folder. It names a damaged file before the file is read."""
+"""A seal: lengths and checksums of a folder's files, to name a damaged file before it is read."""
 
 import json
 import pathlib

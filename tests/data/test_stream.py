@@ -1,4 +1,4 @@
-"""Streams: crops on the host against views on a device, pieces as functions of their number, damaged files."""
+"""Streams: crops on the host against views on a device, pieces by number, damaged files."""
 
 import multiprocessing
 
@@ -51,14 +51,19 @@ def test_host_crops_are_the_devices_in_eight_bits(folder):
     rng = np.random.default_rng(1)
     pictures = [smooth(rng, 30, 40) for _ in range(16)]
     paths = [folder.parent / f"{folder.name}-{row}.png" for row in range(16)]
-    for path, picture in zip(paths, pictures):
+    for path, picture in zip(paths, pictures, strict=True):
         picture.save(path)
     draws = crop_draws(SEED, STEP, np.arange(16), 2)
-    host = [take_crops(_encoded(str(p)), CROPS, draws[row], Data("folder:x")) for row, p in enumerate(paths)]
+    host = [
+        take_crops(_encoded(str(p)), CROPS, draws[row], Data("folder:x"))
+        for row, p in enumerate(paths)
+    ]
     key = jax.random.fold_in(jax.random.key(SEED), STEP)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(16))
-    views = jax.jit(Augmentation((ONLY_CROP, SMALL)))(keys, np.stack([np.asarray(p) for p in pictures]))
-    for mine, view in zip(zip(*host), views, strict=True):
+    views = jax.jit(Augmentation((ONLY_CROP, SMALL)))(
+        keys, np.stack([np.asarray(p) for p in pictures])
+    )
+    for mine, view in zip(zip(*host, strict=True), views, strict=True):
         assert np.stack(mine).dtype == np.uint8
         np.testing.assert_allclose(np.stack(mine) / 255, view, atol=1.5 / 255)
 
@@ -103,11 +108,15 @@ def test_pieces_are_those_of_any_start_shard_and_thread(folder):
     first = [next(steps) for _ in range(5)]  # of epochs of three
     steps.close()
     later = one.steps(3, 0)
-    for (got,), (want,) in zip((next(later), next(later)), first[3:]):
+    for (got,), (want,) in zip((next(later), next(later)), first[3:], strict=True):
         jax.tree.map(np.testing.assert_array_equal, got, want)
     later.close()
     halves = [pieces(folder, shard=shard, shards=2)[4] for shard in (0, 1)]
-    jax.tree.map(lambda a, b, c: np.testing.assert_array_equal(np.concatenate([a, b]), c), *halves, first[4][0])
+    jax.tree.map(
+        lambda a, b, c: np.testing.assert_array_equal(np.concatenate([a, b]), c),
+        *halves,
+        first[4][0],
+    )
     epoch = np.concatenate([piece.indices for (piece,) in first[:3]])
     assert len(set(epoch.tolist())) == 18 and not np.array_equal(epoch[:6], first[3][0].indices)
     assert (first[0][0].labels == first[0][0].indices // 10).all()
@@ -117,7 +126,7 @@ def test_pieces_are_those_of_any_start_shard_and_thread(folder):
 
 
 def test_workers_make_what_threads_make_and_one_that_dies_is_told(folder, monkeypatch):
-    """Two pieces a step, from the middle of a run; a worker that asked JAX for a device would fail."""
+    """Two pieces a step, from the middle of a run; a worker that used a JAX device would fail."""
     monkeypatch.setenv("JAX_PLATFORMS", "nowhere")
     large = pieces(folder, crops=(CROPS[0]._replace(size=450),) * 2)
     assert large.per_step == 2
@@ -128,7 +137,10 @@ def test_workers_make_what_threads_make_and_one_that_dies_is_told(folder, monkey
                 jax.tree.map(np.testing.assert_array_equal, got, want)
         del got  # its memory is shared with a worker
         multiprocessing.active_children()[0].kill()
-        with pytest.raises(UserError, match="A process that decodes images died .*-9.*There were 2; --data.workers sets fewer"):
+        with pytest.raises(
+            UserError,
+            match=r"A process that decodes images died .*-9.*There were 2; --data.workers sets",
+        ):
             for _ in range(20):
                 next(workers)  # what it had made comes first
     finally:
@@ -159,15 +171,21 @@ def test_a_damaged_image_is_named_or_its_neighbour_takes_its_place(tmp_path):
 def test_mixed_channels_are_refused(tmp_path):
     smooth(np.random.default_rng(0), 30, 30).save(tmp_path / "0.png")
     smooth(np.random.default_rng(0), 30, 30).convert("L").save(tmp_path / "1.png")
-    with pytest.raises(UserError, match="1.png' is grayscale, and .* are RGB. Set --data.channels rgb"):
+    with pytest.raises(
+        UserError, match="1.png' is grayscale, and .* are RGB. Set --data.channels rgb"
+    ):
         Pieces(streamed(tmp_path).train, CROPS, 2, SEED)[0]
-    assert Pieces(streamed(tmp_path, channels="gray").train, CROPS, 2, SEED)[0].crops[0].shape[-1] == 1
+    assert (
+        Pieces(streamed(tmp_path, channels="gray").train, CROPS, 2, SEED)[0].crops[0].shape[-1] == 1
+    )
 
 
 def test_listing_opens_one_file(folder, monkeypatch):
     opened = []
     original = images.open_image
-    monkeypatch.setattr(images, "open_image", lambda file: opened.append(file.name) or original(file))
+    monkeypatch.setattr(
+        images, "open_image", lambda file: opened.append(file.name) or original(file)
+    )
     dataset = streamed(folder, test_fraction=0.2)
     assert len(opened) == 1
     assert isinstance(dataset.train, Stream) and (dataset.train.size, dataset.test.size) == (16, 4)
@@ -177,6 +195,9 @@ def test_listing_opens_one_file(folder, monkeypatch):
 def test_size_decides(folder):
     assert not isinstance(load(Data(f"folder:{folder}", image_size=16)).train, Stream)
     dataset = load(Data(f"folder:{folder}", image_size=16, memory_limit=1e-6))
-    assert dataset.train.why == "in memory they would take 1.43e-05 GiB, and data.memory_limit is 1e-06"
+    assert (
+        dataset.train.why
+        == "in memory they would take 1.43e-05 GiB, and data.memory_limit is 1e-06"
+    )
     with pytest.raises(UserError, match="'digits' holds arrays, not image files"):
         load(Data(streaming="always"))

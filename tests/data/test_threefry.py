@@ -12,7 +12,9 @@ PLACES = np.array([0, 1, 77, 2**31, 2**32 - 1], np.uint32)
 
 @pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
 def test_folded_keys_and_uniform_draws(seed):
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed, impl="threefry2x32"), PLACES)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        jax.random.key(seed, impl="threefry2x32"), PLACES
+    )
     mine = threefry.fold_in(threefry.key(seed), PLACES)
     np.testing.assert_array_equal(np.stack(mine, 1), jax.random.key_data(keys))
     draw = jax.vmap(lambda key: jax.random.uniform(key, (36,), np.float32))

@@ -1,4 +1,4 @@
-"""Embeddings in files are the encoder's, whole whatever happens, and as good for others as for us."""
+"""Embeddings in files are the encoder's, also after interruptions, and of use to scikit-learn."""
 
 import json
 
@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from jaxclr.data import Data
 from jaxclr.errors import UserError
 from jaxclr.evaluation import linear_probe
-from jaxclr.interop import tables
+from jaxclr.interop import parts
 from jaxclr.interop.embedding import embed
 
 DIGITS = Data("digits")
@@ -32,17 +32,24 @@ def columns(path):
     table = pyarrow.parquet.read_table(path)
     embeddings = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
     labels = table["label"].fill_null(-1).to_numpy()
-    return [embeddings, labels, np.array(table["name"].to_pylist()), np.array(table["split"].to_pylist())]
+    return [
+        embeddings,
+        labels,
+        np.array(table["name"].to_pylist()),
+        np.array(table["split"].to_pylist()),
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_rows_are_the_encoders(digits, features, tmp_path, monkeypatch, suffix, dtype):
-    monkeypatch.setattr(tables, "GROUP", 500)
+    monkeypatch.setattr(parts, "ROWS", 500)
     out = tmp_path / f"out{suffix}"
     assert embed(digits.loaded, DIGITS, out, dtype=dtype) == {"train": 1437, "test": 360}
     embeddings, labels, names, splits = columns(out)
-    np.testing.assert_array_equal(embeddings, np.concatenate([f.values for f in features]).astype(dtype))
+    np.testing.assert_array_equal(
+        embeddings, np.concatenate([f.values for f in features]).astype(dtype)
+    )
     np.testing.assert_array_equal(labels, np.concatenate([f.labels for f in features]))
     assert names[0] == "train 0" and names[-1] == "test 359" and len(set(names)) == 1797
     np.testing.assert_array_equal(splits, ["train"] * 1437 + ["test"] * 360)
@@ -69,7 +76,9 @@ def test_scikit_learn_finds_the_same_accuracy(digits, features, tmp_path):
     assert theirs == pytest.approx(ours.accuracy, abs=1.01 / 360)
 
 
-@pytest.mark.parametrize("suffix, stopped, left", [(".npz", 500, 6), (".parquet", 500, 6), (".parquet", 1437, 2)])
+@pytest.mark.parametrize(
+    "suffix, stopped, left", [(".npz", 500, 6), (".parquet", 500, 6), (".parquet", 1437, 2)]
+)
 def test_an_interrupted_one_goes_on(digits, tmp_path, suffix, stopped, left):
     whole, out = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
     embed(digits.loaded, DIGITS, whole)
@@ -82,21 +91,23 @@ def test_an_interrupted_one_goes_on(digits, tmp_path, suffix, stopped, left):
     with pytest.raises(KeyboardInterrupt):
         embed(digits.loaded, DIGITS, out, report=stop)
     assert not out.exists()
-    # What was written after the last record, when a process was killed.
-    parts = tmp_path / f"{out.name}.part"
-    for name in ("embeddings", "labels", "names"):
-        with (parts / name).open("ab") as file:
-            file.write(b'"half a')
-    with pytest.raises(UserError, match="of another kind: its dtype is float32, asked for is float16"):
+    # A file that was being written when a process was killed.
+    folder = tmp_path / f"{out.name}.part"
+    (folder / f"{len(list(folder.glob('*.npz')))}.npz").write_bytes(b"half a")
+    with pytest.raises(
+        UserError, match="of another kind: its dtype is float32, asked for is float16"
+    ):
         embed(digits.loaded, DIGITS, out, dtype="float16")
 
     calls = []
-    counting = digits.loaded._replace(encode=lambda images: calls.append(1) or digits.loaded.encode(images))
+    counting = digits.loaded._replace(
+        encode=lambda images: calls.append(1) or digits.loaded.encode(images)
+    )
     embed(counting, DIGITS, out)
     assert len(calls) == left  # of six batches of train and two of test
     for one, other in zip(columns(whole), columns(out), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert not parts.exists()
+    assert not folder.exists()
 
 
 def test_files_are_named_and_damaged_ones_left_out(digits, tmp_path):
@@ -117,15 +128,21 @@ def test_files_are_named_and_damaged_ones_left_out(digits, tmp_path):
     np.testing.assert_array_equal(labels, [0] * 5 + [1] * 6)
     images = np.stack([np.asarray(Image.open(file))[..., None] for file in files])
     np.testing.assert_allclose(embeddings, digits.loaded.encode(images), rtol=1e-5, atol=1e-6)
-    for one, other in zip(columns(tmp_path / "in_memory.parquet"), columns(tmp_path / "streamed.npz"), strict=True):
+    for one, other in zip(
+        columns(tmp_path / "in_memory.parquet"), columns(tmp_path / "streamed.npz"), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
 
 
 def test_what_cannot_be_is_told_before_anything_is_written(digits, tmp_path):
     np.savez(tmp_path / "colour.npz", images=np.zeros((20, 8, 8, 3), np.uint8))
-    with pytest.raises(UserError, match=r"ends in '.csv'; give a name that ends in .npz or .parquet"):
+    with pytest.raises(
+        UserError, match=r"ends in '.csv'; give a name that ends in .npz or .parquet"
+    ):
         embed(digits.loaded, DIGITS, tmp_path / "out.csv")
-    with pytest.raises(UserError, match="3 channel.*, the encoder takes 1; set --data.channels gray"):
+    with pytest.raises(
+        UserError, match="3 channel.*, the encoder takes 1; set --data.channels gray"
+    ):
         embed(digits.loaded, Data(f"npz:{tmp_path}/colour.npz"), tmp_path / "out.npz")
     with pytest.raises(UserError, match="colour.npz exists. Replace it with --overwrite"):
         embed(digits.loaded, DIGITS, tmp_path / "colour.npz")
@@ -133,6 +150,8 @@ def test_what_cannot_be_is_told_before_anything_is_written(digits, tmp_path):
     endless = digits.loaded._replace(encode=lambda images: digits.loaded.encode(images) + 1e5)
     with pytest.raises(UserError, match="'train 0' is not finite in float16; set --dtype float32"):
         embed(endless, DIGITS, tmp_path / "out.npz", dtype="float16")
-    nan = digits.loaded._replace(encode=lambda images: jax.numpy.full((len(images), 2), jax.numpy.nan))
+    nan = digits.loaded._replace(
+        encode=lambda images: jax.numpy.full((len(images), 2), jax.numpy.nan)
+    )
     with pytest.raises(UserError, match="not finite in float32; the run has diverged"):
         embed(nan, DIGITS, tmp_path / "other.npz")

@@ -20,7 +20,9 @@ def test_it_sees_what_evaluation_sees(digits):
     assert digits.loaded.step == 3 and digits.loaded.channels == 1
     module = digits.loaded.config.encoder.build(None)
     apply = jax.jit(lambda v, x: module.apply(v, digits.loaded.preprocess(x), False))
-    np.testing.assert_allclose(apply(digits.loaded.variables, images[:250]), want[:250], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        apply(digits.loaded.variables, images[:250]), want[:250], rtol=1e-6, atol=1e-6
+    )
 
 
 def test_wrong_images_are_told(digits):
@@ -70,5 +72,7 @@ def test_stablehlo_runs_with_jax_alone(digits, tmp_path):
 
 
 def test_the_package_alone_imports_nothing():
-    program = "import sys, jaxclr; assert not {'jax', 'flax', 'numpy'} & set(sys.modules); jaxclr.load"
+    program = (
+        "import sys, jaxclr; assert not {'jax', 'flax', 'numpy'} & set(sys.modules); jaxclr.load"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -67,7 +67,11 @@ def test_outputs_are_pytorchs(torch, tmp_path, name):
     assert 0.1 < want.std() < 10
     wrapper, _, prefix = LAYOUTS[name].rpartition("/")
     arrays = {f"{prefix}{key}": value for key, value in model.state_dict().items()}
-    rest = {"epoch": 3, "arch": "any", "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}}}
+    rest = {
+        "epoch": 3,
+        "arch": "any",
+        "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}},
+    }
     averaged = {key: torch.zeros_like(value) for key, value in model.state_dict().items()}
     file = tmp_path / "weights.pth.tar"
     torch.save({wrapper: arrays, "state_dict_ema": averaged, **rest} if wrapper else arrays, file)
@@ -88,15 +92,22 @@ def test_outputs_are_pytorchs(torch, tmp_path, name):
     with torch.no_grad():
         for parameter in again.parameters():
             parameter.zero_()
-    unknown = again.load_state_dict(safetensors.torch.load_file(tmp_path / "out.safetensors"), strict=False)
+    unknown = again.load_state_dict(
+        safetensors.torch.load_file(tmp_path / "out.safetensors"), strict=True
+    )
     assert not unknown.unexpected_keys
-    assert all(key.endswith("num_batches_tracked") or key.split(".")[0] in ("fc", "head") for key in unknown.missing_keys)
+    assert all(
+        key.endswith("num_batches_tracked") or key.split(".")[0] in ("fc", "head")
+        for key in unknown.missing_keys
+    )
     state = model.state_dict()
     for key, value in again.state_dict().items():
         # Fixed positions are computed on either side, and differ in their last digits.
         atol = 1e-6 if key == "pos_embed" and spec.positions == "sincos" else 0
         if key not in unknown.missing_keys:
-            np.testing.assert_allclose(value.numpy(), state[key].numpy(), rtol=0, atol=atol, err_msg=key)
+            np.testing.assert_allclose(
+                value.numpy(), state[key].numpy(), rtol=0, atol=atol, err_msg=key
+            )
     np.testing.assert_allclose(outputs(torch, again)[1], want, rtol=1e-5, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Several processes are one run: the same numbers, one voice, and none of them outlives the others."""
+"""Several processes train one model: the same numbers, one voice, and all end together."""
 
 import json
 import os
@@ -29,7 +29,9 @@ def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for index in range(40):
-        Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(folder / f"{index:02}.png")
+        Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(
+            folder / f"{index:02}.png"
+        )
     return folder
 
 
@@ -37,7 +39,12 @@ def environment(devices):
     """Of a process with so many CPU devices."""
     flags = "--xla_backend_optimization_level=0"
     path = os.pathsep.join([str(ROOT), str(TESTS)])
-    return {**os.environ, "XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": path}
+    return {
+        **os.environ,
+        "XLA_FLAGS": flags,
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "PYTHONPATH": path,
+    }
 
 
 BOTH = ("sim_affinity", "sim_whitening")
@@ -45,13 +52,25 @@ BOTH = ("sim_affinity", "sim_whitening")
 
 @pytest.mark.parametrize(
     "count, methods",
-    [(2, BOTH[:1]), *(pytest.param(*case, marks=pytest.mark.full) for case in ((2, BOTH[1:]), (4, BOTH)))],
+    [
+        (2, BOTH[:1]),
+        *(pytest.param(*case, marks=pytest.mark.full) for case in ((2, BOTH[1:]), (4, BOTH))),
+    ],
 )
 def test_twenty_steps_in_several_processes(count, methods, photos, tmp_path):
     where = [f"localhost:{launch._free_port()}", str(count)]
-    program = [sys.executable, str(TESTS / "twenty_steps.py"), str(tmp_path / "out.npz"), str(photos), " ".join(methods), *where]
+    program = [
+        sys.executable,
+        str(TESTS / "twenty_steps.py"),
+        str(tmp_path / "out.npz"),
+        str(photos),
+        " ".join(methods),
+        *where,
+    ]
     started = [
-        subprocess.Popen([*program, str(index)], env=environment(4 // count), stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*program, str(index)], env=environment(4 // count), stderr=subprocess.PIPE, text=True
+        )
         for index in range(count)
     ]
     ended = [(process.communicate()[1], process.returncode) for process in started]
@@ -142,8 +161,18 @@ def test_a_signal_reaches_all(run):
     assert run(STOPS.format(last=False), f"{wait}{STOPS.format(last=True)}") == (75, "")
 
 
-CHILD = "from jaxclr.processes import launch; import time; assert launch.is_watched(); print(1, flush=True); time.sleep(600)"
-PARENT = f"import sys; from jaxclr.processes import launch; launch._start([sys.executable, '-c', {CHILD!r}]).wait()"
+CHILD = """
+import time
+from jaxclr.processes import launch
+assert launch.is_watched()
+print(1, flush=True)
+time.sleep(600)
+"""
+PARENT = f"""
+import sys
+from jaxclr.processes import launch
+launch._start([sys.executable, '-c', {CHILD!r}]).wait()
+"""
 
 
 def test_a_child_ends_with_its_parent():
@@ -158,7 +187,7 @@ def test_a_child_ends_with_its_parent():
 
 ABORTED = """[Gloo] fine
 E1125 coordination_service_agent.cc:289] Polled an error from coordination service
-F1125 client.h:80] Terminating process because the JAX distributed service detected fatal errors. This most likely
+F1125 client.h:80] Terminating process because the JAX distributed service detected fatal errors.
 *** Check failure stack trace: ***
 """
 
@@ -166,9 +195,11 @@ F1125 client.h:80] Terminating process because the JAX distributed service detec
 SPEAKS = "import os, sys; sys.stderr.write({text!r}); sys.stderr.flush(); {end}"
 
 
-@pytest.mark.parametrize("text, end", [(ABORTED, "os.abort()"), (ABORTED, "sys.exit(3)"), ("other\n", "os.abort()")])
+@pytest.mark.parametrize(
+    "text, end", [(ABORTED, "os.abort()"), (ABORTED, "sys.exit(3)"), ("other\n", "os.abort()")]
+)
 def test_the_stack_trace_of_jax_becomes_a_sentence(text, end, capfd, monkeypatch):
-    """Only where JAX has aborted the process; whatever else a process prints before its end is shown."""
+    """Only where JAX has aborted the process; everything else that a process prints is shown."""
     program = [sys.executable, "-c", SPEAKS.format(text=text, end=end)]
     start = launch._start
     monkeypatch.setattr(launch, "_start", lambda _, **streams: start(program, **streams))
@@ -176,12 +207,17 @@ def test_the_stack_trace_of_jax_becomes_a_sentence(text, end, capfd, monkeypatch
     if (text, end) == (ABORTED, "os.abort()"):
         assert status == launch.STOPPED
         first, second = said.splitlines()
-        assert first == "[Gloo] fine" and second.startswith("A peer of this process died, or cannot be reached")
+        assert first == "[Gloo] fine" and second.startswith(
+            "A peer of this process died, or cannot be reached"
+        )
     else:
         assert (status, said) == (3 if "exit" in end else 134, text)
 
 
-@pytest.mark.parametrize("options", [["-n"], ["-n", "0", "train"], ["-n", "2"], ["train"], ["-n=2", "--prot", "1", "train"]])
+@pytest.mark.parametrize(
+    "options",
+    [["-n"], ["-n", "0", "train"], ["-n", "2"], ["train"], ["-n=2", "--prot", "1", "train"]],
+)
 def test_launch_tells_its_use(options, capsys):
     with pytest.raises(SystemExit) as exited:
         launch.main(options)
@@ -192,10 +228,23 @@ def test_launch_tells_its_use(options, capsys):
 def test_launch_passes_the_arguments_of_its_command_on(monkeypatch):
     started = []
     monkeypatch.setattr(launch, "run", lambda programs: started.extend(programs) or 0)
-    assert launch.main(["-n", "2", "--port=7", "train", "some.py", "-n", "3", "--help", "--port", "9"]) == 0
+    assert (
+        launch.main(["-n", "2", "--port=7", "train", "some.py", "-n", "3", "--help", "--port", "9"])
+        == 0
+    )
     where = ["--distributed.coordinator=localhost:7", "--distributed.num-processes=2"]
     for index, program in enumerate(started):
-        command = ["train", "some.py", "-n", "3", "--help", "--port", "9", *where, f"--distributed.process-id={index}"]
+        command = [
+            "train",
+            "some.py",
+            "-n",
+            "3",
+            "--help",
+            "--port",
+            "9",
+            *where,
+            f"--distributed.process-id={index}",
+        ]
         assert program == [sys.executable, "-m", "jaxclr", *command]
     assert len(started) == 2
 
@@ -211,13 +260,20 @@ def command(folder):
 
 
 def children(process):
-    return [int(pid) for pid in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    return [
+        int(pid)
+        for pid in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        .read_text()
+        .split()
+    ]
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_run_whose_process_is_killed_goes_on(victim, tmp_path):
-    options = dict(cwd=ROOT, env=environment(2), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    options = dict(
+        cwd=ROOT, env=environment(2), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     folder = tmp_path / "run"
     first = subprocess.Popen(command(folder), **options)
     while not (folder / "checkpoints" / "22").is_dir():
@@ -234,5 +290,7 @@ def test_a_run_whose_process_is_killed_goes_on(victim, tmp_path):
     second = subprocess.run(command(folder), **options)
     assert second.returncode == 0, second.stderr
     assert json.loads((folder / "evaluation.json").read_text())["step"] == 88
-    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
     assert steps == sorted(steps)

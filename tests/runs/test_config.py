@@ -22,7 +22,9 @@ def test_json_gives_the_configuration_back(method):
 
 WRONG = {
     "Config has no field 'epoch'. Did you mean 'epochs'": lambda c: c.update(epoch=3),
-    "SimClr has no field 'temprature'. Did you mean 'temperature'": lambda c: c["method"].update(temprature=1),
+    "SimClr has no field 'temprature'. Did you mean 'temperature'": lambda c: c["method"].update(
+        temprature=1
+    ),
     "'SimKlr' is missing or names no type": lambda c: c["method"].update(type="SimKlr"),
     "method.temperature must be greater than 0, got 0": lambda c: c["method"].update(temperature=0),
     "data.source: 3 is no str": lambda c: c["data"].update(source=3),

@@ -7,7 +7,18 @@ import pytest
 
 from jaxclr.runs.digests import digests
 
-DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3fn", "int32", "int8", "uint16", "int4", "bool", "complex64")
+DTYPES = (
+    "float32",
+    "bfloat16",
+    "float16",
+    "float8_e4m3fn",
+    "int32",
+    "int8",
+    "uint16",
+    "int4",
+    "bool",
+    "complex64",
+)
 
 
 def digest(leaf):
@@ -29,7 +40,13 @@ def test_it_is_the_sum_of_mixed_words():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_another_value_or_another_order_is_another_digest(dtype):
-    rows = [[1, 0, 1, 1, 0, 0], [1, 0, 0, 1, 0, 0], [1, 0, 1, 1, 0, 1], [0, 0, 1, 1, 0, 1], [0, 1, 1, 1, 0, 0]]
+    rows = [
+        [1, 0, 1, 1, 0, 0],
+        [1, 0, 0, 1, 0, 0],
+        [1, 0, 1, 1, 0, 1],
+        [0, 0, 1, 1, 0, 1],
+        [0, 1, 1, 1, 0, 0],
+    ]
     assert len({digest(jnp.array(row, dtype)) for row in rows}) == len(rows)
 
 
@@ -56,6 +73,9 @@ def test_signs_of_zero_nan_payloads_float64_and_keys():
 def test_devices_do_not_matter_and_paths_name_leaves():
     values = jnp.arange(64.0).reshape(8, 8)
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
-    spread = [jax.device_put(values, jax.sharding.NamedSharding(mesh, spec)) for spec in (jax.P(), jax.P(None, "batch"))]
+    spread = [
+        jax.device_put(values, jax.sharding.NamedSharding(mesh, spec))
+        for spec in (jax.P(), jax.P(None, "batch"))
+    ]
     assert {digest(leaf) for leaf in spread} == {digest(values)}
     assert list(digests({"a": {"b": values}, "c": [values]})) == ["['a']['b']", "['c'][0]"]
