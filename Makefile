@@ -4,7 +4,7 @@ METHOD ?= sim_affinity
 RUN ?= runs/demo-$(METHOD)
 CHROMIUM ?= $(shell which chromium chromium-browser google-chrome 2>/dev/null | head -n 1)
 
-.PHONY: setup demo test test-full test-interop test-report bench methods
+.PHONY: setup demo lint format test test-full test-interop test-report bench methods
 
 setup: $(VENV)/ready
 
@@ -16,6 +16,16 @@ $(VENV)/ready: requirements.txt pyproject.toml
 
 demo: setup
 	$(VENV)/bin/jaxclr train experiments/digits.py --method $(METHOD) --out $(RUN) --overwrite
+
+# One line length, sorted imports, types.
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/basedpyright --level error
+
+format: setup
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
 
 test: setup
 	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not full and not interop"

@@ -10,7 +10,6 @@ Time: not run yet. Zero-shot accuracy on 360 held-out images: not run yet.
 """
 
 import dataclasses
-import operator
 
 import flax.linen as nn
 import jax
@@ -105,9 +104,7 @@ def config() -> jaxclr.Config:
         method=Clip().with_heads(hidden=128, out=32),
         encoder=(jaxclr.encoders.SmallConv(), WordEncoder()),
         data=jaxclr.data.Arrays(*pairs()),
-        augmentation=jaxclr.augment.Augmentation(
-            views=(picture, word), plain=(operator.itemgetter("image"), operator.itemgetter("word"))
-        ),
+        augmentation=jaxclr.augment.Augmentation(views=(picture, word)),
         optimizer=jaxclr.training.AdamW(learning_rate=2e-3, weight_decay=1e-4),
         epochs=40,
         batch_size=128,
@@ -130,8 +127,8 @@ def zero_shot(images: jax.Array, texts: jax.Array) -> np.ndarray:
 def main() -> None:
     run = jaxclr.train(config(), out="runs/image_text")
     *_, test, digits = pairs()
-    images = run.load(view=0).embed(test["image"])
-    texts = run.load(view=1).embed(WORDS.reshape(-1, LENGTH))
+    images = run.load(view=0).embed({"image": test["image"]})
+    texts = run.load(view=1).embed({"word": WORDS.reshape(-1, LENGTH)})
     accuracy = np.mean(zero_shot(images, texts) == digits)
     print(f"zero-shot accuracy by text: {100 * accuracy:.1f} % of {len(digits)} held-out images")
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import rich.console
 
-from jaxclr.errors import UserError, unknown
+from jaxclr.errors import UserError, missing_extra, unknown
 from jaxclr.evaluation.by_protocol import evaluate
 from jaxclr.evaluation.closing import closing_record, closing_table, monitor
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
@@ -216,9 +216,9 @@ class Run:
             raise UserError("Settings go with a protocol's name; give them to the protocol itself.")
         return self._evaluate_by(protocol, data, seeds, say)
 
-    def load(self) -> Loaded:
+    def load(self, *, view: int = 0) -> Loaded:
         """The encoder of the newest checkpoint, `load().encode(batch)`; see `jaxclr.load`."""
-        return load_encoder(self._folder)
+        return load_encoder(self._folder, view=view)
 
     def report(self, out: str | os.PathLike[str] | None = None) -> pathlib.Path:
         """Writes report.html, which needs no other file, and returns its path."""
@@ -273,7 +273,7 @@ class Run:
     def _evaluate_by(self, protocol: Protocol, data: Any, seeds: int, say: Say) -> dict[str, Any]:
         if seeds < 1:
             raise UserError(f"seeds must be at least 1, got {seeds}.")
-        config, name = self._with_checkpoint(), next(k for k, v in PROTOCOLS.items() if v is type(protocol))
+        config, name = self._with_checkpoint(), _name(protocol)
         data = config.data if data is None else data
         own = data == config.data or getattr(data, "source", 0) == getattr(config.data, "source", 1)
         if own and protocol.elsewhere:
@@ -349,7 +349,10 @@ def _train(
         record = _evaluate(session, folder, state, baselines=train.size <= FEW_IMAGES)
         if console is not None:
             console.print(closing_table(record))
-    runtime.run_on_first(lambda: write_report([folder.folder], folder.report))
+    try:
+        runtime.run_on_first(lambda: write_report([folder.folder], folder.report))
+    except ModuleNotFoundError as error:
+        say(f"No report was written: {missing_extra(error) or error}")
 
 
 def _evaluate(session: Session, folder: RunFolder, state: State, *, baselines: bool) -> dict[str, Any]:
@@ -390,6 +393,12 @@ def _is_labelled(session: Session) -> bool:
     except UserError:
         return False
     return True
+
+
+def _name(protocol: Protocol) -> str:
+    """The name in PROTOCOLS, or that of the class."""
+    kind = type(protocol)
+    return next((name for name, known in PROTOCOLS.items() if known is kind), kind.__name__)
 
 
 def _printer(console: rich.console.Console | None) -> Say:

@@ -14,7 +14,7 @@ from jaxclr.data import load as load_data
 from jaxclr.errors import UserError
 from jaxclr.evaluation.subject import check_channels
 from jaxclr.interop.loading import Loaded
-from jaxclr.interop.parts import Parts
+from jaxclr.interop.partial import PartialTable
 from jaxclr.interop.tables import writer_of
 from jaxclr.runs import parts
 from jaxclr.runs.digests import digests
@@ -97,7 +97,7 @@ def embed(
     with writing(out.parent), locked(folder / ".lock"):
         if overwrite:
             _discard(folder, job)
-        with Parts(folder, job) as rows_so_far:
+        with PartialTable(folder, job) as rows_so_far:
             before = 0
             for name, split in splits.items():
                 done = rows_so_far.seen(name)
@@ -141,7 +141,7 @@ def _described(data: Data | Arrays | Source) -> dict[str, Any]:
 def _discard(folder: pathlib.Path, job: dict) -> None:
     """Forgets an unfinished embedding of something else."""
     try:
-        Parts(folder, job).__exit__()
+        PartialTable(folder, job).__exit__()
     except UserError:
         for path in folder.iterdir():
             if path.name != ".lock":

@@ -16,7 +16,7 @@ import numpy as np
 from jaxclr.encoders import ResNet, ViT
 from jaxclr.errors import UserError
 
-# Parts that may stand beside an encoder's own, under the same prefix, and that it can do without.
+# PartialTable that may stand beside an encoder's own, under the same prefix, and that it can do without.
 HEADS = (
     "fc",
     "head",

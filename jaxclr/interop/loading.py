@@ -32,6 +32,7 @@ class Loaded(NamedTuple):
       encode: examples [b, ...] (uint8 images [b, H, W, C], or any tree of arrays that the run was
         trained on) to representations, float32 [b, F], norms by their running statistics; jitted,
         and compiled once for each shape.
+      embed: the same to embeddings, outputs of the projector, float32 [b, D].
       variables: "params" and "batch_stats" of `module`.
       module: a Linen module called as module.apply(variables, preprocess(examples), train), for those
         who want gradients or layers.
@@ -43,6 +44,7 @@ class Loaded(NamedTuple):
     """
 
     encode: Callable[[Tree], Array]
+    embed: Callable[[Tree], Array]
     variables: Tree
     module: nn.Module
     preprocess: Callable[[Tree], Tree]
@@ -84,8 +86,8 @@ def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
     count = len(towers_of(config.encoder))
     if not 0 <= view < count:
         raise UserError(f"The run has {count} encoder(s); view must be 0 to {count - 1}, got {view}.")
-    step, variables = read_variables(run)
-    variables = {name: encoder_part({"encoder": part}, view) for name, part in variables.items()}
+    step, network_variables = read_variables(run, ("encoder", "projector"))
+    variables = {name: encoder_part(parts, view) for name, parts in network_variables.items()}
     # Of a recipe only network and preprocessing are used, which do not depend on the data.
     recipe = make_recipe(config, images=config.batch_size, classes=0)
     module = build_encoder(towers_of(config.encoder)[view], None)
@@ -95,12 +97,27 @@ def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
     def apply(variables: Tree, examples: Tree) -> Array:
         return module.apply(variables, preprocess(examples), False).astype(jnp.float32)
 
+    @jax.jit
+    def project(variables: Tree, examples: Tree) -> Array:
+        network = recipe.network.clone(predictor=None)
+        branch = network.apply(variables, preprocess(examples), train=False, view=view)
+        return branch.embedding.astype(jnp.float32)
+
+    def embed(examples: Tree) -> Array:
+        check(examples)
+        if "projector" not in network_variables["params"]:
+            raise UserError(f"{run.folder} has no projector, only an encoder.")
+        return project(network_variables, examples)
+
     def encode(examples: Tree) -> Array:
-        if config.data.mean is not None:  # which images have, and other data have not
-            _check_images(examples, channels=len(config.data.mean))
+        check(examples)
         return apply(variables, examples)
 
-    return Loaded(encode, variables, module, preprocess, config, step)
+    def check(examples: Tree) -> None:
+        if config.data.mean is not None:  # which images have, and other data have not
+            _check_images(examples, channels=len(config.data.mean))
+
+    return Loaded(encode, embed, variables, module, preprocess, config, step)
 
 
 def _check_images(examples: Tree, *, channels: int) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from jaxclr.errors import UserError
-from jaxclr.interop.parts import Parts
+from jaxclr.interop.partial import PartialTable
 
-Writer = Callable[[pathlib.Path, Parts, Sequence[str]], None]
+Writer = Callable[[pathlib.Path, PartialTable, Sequence[str]], None]
 
 
 def writer_of(path: pathlib.Path) -> Writer:
@@ -27,7 +27,7 @@ def writer_of(path: pathlib.Path) -> Writer:
     return _WRITERS[path.suffix]
 
 
-def write_npz(path: pathlib.Path, parts: Parts, classes: Sequence[str]) -> None:
+def write_npz(path: pathlib.Path, parts: PartialTable, classes: Sequence[str]) -> None:
     """Writes what numpy.savez would.
 
     Arrays: embeddings [N, F], labels int32 [N] (-1: none), names [N], splits [N], classes [C].
@@ -42,7 +42,7 @@ def write_npz(path: pathlib.Path, parts: Parts, classes: Sequence[str]) -> None:
         _add(archive, "classes", names.dtype, names.shape, [names])
 
 
-def write_parquet(path: pathlib.Path, parts: Parts, classes: Sequence[str]) -> None:
+def write_parquet(path: pathlib.Path, parts: PartialTable, classes: Sequence[str]) -> None:
     """Columns name, split, label (null: none) and embedding (a list of F numbers).
 
     The metadata of the schema hold "jaxclr": as JSON, what was embedded and the names of the

@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, TypeVar
 
 import jax
@@ -227,13 +227,17 @@ class Checkpoints:
         )
 
 
-def read_variables(run: RunFolder) -> tuple[int, Tree]:
-    """The encoder of a run's newest undamaged checkpoint.
+def read_variables(run: RunFolder, parts: Sequence[str] = ("encoder",)) -> tuple[int, Tree]:
+    """Parts of the network in a run's newest undamaged checkpoint.
 
     The run may be in training; nothing in its folder is changed.
 
+    Args:
+      run: the folder.
+      parts: of the network: encoder, projector, predictor.
+
     Returns:
-      The step, and "params" and "batch_stats" of the encoder on the first device.
+      The step, and "params" and "batch_stats" on the first device, each a dict by part of what there is.
 
     Raises:
       UserError: there is no checkpoint, or none is undamaged.
@@ -244,7 +248,7 @@ def read_variables(run: RunFolder) -> tuple[int, Tree]:
             for step in sorted(manager.all_steps(), reverse=True):
                 wrong = seals.damage(run.checkpoints / str(step))
                 if wrong is None:
-                    variables, wrong = _attempt(functools.partial(_read_encoder, manager, step))
+                    variables, wrong = _attempt(functools.partial(_read_parts, manager, step, parts))
                 if wrong is None:
                     return step, variables
                 damaged[step] = wrong
@@ -292,13 +296,13 @@ def _read(manager: ocp.CheckpointManager, step: int, wanted: Tree) -> Tree:
     return manager.restore(step, args=ocp.args.Composite(state=args)).state
 
 
-def _read_encoder(manager: ocp.CheckpointManager, step: int) -> Tree:
+def _read_parts(manager: ocp.CheckpointManager, step: int, parts: Sequence[str]) -> Tree:
     saved = {_words(name): leaf for name, leaf in _saved_leaves(manager, step).items()}
     tree = manager.item_metadata(step).state.tree
     found = {
-        kind: {"encoder": tree[kind]["encoder"]}
+        kind: {part: tree[kind][part] for part in parts if part in tree[kind]}
         for kind in KINDS
-        if "encoder" in tree.get(kind, ())
+        if any(part in tree.get(kind, ()) for part in parts)
     }
     one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
@@ -307,7 +311,7 @@ def _read_encoder(manager: ocp.CheckpointManager, step: int) -> Tree:
 
     variables = _read(manager, step, jax.tree.map(place, found))
     _check_digests({_words(name): digest for name, digest in digests(variables).items()}, saved)
-    return {kind: part["encoder"] for kind, part in variables.items()}
+    return variables
 
 
 def _saved_leaves(manager: ocp.CheckpointManager, step: int) -> dict[str, dict[str, Any]]:

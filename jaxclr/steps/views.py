@@ -63,7 +63,9 @@ def plain_view(examples: Tree, recipe: Recipe, view: int = 0) -> Tree:
         plain = plain[view]
     if plain is not None:
         return normalize_view(plain(examples), recipe)
-    like = view_shapes(examples, recipe)[view]
+    draw = recipe.augmentation.views[view]
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), trees.size_of(examples)))
+    like = jax.eval_shape(draw, keys, examples)
     if recipe.mean is not None and _is_normalized(like, recipe):
         height, width = like.shape[1:3]
         images = trees.images_of(examples)
@@ -75,7 +77,7 @@ def plain_view(examples: Tree, recipe: Recipe, view: int = 0) -> Tree:
     if len(same) == 1:
         return same[0]
     keys = jnp.broadcast_to(jax.random.key(0), trees.size_of(examples))
-    return normalize_view(recipe.augmentation(keys, examples)[view], recipe)
+    return normalize_view(draw(keys, examples), recipe)
 
 
 def plain_size(image_size: int | None, augmentation: Augmentation) -> int | None:

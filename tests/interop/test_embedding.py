@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from jaxclr.data import Data
 from jaxclr.errors import UserError
 from jaxclr.evaluation import linear_probe
-from jaxclr.interop import parts
+from jaxclr.interop import partial
 from jaxclr.interop.embedding import embed
 
 DIGITS = Data("digits")
@@ -43,7 +43,7 @@ def columns(path):
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_rows_are_the_encoders(digits, features, tmp_path, monkeypatch, suffix, dtype):
-    monkeypatch.setattr(parts, "ROWS", 500)
+    monkeypatch.setattr(partial, "ROWS", 500)
     out = tmp_path / f"out{suffix}"
     assert embed(digits.loaded, DIGITS, out, dtype=dtype) == {"train": 1437, "test": 360}
     embeddings, labels, names, splits = columns(out)

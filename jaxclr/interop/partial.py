@@ -17,7 +17,7 @@ EVERY = 10.0  # seconds between files: the work that an interruption loses at mo
 ROWS = 8192  # from so many rows on, a file is written at once
 
 
-class Parts:
+class PartialTable:
     """A folder FILE.part of numbered .npz files, as a context manager.
 
     progress.json lists the files that are complete.

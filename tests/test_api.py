@@ -1,0 +1,273 @@
+"""jaxclr from Python: the ten lines, parts of one's own together, and what a program is left with."""
+
+import importlib
+import json
+import logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from tiny import distance, tiny_config
+
+import jaxclr
+from jaxclr import api
+from jaxclr.processes import runtime
+from jaxclr.runs.checkpoints import Checkpoints
+from jaxclr.training.session import open_session
+
+ROOT = pathlib.Path(__file__).parents[1]
+EPOCHS = 2
+
+
+def ten_lines():
+    return jaxclr.Config(
+        method=jaxclr.methods.SimAffinity(temperature=0.2).with_heads(hidden=16, out=8),
+        encoder=jaxclr.encoders.SmallConv(),
+        data=jaxclr.Data(source="digits"),
+        augmentation=jaxclr.augment.AUGMENTATIONS["digits"],
+        epochs=EPOCHS,
+        batch_size=128,
+        warmup_epochs=1.0,
+    )
+
+
+def process_state():
+    """What a library must leave as it was."""
+    return {
+        "signals": {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)},
+        "environment": dict(os.environ),
+        "jax": {name: jax.config.values[name] for name in jax.config.values},
+        "logging": (logging.getLogger().level, logging.getLogger("absl").level),
+        "path": list(sys.path),
+        "folder": os.getcwd(),
+        "warnings": list(warnings.filters),
+        "threads": {thread.name for thread in threading.enumerate() if not thread.daemon},
+    }
+
+
+def test_the_ten_lines(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("JAXCLR_COMPILATION_CACHE", "1")
+    before = process_state()
+    out = tmp_path / "runs" / "first"
+    run = jaxclr.train(ten_lines(), out=out)
+    columns = run.metrics()
+    assert columns["step"].dtype == np.int64 and columns["step"][-1] == 22
+    assert columns["loss"].shape == columns["step"].shape and np.isfinite(columns["loss"][-1])
+    record = run.evaluate("fewshot", per_class=(1, 5))
+    assert list(record["figures"]) == ["1 label", "5 labels"]
+    assert json.loads((out / "evaluation.json").read_text())["protocols"]["fewshot"] == json.loads(json.dumps(record))
+    closing = run.evaluate()
+    assert set(closing["features"]) == {"raw pixels", "untrained", "trained"}
+    encoded = run.load().encode(np.zeros((3, 8, 8, 1), np.uint8))
+    assert encoded.shape == (3, 64) and encoded.dtype == jnp.float32
+    assert run.load().embed(np.zeros((3, 8, 8, 1), np.uint8)).shape == (3, 8)
+    assert run.report() == out / "report.html" and "<iframe" in run._repr_html_()
+    assert process_state() == before
+
+    capfd.readouterr()
+    again = jaxclr.train(ten_lines(), out=out)
+    assert "and it is finished" in capfd.readouterr().out
+    opened = jaxclr.Run(out)
+    assert opened.config == again.config and repr(opened) == f"jaxclr.Run({str(out)!r})"
+    np.testing.assert_array_equal(opened.metrics()["loss"], columns["loss"])
+    with pytest.raises(jaxclr.UserError, match="another configuration: epochs: 2 is now 3"):
+        jaxclr.Run(out, config=api.dataclasses.replace(ten_lines(), epochs=3))
+    with pytest.raises(jaxclr.UserError, match="There is no setting of fewshot named 'per_clas'"):
+        opened.evaluate("fewshot", per_clas=3)
+    with pytest.raises(jaxclr.UserError, match="There is no protocol named 'fewshots'"):
+        opened.evaluate("fewshots")
+
+
+def test_a_thread_trains_without_signal_handlers(tmp_path):
+    found = []
+    config = tiny_config("simclr", epochs=1, batch_size=512)
+    thread = threading.Thread(target=lambda: found.append(jaxclr.train(config, out=tmp_path / "run")))
+    thread.start()
+    thread.join()
+    assert found[0].metrics()["step"][-1] == 2
+
+
+def test_a_mistake_is_an_exception(tmp_path, capfd):
+    with pytest.raises(jaxclr.UserError, match="batch_size 4096 is larger than the 1437 training images"):
+        jaxclr.train(tiny_config("simclr", batch_size=4096), out=tmp_path / "run")
+    with pytest.raises(jaxclr.UserError, match="is not a run"):
+        jaxclr.Run(tmp_path / "run")
+    assert capfd.readouterr().err == "" and not (tmp_path / "run").exists()
+
+
+class Series(nnx.Module):
+    """[b, T, C] to [b, 6]."""
+
+    def __init__(self, rngs):
+        self.conv = nnx.Conv(2, 8, (3,), rngs=rngs)
+        self.norm = nnx.BatchNorm(8, rngs=rngs)
+        self.out = nnx.Linear(8, 6, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(nnx.relu(self.norm(self.conv(x))).mean(axis=1))
+
+
+def series(rngs):
+    return Series(rngs)
+
+
+def jittered(keys, batch):
+    x = batch["series"]
+    draw = lambda key, row: row + 0.1 * jax.random.normal(key, row.shape, row.dtype)
+    return jax.vmap(draw)(keys, x)
+
+
+def scaled(keys, batch):
+    factor = 1 + jax.vmap(jax.random.uniform)(keys)
+    return batch["series"] * factor[:, None, None].astype(batch["series"].dtype)
+
+
+def chain(schedule):
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(schedule, momentum=0.9))
+
+
+def own_config(**changes):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 80)
+    waves = np.sin(np.arange(12)[None, :, None] * (1 + labels[:, None, None]) + rng.normal(size=(80, 1, 2)))
+    waves = waves.astype(np.float32)
+    data = jaxclr.data.Arrays({"series": waves[:48]}, labels[:48], {"series": waves[48:]}, labels[48:])
+    return jaxclr.Config(
+        method=jaxclr.methods.SimClr(temperature=0.5).with_heads(hidden=8, out=4),
+        encoder=jaxclr.encoders.Nnx(series),
+        data=data,
+        augmentation=jaxclr.augment.Augmentation(views=(jittered, scaled)),
+        optimizer=chain,
+        **{"epochs": 1, "batch_size": 16, "warmup_epochs": 0.0, "log_every": 1, "observe_every": 2, **changes},
+    )
+
+
+def trained_on(devices, monkeypatch, out, **changes):
+    """The last state of a run on so many devices."""
+    monkeypatch.setattr(runtime, "devices", lambda: jax.devices()[:devices])
+    config = own_config(**changes)
+    run = jaxclr.train(config, out=out)
+    session = open_session(config)
+    with Checkpoints(out / "checkpoints") as checkpoints:
+        return run, jax.device_get(checkpoints.restore(session.state_shape(), say=pytest.fail))
+
+
+def test_own_parts_together(tmp_path, monkeypatch):
+    """An NNX encoder, [N, T, C] data in a dict, own views and an own optax chain."""
+    with jax.enable_x64(True):
+        _, one = trained_on(1, monkeypatch, tmp_path / "one")
+        assert int(one.step) == 3
+        leaves = jax.tree.leaves(one.params)
+        assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float64)}
+        _, eight = trained_on(8, monkeypatch, tmp_path / "eight")
+        assert distance(one.params, eight.params) < 1e-9 * distance(one.params, jax.tree.map(np.zeros_like, one.params))
+        assert distance(one.batch_stats, eight.batch_stats) < 1e-9
+
+    run, whole = trained_on(1, monkeypatch, tmp_path / "whole", epochs=4)
+    stopped = tmp_path / "stopped"
+    session = open_session(own_config(epochs=4))
+    folder = api.RunFolder(stopped, session=own_config(epochs=4))
+    folder.create(session.config, overwrite=False)
+    console = api.rich.console.Console(quiet=True)
+    api.train_session(session, folder, console=console, stop_after=5)
+    jaxclr.Run(stopped, config=own_config(epochs=4)).resume(console=console)
+    with Checkpoints(stopped / "checkpoints") as checkpoints:
+        resumed = jax.device_get(checkpoints.restore(session.state_shape(), say=pytest.fail))
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+
+    assert run.evaluate("knn", k=5)["figures"]["accuracy"]["mean"] > 0.5
+    rows = run.embed(tmp_path / "rows.npz")
+    assert rows == {"train": 48, "test": 32}
+    with np.load(tmp_path / "rows.npz") as found:
+        features = found["embeddings"]
+    data = own_config().data
+    np.testing.assert_allclose(features[:48], run.load().encode(data.train), rtol=1e-5, atol=1e-6)
+    assert "Series" not in (run.folder / "config.json").read_text()  # a function makes it
+    with pytest.raises(jaxclr.UserError, match=r"Arrays of .*jaxclr.Run\(folder, config=config\)"):
+        jaxclr.Run(run.folder).evaluate("knn")
+    page = (run.folder / "report.html").read_text()
+    assert "Affinity matrix" in page
+
+
+class Random:
+    """Grain's protocol: items are made when they are asked for."""
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng(index)
+        return {"series": rng.normal(size=(12, 2)).astype(np.float32), "label": index % 2}
+
+
+def test_a_source_is_read_by_grain(tmp_path):
+    config = api.dataclasses.replace(
+        own_config(), data=jaxclr.data.Source(Random(), test=Random(), workers=0)
+    )
+    run = jaxclr.train(config, out=tmp_path / "run")
+    assert run.metrics()["step"][-1] == 2
+    assert run.evaluate("knn", k=3)["test_images"] == 40
+    held = [Random()[index]["series"] for index in range(40)]
+    in_memory = jaxclr.data.Arrays({"series": np.stack(held)}, np.arange(40) % 2, {"series": np.stack(held)}, np.arange(40) % 2)
+    other = jaxclr.train(api.dataclasses.replace(config, data=in_memory), out=tmp_path / "memory")
+    np.testing.assert_allclose(run.metrics()["loss"], other.metrics()["loss"], rtol=1e-5)
+
+
+FAST = """
+import sys
+import jaxclr
+heavy = [name for name in ("jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "sklearn", "matplotlib", "rich", "tyro") if name in sys.modules]
+assert not heavy, heavy
+jaxclr.losses
+heavy = [name for name in ("flax", "optax", "orbax", "grain", "tensorflow_datasets", "sklearn", "matplotlib") if name in sys.modules]
+assert "jax" in sys.modules and not heavy, heavy
+assert set(jaxclr.__all__) <= set(dir(jaxclr))
+from jaxclr import cli
+for arguments in (["--help"], ["list", "methods"], ["list"]):
+    cli.main(arguments)
+heavy = [name for name in ("flax", "orbax", "grain", "tensorflow_datasets", "sklearn", "matplotlib") if name in sys.modules]
+assert not heavy, heavy
+import jax
+from jax._src import xla_bridge
+assert not xla_bridge._backends
+"""
+
+
+def test_rooms_are_loaded_when_they_are_named():
+    done = subprocess.run([sys.executable, "-c", FAST], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        jaxclr.trian
+    for name in jaxclr.__all__:
+        assert getattr(jaxclr, name) is not None
+    assert importlib.metadata.version("jaxclr") == jaxclr.__version__
+
+
+def test_arrows_point_down():
+    """A room imports those before it, never those after it."""
+    order = (
+        *("errors", "version", "trees", "fields", "affinity", "losses", "encoders", "augment", "data", "methods"),
+        *("processes", "steps", "runs", "evaluation", "training", "interop", "report", "api", "cli"),
+    )
+    wrong = []
+    for path in (ROOT / "jaxclr").rglob("*.py"):
+        room = path.relative_to(ROOT / "jaxclr").parts[0].removesuffix(".py")
+        if room in ("__init__", "__main__"):
+            continue
+        for line in path.read_text().splitlines():
+            words = line.split()
+            if line.startswith("from jaxclr") and "import" in words:
+                target = words[1].split(".")[1] if "." in words[1] else words[3].rstrip(",")
+                if order.index(target) > order.index(room):
+                    wrong.append(f"{path.name}: {line}")
+    assert not wrong
