@@ -10,7 +10,7 @@ import numpy as np
 from jaxclr.affinity import unit_rows
 from jaxclr.affinity.clustering import assign, k_means
 from jaxclr.errors import UserError
-from jaxclr.evaluation.protocols.base import Protocol, Result, require
+from jaxclr.evaluation.protocols.protocol import Protocol, Result, require
 from jaxclr.evaluation.subject import Subject
 
 Array = jax.Array

@@ -13,9 +13,9 @@ import optax
 
 from jaxclr.data import Split, Stream
 from jaxclr.errors import UserError
-from jaxclr.evaluation.checks import check_known
+from jaxclr.evaluation.feature_checks import check_known
 from jaxclr.evaluation.linear import LinearFit, linear_logits
-from jaxclr.evaluation.protocols.base import Protocol, Result, require
+from jaxclr.evaluation.protocols.protocol import Protocol, Result, require
 from jaxclr.evaluation.subject import Subject
 from jaxclr.steps.examples import apply_in_batches, batches, fill, labels_of
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 from jaxclr.evaluation.few_labels import ALPHAS, few_label_probe
 from jaxclr.evaluation.knn import check_neighbors, knn_accuracy
 from jaxclr.evaluation.linear import HELD_OUT, L2_GRID, linear_probe
-from jaxclr.evaluation.protocols.base import Protocol, Result, require
+from jaxclr.evaluation.protocols.protocol import Protocol, Result, require
 from jaxclr.evaluation.subject import Subject
 
 
