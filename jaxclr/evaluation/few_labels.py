@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxclr.errors import UserError
-from jaxclr.evaluation.checks import check_pair
+from jaxclr.evaluation.feature_checks import check_pair
 from jaxclr.evaluation.linear import feature_scale
 
 Array = jax.Array

@@ -9,7 +9,7 @@ from jax import Array
 
 from jaxclr.affinity import unit_rows
 from jaxclr.errors import UserError
-from jaxclr.evaluation.checks import check_features, check_labelled, check_pair
+from jaxclr.evaluation.feature_checks import check_features, check_labelled, check_pair
 
 
 def knn_accuracy(

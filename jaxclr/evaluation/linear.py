@@ -9,7 +9,7 @@ import numpy as np
 import scipy.optimize
 
 from jaxclr.errors import UserError
-from jaxclr.evaluation.checks import check_features, check_pair
+from jaxclr.evaluation.feature_checks import check_features, check_pair
 
 Array = jax.Array
 

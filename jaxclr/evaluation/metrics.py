@@ -8,7 +8,7 @@ from jax import Array
 
 from jaxclr import losses
 from jaxclr.affinity import check_views, row_max, unit_rows
-from jaxclr.evaluation.checks import check_features
+from jaxclr.evaluation.feature_checks import check_features
 
 
 def spectrum(z: Array) -> Array:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxclr.augment import Augmentation, DigitView, PhotoView
 from jaxclr.data import Arrays, Data, Dataset, Records, Source, Split, Stream, load
 from jaxclr.errors import UserError
-from jaxclr.evaluation.checks import check_finite, check_known
+from jaxclr.evaluation.feature_checks import check_finite, check_known
 from jaxclr.steps.examples import apply_in_batches, batches
 from jaxclr.steps.recipe import Recipe
 from jaxclr.steps.scanned import represent_images

@@ -7,8 +7,8 @@ import string
 from collections.abc import Sequence
 
 from jaxclr.report.curves import curves
+from jaxclr.report.embeddings import cosines, plane, spectra
 from jaxclr.report.figures import Piece, of_each
-from jaxclr.report.geometry import cosines, plane, spectra
 from jaxclr.report.maps import maps
 from jaxclr.report.matrices import affinities, confusions
 from jaxclr.report.pictures import neighbors, views

@@ -205,8 +205,8 @@ def _signs(record: Record) -> dict[str, Value]:
     }
     found = {title: record.last(name) for name, title in named.items()}
     signs = {title: Value(f"{value:.4g}") for title, value in found.items() if value is not None}
-    if width := record.last("spectrum"):
-        title = named["effective_rank"]
+    title, width = named["effective_rank"], record.last("spectrum")
+    if title in signs and width:
         signs[title] = signs[title]._replace(note=f"of {len(width)}")
     return signs
 

@@ -1,8 +1,6 @@
 """Protocols by which a run is evaluated, by the name that the command line gives them."""
 
 from jaxclr.evaluation.protocols.arc import Arc as Arc
-from jaxclr.evaluation.protocols.base import Protocol as Protocol
-from jaxclr.evaluation.protocols.base import Result as Result
 from jaxclr.evaluation.protocols.clusters import ClusterAgreement as ClusterAgreement
 from jaxclr.evaluation.protocols.fine_tuning import FineTune as FineTune
 from jaxclr.evaluation.protocols.fine_tuning import Semi as Semi
@@ -10,6 +8,8 @@ from jaxclr.evaluation.protocols.frozen import FewShot as FewShot
 from jaxclr.evaluation.protocols.frozen import Knn as Knn
 from jaxclr.evaluation.protocols.frozen import Linear as Linear
 from jaxclr.evaluation.protocols.frozen import Transfer as Transfer
+from jaxclr.evaluation.protocols.protocol import Protocol as Protocol
+from jaxclr.evaluation.protocols.protocol import Result as Result
 
 PROTOCOLS: dict[str, type[Protocol]] = {
     "knn": Knn,

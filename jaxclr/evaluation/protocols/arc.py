@@ -11,9 +11,9 @@ from annotated_types import Ge
 
 from jaxclr.augment import Augmentation, with_views
 from jaxclr.errors import UserError
-from jaxclr.evaluation.checks import check_finite
+from jaxclr.evaluation.feature_checks import check_finite
 from jaxclr.evaluation.metrics import augmentation_confusion_ratio, average_relative_confusion
-from jaxclr.evaluation.protocols.base import Protocol, Result
+from jaxclr.evaluation.protocols.protocol import Protocol, Result
 from jaxclr.evaluation.subject import Subject, on_one_device
 from jaxclr.steps.examples import apply_in_batches, batches
 from jaxclr.steps.views import normalize_view

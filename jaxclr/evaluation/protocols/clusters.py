@@ -12,7 +12,7 @@ from annotated_types import Ge
 from jaxclr.affinity import unit_rows
 from jaxclr.affinity.clustering import assign, k_means
 from jaxclr.errors import UserError
-from jaxclr.evaluation.protocols.base import Protocol, Result
+from jaxclr.evaluation.protocols.protocol import Protocol, Result
 from jaxclr.evaluation.subject import Subject
 
 Array = jax.Array

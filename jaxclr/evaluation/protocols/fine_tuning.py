@@ -14,9 +14,9 @@ from annotated_types import Ge, Gt, Interval, MinLen
 
 from jaxclr.data import Split, Stream
 from jaxclr.errors import UserError
-from jaxclr.evaluation.checks import check_known
+from jaxclr.evaluation.feature_checks import check_known
 from jaxclr.evaluation.linear import LinearFit, linear_logits
-from jaxclr.evaluation.protocols.base import Protocol, Result
+from jaxclr.evaluation.protocols.protocol import Protocol, Result
 from jaxclr.evaluation.subject import Subject
 from jaxclr.steps.examples import apply_in_batches, batches, fill, labels_of
 

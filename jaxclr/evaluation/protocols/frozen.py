@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt, Interval, MinLen
 from jaxclr.evaluation.few_labels import ALPHAS, few_label_probe
 from jaxclr.evaluation.knn import check_neighbors, knn_accuracy
 from jaxclr.evaluation.linear import HELD_OUT, L2_GRID, linear_probe
-from jaxclr.evaluation.protocols.base import Protocol, Result
+from jaxclr.evaluation.protocols.protocol import Protocol, Result
 from jaxclr.evaluation.subject import Subject
 
 
