@@ -29,11 +29,17 @@ class Margin(SimClr):
     """A hinge on the log-sum-exp of the negatives of both views."""
 
     def objective(self, out, state, axis_name):
-        options = {"transform": both_views(unit), "readout": below_margin, "temperature": self.temperature}
+        options = {
+            "transform": both_views(unit),
+            "readout": below_margin,
+            "temperature": self.temperature,
+        }
         return affinity_loss(*out.embeddings, **options, axis_name=axis_name)
 
 
 def config() -> Config:
     import digits  # here, so that a run can read the class above back without the files beside this one
 
-    return dataclasses.replace(digits.config("simclr"), method=Margin(temperature=0.2).with_heads(hidden=128, out=64))
+    return dataclasses.replace(
+        digits.config("simclr"), method=Margin(temperature=0.2).with_heads(hidden=128, out=64)
+    )

@@ -95,7 +95,9 @@ def main(options: Options) -> None:
     if options.make_npz is not None:
         pack(options.make_npz, options.packed)
     if not options.data.is_file() and not options.packed.is_file():
-        sys.exit(f"There is neither {options.data} nor {options.packed}: write both with --make-npz DIR.")
+        sys.exit(
+            f"There is neither {options.data} nor {options.packed}: write both with --make-npz DIR."
+        )
     if options.make_npz is not None or not options.data.is_file():
         unpack(options.packed, options.data)
     if options.make_npz is not None:
@@ -165,7 +167,9 @@ def run_all(
         record = {"method": method, "seed": int(seed), **record, **facts}
         result.write_text(json.dumps(record, indent=2) + "\n")
         shutil.rmtree(state)
-        say(f"{name}: kNN {record['knn']:.4f}, linear {record['linear']:.4f}, {record['seconds']:.0f} s")
+        say(
+            f"{name}: kNN {record['knn']:.4f}, linear {record['linear']:.4f}, {record['seconds']:.0f} s"
+        )
     return True
 
 
@@ -187,23 +191,37 @@ def train(
     progress = _read(folder / "progress.json")
     with Checkpoints(folder / "checkpoints", keep=1) as checkpoints:
         fresh = checkpoints.latest is None
-        state = session.init_state() if fresh else checkpoints.restore(session.state_shape(), say=say)
+        state = (
+            session.init_state() if fresh else checkpoints.restore(session.state_shape(), say=say)
+        )
         first = int(state.step) // session.steps_per_epoch
         lines = progress["epochs"][:first]
         whole = resident(session.dataset.train, session.mesh)
         test = jax.device_put(session.dataset.test.examples, whole.examples.sharding)
         compiling = time.perf_counter()
         places = training.epoch_indices(session.recipe, session.mesh, first)
-        steps = training.compile_steps(session.recipe, session.mesh).lower(state, whole, places).compile()
-        knn = compile_knn(session.recipe, session.mesh, session.dataset, k=K, temperature=TEMPERATURE).lower(state, whole.examples, test).compile()
+        steps = (
+            training.compile_steps(session.recipe, session.mesh)
+            .lower(state, whole, places)
+            .compile()
+        )
+        knn = (
+            compile_knn(session.recipe, session.mesh, session.dataset, k=K, temperature=TEMPERATURE)
+            .lower(state, whole.examples, test)
+            .compile()
+        )
         compile_seconds = progress["compile_seconds"] + time.perf_counter() - compiling
         refreshed = compile_refresh(session.recipe, session.mesh, session.plain_size)
         before, calls = progress["seconds"], progress["calls"] + 1
-        running: list[tuple[int, dict[str, jax.Array]]] = []  # figures of the epoch that the device is at
+        running: list[
+            tuple[int, dict[str, jax.Array]]
+        ] = []  # figures of the epoch that the device is at
         for epoch in range(first + 1, config.epochs + 1):
             if refresh_is_due(session.recipe, (epoch - 1) * session.steps_per_epoch):
                 state = refreshed(state, whole.examples)
-            state, metrics = steps(state, whole, training.epoch_indices(session.recipe, session.mesh, epoch - 1))
+            state, metrics = steps(
+                state, whole, training.epoch_indices(session.recipe, session.mesh, epoch - 1)
+            )
             last = epoch == config.epochs
             figures = {"loss": metrics["loss"].mean(), "bad_step": metrics["bad_step"][-1]}
             if last or epoch % options.evaluate_every == 0:
@@ -218,7 +236,12 @@ def train(
             if not last:
                 checkpoints.save(state, int(state.step))
             seconds = before + time.perf_counter() - started
-            progress = {"epochs": lines, "seconds": seconds, "compile_seconds": compile_seconds, "calls": calls}
+            progress = {
+                "epochs": lines,
+                "seconds": seconds,
+                "compile_seconds": compile_seconds,
+                "calls": calls,
+            }
             (folder / "progress.json").write_text(json.dumps(progress) + "\n")
             if late:
                 say(f"stopped after epoch {epoch} of {config.epochs}, which is saved")
@@ -255,16 +278,24 @@ def _told(line: tuple[int, dict[str, jax.Array]]) -> dict[str, float]:
     return {"epoch": epoch, **values}
 
 
-def _probe(session: Session, state: State, train_images: jax.Array, test_images: jax.Array) -> dict[str, float]:
+def _probe(
+    session: Session, state: State, train_images: jax.Array, test_images: jax.Array
+) -> dict[str, float]:
     """The linear probe on all labels."""
     started = time.perf_counter()
     train, test = session.dataset.train, session.dataset.test
-    embed = jax.jit(functools.partial(representations, recipe=session.recipe, mesh=session.mesh, rows=500))
+    embed = jax.jit(
+        functools.partial(representations, recipe=session.recipe, mesh=session.mesh, rows=500)
+    )
     train_x, test_x = embed(state, train_images), embed(state, test_images)
     probe = linear_probe(
         train_x, train.labels, test_x, test.labels, classes=len(session.dataset.classes), seed=0
     )
-    return {"linear": probe.accuracy, "l2": probe.l2, "probe_seconds": time.perf_counter() - started}
+    return {
+        "linear": probe.accuracy,
+        "l2": probe.l2,
+        "probe_seconds": time.perf_counter() - started,
+    }
 
 
 if __name__ == "__main__":

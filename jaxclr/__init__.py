@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     from jaxclr.runs.config import Config as Config
 
 _ROOMS = (
-    *("affinity", "augment", "data", "encoders", "evaluation", "interop", "losses", "methods", "steps"),
+    *(
+        "affinity",
+        "augment",
+        "data",
+        "encoders",
+        "evaluation",
+        "interop",
+        "losses",
+        "methods",
+        "steps",
+    ),
     "training",
 )
 _NAMES = {
@@ -40,7 +50,7 @@ _NAMES = {
     "train": "jaxclr.api",
 }
 
-__all__ = ["UserError", "__version__", *_NAMES, *_ROOMS]  # noqa: PLE0604
+__all__ = ["UserError", "__version__", *_NAMES, *_ROOMS]
 
 
 def __getattr__(name: str) -> Any:

@@ -119,11 +119,15 @@ class Run:
     ):
         self._folder = RunFolder(pathlib.Path(folder).expanduser(), session=config, trust=trust)
         if not self._folder.exists:
-            raise UserError(f"{folder} is not a run: it has no config.json. Give the folder of a run.")
+            raise UserError(
+                f"{folder} is not a run: it has no config.json. Give the folder of a run."
+            )
         if config is not None:
             changed = differences(self.config, _filled(config, self.config))
             if changed:
-                raise UserError(f"{folder} is a run of another configuration: {'; '.join(changed)}.")
+                raise UserError(
+                    f"{folder} is a run of another configuration: {'; '.join(changed)}."
+                )
 
     def __repr__(self) -> str:
         return f"jaxclr.Run({str(self.folder)!r})"
@@ -152,16 +156,22 @@ class Run:
         for line in self._folder.lines():
             lines.setdefault(line["step"], {}).update(line)
         rows = [lines[step] for step in sorted(lines)]
-        names = {name: value for row in rows for name, value in row.items() if isinstance(value, int | float | list)}
+        names = {
+            name: value
+            for row in rows
+            for name, value in row.items()
+            if isinstance(value, int | float | list)
+        }
         columns = {}
         for name, example in names.items():
             missing = np.full(len(example), np.nan) if isinstance(example, list) else np.nan
             columns[name] = np.asarray([row.get(name, missing) for row in rows])
-        return {"step": np.asarray(sorted(lines), np.int64), **{k: v for k, v in columns.items() if k != "step"}}
+        return {
+            "step": np.asarray(sorted(lines), np.int64),
+            **{k: v for k, v in columns.items() if k != "step"},
+        }
 
-    def resume(
-        self, *, console: rich.console.Console | None = None
-    ) -> "Run":
+    def resume(self, *, console: rich.console.Console | None = None) -> "Run":
         """Trains on from the newest checkpoint to the end, evaluates and writes the report; see `train`."""
         say = _printer(console)
         with _quietly(), compilation_cache():
@@ -202,7 +212,9 @@ class Run:
         say = _printer(console)
         if protocol is None:
             if settings or data is not None:
-                raise UserError(f"Settings and data are of protocols; name one: {', '.join(PROTOCOLS)}.")
+                raise UserError(
+                    f"Settings and data are of protocols; name one: {', '.join(PROTOCOLS)}."
+                )
             return self._evaluate(say, baselines=baselines)
         if isinstance(protocol, str):
             if protocol not in PROTOCOLS:
@@ -285,7 +297,9 @@ class Run:
             with self._folder.locked():
                 state = newest(session, self._folder, say)
                 record = evaluate(on_data(session.subject(state), data), protocol, seeds=seeds)
-                self._folder.write_protocol(name if own else f"{name} {getattr(data, 'source', 'other data')}", record)
+                self._folder.write_protocol(
+                    name if own else f"{name} {getattr(data, 'source', 'other data')}", record
+                )
         return record
 
     def _with_checkpoint(self) -> Config:
@@ -323,7 +337,11 @@ def newest(session: Session, folder: RunFolder, say: Say) -> State:
 
 
 def _train(
-    session: Session, folder: RunFolder, console: rich.console.Console | None, say: Say, profile: range
+    session: Session,
+    folder: RunFolder,
+    console: rich.console.Console | None,
+    say: Say,
+    profile: range,
 ) -> None:
     """Trains, evaluates and reports."""
     config, train = session.config, session.dataset.train
@@ -337,9 +355,15 @@ def _train(
     for note in session.notes:
         say(note)
     if skipped := session.dataset.skipped:
-        say(f"{len(skipped)} unreadable file(s) left out: {', '.join(skipped[:5])}{' ...' * (len(skipped) > 5)}")
+        say(
+            f"{len(skipped)} unreadable file(s) left out: {', '.join(skipped[:5])}{' ...' * (len(skipped) > 5)}"
+        )
     state = train_session(
-        session, folder, console=console or rich.console.Console(), evaluate=monitor, profile=profile
+        session,
+        folder,
+        console=console or rich.console.Console(),
+        evaluate=monitor,
+        profile=profile,
     )
     try:
         labelled_splits(session.dataset)
@@ -355,7 +379,9 @@ def _train(
         say(f"No report was written: {missing_extra(error) or error}")
 
 
-def _evaluate(session: Session, folder: RunFolder, state: State, *, baselines: bool) -> dict[str, Any]:
+def _evaluate(
+    session: Session, folder: RunFolder, state: State, *, baselines: bool
+) -> dict[str, Any]:
     record = closing_record(session.subject(state), baselines=baselines)
     runtime.run_on_first(lambda: folder.write_evaluation(record))
     return record
@@ -374,9 +400,13 @@ def _create_or_check(
         "or give another folder with --out."
     )
     if changed:
-        raise UserError(f"{folder.folder} is a run of another configuration: {'; '.join(changed)}. {ways}")
+        raise UserError(
+            f"{folder.folder} is a run of another configuration: {'; '.join(changed)}. {ways}"
+        )
     if sources := folder.changed_sources(session.config, experiment):
-        raise UserError(f"{folder.folder} was started with other code in {', '.join(sources)}. {ways}")
+        raise UserError(
+            f"{folder.folder} was started with other code in {', '.join(sources)}. {ways}"
+        )
 
 
 def _filled(config: Config, stored: Config) -> Config:

@@ -24,7 +24,12 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
 
 
 # The extra that brings a module; all others are in "train".
-_EXTRAS = {"matplotlib": "report", "safetensors": "interop", "pyarrow": "interop", "torch": "interop"}
+_EXTRAS = {
+    "matplotlib": "report",
+    "safetensors": "interop",
+    "pyarrow": "interop",
+    "torch": "interop",
+}
 
 
 def missing_extra(error: ModuleNotFoundError) -> UserError | None:

@@ -18,9 +18,7 @@ def map_leaves(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
             key: map_leaves(function, tree[key], *(other[key] for other in others)) for key in tree
         }
     if isinstance(tree, tuple | list):
-        return type(tree)(
-            map_leaves(function, *parts) for parts in zip(tree, *others, strict=True)
-        )
+        return type(tree)(map_leaves(function, *parts) for parts in zip(tree, *others, strict=True))
     return function(tree, *others)
 
 

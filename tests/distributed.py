@@ -30,9 +30,12 @@ def map_rows(function, devices, how, names=("batch",), spread=None):
 
         def run(*arrays):
             axes = spread or (0,) * len(arrays)
-            split = [a if axis is None else _split(a, axis, devices) for a, axis in zip(arrays, axes, strict=True)]
+            split = [
+                a if axis is None else _split(a, axis, devices)
+                for a, axis in zip(arrays, axes, strict=True)
+            ]
             mapped = jax.pmap(function, in_axes=axes, **shape)
-            join = lambda a: np.asarray(a).reshape((-1,) + a.shape[2:])
+            join = lambda a: np.asarray(a).reshape((-1, *a.shape[2:]))
             return jax.tree.map(join, jax.block_until_ready(mapped(*split)))
 
         return run
@@ -63,11 +66,19 @@ def loss_and_gradients(loss, arrays, devices, how, names=("batch",), spread=None
     places = tuple(range(len(arrays))) if places is None else places
 
     def share(*local):
-        value, gradients = jax.value_and_grad(functools.partial(loss, axis_name=axis_name), places)(*local)
+        value, gradients = jax.value_and_grad(functools.partial(loss, axis_name=axis_name), places)(
+            *local
+        )
         # rows first, so that devices are stacked by rows; whole arrays get a row per device
-        rows_first = [g[None] if axes[i] is None else jax.numpy.moveaxis(g, axes[i], 0) for i, g in zip(places, gradients, strict=True)]
+        rows_first = [
+            g[None] if axes[i] is None else jax.numpy.moveaxis(g, axes[i], 0)
+            for i, g in zip(places, gradients, strict=True)
+        ]
         return value[None], rows_first
 
     shares, gradients = map_rows(share, devices, how, names, axes)(*arrays)
-    whole = [g.sum(axis=0) if axes[i] is None else np.moveaxis(g, 0, axes[i]) for i, g in zip(places, gradients, strict=True)]
+    whole = [
+        g.sum(axis=0) if axes[i] is None else np.moveaxis(g, 0, axes[i])
+        for i, g in zip(places, gradients, strict=True)
+    ]
     return np.mean(shares), [gradient / devices for gradient in whole]

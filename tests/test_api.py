@@ -65,7 +65,9 @@ def test_the_ten_lines(tmp_path, capfd, monkeypatch):
     assert columns["loss"].shape == columns["step"].shape and np.isfinite(columns["loss"][-1])
     record = run.evaluate("fewshot", per_class=(1, 5))
     assert list(record["figures"]) == ["1 label", "5 labels"]
-    assert json.loads((out / "evaluation.json").read_text())["protocols"]["fewshot"] == json.loads(json.dumps(record))
+    assert json.loads((out / "evaluation.json").read_text())["protocols"]["fewshot"] == json.loads(
+        json.dumps(record)
+    )
     closing = run.evaluate()
     assert set(closing["features"]) == {"raw pixels", "untrained", "trained"}
     encoded = run.load().encode(np.zeros((3, 8, 8, 1), np.uint8))
@@ -91,14 +93,18 @@ def test_the_ten_lines(tmp_path, capfd, monkeypatch):
 def test_a_thread_trains_without_signal_handlers(tmp_path):
     found = []
     config = tiny_config("simclr", epochs=1, batch_size=512)
-    thread = threading.Thread(target=lambda: found.append(jaxclr.train(config, out=tmp_path / "run")))
+    thread = threading.Thread(
+        target=lambda: found.append(jaxclr.train(config, out=tmp_path / "run"))
+    )
     thread.start()
     thread.join()
     assert found[0].metrics()["step"][-1] == 2
 
 
 def test_a_mistake_is_an_exception(tmp_path, capfd):
-    with pytest.raises(jaxclr.UserError, match="batch_size 4096 is larger than the 1437 training images"):
+    with pytest.raises(
+        jaxclr.UserError, match="batch_size 4096 is larger than the 1437 training images"
+    ):
         jaxclr.train(tiny_config("simclr", batch_size=4096), out=tmp_path / "run")
     with pytest.raises(jaxclr.UserError, match="is not a run"):
         jaxclr.Run(tmp_path / "run")
@@ -139,16 +145,27 @@ def chain(schedule):
 def own_config(**changes):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 80)
-    waves = np.sin(np.arange(12)[None, :, None] * (1 + labels[:, None, None]) + rng.normal(size=(80, 1, 2)))
+    waves = np.sin(
+        np.arange(12)[None, :, None] * (1 + labels[:, None, None]) + rng.normal(size=(80, 1, 2))
+    )
     waves = waves.astype(np.float32)
-    data = jaxclr.data.Arrays({"series": waves[:48]}, labels[:48], {"series": waves[48:]}, labels[48:])
+    data = jaxclr.data.Arrays(
+        {"series": waves[:48]}, labels[:48], {"series": waves[48:]}, labels[48:]
+    )
     return jaxclr.Config(
         method=jaxclr.methods.SimClr(temperature=0.5).with_heads(hidden=8, out=4),
         encoder=jaxclr.encoders.Nnx(series),
         data=data,
         augmentation=jaxclr.augment.Augmentation(views=(jittered, scaled)),
         optimizer=chain,
-        **{"epochs": 1, "batch_size": 16, "warmup_epochs": 0.0, "log_every": 1, "observe_every": 2, **changes},
+        **{
+            "epochs": 1,
+            "batch_size": 16,
+            "warmup_epochs": 0.0,
+            "log_every": 1,
+            "observe_every": 2,
+            **changes,
+        },
     )
 
 
@@ -170,7 +187,9 @@ def test_own_parts_together(tmp_path, monkeypatch):
         leaves = jax.tree.leaves(one.params)
         assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float64)}
         _, eight = trained_on(8, monkeypatch, tmp_path / "eight")
-        assert distance(one.params, eight.params) < 1e-9 * distance(one.params, jax.tree.map(np.zeros_like, one.params))
+        assert distance(one.params, eight.params) < 1e-9 * distance(
+            one.params, jax.tree.map(np.zeros_like, one.params)
+        )
         assert distance(one.batch_stats, eight.batch_stats) < 1e-9
 
     run, whole = trained_on(1, monkeypatch, tmp_path / "whole", epochs=4)
@@ -218,7 +237,9 @@ def test_a_source_is_read_by_grain(tmp_path):
     assert run.metrics()["step"][-1] == 2
     assert run.evaluate("knn", k=3)["test_images"] == 40
     held = [Random()[index]["series"] for index in range(40)]
-    in_memory = jaxclr.data.Arrays({"series": np.stack(held)}, np.arange(40) % 2, {"series": np.stack(held)}, np.arange(40) % 2)
+    in_memory = jaxclr.data.Arrays(
+        {"series": np.stack(held)}, np.arange(40) % 2, {"series": np.stack(held)}, np.arange(40) % 2
+    )
     other = jaxclr.train(api.dataclasses.replace(config, data=in_memory), out=tmp_path / "memory")
     np.testing.assert_allclose(run.metrics()["loss"], other.metrics()["loss"], rtol=1e-5)
 
@@ -256,8 +277,29 @@ def test_rooms_are_loaded_when_they_are_named():
 def test_arrows_point_down():
     """A room imports those before it, never those after it."""
     order = (
-        *("errors", "version", "trees", "fields", "affinity", "losses", "encoders", "augment", "data", "methods"),
-        *("processes", "steps", "runs", "evaluation", "training", "interop", "report", "api", "cli"),
+        *(
+            "errors",
+            "version",
+            "trees",
+            "fields",
+            "affinity",
+            "losses",
+            "encoders",
+            "augment",
+            "data",
+            "methods",
+        ),
+        *(
+            "processes",
+            "steps",
+            "runs",
+            "evaluation",
+            "training",
+            "interop",
+            "report",
+            "api",
+            "cli",
+        ),
     )
     wrong = []
     for path in (ROOT / "jaxclr").rglob("*.py"):

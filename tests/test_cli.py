@@ -49,17 +49,36 @@ MISTAKES = {
     "temperature must be greater than 0": ["train", DIGITS, "--method.temperature", "0"],
     "--views must be a whole number of at least 1, got 'two'": ["train", DIGITS, "--views", "two"],
     "SimAffinity needs 2 views, the augmentation makes 3": ["train", DIGITS, "--views=3"],
-    "SimAffinity needs 2 views, the augmentation makes 6": ["train", DIGITS, "--augmentation", "cifar_multi_crop"],
+    "SimAffinity needs 2 views, the augmentation makes 6": [
+        "train",
+        DIGITS,
+        "--augmentation",
+        "cifar_multi_crop",
+    ],
     "batch_size 100 cannot be spread evenly over 8": ["train", DIGITS, "--batch-size", "100"],
     "larger than the 1437 training images": ["train", DIGITS, "--batch-size", "1440"],
     "--profile must be START:STOP, two whole numbers": ["train", DIGITS, "--profile", "7:7"],
-    "--profile 5:1321 reaches past the end of the run, which has 1320": ["train", DIGITS, "--profile", "5:1321"],
+    "--profile 5:1321 reaches past the end of the run, which has 1320": [
+        "train",
+        DIGITS,
+        "--profile",
+        "5:1321",
+    ],
     "no data source named 'tfd'. Did you mean 'tfds'": ["train", DIGITS, "--data.source", "tfd:x"],
     "not a run: it has no config.json": ["resume", "nowhere"],
     "no protocol named 'knnn'. Did you mean 'knn'": ["evaluate", "nowhere", "--protocol", "knnn"],
-    "Give the folder of a run first: jaxclr evaluate RUN --protocol linear": ["evaluate", "--protocol", "linear"],
+    "Give the folder of a run first: jaxclr evaluate RUN --protocol linear": [
+        "evaluate",
+        "--protocol",
+        "linear",
+    ],
     "nowhere is no run": ["evaluate", "nowhere", "--protocol=knn"],
-    "A protocol runs in one process": ["evaluate", "nowhere", "--protocol=knn", "--distributed.no-auto"],
+    "A protocol runs in one process": [
+        "evaluate",
+        "nowhere",
+        "--protocol=knn",
+        "--distributed.no-auto",
+    ],
     "no list named 'method'. Did you mean 'methods'": ["list", "method"],
 }
 
@@ -145,7 +164,10 @@ def evaluated_by_protocols(capsys, run):
 
 
 def test_help_shows_protocols_and_their_fields(capsys):
-    shown = {"clusters: k-means": ["evaluate", "--help"], "--k INT": ["evaluate", "--protocol", "knn", "--help"]}
+    shown = {
+        "clusters: k-means": ["evaluate", "--help"],
+        "--k INT": ["evaluate", "--protocol", "knn", "--help"],
+    }
     for words, arguments in shown.items():
         with pytest.raises(SystemExit) as exit_:
             cli.main(arguments)
@@ -155,7 +177,13 @@ def test_help_shows_protocols_and_their_fields(capsys):
 def test_help_shows_every_field_and_its_default():
     program = [sys.executable, "-m", "jaxclr", "train", DIGITS, "--help"]
     said = subprocess.run(program, capture_output=True, text=True, check=True).stdout
-    for field in ("--method.temperature", "--data.dir", "--epochs", "--optimizer.momentum", "--out"):
+    for field in (
+        "--method.temperature",
+        "--data.dir",
+        "--epochs",
+        "--optimizer.momentum",
+        "--out",
+    ):
         assert field in said
     assert "(default: 0.5)" in said
 

@@ -16,7 +16,9 @@ import jaxclr
 from jaxclr.losses.catalogue import facts
 
 TEXT = (pathlib.Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
-EXAMPLES = dict(re.findall(r"^## An? (\w+)\n.*?```python\n(.*?)```", TEXT, re.MULTILINE | re.DOTALL))
+EXAMPLES = dict(
+    re.findall(r"^## An? (\w+)\n.*?```python\n(.*?)```", TEXT, re.MULTILINE | re.DOTALL)
+)
 
 
 @pytest.fixture
@@ -26,7 +28,6 @@ def example(request, tmp_path):
     path.write_text(EXAMPLES[request.param])
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
-
 
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)

@@ -36,7 +36,9 @@ class Bottleneck(nn.Module):
         self.conv3, self.bn3 = conv(width, 4 * width, 1), nn.BatchNorm2d(4 * width)
         self.downsample = None
         if stride > 1 or width_in != 4 * width:
-            self.downsample = nn.Sequential(conv(width_in, 4 * width, 1, stride), nn.BatchNorm2d(4 * width))
+            self.downsample = nn.Sequential(
+                conv(width_in, 4 * width, 1, stride), nn.BatchNorm2d(4 * width)
+            )
 
     def forward(self, x):
         y = F.relu(self.bn1(self.conv1(x)))
@@ -48,7 +50,11 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     def __init__(self, depth, stem, classes=10):
         super().__init__()
-        block, counts = {18: (Basic, (2, 2, 2, 2)), 34: (Basic, (3, 4, 6, 3)), 50: (Bottleneck, (3, 4, 6, 3))}[depth]
+        block, counts = {
+            18: (Basic, (2, 2, 2, 2)),
+            34: (Basic, (3, 4, 6, 3)),
+            50: (Bottleneck, (3, 4, 6, 3)),
+        }[depth]
         self.conv1 = conv(3, 64, 7, 2) if stem == "imagenet" else conv(3, 64, 3)
         self.bn1 = nn.BatchNorm2d(64)
         self.pool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
@@ -76,7 +82,9 @@ class Attention(nn.Module):
 
     def forward(self, x):
         b, n, width = x.shape
-        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(x).reshape(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        )
         y = F.scaled_dot_product_attention(q, k, v)
         return self.proj(y.transpose(1, 2).reshape(b, n, width))
 
@@ -86,7 +94,9 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, heads)
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
+        self.mlp = nn.ModuleDict(
+            {"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)}
+        )
 
     def forward(self, x):
         x = x + self.attn(self.norm1(x))
@@ -100,7 +110,9 @@ class ViT(nn.Module):
         super().__init__()
         tokens = 1 + (side // patch) ** 2
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, width) if positions is None else positions)
+        self.pos_embed = nn.Parameter(
+            torch.zeros(1, tokens, width) if positions is None else positions
+        )
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, patch, patch)})
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(12)))
         self.norm = nn.LayerNorm(width, eps=1e-6)
@@ -115,7 +127,9 @@ class ViT(nn.Module):
 def moco_positions(grid, width):
     """MoCo v3's build_2d_sincos_position_embedding, from its description."""
     omega = 1 / 10000 ** (torch.arange(width // 4) / (width // 4))
-    first, second = torch.meshgrid(torch.arange(grid).float(), torch.arange(grid).float(), indexing="ij")
+    first, second = torch.meshgrid(
+        torch.arange(grid).float(), torch.arange(grid).float(), indexing="ij"
+    )
     first, second = (torch.outer(place.flatten(), omega) for place in (first, second))
     places = torch.cat([first.sin(), first.cos(), second.sin(), second.cos()], 1)
     return torch.cat([torch.zeros(1, width), places])[None]

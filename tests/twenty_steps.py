@@ -1,6 +1,6 @@
 """Twenty steps in float64, and batches of a stream, on the devices of one process or of several.
 
-    python tests/twenty_steps.py OUT.npz FOLDER METHODS COORDINATOR PROCESSES PROCESS
+python tests/twenty_steps.py OUT.npz FOLDER METHODS COORDINATOR PROCESSES PROCESS
 """
 
 import functools
@@ -56,7 +56,9 @@ def streamed(folder, devices=None):
 def on(session, devices):
     if devices is None:
         return session
-    mesh = Mesh(session.mesh.devices[:devices], session.mesh.axis_names, axis_types=session.mesh.axis_types)
+    mesh = Mesh(
+        session.mesh.devices[:devices], session.mesh.axis_names, axis_types=session.mesh.axis_types
+    )
     return session._replace(mesh=mesh)
 
 

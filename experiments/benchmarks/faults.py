@@ -69,13 +69,30 @@ class Command:
       processes: that it has.
     """
 
-    def __init__(self, folder: pathlib.Path, data: pathlib.Path, *, epochs: int, processes: int = 1):
+    def __init__(
+        self, folder: pathlib.Path, data: pathlib.Path, *, epochs: int, processes: int = 1
+    ):
         experiment = str(ROOT / "experiments" / "digits.py")
-        every = ("--checkpoint-every", str(min(10, epochs)), "--evaluate-every", str(min(25, epochs)))
+        every = (
+            "--checkpoint-every",
+            str(min(10, epochs)),
+            "--evaluate-every",
+            str(min(25, epochs)),
+        )
         source = ("--data.source", f"npz:{data}", "--data.test-fraction", "0.2")
         length = ("--epochs", str(epochs))
         several = ("launch", "-n", str(processes)) if processes > 1 else ()
-        self._arguments = [*several, "train", experiment, "--out", str(folder), *length, *every, *source, *TINY]
+        self._arguments = [
+            *several,
+            "train",
+            experiment,
+            "--out",
+            str(folder),
+            *length,
+            *every,
+            *source,
+            *TINY,
+        ]
         self._folder = folder
         self.steps = 4 * epochs
 
@@ -83,7 +100,10 @@ class Command:
         program = [sys.executable, "-m", "jaxclr", *self._arguments]
         # Compiled once, by the run that is left alone: most of a start is compilation.
         cache = str(self._folder.parent / "compiled")
-        kept = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        kept = {
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
         return subprocess.Popen(
             program,
             cwd=ROOT,
@@ -95,7 +115,9 @@ class Command:
 
     def kill(self, process: subprocess.Popen, moments: random.Random) -> None:
         """Kills the process; if it has children, which are the run, one of these."""
-        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        children = (
+            pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        )
         several = self._arguments[0] == "launch" and children
         os.kill(int(moments.choice(children)) if several else process.pid, signal.SIGKILL)
 
@@ -131,7 +153,9 @@ class Command:
         """What a finished run has come to: digests of all leaves, evaluation, and the metrics of each step."""
         clocked = lambda name: name == "images_per_second" or name.endswith("_seconds")
         lines = map(json.loads, _lines(self._folder / "metrics.jsonl"))
-        metrics = [{name: value for name, value in line.items() if not clocked(name)} for line in lines]
+        metrics = [
+            {name: value for name, value in line.items() if not clocked(name)} for line in lines
+        ]
         return {
             "leaves": read_digests(self._folder / "checkpoints", self.steps),
             "evaluation": json.loads((self._folder / "evaluation.json").read_text()),
@@ -152,7 +176,12 @@ def measure(options: Options) -> dict[str, Any]:
         digits = load_digits()
         images = digits.images[:320, :, :, None].astype(np.uint8)
         np.savez(folder / "digits.npz", images=images, labels=digits.target[:320])
-        make = lambda label: Command(folder / label, folder / "digits.npz", epochs=options.epochs, processes=options.processes)
+        make = lambda label: Command(
+            folder / label,
+            folder / "digits.npz",
+            epochs=options.epochs,
+            processes=options.processes,
+        )
         whole = make("whole")
         lasting = time_phases(whole)
         runs: list[dict[str, Any]] = []
@@ -211,7 +240,10 @@ def live(
             except subprocess.TimeoutExpired:
                 command.kill(process, moments)
         error = process.communicate()[1]
-        if process.returncode not in (-signal.SIGKILL, 128 + signal.SIGKILL):  # the second is `jaxclr launch`'s
+        if process.returncode not in (
+            -signal.SIGKILL,
+            128 + signal.SIGKILL,
+        ):  # the second is `jaxclr launch`'s
             return {"deaths": deaths, "error": error.strip() if process.returncode else None}
         deaths.append({"phase": phase, "newest": command.newest, "writing": command.writing})
         if command.finished:  # it died on its way out, and the same command would say so
@@ -222,7 +254,10 @@ def table(record: Mapping[str, Any]) -> rich.table.Table:
     """Deaths by phase, and the runs, for a person to read."""
     deaths = [death for run in record["runs"] for death in run["deaths"]]
     shown = rich.table.Table(
-        f"{record['steps']} steps on digits, processes: {record['processes']}", "deaths", "half a checkpoint left", title_justify="left"
+        f"{record['steps']} steps on digits, processes: {record['processes']}",
+        "deaths",
+        "half a checkpoint left",
+        title_justify="left",
     )
     for phase in PHASES:
         here = [death for death in deaths if death["phase"] == phase]

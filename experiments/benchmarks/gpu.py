@@ -118,7 +118,9 @@ def configuration(options: Options, sizes: Sizes, folder: pathlib.Path) -> Confi
     draw = np.random.default_rng(0)
     arrays = {}
     for name, count in (("train", sizes.train), ("test", sizes.test)):
-        arrays[f"{name}_images"] = draw.integers(0, 256, (count, sizes.pixels, sizes.pixels, 3), np.uint8)
+        arrays[f"{name}_images"] = draw.integers(
+            0, 256, (count, sizes.pixels, sizes.pixels, 3), np.uint8
+        )
         arrays[f"{name}_labels"] = np.arange(count) % 10
     np.savez(folder / "noise.npz", **arrays)
     config = load_experiment(CIFAR10, method=options.method)
@@ -130,7 +132,10 @@ def configuration(options: Options, sizes: Sizes, folder: pathlib.Path) -> Confi
 def measure(session: Session, sizes: Sizes, *, say: Callable[[str], None]) -> dict[str, Any]:
     """All but PyTorch."""
     record: dict[str, Any] = {
-        "machine": {**machine(), "runtime": " ".join(jax.extend.backend.get_backend().platform_version.split())},
+        "machine": {
+            **machine(),
+            "runtime": " ".join(jax.extend.backend.get_backend().platform_version.split()),
+        },
         "method": type(session.config.method).__name__,
         "encoder": str(session.config.encoder),
         "batch_size": session.config.batch_size,
@@ -139,7 +144,9 @@ def measure(session: Session, sizes: Sizes, *, say: Callable[[str], None]) -> di
     }
     record["rooflines"] = []
     how = {"sides": sizes.sides, "batches": sizes.batches, "channels": sizes.channels}
-    for name, make in rooflines.programs(**how, mebibytes=sizes.mebibytes, times=sizes.times).items():
+    for name, make in rooflines.programs(
+        **how, mebibytes=sizes.mebibytes, times=sizes.times
+    ).items():
         say(name)
         record["rooflines"].append({"name": name, **timed(make(), sizes.repeats)})
     say("the step and its parts")
@@ -149,10 +156,15 @@ def measure(session: Session, sizes: Sizes, *, say: Callable[[str], None]) -> di
         jax.block_until_ready(call())
     rounds = []
     for _ in range(sizes.repeats):
-        times = {name: run(program.call, sizes.steps, wait_for_each=False) for name, program in programs.items()}
+        times = {
+            name: run(program.call, sizes.steps, wait_for_each=False)
+            for name, program in programs.items()
+        }
         rounds.append({**times, "scanned": run(scanned, 1) / sizes.steps})
     record["step_ms"] = spread(r["scanned"] for r in rounds)
-    record["images_per_second"] = spread(1e3 * session.config.batch_size / r["scanned"] for r in rounds)
+    record["images_per_second"] = spread(
+        1e3 * session.config.batch_size / r["scanned"] for r in rounds
+    )
     record["parts"] = [
         {
             "name": name,
@@ -163,7 +175,9 @@ def measure(session: Session, sizes: Sizes, *, say: Callable[[str], None]) -> di
         }
         for name, program in programs.items()
     ]
-    best = max(r["tflop_per_second"].median for r in record["rooflines"] if "convolution" in r["name"])
+    best = max(
+        r["tflop_per_second"].median for r in record["rooflines"] if "convolution" in r["name"]
+    )
     record["best_convolution_tflop_per_second"] = best
     for part in record["parts"]:
         part["share_of_best_convolution"] = part["tflop_per_second"].median / best
@@ -173,7 +187,10 @@ def measure(session: Session, sizes: Sizes, *, say: Callable[[str], None]) -> di
         "knn_representations_ms": parts.embedding(session),
         "crops_ms": parts.crops(*sizes.crops),
     }
-    return {**record, **{name: spread(_repeats(call, sizes.repeats)) for name, call in calls.items()}}
+    return {
+        **record,
+        **{name: spread(_repeats(call, sizes.repeats)) for name, call in calls.items()},
+    }
 
 
 def side_by_side(session: Session, sizes: Sizes, *, compiled: bool) -> dict[str, Any]:
@@ -205,13 +222,17 @@ def tables(record: Mapping[str, Any]) -> list[rich.table.Table]:
     best = rich.table.Table("at best", "ms", "TFLOP/s", "GB/s")
     for row in record["rooflines"]:
         rates = (row["tflop_per_second"], row["gb_per_second"])
-        best.add_row(row["name"], str(row["ms"]), *("" if rate.median == 0 else str(rate) for rate in rates))
+        best.add_row(
+            row["name"], str(row["ms"]), *("" if rate.median == 0 else str(rate) for rate in rates)
+        )
     headers = ("ms", "share of the step", "GFLOP", "TFLOP/s", "of the best convolution")
     step = rich.table.Table(f"{record['method']}, batch {record['batch_size']}", *headers)
     step.add_row(f"step, {record['steps_in_a_program']} in a program", str(record["step_ms"]))
     for part in record["parts"]:
         shares = f"{part['share'].median:.1%}", number(part["gflop"]), str(part["tflop_per_second"])
-        step.add_row(part["name"], str(part["ms"]), *shares, f"{part['share_of_best_convolution']:.1%}")
+        step.add_row(
+            part["name"], str(part["ms"]), *shares, f"{part['share_of_best_convolution']:.1%}"
+        )
     step.add_row("images per second", str(record["images_per_second"]))
     shown = {part["name"]: part for part in record["parts"]}
     images, _, size = record["crops_of"]
@@ -219,16 +240,26 @@ def tables(record: Mapping[str, Any]) -> list[rich.table.Table]:
     share, crops = shown["views"]["share"], record["crops_ms"]
     bars.add_row("views, share of the step", str(share), verdict(share.median, most=BARS["views"]))
     reached = shown[ENCODER]["share_of_best_convolution"]
-    bars.add_row(f"{ENCODER}: of the best convolution", number(reached), verdict(reached, least=BARS["convolution"]))
+    bars.add_row(
+        f"{ENCODER}: of the best convolution",
+        number(reached),
+        verdict(reached, least=BARS["convolution"]),
+    )
     what = f"two crops of {images} images at {size} pixels, ms"
     bars.add_row(what, str(crops), verdict(crops.median, most=BARS["crops"]))
     bars.add_row("kNN evaluation, ms", str(record["knn_ms"]), "")
     bars.add_row("of it representations, ms", str(record["knn_representations_ms"]), "")
     if (other := record.get("pytorch")) is not None:
         bars.add_row("images per second, ours", str(other["ours"]), "")
-        what = f"images per second, PyTorch {other['torch']}, torch.compile {other['torch_compile']}"
+        what = (
+            f"images per second, PyTorch {other['torch']}, torch.compile {other['torch_compile']}"
+        )
         bars.add_row(what, str(other["theirs"]), "")
-        bars.add_row("ours over PyTorch's", str(other["ratio"]), verdict(other["ratio"].median, least=BARS["pytorch"]))
+        bars.add_row(
+            "ours over PyTorch's",
+            str(other["ratio"]),
+            verdict(other["ratio"].median, least=BARS["pytorch"]),
+        )
     return [best, step, bars]
 
 

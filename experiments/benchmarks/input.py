@@ -163,11 +163,17 @@ def measure_start(folder: pathlib.Path, sizes: Sizes) -> dict[str, float]:
         begin = time.perf_counter()
         jax.block_until_ready(next(batches))
         end = time.perf_counter()
-    return {"list_seconds": listed - start, "first_batch_seconds": end - begin, "seconds": listed - start + end - begin}
+    return {
+        "list_seconds": listed - start,
+        "first_batch_seconds": end - begin,
+        "seconds": listed - start + end - begin,
+    }
 
 
 def stream_of(folder: pathlib.Path) -> Stream:
-    return load(Data(f"folder:{folder}", streaming="always", channels="rgb", test_fraction=0.0)).train
+    return load(
+        Data(f"folder:{folder}", streaming="always", channels="rgb", test_fraction=0.0)
+    ).train
 
 
 def pieces_of(folder: pathlib.Path, sizes: Sizes) -> Pieces:
@@ -177,7 +183,9 @@ def pieces_of(folder: pathlib.Path, sizes: Sizes) -> Pieces:
 
 def batches_of(folder: pathlib.Path, sizes: Sizes) -> Iterator[Batch]:
     pieces = pieces_of(folder, sizes)
-    mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+    mesh = jax.make_mesh(
+        (1,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1]
+    )
     return streamed_batches(pieces.stream, pieces.steps(0, sizes.workers), mesh, print)
 
 
@@ -207,7 +215,8 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     """The figures for a person to read."""
     sizes, rate, memory, start = (record[name] for name in ("sizes", "rate", "memory", "start"))
     table = rich.table.Table(
-        f"JPEGs of {sizes.width}x{sizes.height}, 2 crops of {sizes.view}, {sizes.workers} workers", "median (quartiles)"
+        f"JPEGs of {sizes.width}x{sizes.height}, 2 crops of {sizes.view}, {sizes.workers} workers",
+        "median (quartiles)",
     )
     table.add_row("images/s, one core alone", str(rate["one_core"]))
     table.add_row("images/s, the workers", str(rate["workers"]))
@@ -215,10 +224,16 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     table.add_row("their share of as many cores", f"{rate['share']}; {met}")
     table.add_row("the same by processor time", str(rate["processor_share"]))
     table.add_row("MiB at the end of each epoch", ", ".join(map(number, memory["mib"])))
-    table.add_row("largest over first", f"{memory['growth']:.3f}; {verdict(memory['growth'], most=GROWTH_BAR)}")
+    table.add_row(
+        "largest over first",
+        f"{memory['growth']:.3f}; {verdict(memory['growth'], most=GROWTH_BAR)}",
+    )
     table.add_row(f"s to list {sizes.listed} files", number(start["list_seconds"]))
     met = verdict(start["seconds"], most=START_BAR_SECONDS)
-    table.add_row("s from there to a batch on the device", f"{number(start['first_batch_seconds'])}; both {met}")
+    table.add_row(
+        "s from there to a batch on the device",
+        f"{number(start['first_batch_seconds'])}; both {met}",
+    )
     table.add_row("load of the machine before", number(record["load"]))
     return [table]
 

@@ -55,7 +55,9 @@ def measure(options: Options) -> dict[str, Any]:
     """All figures."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(CLASSES, options.width)).astype(np.float32)
-    train_y, test_y = (rng.integers(0, CLASSES, count).astype(np.int32) for count in (options.train, options.test))
+    train_y, test_y = (
+        rng.integers(0, CLASSES, count).astype(np.int32) for count in (options.train, options.test)
+    )
     loose = lambda y: centres[y] + 6 * rng.standard_normal((len(y), options.width), np.float32)
     train_x, test_x = loose(train_y), loose(test_y)
     settings = dict(classes=CLASSES, k=options.k, temperature=options.temperature)
@@ -91,9 +93,12 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     """The figures for a person to read."""
     sizes = record["sizes"]
     table = rich.table.Table(
-        f"{sizes['k']} neighbours of {sizes['test']:,} rows among {sizes['train']:,}, D = {sizes['width']}", ""
+        f"{sizes['k']} neighbours of {sizes['test']:,} rows among {sizes['train']:,}, D = {sizes['width']}",
+        "",
     )
-    table.add_row("seconds", f"{number(record['seconds'])}; {verdict(record['seconds'], most=SECONDS_BAR)}")
+    table.add_row(
+        "seconds", f"{number(record['seconds'])}; {verdict(record['seconds'], most=SECONDS_BAR)}"
+    )
     mib = record["mib_above_features"]
     table.add_row("MiB above the features", f"{number(mib)}; {verdict(mib, most=MIB_BAR)}")
     table.add_row("accuracy", f"{record['accuracy']:.4f}")

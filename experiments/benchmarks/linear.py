@@ -44,8 +44,14 @@ def main(options: Options) -> None:
 def measure(options: Options) -> dict[str, Any]:
     """All figures."""
     with np.load(options.features) as file:
-        values, labels, splits = file["embeddings"].astype(np.float32), file["labels"], file["splits"]
-    train, test = (Features(values[splits == name], labels[splits == name]) for name in ("train", "test"))
+        values, labels, splits = (
+            file["embeddings"].astype(np.float32),
+            file["labels"],
+            file["splits"],
+        )
+    train, test = (
+        Features(values[splits == name], labels[splits == name]) for name in ("train", "test")
+    )
     probe = lambda seed: linear_probe(*train, *test, classes=int(labels.max()) + 1, seed=seed)
 
     start = time.perf_counter()
@@ -59,7 +65,11 @@ def measure(options: Options) -> dict[str, Any]:
     theirs = time.perf_counter() - start
     return {
         "machine": machine(),
-        "features": {"train": len(train.labels), "test": len(test.labels), "width": values.shape[1]},
+        "features": {
+            "train": len(train.labels),
+            "test": len(test.labels),
+            "width": values.shape[1],
+        },
         "ours": [probe.accuracy for probe in tried],
         "chosen": [probe.l2 for probe in tried],
         "ours_seconds": ours,
@@ -74,10 +84,14 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     sizes, ours = record["features"], 100 * np.array(record["ours"])
     theirs = 100 * record["theirs"]
     apart = abs(ours.mean() - theirs)
-    table = rich.table.Table(f"{sizes['train']:,} training and {sizes['test']:,} test rows, D = {sizes['width']}", "")
+    table = rich.table.Table(
+        f"{sizes['train']:,} training and {sizes['test']:,} test rows, D = {sizes['width']}", ""
+    )
     spread = f" ± {ours.std(ddof=1):.2f}" if len(ours) > 1 else ""
     table.add_row("accuracy, ours", f"{ours.mean():.2f}{spread} % over {len(ours)} seeds")
-    table.add_row("accuracy, scikit-learn", f"{theirs:.2f} % after {record['theirs_iterations']} iterations")
+    table.add_row(
+        "accuracy, scikit-learn", f"{theirs:.2f} % after {record['theirs_iterations']} iterations"
+    )
     table.add_row("points apart", f"{apart:.2f}; {verdict(apart, most=POINTS_BAR)}")
     table.add_row("seconds, ours, a seed", number(record["ours_seconds"]))
     table.add_row("seconds, scikit-learn", number(record["theirs_seconds"]))

@@ -100,9 +100,7 @@ def measure(sizes: Sizes, repeats: int) -> dict[str, Any]:
     """All figures; each result is a loss, an implementation, a batch and what was seen of them."""
     load = [round(value, 2) for value in os.getloadavg()]
     # First, while this process is small and holds no accelerator: a child counts what it was started from.
-    results = [
-        sim_trace_alone(rows, sizes.sim_trace_width, repeats) for rows in sizes.sim_trace
-    ]
+    results = [sim_trace_alone(rows, sizes.sim_trace_width, repeats) for rows in sizes.sim_trace]
     for loss in LOSSES:
         for rows in getattr(sizes, loss):
             results += compare(loss, rows, sizes.width, repeats)
@@ -306,7 +304,9 @@ def tables(record: Mapping[str, Any]) -> list[rich.table.Table]:
     large = [result for result in results if result["loss"] not in LOSSES]
     on_top = rich.table.Table("info_nce, B = 2^20, D = 64, bfloat16", "temporaries, MiB")
     million = record["million_rows_temporary_mib"]
-    on_top.add_row("value, compiled only", f"{number(million)}; {verdict(million, most=MILLION_BAR_MIB)}")
+    on_top.add_row(
+        "value, compiled only", f"{number(million)}; {verdict(million, most=MILLION_BAR_MIB)}"
+    )
     return [
         *(comparison_table(loss, found) for (loss, _), found in comparisons.items()),
         large_table(large),
@@ -347,7 +347,9 @@ def large_table(results: list[Mapping[str, Any]]) -> rich.table.Table:
             peak = f"{number(result['peak_mib'])} MiB, {verdict(result['peak_mib'], most=PEAK_BAR_MIB)}"
             remark = f"{result['us_per_row']} us a row; peak of the process {peak}"
         else:
-            remark = f"{number(result['teraflops'])} TFLOP/s, {result['share']:.0%} of a matrix product"
+            remark = (
+                f"{number(result['teraflops'])} TFLOP/s, {result['share']:.0%} of a matrix product"
+            )
         name = f"{result['loss']}, {result['implementation']}"
         size = (str(result["rows"]), str(result["width"]))
         table.add_row(name, *size, str(result["ms"]), number(result["temporary_mib"]), remark)

@@ -80,7 +80,9 @@ def milliseconds(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[s
     for name, call in calls.items():
         run(call, 1)
         often[name] = max(1, math.ceil(1e3 * RUN_SECONDS / run(call, 1)))
-    rounds = [{name: run(call, often[name]) for name, call in calls.items()} for _ in range(repeats)]
+    rounds = [
+        {name: run(call, often[name]) for name, call in calls.items()} for _ in range(repeats)
+    ]
     return {name: [round_[name] for round_ in rounds] for name in calls}
 
 
@@ -122,7 +124,9 @@ def figure(columns: int) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        sys.exit("--out draws a plot with matplotlib: run `pip install matplotlib`, or leave out --out.")
+        sys.exit(
+            "--out draws a plot with matplotlib: run `pip install matplotlib`, or leave out --out."
+        )
     drawn = Figure(figsize=(5 * columns, 4.5), layout="constrained")
     drawn.subplots(1, columns)
     return drawn
@@ -140,7 +144,12 @@ class Output:
         if self.out is not None:
             figure(1)
 
-    def tell(self, record: Mapping[str, Any], tables: Iterable[rich.table.Table], plot: Plot | None = None) -> None:
+    def tell(
+        self,
+        record: Mapping[str, Any],
+        tables: Iterable[rich.table.Table],
+        plot: Plot | None = None,
+    ) -> None:
         """Prints the machine of a record and its tables, and writes record and plot if there is a file for them."""
         console = rich.console.Console()
         machine = rich.table.Table("machine", "", title_justify="left")

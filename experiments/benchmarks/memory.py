@@ -109,7 +109,9 @@ def analyse(name: str, implementation: str, rows: int, devices: int) -> dict[str
         "width": WIDTH,
         "devices": devices,
         "temporary_mib": mebibytes(lowered.compile()),
-        "collectives": dict(sorted(collections.Counter(COLLECTIVE.findall(lowered.as_text())).items())),
+        "collectives": dict(
+            sorted(collections.Counter(COLLECTIVE.findall(lowered.as_text())).items())
+        ),
     }
 
 
@@ -128,7 +130,9 @@ def memory_table(loss: str, devices: int, results: list[Mapping[str, Any]]) -> r
     table = rich.table.Table(
         f"{loss}, D = {WIDTH}, devices: {devices}", *IMPLEMENTATIONS, title="MiB on each device"
     )
-    found = {(result["implementation"], result["rows"]): result["temporary_mib"] for result in results}
+    found = {
+        (result["implementation"], result["rows"]): result["temporary_mib"] for result in results
+    }
     for rows in dict.fromkeys(result["rows"] for result in results):
         cells = []
         for implementation in IMPLEMENTATIONS:
@@ -168,7 +172,11 @@ def plot(record: Mapping[str, Any]) -> Any:
         for (implementation, count), points in found.items():
             look = {"linestyle": styles[implementation], "color": f"C{devices.index(count)}"}
             axes.loglog(
-                *zip(*points, strict=True), marker="o", label=f"{implementation}, {count}", base=2, **look
+                *zip(*points, strict=True),
+                marker="o",
+                label=f"{implementation}, {count}",
+                base=2,
+                **look,
             )
         axes.set(title=loss, xlabel="batch size", ylabel="MiB of temporaries on a device")
         axes.set_yscale("log", base=10)

@@ -67,7 +67,13 @@ def configuration(name: str, steps: int) -> Config:
         target = dataclasses.replace(config.method.target, momentum=momentum)
         config = dataclasses.replace(config, method=config.method.replace(target=target))
     return dataclasses.replace(
-        config, epochs=steps, warmup_epochs=0.0, log_every=1, observe_every=0, evaluate_every=0, checkpoint_every=steps
+        config,
+        epochs=steps,
+        warmup_epochs=0.0,
+        log_every=1,
+        observe_every=0,
+        evaluate_every=0,
+        checkpoint_every=steps,
     )
 
 
@@ -76,7 +82,9 @@ def measure(session: Session, folder: pathlib.Path, steps: int) -> tuple[State, 
     run = RunFolder(folder)
     run.create(session.config, overwrite=False)
     started = time.perf_counter()
-    state = training.train(session, run, console=rich.console.Console(file=io.StringIO()), stop_after=steps)
+    state = training.train(
+        session, run, console=rich.console.Console(file=io.StringIO()), stop_after=steps
+    )
     seconds = time.perf_counter() - started
     lines = map(json.loads, run.metrics.read_text().splitlines())
     losses = [line["loss"] for line in lines if "loss" in line]
@@ -99,12 +107,25 @@ def embed(session: Session, state: State) -> jax.Array:
 def table(record: Mapping[str, Any]) -> rich.table.Table:
     """The figures for a person to read."""
     shown = rich.table.Table(
-        f"{record['steps']} steps on digits", "loss: first", "last", "effective rank", "total variance", "seconds"
+        f"{record['steps']} steps on digits",
+        "loss: first",
+        "last",
+        "effective rank",
+        "total variance",
+        "seconds",
     )
     for name, result in record["methods"].items():
-        shown.add_row(name, *(f"{result[key]:.3g}" for key in ("first_loss", "last_loss")), f"{result['effective_rank']:.1f}", f"{result['total_variance']:.2f}", f"{result['seconds']:.0f}")
+        shown.add_row(
+            name,
+            *(f"{result[key]:.3g}" for key in ("first_loss", "last_loss")),
+            f"{result['effective_rank']:.1f}",
+            f"{result['total_variance']:.2f}",
+            f"{result['seconds']:.0f}",
+        )
     shown.add_section()
-    shown.add_row("all", "", "", "", "", f"{sum(r['seconds'] for r in record['methods'].values()):.0f}")
+    shown.add_row(
+        "all", "", "", "", "", f"{sum(r['seconds'] for r in record['methods'].values()):.0f}"
+    )
     return shown
 
 

@@ -29,10 +29,17 @@ def step_parts(session: Session) -> dict[str, Program]:
     batch = next(batches(session))
     state = session.init_state()
     whole = compile_step(session)
-    parts = {"whole step": Program(carried(whole, session.init_state(), batch), flops(whole, state, batch))}
+    parts = {
+        "whole step": Program(
+            carried(whole, session.init_state(), batch), flops(whole, state, batch)
+        )
+    }
     views = augmentation_call(session, batch)
     parts["views"] = Program(views, _views_flops(session, batch))
-    for name, backward in (("encoder and heads, forward", False), ("encoder and heads, with gradient", True)):
+    for name, backward in (
+        ("encoder and heads, forward", False),
+        ("encoder and heads, with gradient", True),
+    ):
         encoder = _encoder(session, backward=backward)
         seen = views()[session.config.method.online_views]
         call = functools.partial(encoder, state.params, state.batch_stats, seen)
@@ -53,14 +60,18 @@ def scanned_steps(session: Session, count: int) -> Callable[[], Any]:
     places = training.epoch_indices(session.recipe, session.mesh, 0)
     places = places[jnp.arange(count) % len(places)]
     whole = resident(session.dataset.train, session.mesh)
-    return carried(training.compile_steps(session.recipe, session.mesh), session.init_state(), whole, places)
+    return carried(
+        training.compile_steps(session.recipe, session.mesh), session.init_state(), whole, places
+    )
 
 
 def knn(session: Session, *, k: int, temperature: float) -> Callable[[], Any]:
     """One kNN evaluation: representations of both splits, and the vote."""
     state, whole = session.init_state(), resident(session.dataset.train, session.mesh)
     test = jax.device_put(session.dataset.test.examples, whole.examples.sharding)
-    program = compile_knn(session.recipe, session.mesh, session.dataset, k=k, temperature=temperature)
+    program = compile_knn(
+        session.recipe, session.mesh, session.dataset, k=k, temperature=temperature
+    )
     return functools.partial(program, state, whole.examples, test)
 
 
@@ -68,7 +79,9 @@ def embedding(session: Session) -> Callable[[], Any]:
     """What of a kNN evaluation is representations."""
     state, whole = session.init_state(), resident(session.dataset.train, session.mesh)
     test = jax.device_put(session.dataset.test.examples, whole.examples.sharding)
-    represent = functools.partial(representations, recipe=session.recipe, mesh=session.mesh, rows=500)
+    represent = functools.partial(
+        representations, recipe=session.recipe, mesh=session.mesh, rows=500
+    )
     program = jax.jit(lambda *images: [represent(state, some) for some in images])
     return functools.partial(program, whole.examples, test)
 

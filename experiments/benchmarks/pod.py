@@ -107,7 +107,11 @@ def main(options: Options) -> None:
         weak_scaling(options, console)
         return
     devices = pod(options.topology)
-    record: dict[str, Any] = {"machine": machine(), "topology": options.topology, "width": options.width}
+    record: dict[str, Any] = {
+        "machine": machine(),
+        "topology": options.topology,
+        "width": options.width,
+    }
     names = (SMALL_POD,) if options.short else PODS
     record["losses"] = [row for name in names for row in loss_rows(name, options.width, console)]
     if not options.short:
@@ -123,7 +127,9 @@ def main(options: Options) -> None:
 
 
 def weak_scaling(options: Options, console: rich.console.Console) -> None:
-    rows = scaling.measure(options.experiment, options.pods, options.batch, options.image_shape, console)
+    rows = scaling.measure(
+        options.experiment, options.pods, options.batch, options.image_shape, console
+    )
     record = {"machine": machine(), "experiment": options.experiment.name, "rows": rows}
     options.tell(record, [scaling.table(rows)], lambda _: scaling.plot(rows))
 
@@ -281,7 +287,11 @@ def tables(record: dict[str, Any]) -> Iterator[rich.table.Table]:
     yield alone
     if "largest_losses" in record:
         most = rich.table.Table(
-            f"largest info_nce on {record['topology']}", "rows a chip", "global batch", "HBM", "refused"
+            f"largest info_nce on {record['topology']}",
+            "rows a chip",
+            "global batch",
+            "HBM",
+            "refused",
         )
         for row in record["largest_losses"]:
             most.add_row(
@@ -336,7 +346,11 @@ def _hbm(need: Need | None) -> str:
         return ""
     if need.fits:
         return size(need.hbm)
-    return "does not fit" if need.hbm is None else f"{size(need.hbm)} of {size(need.limit)}: does not fit"
+    return (
+        "does not fit"
+        if need.hbm is None
+        else f"{size(need.hbm)} of {size(need.limit)}: does not fit"
+    )
 
 
 def _told(what: str, need: Need) -> str:

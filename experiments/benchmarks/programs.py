@@ -61,9 +61,7 @@ def pod(topology: str) -> list[jax.Device]:
     """
     options = {"chip_config_name": "megacore"} if topology.startswith("v4") else {}
     try:
-        described = topologies.get_topology_desc(
-            platform="tpu", topology_name=topology, **options
-        )
+        described = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"libtpu has no topology '{topology}': {reason}") from error
@@ -92,11 +90,15 @@ def info_nce_program(
     return on_devices(value_and_gradient, mesh, P(AXIS), (P(), P(AXIS))).lower(like, like)
 
 
-def loss_program(recipe: Recipe, mesh: Mesh, rows: int, shape: tuple[int, ...]) -> jax.stages.Lowered:
+def loss_program(
+    recipe: Recipe, mesh: Mesh, rows: int, shape: tuple[int, ...]
+) -> jax.stages.Lowered:
     """Value and gradient of the method's objective, at what it sees in the step."""
     state, batch = inputs(recipe, mesh, rows, shape)
     seen = jax.eval_shape(observation(recipe, mesh), state, batch)
-    seen = Outputs(*(laid_out(part, mesh, spec) for part, spec in zip(seen, OUTPUT_SPECS, strict=True)))
+    seen = Outputs(
+        *(laid_out(part, mesh, spec) for part, spec in zip(seen, OUTPUT_SPECS, strict=True))
+    )
     return loss_and_gradient(recipe, mesh).lower(seen, state.method_state)
 
 

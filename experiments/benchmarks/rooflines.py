@@ -38,7 +38,9 @@ def convolution(batch: int, side: int, channels: int, times: int) -> Program:
     """So many 3x3 bfloat16 convolutions of [batch, side, side, channels] that keep its shape, one after the other."""
     keys = jax.random.split(jax.random.key(0))
     x = jax.random.normal(keys[0], (batch, side, side, channels), jnp.bfloat16)
-    w = jax.random.normal(keys[1], (3, 3, channels, channels), jnp.bfloat16) / math.sqrt(9 * channels)
+    w = jax.random.normal(keys[1], (3, 3, channels, channels), jnp.bfloat16) / math.sqrt(
+        9 * channels
+    )
     convolve = lambda x, w: jax.lax.conv_general_dilated(
         x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -54,7 +56,9 @@ def memory(mebibytes: int, times: int) -> Program:
     return Program(lambda: program(x, half), 0.0, 2.0 * 2**20 * mebibytes * times)
 
 
-def repeated(function: Callable[[Array, Array], Array], times: int) -> Callable[[Array, Array], Array]:
+def repeated(
+    function: Callable[[Array, Array], Array], times: int
+) -> Callable[[Array, Array], Array]:
     """A function of its own result, so often in one program: the host starts it once."""
 
     @jax.jit

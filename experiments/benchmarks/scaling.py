@@ -46,13 +46,19 @@ class Chip:
 
 
 CHIPS = {"v5e": Chip(197e12, 400e9 / 8, 16), "v5p": Chip(459e12, 1200e9 / 12, 4)}
-TOPOLOGIES = ("v5e:2x4", "v5e:16x16", "v5p:8x16x16")  # 8 chips, 256, which is all that a v5e pod has, and 2048
+TOPOLOGIES = (
+    "v5e:2x4",
+    "v5e:16x16",
+    "v5p:8x16x16",
+)  # 8 chips, 256, which is all that a v5e pod has, and 2048
 
 _SHAPE = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
 _KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 _COLLECTIVE = re.compile(rf" = (?P<shapes>.*?) (?P<kind>{_KINDS})(?P<start>-start)?\(")
 _GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[\d+,(\d+)\]<=)")
-_CALLED = re.compile(r"\b(?:calls|to_apply|condition|body|true_computation|false_computation)=%?([\w.\-]+)")
+_CALLED = re.compile(
+    r"\b(?:calls|to_apply|condition|body|true_computation|false_computation)=%?([\w.\-]+)"
+)
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
@@ -75,10 +81,16 @@ def compiled_traffic(text: str) -> dict[str, Traffic]:
         for line in computations[name]:
             if found := _COLLECTIVE.search(line):
                 if "chain_id=" not in line or name in started:
-                    _add(counted, {found["kind"].replace("-", "_"): Traffic(1, _carried(line, found))}, 1)
+                    _add(
+                        counted,
+                        {found["kind"].replace("-", "_"): Traffic(1, _carried(line, found))},
+                        1,
+                    )
                 continue  # what it calls adds two numbers
             called = _CALLED.findall(line)
-            called += [part.strip(" %") for group in _BRANCHES.findall(line) for part in group.split(",")]
+            called += [
+                part.strip(" %") for group in _BRANCHES.findall(line) for part in group.split(",")
+            ]
             inner: dict[str, Traffic] = {}
             for callee in called:
                 _add(inner, of(callee), 1)
@@ -136,8 +148,12 @@ def measure(
             "sent_per_image": (sent(traffic, mesh.size) - fixed) / batch,
         }
         row |= times(row)
-        rows.append(row | {"tenth": batch_at_share(row), "tenth_with_hops": batch_at_share(row, hops=True)})
-        console.log(f"{topology}: {row['sent'] / 1e6:.0f} MB a chip, compiled in {need.seconds:.0f} s")
+        rows.append(
+            row | {"tenth": batch_at_share(row), "tenth_with_hops": batch_at_share(row, hops=True)}
+        )
+        console.log(
+            f"{topology}: {row['sent'] / 1e6:.0f} MB a chip, compiled in {need.seconds:.0f} s"
+        )
     return rows
 
 
@@ -151,8 +167,10 @@ def times(row: Mapping[str, Any]) -> dict[str, float]:
     return {
         "compute_seconds": row["flops"] / chip.flops,
         "link_seconds": row["sent"] / (links * chip.link),
-        "hop_seconds": HOP_SECONDS * sum(
-            (1 if kind == "collective_permute" else across) * of.calls for kind, of in row["collectives"].items()
+        "hop_seconds": HOP_SECONDS
+        * sum(
+            (1 if kind == "collective_permute" else across) * of.calls
+            for kind, of in row["collectives"].items()
         ),
     }
 
@@ -241,9 +259,15 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 def _trips(computations: Mapping[str, list[str]], loop: str) -> int:
     """How often a loop that counts from 0 to a constant runs."""
     name = re.search(r"condition=%?([\w.\-]+)", loop)[1]
-    bounds = [found[1] for line in computations[name] if (found := re.search(r" s32\[\]\S* constant\((\d+)\)", line))]
+    bounds = [
+        found[1]
+        for line in computations[name]
+        if (found := re.search(r" s32\[\]\S* constant\((\d+)\)", line))
+    ]
     if len(bounds) != 1 or not any("direction=LT" in line for line in computations[name]):
-        raise ValueError(f"A loop with a collective in it runs until {name}, which compares with no constant.")
+        raise ValueError(
+            f"A loop with a collective in it runs until {name}, which compares with no constant."
+        )
     return int(bounds[0])
 
 

@@ -29,15 +29,29 @@ def write_table(out: pathlib.Path) -> str:
 
 def table(records: Sequence[Record]) -> rich.table.Table:
     """Methods by line: kNN on the way and at the end, linear probe, seconds; mean and deviation over seeds."""
-    epochs = [epoch for epoch in SHOWN if any(str(epoch) in record["knn_by_epoch"] for record in records)]
+    epochs = [
+        epoch for epoch in SHOWN if any(str(epoch) in record["knn_by_epoch"] for record in records)
+    ]
     on_the_way = (f"kNN at {epoch}" for epoch in epochs)
-    headers = ("method", "seeds", *on_the_way, "kNN, last epoch", "linear", "seconds", "of them compiling")
+    headers = (
+        "method",
+        "seeds",
+        *on_the_way,
+        "kNN, last epoch",
+        "linear",
+        "seconds",
+        "of them compiling",
+    )
     shown = rich.table.Table(*headers, box=rich.box.MARKDOWN)
     for method in dict.fromkeys(record["method"] for record in records):
         mine = [record for record in records if record["method"] == method]
-        way = [[r["knn_by_epoch"][str(e)] for r in mine if str(e) in r["knn_by_epoch"]] for e in epochs]
+        way = [
+            [r["knn_by_epoch"][str(e)] for r in mine if str(e) in r["knn_by_epoch"]] for e in epochs
+        ]
         ends = [[record[name] for record in mine] for name in ("knn", "linear")]
-        seconds = [statistics.mean(r[name] for r in mine) for name in ("seconds", "compile_seconds")]
+        seconds = [
+            statistics.mean(r[name] for r in mine) for name in ("seconds", "compile_seconds")
+        ]
         shown.add_row(
             method,
             " ".join(str(record["seed"]) for record in mine),
@@ -52,13 +66,17 @@ def conditions(records: Sequence[Record]) -> list[str]:
     runs = [
         {
             **record["machine"],
-            **{name: record[name] for name in ("epochs", "batch_size", "k", "temperature", "calls")},
+            **{
+                name: record[name] for name in ("epochs", "batch_size", "k", "temperature", "calls")
+            },
             "compiled programs on disk at the start": record["cache"],
             "images were stored as": record["pixels"],
         }
         for record in records
     ]
-    values = {name: dict.fromkeys(str(run[name]) for run in runs) for name in (runs[0] if runs else ())}
+    values = {
+        name: dict.fromkeys(str(run[name]) for run in runs) for name in (runs[0] if runs else ())
+    }
     return [f"- {name}: {', '.join(found)}" for name, found in values.items()]
 
 

@@ -160,7 +160,9 @@ def step_call(session: Session, batch: Batch) -> Callable[[], Any]:
     return carried(compile_step(session), session.init_state(), batch)
 
 
-def carried(program: Callable[..., tuple[State, Any]], state: State, *arguments: Any) -> Callable[[], Any]:
+def carried(
+    program: Callable[..., tuple[State, Any]], state: State, *arguments: Any
+) -> Callable[[], Any]:
     """Calls a program on the state that the call before left."""
 
     def call() -> Any:
@@ -228,7 +230,9 @@ def count_traces(session: Session, folder: pathlib.Path, steps: int) -> int:
     traces = 0
     schedule = session.recipe.schedule
 
-    def counting(step: Array) -> Array:  # the step asks for its learning rate, to report it, once a trace
+    def counting(
+        step: Array,
+    ) -> Array:  # the step asks for its learning rate, to report it, once a trace
         nonlocal traces
         traces += 1
         return schedule(step)
@@ -332,7 +336,8 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     parts.add_row("first call, with compilation", f"{step['first_call_seconds']} s", "")
     parts.add_row("traces of the step in a run", f"{record['traces']} (must be 1)", "")
     added = rich.table.Table(
-        f"tiny model, {loop['arrays_in_state']} arrays in its state", "ms a step: median (quartiles)"
+        f"tiny model, {loop['arrays_in_state']} arrays in its state",
+        "ms a step: median (quartiles)",
     )
     added.add_row("in train()", str(loop["in_train_ms"]))
     added.add_row("in a bare loop", str(loop["bare_ms"]))

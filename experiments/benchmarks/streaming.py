@@ -51,7 +51,12 @@ class Options(Output):
 def main(options: Options) -> None:
     chosen = [entry for entry in entries() if not options.only or entry.name in options.only]
     results = [result for entry in chosen if (result := compare(entry, options)) is not None]
-    record = {"machine": machine(), "rows": options.rows, "width": options.width, "results": results}
+    record = {
+        "machine": machine(),
+        "rows": options.rows,
+        "width": options.width,
+        "results": results,
+    }
     options.tell(record, [table(record)])
 
 
@@ -98,7 +103,13 @@ def compiled(entry: Entry, arrays: list[np.ndarray]) -> jax.stages.Compiled:
 def table(record: Mapping[str, Any]) -> rich.table.Table:
     """The losses, the slowest to stream first."""
     shown = rich.table.Table(
-        f"{record['rows']} x {record['width']}", "streamed, ms", "dense, ms", "ratio", f"at most {BAR}", "MiB streamed", "MiB dense"
+        f"{record['rows']} x {record['width']}",
+        "streamed, ms",
+        "dense, ms",
+        "ratio",
+        f"at most {BAR}",
+        "MiB streamed",
+        "MiB dense",
     )
     for result in sorted(record["results"], key=lambda result: -result["slower"].median):
         ms, mib, slower = result["ms"], result["temporary_mib"], result["slower"]

@@ -119,7 +119,11 @@ class SimClr:
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, 100_000)
         self.embed, self.view, self.compile = self.network, view, "off"
         if compiled:
-            self.embed, self.view, self.compile = torch.compile(self.network), torch.compile(view), "on"
+            self.embed, self.view, self.compile = (
+                torch.compile(self.network),
+                torch.compile(view),
+                "on",
+            )
             try:
                 self.run(1)
             except Exception as error:  # the compiler's back ends raise their own
@@ -157,7 +161,9 @@ def _turn_hue(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     red, green, blue = x.unbind(1)
     largest = x.amax(1)
     chroma = largest - x.amin(1)
-    lead = torch.where(red == largest, green - blue, torch.where(green == largest, blue - red, red - green))
+    lead = torch.where(
+        red == largest, green - blue, torch.where(green == largest, blue - red, red - green)
+    )
     sector = torch.where(red == largest, 0.0, torch.where(green == largest, 2.0, 4.0))
     hue = lead / torch.where(chroma > 0, chroma, 1.0) + sector + 6 * shift[:, 0]
     planes = []

@@ -151,7 +151,9 @@ def to_float(images: Array) -> Array:
     if isinstance(images, dict):
         found = trees.images_of(images)
         if found is None:
-            raise TypeError(f"Views of images take uint8 [b, H, W, C], got {trees.describe(images)}.")
+            raise TypeError(
+                f"Views of images take uint8 [b, H, W, C], got {trees.describe(images)}."
+            )
         images = found
     check_batch(images, "a view")
     if images.dtype != jnp.uint8:

@@ -39,11 +39,20 @@ class Augmentation:
     def __post_init__(self):
         if not self.views:
             raise UserError("An augmentation needs at least one view, got none.")
-        plain = self.plain if isinstance(self.plain, tuple) else (self.plain,) * (self.plain is not None)
-        for name, function in (*((f"view {v}", view) for v, view in enumerate(self.views, 1)), *(("plain", p) for p in plain)):
+        plain = (
+            self.plain
+            if isinstance(self.plain, tuple)
+            else (self.plain,) * (self.plain is not None)
+        )
+        for name, function in (
+            *((f"view {v}", view) for v, view in enumerate(self.views, 1)),
+            *(("plain", p) for p in plain),
+        ):
             if not callable(function) or isinstance(function, type):
                 kind = function.__name__ if isinstance(function, type) else type(function).__name__
-                raise UserError(f"augmentation: {name} must be a function of (keys, batch), got {kind}.")
+                raise UserError(
+                    f"augmentation: {name} must be a function of (keys, batch), got {kind}."
+                )
 
     def __call__(self, keys: Array, batch: Any) -> tuple[Any, ...]:
         return tuple(view(_keys_of(keys, v), batch) for v, view in enumerate(self.views))
@@ -71,7 +80,9 @@ def with_size(augmentation: Augmentation, size: int) -> Augmentation:
 
     Digit views keep theirs.
     """
-    largest = max((view.size for view in augmentation.views if isinstance(view, PhotoView)), default=1)
+    largest = max(
+        (view.size for view in augmentation.views if isinstance(view, PhotoView)), default=1
+    )
     resize = lambda view: dataclasses.replace(view, size=max(1, round(view.size * size / largest)))
     views = (resize(view) if isinstance(view, PhotoView) else view for view in augmentation.views)
     return dataclasses.replace(augmentation, views=tuple(views))
@@ -97,7 +108,9 @@ _BYOL = PhotoView(size=224, crop_scale=(0.08, 1.0), saturation=0.2, blur=1.0)
 _CIFAR = PhotoView()
 
 
-def _crops(view: PhotoView, small: int, small_scale: tuple[float, float], count: int) -> Augmentation:
+def _crops(
+    view: PhotoView, small: int, small_scale: tuple[float, float], count: int
+) -> Augmentation:
     """Two views, then so many small ones of a smaller area."""
     return Augmentation(
         (view,) * 2 + (dataclasses.replace(view, size=small, crop_scale=small_scale),) * count
@@ -114,9 +127,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     # SimCLR on CIFAR at half strength, without blur.
     "cifar": Augmentation((_CIFAR, _CIFAR)),
     # SwAV, arXiv:2006.09882: two large crops and six small ones.
-    "multi_crop": _crops(
-        dataclasses.replace(_SIMCLR, crop_scale=(0.14, 1.0)), 96, (0.05, 0.14), 6
-    ),
+    "multi_crop": _crops(dataclasses.replace(_SIMCLR, crop_scale=(0.14, 1.0)), 96, (0.05, 0.14), 6),
     # The same idea for images of 32 pixels: small crops begin where large ones end.
     "cifar_multi_crop": _crops(_CIFAR, 16, (0.05, 0.2), 4),
     "digits": Augmentation((DigitView(), DigitView())),

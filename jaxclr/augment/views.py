@@ -97,7 +97,9 @@ class PhotoView:
         """
         x = to_float(crops)
         if x.shape[1:3] != (self.size, self.size):
-            raise ValueError(f"Crops for a view of {self.size} pixels must have that size, got {crops.shape}.")
+            raise ValueError(
+                f"Crops for a view of {self.size} pixels must have that size, got {crops.shape}."
+            )
         return self._finish(x, *self._draws(keys, x)[1:])
 
     def _draws(self, keys: Array, images: Array) -> list[Array]:
@@ -105,7 +107,9 @@ class PhotoView:
         _check_keys(keys, images)
         return _uniform(keys, (CROP_DRAWS, 4, 4, 1, 5), images.dtype)
 
-    def _finish(self, x: Array, order: Array, strengths: Array, sigma: Array, coins: Array) -> Array:
+    def _finish(
+        self, x: Array, order: Array, strengths: Array, sigma: Array, coins: Array
+    ) -> Array:
         has_colour = x.shape[-1] == 3
         flips, jitters, grays, blurs, solarizes = jnp.unstack(coins, axis=1)
         factors = self._factors(strengths, jitters < self.jitter, has_colour)

@@ -35,23 +35,39 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "train": Command("pretraining", "train", "Pre-train: jaxclr train EXPERIMENT.py [--method NAME] [--field value ...]"),
-    "resume": Command("pretraining", "resume", "Continue a run from its newest checkpoint: jaxclr resume RUN"),
+    "train": Command(
+        "pretraining",
+        "train",
+        "Pre-train: jaxclr train EXPERIMENT.py [--method NAME] [--field value ...]",
+    ),
+    "resume": Command(
+        "pretraining", "resume", "Continue a run from its newest checkpoint: jaxclr resume RUN"
+    ),
     "evaluate": Command(
         "evaluating",
         "evaluate_run",
         "Evaluate a run's newest checkpoint: jaxclr evaluate RUN [--protocol NAME] [--seeds N] [--field value ...]",
     ),
     "report": Command(
-        "reporting", "report", "Show what was learned in one HTML file: jaxclr report RUN [RUN ...] [--out FILE]"
+        "reporting",
+        "report",
+        "Show what was learned in one HTML file: jaxclr report RUN [RUN ...] [--out FILE]",
     ),
     "embed": Command(
-        "weights", "embed", "Write representations of examples: jaxclr embed RUN [DATA] --out FILE.npz|.parquet"
+        "weights",
+        "embed",
+        "Write representations of examples: jaxclr embed RUN [DATA] --out FILE.npz|.parquet",
     ),
     "export": Command(
-        "weights", "export", "Write an encoder for other programs: jaxclr export RUN --to safetensors|stablehlo --out FILE"
+        "weights",
+        "export",
+        "Write an encoder for other programs: jaxclr export RUN --to safetensors|stablehlo --out FILE",
     ),
-    "import": Command("weights", "import_", "Make a run of public weights: jaxclr import FILE --encoder NAME --out RUN"),
+    "import": Command(
+        "weights",
+        "import_",
+        "Make a run of public weights: jaxclr import FILE --encoder NAME --out RUN",
+    ),
     "list": Command("listing", "list_names", "Show what can be chosen by name: jaxclr list [WHAT]"),
 }
 
@@ -74,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = COMMANDS[arguments[0]]
         if any(argument.startswith("--distributed.") for argument in arguments):
             _join_processes(arguments, console)
-        function = getattr(importlib.import_module(f"jaxclr.cli.{command.module}"), command.function)
+        function = getattr(
+            importlib.import_module(f"jaxclr.cli.{command.module}"), command.function
+        )
         function(arguments[1:], console)
     except Stopped as stopped:
         if _speaks():

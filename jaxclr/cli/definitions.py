@@ -21,7 +21,10 @@ def table(file: str, name: str) -> dict[str, ast.expr]:
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             value = node.value
             assert isinstance(value, ast.Dict)
-            return {ast.literal_eval(key): entry for key, entry in zip(value.keys, value.values, strict=True)}
+            return {
+                ast.literal_eval(key): entry
+                for key, entry in zip(value.keys, value.values, strict=True)
+            }
     raise KeyError(f"{file} has no dict {name}")
 
 
@@ -43,7 +46,11 @@ def summary(definition: Definition) -> str:
 def attribute(folder: str, kind: ast.ClassDef, name: str) -> Any:
     """The literal that a class, or the nearest base in the folder, assigns to a name; None without one."""
     for node in kind.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
+        if (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and node.target.id == name
+        ):
             return None if node.value is None else ast.literal_eval(node.value)
     for base in kind.bases:
         above = definitions(folder).get(ast.unparse(base).rpartition(".")[2])

@@ -70,7 +70,9 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
     console.print(closing_table(run.evaluate(baselines=options.baselines, console=console)))
 
 
-def _by_protocol(protocol: Protocol, name: str, arguments: list[str], console: rich.console.Console) -> None:
+def _by_protocol(
+    protocol: Protocol, name: str, arguments: list[str], console: rich.console.Console
+) -> None:
     if any(argument.startswith("--distributed.") for argument in arguments):
         # Of each process the same: all of them come here, and can end in order.
         raise SharedError(
@@ -80,7 +82,11 @@ def _by_protocol(protocol: Protocol, name: str, arguments: list[str], console: r
     folders = [a for a in arguments[:1] if not a.startswith("-")]
     if not folders and not {"-h", "--help"} & set(arguments):
         raise UserError(f"Give the folder of a run first: jaxclr evaluate RUN --protocol {name}.")
-    run = open_run(pathlib.Path(folders[0]), console, trust="--trust" in arguments) if folders else None
+    run = (
+        open_run(pathlib.Path(folders[0]), console, trust="--trust" in arguments)
+        if folders
+        else None
+    )
     own = run.config.data if run else Data()
     options = parse(
         ProtocolOptions,

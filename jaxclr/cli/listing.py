@@ -40,18 +40,27 @@ def _plain_table(title: str, rows: dict[str, str]) -> rich.table.Table:
 
 
 def _methods() -> dict[str, str]:
-    return {name: f"{_summary('methods', kind)} {_needs(kind)}" for name, kind in definitions.table("methods/__init__.py", "METHODS").items()}
+    return {
+        name: f"{_summary('methods', kind)} {_needs(kind)}"
+        for name, kind in definitions.table("methods/__init__.py", "METHODS").items()
+    }
 
 
 def _encoders() -> dict[str, str]:
-    return {name: ast.unparse(spec) for name, spec in definitions.table("encoders/__init__.py", "ENCODERS").items()}
+    return {
+        name: ast.unparse(spec)
+        for name, spec in definitions.table("encoders/__init__.py", "ENCODERS").items()
+    }
 
 
 def _augmentations() -> dict[str, str]:
     from jaxclr.augment import AUGMENTATIONS
 
     kinds = lambda views: ", ".join(sorted({type(view).__name__ for view in views}))
-    return {name: f"{len(each.views)} views: {kinds(each.views)}" for name, each in AUGMENTATIONS.items()}
+    return {
+        name: f"{len(each.views)} views: {kinds(each.views)}"
+        for name, each in AUGMENTATIONS.items()
+    }
 
 
 def _optimizers() -> dict[str, str]:
@@ -108,6 +117,9 @@ def _needs(kind: ast.expr) -> str:
     """What a method asks of the data, in brackets."""
     method = definitions.definitions("methods")[ast.unparse(kind)]
     assert isinstance(method, ast.ClassDef)
-    views, more, labels = (definitions.attribute("methods", method, name) for name in ("views", "more_views", "needs_labels"))
+    views, more, labels = (
+        definitions.attribute("methods", method, name)
+        for name in ("views", "more_views", "needs_labels")
+    )
     told = f"{views}{' or more' * bool(more)} view{'s' * (views > 1 or bool(more))}"
     return f"[{told}{', labels' * bool(labels)}]"

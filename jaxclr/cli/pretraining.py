@@ -28,6 +28,7 @@ CHOICES: dict[str, Mapping[str, Any]] = {
     "optimizer": OPTIMIZERS,
 }
 
+
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
     """Options of `jaxclr train`."""

@@ -59,7 +59,9 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
         default=EmbedOptions(out=tyro.MISSING, data=data),
     )
     assert run is not None  # --help has ended before
-    with rich.progress.Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with rich.progress.Progress(
+        console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task("embedding", total=None)
         rows = run.embed(
             options.out,
@@ -104,8 +106,13 @@ def export(arguments: Sequence[str], console: rich.console.Console) -> None:
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"--image-size must be at least 1, got {options.image_size}.")
     run = open_run(options.run, console, trust=options.trust)
-    loaded = run.export(options.out, options.to, image_size=options.image_size, overwrite=options.overwrite)
-    say(console, f"{options.out}: {type(loaded.config.encoder).__name__} of step {loaded.step}, {options.to}.")
+    loaded = run.export(
+        options.out, options.to, image_size=options.image_size, overwrite=options.overwrite
+    )
+    say(
+        console,
+        f"{options.out}: {type(loaded.config.encoder).__name__} of step {loaded.step}, {options.to}.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +155,9 @@ def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
         "layouts of torchvision, timm, MoCo, UniCLR, SimSiam, BYOL, VICReg, Barlow Twins, SwAV and solo-learn, and make the "
         "folder of a run of it, for `jaxclr evaluate`, `embed` and `export`. --encoder chooses by name; its fields below are "
         "then those of the choice.",
-        default=ImportOptions(out=tyro.MISSING, encoder=named("encoder", name or "resnet50", ENCODERS)),
+        default=ImportOptions(
+            out=tyro.MISSING, encoder=named("encoder", name or "resnet50", ENCODERS)
+        ),
     )
     path = pathlib.Path(places[0])
     if options.image_size is not None and options.image_size < 1:
@@ -163,9 +172,15 @@ def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
         overwrite=options.overwrite,
     )
     found = weights.found
-    say(console, f"{options.out}: {name}, all {len(found.arrays)} arrays at '{found.prefix.rstrip('.')}' of {path}.")
+    say(
+        console,
+        f"{options.out}: {name}, all {len(found.arrays)} arrays at '{found.prefix.rstrip('.')}' of {path}.",
+    )
     if found.aside:
-        say(console, f"Not of the encoder: {', '.join(f'{part} ({count})' for part, count in found.aside.items())}.")
+        say(
+            console,
+            f"Not of the encoder: {', '.join(f'{part} ({count})' for part, count in found.aside.items())}.",
+        )
     for note in _notes(options.encoder):
         say(console, note)
 
@@ -177,7 +192,9 @@ def _notes(spec: ResNet | ViT) -> list[str]:
         return [f"Taken to have {spec.heads} heads, which the file does not say: {told}."]
     if spec.stem == "cifar":
         told = "solo-learn's for CIFAR pads by two"
-        return [f"Taken to pad the first convolution by one pixel, which the file does not say: {told}."]
+        return [
+            f"Taken to pad the first convolution by one pixel, which the file does not say: {told}."
+        ]
     return []
 
 

@@ -26,7 +26,9 @@ def complain(text: str) -> None:
     say(rich.console.Console(stderr=True), text)
 
 
-def parse(kind: type, arguments: Sequence[str], command: str, *, description: str, default: Any = None) -> Any:
+def parse(
+    kind: type, arguments: Sequence[str], command: str, *, description: str, default: Any = None
+) -> Any:
     extra = {} if default is None else {"default": default}
     return tyro.cli(
         kind,

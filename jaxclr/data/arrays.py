@@ -53,7 +53,9 @@ class Arrays:
                 raise UserError("data.Arrays has test_labels without test; give both or neither.")
             return
         _check_examples("test", self.test)
-        _check_labels("test_labels", self.test_labels, len(trees.leaves(self.test)[0]), self.classes)
+        _check_labels(
+            "test_labels", self.test_labels, len(trees.leaves(self.test)[0]), self.classes
+        )
         rows = [trees.describe(_one(split)) for split in (self.train, self.test)]
         if rows[0] != rows[1]:
             raise UserError(
@@ -73,7 +75,9 @@ class Arrays:
             for leaf in () if split is None else trees.leaves(split):
                 array = np.ascontiguousarray(leaf)
                 crc = zlib.crc32(f"{array.dtype} {array.shape}".encode(), crc)
-                crc = zlib.crc32(str(array.tolist()).encode() if array.dtype.hasobject else array.data, crc)
+                crc = zlib.crc32(
+                    str(array.tolist()).encode() if array.dtype.hasobject else array.data, crc
+                )
         return f"{crc:08x}"
 
 
@@ -97,7 +101,9 @@ def _index(labels: np.ndarray, test_labels: Any) -> tuple[np.ndarray, Any, tuple
         known = labels >= 0
         indices = np.full(labels.shape, -1, np.int32)
         known_test = None if test is None else test >= 0
-        found = index_labels("data.Arrays", labels[known], None if test is None else test[known_test])
+        found = index_labels(
+            "data.Arrays", labels[known], None if test is None else test[known_test]
+        )
         indices[known] = found[0]
         if test is not None:
             test_indices = np.full(test.shape, -1, np.int32)
@@ -132,12 +138,16 @@ def _check_examples(name: str, examples: Any) -> None:
         )
 
 
-def _check_labels(name: str, labels: ArrayLike | None, count: int, classes: tuple[str, ...]) -> None:
+def _check_labels(
+    name: str, labels: ArrayLike | None, count: int, classes: tuple[str, ...]
+) -> None:
     if labels is None:
         return
     labels = np.asarray(labels)
     if labels.shape != (count,):
-        raise UserError(f"data.Arrays {name} must be [{count}], one a row, got {list(labels.shape)}.")
+        raise UserError(
+            f"data.Arrays {name} must be [{count}], one a row, got {list(labels.shape)}."
+        )
     if classes:
         if labels.dtype.kind not in "iu" or labels.min() < -1 or labels.max() >= len(classes):
             raise UserError(

@@ -52,7 +52,9 @@ def load(argument: str, data: Data) -> Dataset:
     like = first_shape(map(_encoded, every), data)
     name = path.resolve().name
     if (why := why_streamed(len(every), like[1], data)) is not None:
-        streams = [files and _stream(files, str(path), like[1][2], data, why) for files in (train, test)]
+        streams = [
+            files and _stream(files, str(path), like[1][2], data, why) for files in (train, test)
+        ]
         return Dataset(name, *streams, classes, train.loose + (test.loose if test else ()))
     train_split, skipped = _decode(train, data, like)
     skipped += train.loose
@@ -170,9 +172,7 @@ def _is_image(path: str) -> bool:
     return True
 
 
-def _take(
-    files: Files, splits: tuple[np.ndarray, np.ndarray | None]
-) -> tuple[Files, Files | None]:
+def _take(files: Files, splits: tuple[np.ndarray, np.ndarray | None]) -> tuple[Files, Files | None]:
     """The files of the train and of the test rows; loose files stay with train."""
     train, test = (
         None

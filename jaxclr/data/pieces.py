@@ -139,7 +139,9 @@ def read_in_workers(source: Any, start: int, workers: int | None) -> Iterator[An
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
     items = grain.MapDataset.source(source)[start:].to_iter_dataset(read)
     if workers:
-        items = items.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+        items = items.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        )
     iterator = iter(items)
     try:
         yield from iterator

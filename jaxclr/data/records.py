@@ -167,7 +167,9 @@ def load(data: Source) -> Dataset:
     ]
     classes = tuple(map(str, data.classes))
     if splits[0].labelled and not classes:
-        largest = max(int(split.labels().max()) for split in splits if split is not None and split.labelled)
+        largest = max(
+            int(split.labels().max()) for split in splits if split is not None and split.labelled
+        )
         classes = tuple(str(value) for value in range(largest + 1))
     return Dataset("source", splits[0], splits[1], classes, ())
 
@@ -184,7 +186,9 @@ def _check_source(name: str, source: Any) -> None:
         raise UserError(
             f"data.Source {name} gives {type(item).__name__} items; give dicts of arrays, with an integer 'label' if any."
         )
-    for leaf, value in trees.named_leaves({key: value for key, value in item.items() if key != LABEL}):
+    for leaf, value in trees.named_leaves(
+        {key: value for key, value in item.items() if key != LABEL}
+    ):
         if np.asarray(value).dtype.kind not in "biufc":
             raise UserError(
                 f"data.Source {name}: '{leaf}' of an item has type {np.asarray(value).dtype}; give numbers."

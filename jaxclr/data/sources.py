@@ -40,7 +40,9 @@ def register(name: str, load: Load) -> None:
       UserError: the name is one of this library's, or holds a colon.
     """
     if name in BUILT_IN or ":" in name or not name:
-        raise UserError(f"A source cannot be registered as '{name}': give a name without a colon that is not taken.")
+        raise UserError(
+            f"A source cannot be registered as '{name}': give a name without a colon that is not taken."
+        )
     SOURCES[name] = load
     ARGUMENTS[name] = "ARGUMENT?"
 

@@ -11,7 +11,9 @@ from jaxclr.encoders.own import check_encoder as check_encoder
 from jaxclr.encoders.resnet import ResNet as ResNet
 from jaxclr.encoders.vit import ViT as ViT
 
-Encoder = ResNet | ViT | SmallConv  # this library's own; `own.check_encoder` says what else is taken
+Encoder = (
+    ResNet | ViT | SmallConv
+)  # this library's own; `own.check_encoder` says what else is taken
 
 ENCODERS: dict[str, Encoder] = {
     "resnet18": ResNet(depth=18),

@@ -67,7 +67,9 @@ class NnxModule(nn.Module):
         drawn = {name: self.make_rng(name) for name in ("params", "dropout") if self.has_rng(name)}
         # In evaluation nothing is drawn that is used: parameters are those of the state.
         rngs = nnx.Rngs(drawn.pop("params", jax.random.key(0)), **drawn)
-        module = nnx.bridge.ToLinen(lambda: self.factory(rngs), skip_rng=True, metadata_fn=None, name="module")
+        module = nnx.bridge.ToLinen(
+            lambda: self.factory(rngs), skip_rng=True, metadata_fn=None, name="module"
+        )
         return module(x, nnx_method=call)
 
 
@@ -100,7 +102,9 @@ def check_encoder(encoder: Any) -> None:
     towers = towers_of(encoder)
     for tower in towers:
         is_class = isinstance(tower, type)
-        if is_class or not (isinstance(tower, nn.Module) or callable(getattr(tower, "build", None))):
+        if is_class or not (
+            isinstance(tower, nn.Module) or callable(getattr(tower, "build", None))
+        ):
             hint = f" Call it: {tower.__name__}(...)." if is_class else ""
             if isinstance(tower, nnx.Module):
                 hint = " Give encoders.Nnx(factory), whose factory makes the module."
@@ -138,4 +142,6 @@ def _takes_train(module: nn.Module) -> bool:
     """Whether a module is called module(x, train)."""
     parameters = list(inspect.signature(type(module).__call__).parameters.values())[2:]
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return bool(positional) and (positional[0].name == "train" or positional[0].default is inspect.Parameter.empty)
+    return bool(positional) and (
+        positional[0].name == "train" or positional[0].default is inspect.Parameter.empty
+    )

@@ -152,7 +152,9 @@ def on_data(subject: Subject, data: Data | Arrays | Source) -> Subject:
     check_channels(dataset.name, dataset, subject.dataset.train.channels)
     size = plain_size(getattr(data, "image_size", None), subject.recipe.augmentation)
     if isinstance(dataset.train, Stream) and size is None:
-        raise UserError(f"'{dataset.name}' is streamed, and the run does not tell its size; set --data.image-size.")
+        raise UserError(
+            f"'{dataset.name}' is streamed, and the run does not tell its size; set --data.image-size."
+        )
     return dataclasses.replace(subject, dataset=dataset, data=data, size=size)
 
 

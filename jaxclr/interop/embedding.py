@@ -87,7 +87,11 @@ def embed(
         )
     # By value, not by name: a run may be trained on, and a folder moved.
     job = {
-        **{f"data.{name}": value for name, value in _described(data).items() if name not in _WITHOUT_EFFECT},
+        **{
+            f"data.{name}": value
+            for name, value in _described(data).items()
+            if name not in _WITHOUT_EFFECT
+        },
         "images": {name: split.size for name, split in splits.items()},
         "encoder": f"{zlib.crc32(str(digests(loaded.variables)).encode()):08x}",
         "step": loaded.step,

@@ -85,7 +85,9 @@ def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
     config = run.config()
     count = len(towers_of(config.encoder))
     if not 0 <= view < count:
-        raise UserError(f"The run has {count} encoder(s); view must be 0 to {count - 1}, got {view}.")
+        raise UserError(
+            f"The run has {count} encoder(s); view must be 0 to {count - 1}, got {view}."
+        )
     step, network_variables = read_variables(run, ("encoder", "projector"))
     variables = {name: encoder_part(parts, view) for name, parts in network_variables.items()}
     # Of a recipe only network and preprocessing are used, which do not depend on the data.

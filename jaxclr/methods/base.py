@@ -122,7 +122,9 @@ class Network(nn.Module):
     def __call__(self, x: Tree, train: bool, view: int = 0) -> Branch:
         representation = self.represent(x, train, view)
         embedding = _call(self.projector, representation, train, view)
-        prediction = embedding if self.predictor is None else _call(self.predictor, embedding, train, view)
+        prediction = (
+            embedding if self.predictor is None else _call(self.predictor, embedding, train, view)
+        )
         return Branch(representation, embedding, prediction)
 
     def represent(self, x: Tree, train: bool = False, view: int = 0) -> Array:
@@ -229,8 +231,12 @@ class Method:
     def network(self, encoder: Any, axis_name: AxisName) -> Network:
         """The module that is trained, its norms synchronized over axis_name; a tuple of encoders has heads for each."""
         towers = towers_of(encoder)
-        each = lambda build: build(towers[0]) if encoder is towers[0] else PerView(tuple(map(build, towers)))
-        head = lambda spec: None if spec is None else each(lambda tower: spec.build(axis_name, precision_of(tower)))
+        each = lambda build: (
+            build(towers[0]) if encoder is towers[0] else PerView(tuple(map(build, towers)))
+        )
+        head = lambda spec: (
+            None if spec is None else each(lambda tower: spec.build(axis_name, precision_of(tower)))
+        )
         return Network(
             each(lambda tower: build_encoder(tower, axis_name)),
             each(lambda tower: self.build_projector(axis_name, precision_of(tower))),

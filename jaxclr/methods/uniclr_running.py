@@ -56,7 +56,11 @@ class SimTraceRunning(Predictive):
 
         def whitened(q: Array, k: Array, *, axis_name: AxisName) -> compose.Affinity:
             rows, columns = whiten(
-                unit_rows(q), unit_rows(k), mean=known.mean, covariance=known.covariance, eps=self.eps
+                unit_rows(q),
+                unit_rows(k),
+                mean=known.mean,
+                covariance=known.covariance,
+                eps=self.eps,
             )
             images = row_ids(q, axis_name)
             return compose.Affinity(rows, columns, (images, images))

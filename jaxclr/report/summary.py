@@ -145,7 +145,8 @@ def _what(record: Record) -> dict[str, Value]:
     rows = {
         "method": record.method,
         "encoder": name_of(config["encoder"]),
-        "data": config["data"].get("source", name_of(config["data"])) + (f", {images} examples" if images else ""),
+        "data": config["data"].get("source", name_of(config["data"]))
+        + (f", {images} examples" if images else ""),
         "length": f"{config['epochs']} epochs, {record.last_step} steps of {config['batch_size']} examples",
         "seed": str(config["seed"]),
     }

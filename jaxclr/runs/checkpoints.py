@@ -248,7 +248,9 @@ def read_variables(run: RunFolder, parts: Sequence[str] = ("encoder",)) -> tuple
             for step in sorted(manager.all_steps(), reverse=True):
                 wrong = seals.damage(run.checkpoints / str(step))
                 if wrong is None:
-                    variables, wrong = _attempt(functools.partial(_read_parts, manager, step, parts))
+                    variables, wrong = _attempt(
+                        functools.partial(_read_parts, manager, step, parts)
+                    )
                 if wrong is None:
                     return step, variables
                 damaged[step] = wrong

@@ -91,11 +91,15 @@ class Config:
         for name, kinds, wanted in _KINDS:
             part = getattr(self, name)
             if not isinstance(part, kinds):
-                got = f"the class {part.__name__}" if isinstance(part, type) else type(part).__name__
+                got = (
+                    f"the class {part.__name__}" if isinstance(part, type) else type(part).__name__
+                )
                 raise UserError(f"{name} must be {wanted}, got {got}.")
         check_fields(self)
         if self.warmup_epochs > self.epochs:
-            raise UserError(f"warmup_epochs must be at most {self.epochs} epochs, got {self.warmup_epochs}.")
+            raise UserError(
+                f"warmup_epochs must be at most {self.epochs} epochs, got {self.warmup_epochs}."
+            )
         check_encoder(self.encoder)
         check_optimizer(self.optimizer)
         self.method.check_views(len(self.augmentation.views))
@@ -104,13 +108,20 @@ class Config:
 _KINDS = (
     ("method", Method, "a method, such as jaxclr.methods.SimAffinity()"),
     ("data", Data | Arrays | Source, "jaxclr.Data, data.Arrays or data.Source"),
-    ("augmentation", Augmentation, "an augmentation, such as jaxclr.augment.Augmentation(views=(view1, view2))"),
+    (
+        "augmentation",
+        Augmentation,
+        "an augmentation, such as jaxclr.augment.Augmentation(views=(view1, view2))",
+    ),
 )
 
 
 def to_json(config: Config, **extra: Any) -> str:
     """The configuration as JSON, with the version that wrote it; `parts` says how parts are named."""
-    return json.dumps({"jaxclr": __version__, **extra, **parts.describe(config, Config)}, indent=2) + "\n"
+    return (
+        json.dumps({"jaxclr": __version__, **extra, **parts.describe(config, Config)}, indent=2)
+        + "\n"
+    )
 
 
 def from_json(
@@ -132,7 +143,9 @@ def from_json(
     except ValueError as error:
         raise UserError(f"The configuration is not JSON: {error}.") from error
     if not isinstance(tree, dict):
-        raise UserError(f"The configuration is {type(tree).__name__} in JSON, not an object of fields.")
+        raise UserError(
+            f"The configuration is {type(tree).__name__} in JSON, not an object of fields."
+        )
     version = tree.pop("jaxclr", None)
     tree.pop("experiment", None)
     if version is None:
@@ -141,8 +154,12 @@ def from_json(
     try:
         config = _converter(folder).structure(tree, Config)
     except cattrs.BaseValidationError as error:
-        newer = f" It was written by jaxclr {version}." if version not in (None, __version__) else ""
-        raise UserError(f"The configuration cannot be read: {_first_cause(error)}{newer}") from error
+        newer = (
+            f" It was written by jaxclr {version}." if version not in (None, __version__) else ""
+        )
+        raise UserError(
+            f"The configuration cannot be read: {_first_cause(error)}{newer}"
+        ) from error
     return dataclasses.replace(config, **given)
 
 
@@ -160,7 +177,16 @@ def differences(one: Config, other: Config) -> list[str]:
 def class_names() -> dict[str, type]:
     """The classes of this library that JSON names by "type"."""
     encoders = {type(encoder) for encoder in ENCODERS.values()}
-    kinds = {*METHODS.values(), *encoders, *OPTIMIZERS.values(), Imported, Nnx, Mlp, PhotoView, DigitView}
+    kinds = {
+        *METHODS.values(),
+        *encoders,
+        *OPTIMIZERS.values(),
+        Imported,
+        Nnx,
+        Mlp,
+        PhotoView,
+        DigitView,
+    }
     return {kind.__name__: kind for kind in (*kinds, Augmentation, Data, Arrays, Source)}
 
 
@@ -180,7 +206,9 @@ def _of_session(tree: dict[str, Any], session: Config | None) -> dict[str, Any]:
         part = getattr(session, field.name)
         now, before = parts.describe(part, parts.exact_class(Config, field.name)), tree[field.name]
         if _without_statistics(now) != _without_statistics(before):
-            raise UserError(f"The run was made with another {field.name} than that of the configuration given ({told}).")
+            raise UserError(
+                f"The run was made with another {field.name} than that of the configuration given ({told})."
+            )
         if field.name == "data" and before.get("mean") is not None:  # measured when the run began
             part = dataclasses.replace(part, mean=tuple(before["mean"]), std=tuple(before["std"]))
         given[field.name] = part
@@ -191,7 +219,11 @@ def _of_session(tree: dict[str, Any], session: Config | None) -> dict[str, Any]:
 
 
 def _without_statistics(tree: Any) -> Any:
-    return {k: v for k, v in tree.items() if k not in ("mean", "std")} if isinstance(tree, dict) else tree
+    return (
+        {k: v for k, v in tree.items() if k not in ("mean", "std")}
+        if isinstance(tree, dict)
+        else tree
+    )
 
 
 def _migrate(tree: dict[str, Any], folder: pathlib.Path | None) -> None:
@@ -252,8 +284,12 @@ def _converter(folder: pathlib.Path | None) -> cattrs.Converter:
 
     is_callable = lambda kind: typing.get_origin(kind) is collections.abc.Callable
     converter.register_structure_hook_func(is_callable, lambda value, _: part(value))
-    converter.register_structure_hook_func(lambda kind: kind in (Any, tuple[Any, ...]), lambda value, _: part(value))
-    converter.register_structure_hook_func(lambda kind: kind is Method, lambda value, _: part(value, Method))
+    converter.register_structure_hook_func(
+        lambda kind: kind in (Any, tuple[Any, ...]), lambda value, _: part(value)
+    )
+    converter.register_structure_hook_func(
+        lambda kind: kind is Method, lambda value, _: part(value, Method)
+    )
     return converter
 
 

@@ -44,7 +44,9 @@ def load_experiment(path: pathlib.Path, *, method: str | None = None) -> Config:
         if not callable(getattr(module, "config", None)):
             raise UserError(f"{path} does not define config(method=...) that returns a Config.")
         if method is not None and not inspect.signature(module.config).parameters:
-            raise UserError(f"config() of {path} takes no method: leave --method out, or take another experiment.")
+            raise UserError(
+                f"config() of {path} takes no method: leave --method out, or take another experiment."
+            )
         config = module.config() if method is None else module.config(method)
     if not isinstance(config, Config):
         raise UserError(f"config() of {path} returned {type(config).__name__}, not a Config.")

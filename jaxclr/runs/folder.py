@@ -20,7 +20,15 @@ _LOCK = ".lock"
 _NOTHING = {_LOCK, parts.FOLDER, trust.SIGNATURE, f".{trust.SIGNATURE}.part", ".config.json.part"}
 # The configuration goes last: until then a folder that is being cleared is a run.
 _OURS = (
-    *("metrics.jsonl", "checkpoints", "snapshots", "evaluation.json", "report.html", "bad_step.json", "tensorboard"),
+    *(
+        "metrics.jsonl",
+        "checkpoints",
+        "snapshots",
+        "evaluation.json",
+        "report.html",
+        "bad_step.json",
+        "tensorboard",
+    ),
     *("profile", "method.py", parts.FOLDER, trust.SIGNATURE, "config.json"),
 )
 
@@ -103,7 +111,9 @@ class RunFolder:
         """
         path = self.folder / "config.json"
         if not path.is_file():
-            raise UserError(f"{self.folder} is not a run: it has no config.json. Give the folder of a run.")
+            raise UserError(
+                f"{self.folder} is not a run: it has no config.json. Give the folder of a run."
+            )
         try:
             data = path.read_bytes()
             tree = json.loads(data)
@@ -149,7 +159,9 @@ class RunFolder:
         copied = parts.copies(config, experiment.file if experiment and needed else None)
         return {f"{parts.FOLDER}/{name}": text for name, text in copied.items()}
 
-    def create(self, config: Config, *, overwrite: bool, experiment: Experiment | None = None) -> None:
+    def create(
+        self, config: Config, *, overwrite: bool, experiment: Experiment | None = None
+    ) -> None:
         """Makes the folder and writes the configuration, with the sources of parts of a user's own.
 
         Args:
@@ -175,7 +187,11 @@ class RunFolder:
             for name, text in sources.items():
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(self.folder / name, text)
-            made = {} if experiment is None else {"experiment": {"file": experiment.file.name, "method": experiment.method}}
+            made = (
+                {}
+                if experiment is None
+                else {"experiment": {"file": experiment.file.name, "method": experiment.method}}
+            )
             text = configs.to_json(config, **made)
             if sources or any(map(parts.is_own, parts.names_in(json.loads(text)))):
                 if signed := trust.signature(text.encode(), sources):
@@ -218,7 +234,9 @@ class RunFolder:
     def write_protocol(self, name: str, record: dict[str, Any]) -> None:
         """Puts what a protocol found under its name into evaluation.json, beside all else that is there."""
         before = self._evaluation()
-        self._write_evaluation({**before, "protocols": {**before.get("protocols", {}), name: record}})
+        self._write_evaluation(
+            {**before, "protocols": {**before.get("protocols", {}), name: record}}
+        )
 
     def _evaluation(self) -> dict[str, Any]:
         """What evaluation.json holds; nothing if it is missing or damaged."""

@@ -56,7 +56,9 @@ def describe(part: Any, hint: Any = None) -> Any:
             if field.init and field.name not in _FIELDS
         }
         return fields if type(part) is hint else {"type": name, **fields}
-    if isinstance(part, types.FunctionType | types.BuiltinFunctionType | type) or hasattr(part, "__qualname__"):
+    if isinstance(part, types.FunctionType | types.BuiltinFunctionType | type) or hasattr(
+        part, "__qualname__"
+    ):
         name = locate(part)
         return _of_session(part) if name is None else {"function": name}
     return _of_session(part)
@@ -73,7 +75,11 @@ def locate(thing: Any) -> str | None:
     if _is_installed(module):
         return f"{module.__name__}:{name}"
     file = source_of(module)
-    return None if file is None else f"{FOLDER}/{file.relative_to(_root(module, file)).as_posix()}:{name}"
+    return (
+        None
+        if file is None
+        else f"{FOLDER}/{file.relative_to(_root(module, file)).as_posix()}:{name}"
+    )
 
 
 def source_of(module: types.ModuleType) -> pathlib.Path | None:
@@ -103,7 +109,9 @@ def copies(config: Any, experiment: pathlib.Path | None = None) -> dict[str, byt
         for path in _closure(file, root):
             place, text = path.relative_to(root).as_posix(), path.read_bytes()
             if found.setdefault(place, text) != text:
-                raise UserError(f"Two files that define parts of this run are named {place}; rename one of them.")
+                raise UserError(
+                    f"Two files that define parts of this run are named {place}; rename one of them."
+                )
     return found
 
 
@@ -116,7 +124,9 @@ def _things_in(part: Any) -> Iterator[Any]:
         yield from _things_in(list(part.values()))
     elif dataclasses.is_dataclass(part) and not isinstance(part, type):
         yield type(part)
-        yield from _things_in([getattr(part, f.name) for f in dataclasses.fields(part) if f.name not in _FIELDS])
+        yield from _things_in(
+            [getattr(part, f.name) for f in dataclasses.fields(part) if f.name not in _FIELDS]
+        )
     elif hasattr(part, "__qualname__"):
         yield part
 
@@ -144,9 +154,15 @@ def session_parts(tree: Any, path: str = "") -> list[tuple[str, str]]:
     if isinstance(tree, Mapping):
         if "session" in tree:
             return [(path, tree["session"])]
-        return [found for key, value in tree.items() for found in session_parts(value, f"{path}.{key}".strip("."))]
+        return [
+            found
+            for key, value in tree.items()
+            for found in session_parts(value, f"{path}.{key}".strip("."))
+        ]
     if isinstance(tree, list):
-        return [found for i, value in enumerate(tree) for found in session_parts(value, f"{path}.{i}")]
+        return [
+            found for i, value in enumerate(tree) for found in session_parts(value, f"{path}.{i}")
+        ]
     return []
 
 
@@ -167,12 +183,16 @@ def resolve(name: str, folder: pathlib.Path | None) -> Any:
         if folder is None:
             module = _loaded(where.removeprefix(f"{FOLDER}/"))
         else:
-            module = load_copy(folder / where, folder / FOLDER if where.startswith(FOLDER) else folder)
+            module = load_copy(
+                folder / where, folder / FOLDER if where.startswith(FOLDER) else folder
+            )
     else:
         try:
             module = importlib.import_module(where)
         except ImportError as error:
-            raise UserError(f"{name} cannot be imported ({error}); install what defines it.") from error
+            raise UserError(
+                f"{name} cannot be imported ({error}); install what defines it."
+            ) from error
     found = _find(module, qualified)
     if found is None:
         raise UserError(f"{where} defines no {qualified}, which this run was made with.")
@@ -187,7 +207,9 @@ def load_copy(file: pathlib.Path, root: pathlib.Path) -> types.ModuleType:
       UserError: it is missing or cannot be run; what else it imports must be installed.
     """
     if not file.is_file():
-        raise UserError(f"{file} is missing, which defines a part of this run. Put back a copy of it.")
+        raise UserError(
+            f"{file} is missing, which defines a part of this run. Put back a copy of it."
+        )
     name = f"jaxclr_{FOLDER}_{abs(hash(file.resolve()))}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -223,7 +245,9 @@ def running_copy() -> Iterator[None]:
 def check_not_running_copy() -> None:
     """Raises UserError where a file that defines parts would train when it is read back."""
     if _running:
-        raise UserError('it trains when it is imported; put that under `if __name__ == "__main__":`')
+        raise UserError(
+            'it trains when it is imported; put that under `if __name__ == "__main__":`'
+        )
 
 
 @contextlib.contextmanager
@@ -261,9 +285,12 @@ def _loaded(place: str) -> types.ModuleType:
     """The module of this session whose file has this place below its root."""
     for module in list(sys.modules.values()):
         file = source_of(module) if isinstance(module, types.ModuleType) else None
-        if file is not None and file.name == pathlib.PurePosixPath(place).name and not _is_installed(module):
-            if file.relative_to(_root(module, file)).as_posix() == place:
-                return module
+        if (
+            file is not None
+            and file.name == pathlib.PurePosixPath(place).name
+            and not _is_installed(module)
+        ) and file.relative_to(_root(module, file)).as_posix() == place:
+            return module
     raise UserError(f"{place} is in the folder of a run, which is not at hand.")
 
 
@@ -283,7 +310,11 @@ def _hints(kind: type) -> dict[str, Any]:
 
 def untagged(tree: Any) -> Any:
     """The JSON of a part without its "type"."""
-    return {key: value for key, value in tree.items() if key != "type"} if isinstance(tree, dict) else tree
+    return (
+        {key: value for key, value in tree.items() if key != "type"}
+        if isinstance(tree, dict)
+        else tree
+    )
 
 
 def exact_class(kind: type, field: str) -> Any:
@@ -306,7 +337,11 @@ def _installed_roots() -> tuple[pathlib.Path, ...]:
 
 def _is_installed(module: types.ModuleType) -> bool:
     """Whether another program of this environment can import a module by its name."""
-    if module.__name__ == "__main__" or hasattr(module, _ROOT) or module.__name__.startswith("jaxclr_"):
+    if (
+        module.__name__ == "__main__"
+        or hasattr(module, _ROOT)
+        or module.__name__.startswith("jaxclr_")
+    ):
         return False
     file = source_of(module)
     if file is None:

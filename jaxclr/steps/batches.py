@@ -41,7 +41,9 @@ def resident(split: Split, mesh: Mesh) -> Batch:
 
 def canonical(tree: Any) -> Any:
     """Arrays in the types that JAX has: float64 becomes float32 unless x64 is on."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype)), tree)
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype)), tree
+    )
 
 
 def batch_rows(count: int, *, batch_size: int, seed: int, step: int) -> np.ndarray:

@@ -53,16 +53,22 @@ def check_parts(config: Any, recipe: Recipe, examples: Tree) -> None:
         _check_encoder(number, tower, recipe, seen, gives="evaluation")
     method = type(recipe.method).__name__
     with _blame(f"method {method} and its heads cannot be built"):
-        state = jax.eval_shape(lambda: init_state(recipe._replace(optimizer=optax.identity()), examples))
+        state = jax.eval_shape(
+            lambda: init_state(recipe._replace(optimizer=optax.identity()), examples)
+        )
     ids = jax.ShapeDtypeStruct((count,), jnp.int32)
     batch = Batch(examples, ids, ids)
     with _blame(f"optimizer {_name(config.optimizer)} cannot update the parameters"):
         state = state.replace(opt_state=jax.eval_shape(recipe.optimizer.init, state.params))
-        updates, _ = jax.eval_shape(recipe.optimizer.update, state.params, state.opt_state, state.params)
+        updates, _ = jax.eval_shape(
+            recipe.optimizer.update, state.params, state.opt_state, state.params
+        )
         if jax.tree.structure(updates) != jax.tree.structure(state.params):
             raise UserError("its updates have another structure than they")
     with _blame(f"method {method} cannot take {_outputs(shapes)}"):
-        _, metrics = _on_one(lambda s, b: train_step(s, b, recipe=recipe, axis_name=AXIS), state, batch)
+        _, metrics = _on_one(
+            lambda s, b: train_step(s, b, recipe=recipe, axis_name=AXIS), state, batch
+        )
         if metrics["loss"].shape:
             raise UserError(f"its objective gives {trees.describe(metrics['loss'])}, not a scalar")
 
@@ -82,7 +88,9 @@ def _check_view(number: int, view: Callable[..., Tree], examples: Tree) -> None:
     wrong = [leaf for leaf in jax.tree.leaves(made) if leaf.shape[:1] != (count,)]
     if wrong or not jax.tree.leaves(made):
         got = trees.describe(wrong[0]) if wrong else "nothing"
-        raise UserError(f"{who} gives {got} for a batch of {count}; it must give arrays [{count}, ...].")
+        raise UserError(
+            f"{who} gives {got} for a batch of {count}; it must give arrays [{count}, ...]."
+        )
 
 
 def _check_encoder(number: int, encoder: Any, recipe: Recipe, x: Tree, gives: str = "") -> None:
@@ -98,7 +106,9 @@ def _check_encoder(number: int, encoder: Any, recipe: Recipe, x: Tree, gives: st
     leaves = jax.tree.leaves(representation)
     good = len(leaves) == 1 and leaves[0] is representation and representation.ndim == 2
     if not good or not jnp.issubdtype(representation.dtype, jnp.floating):
-        raise UserError(f"{got}, for which {who} gives {_told(representation)}; it must give floats [b, F].")
+        raise UserError(
+            f"{got}, for which {who} gives {_told(representation)}; it must give floats [b, F]."
+        )
     if unknown := set(variables) - COLLECTIONS:
         raise UserError(
             f"{who} keeps variables in {', '.join(sorted(unknown))}; a state keeps those in params and batch_stats alone."

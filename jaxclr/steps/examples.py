@@ -64,7 +64,9 @@ def batches(
     if isinstance(split, Records):
         for start in range(0, len(rows), batch):
             found = split.read(rows[start : start + batch].tolist())
-            yield Examples(found.examples, found.indices, found.labels, None, start + len(found.labels))
+            yield Examples(
+                found.examples, found.indices, found.labels, None, start + len(found.labels)
+            )
         return
     seen = 0
     for found in split.plain(size, batch=batch, indices=rows.tolist()):
@@ -106,5 +108,9 @@ def apply_in_batches(function: Callable[[Tree], Tree], data: Tree, *, batch: int
     """
     total = trees.size_of(data)
     starts = range(0, total, batch)
-    some = [function(fill(trees.take(data, slice(start, start + batch)), batch)) for start in starts]
-    return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts])[:total], *some)
+    some = [
+        function(fill(trees.take(data, slice(start, start + batch)), batch)) for start in starts
+    ]
+    return jax.tree.map(
+        lambda *parts: np.concatenate([np.asarray(part) for part in parts])[:total], *some
+    )

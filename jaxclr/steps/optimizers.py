@@ -100,7 +100,9 @@ class AdamW:
 
 Optimizer = Sgd | Lars | AdamW
 
-DEFAULT_RATE = 1e-3  # peak for a batch of 256, of an optimizer of a user's own that has no `learning_rate`
+DEFAULT_RATE = (
+    1e-3  # peak for a batch of 256, of an optimizer of a user's own that has no `learning_rate`
+)
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "lars": Lars, "sgd": Sgd}
 
@@ -132,7 +134,13 @@ def make_optimizer(
 
     def label(path: tuple[Any, ...], _: Any) -> str:
         names = {key.key for key in path}
-        return "frozen" if names & set(frozen) else "constant" if names & set(constant_rate) else "scheduled"
+        return (
+            "frozen"
+            if names & set(frozen)
+            else "constant"
+            if names & set(constant_rate)
+            else "scheduled"
+        )
 
     rates = optax.partition(
         {
@@ -151,8 +159,14 @@ def make_optimizer(
             f"optimizer(schedule) returned {type(own).__name__}, not an optax.GradientTransformation."
         )
     if constant_rate or frozen:
-        groups = {"scheduled": own, "constant": optimizer(lambda step: peak), "frozen": optax.set_to_zero()}
-        own = optax.partition(groups, lambda params: jax.tree_util.tree_map_with_path(label, params))
+        groups = {
+            "scheduled": own,
+            "constant": optimizer(lambda step: peak),
+            "frozen": optax.set_to_zero(),
+        }
+        own = optax.partition(
+            groups, lambda params: jax.tree_util.tree_map_with_path(label, params)
+        )
     return optax.chain(*clip, own)
 
 
@@ -160,7 +174,7 @@ def check_optimizer(optimizer: Any) -> None:
     """Raises UserError unless this is a spec, or a function of a schedule."""
     if isinstance(optimizer, Optimizer):
         return
-    if isinstance(optimizer, type) or isinstance(optimizer, optax.GradientTransformation) or not callable(optimizer):
+    if isinstance(optimizer, (type, optax.GradientTransformation)) or not callable(optimizer):
         name = optimizer.__name__ if isinstance(optimizer, type) else type(optimizer).__name__
         raise UserError(
             "optimizer must be a spec (training.Sgd, Lars or AdamW) or a function of the learning-rate schedule that returns "

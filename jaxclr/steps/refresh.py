@@ -47,7 +47,9 @@ def compile_refresh(
 
     @jax.jit
     def refreshed(state: State, images: Array) -> State:
-        return from_embeddings(state, jax.lax.with_sharding_constraint(embed(state, images), everywhere))
+        return from_embeddings(
+            state, jax.lax.with_sharding_constraint(embed(state, images), everywhere)
+        )
 
     @jax.jit
     def from_embeddings(state: State, embeddings: Array) -> State:

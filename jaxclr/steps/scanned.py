@@ -58,10 +58,14 @@ def epoch_indices(recipe: Recipe, mesh: Mesh, epoch: int) -> Array:
     return jax.device_put(kept, NamedSharding(mesh, P(None, AXIS)))
 
 
-def represent_images(variables: Mapping[str, Any], images: Any, recipe: Recipe, view: int = 0) -> Array:
+def represent_images(
+    variables: Mapping[str, Any], images: Any, recipe: Recipe, view: int = 0
+) -> Array:
     """Representations, float32 [b, F], of examples [b, ...] as evaluation sees them, by the encoder of a view."""
     pixels = plain_view(images, recipe, view)
-    return recipe.network.apply(variables, pixels, view=view, method=Network.represent).astype(jnp.float32)
+    return recipe.network.apply(variables, pixels, view=view, method=Network.represent).astype(
+        jnp.float32
+    )
 
 
 def map_images(

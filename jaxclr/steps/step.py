@@ -142,8 +142,12 @@ def _outputs(
     def embed(stats: _Stats, rows: tuple[Tree, Array]) -> tuple[_Stats, tuple[Tree, Tree]]:
         views = take_views(state.step, *rows, recipe=recipe)
         numbered = tuple(enumerate(views))
-        forward = functools.partial(_forward, rngs={"dropout": _dropout_key(recipe, state.step, axis_name)})
-        branches, online = forward(recipe.network, params, stats.online, numbered[method.online_views])
+        forward = functools.partial(
+            _forward, rngs={"dropout": _dropout_key(recipe, state.step, axis_name)}
+        )
+        branches, online = forward(
+            recipe.network, params, stats.online, numbered[method.online_views]
+        )
         if not isinstance(method.target, MomentumEncoder):
             return _Stats(online, {}), (branches, ())
         keys = recipe.network.clone(predictor=None)

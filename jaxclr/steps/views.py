@@ -108,5 +108,8 @@ def _is_normalized(view: Tree, recipe: Recipe) -> bool:
 
 def _kind(tree: Tree) -> Any:
     """Structure, and for each leaf its rank and kind of number (floats of any width are alike)."""
-    kind = lambda leaf: (leaf.ndim, "f" if jnp.issubdtype(leaf.dtype, jnp.floating) else np.dtype(leaf.dtype).kind)
+    kind = lambda leaf: (
+        leaf.ndim,
+        "f" if jnp.issubdtype(leaf.dtype, jnp.floating) else np.dtype(leaf.dtype).kind,
+    )
     return jax.tree.structure(tree), tuple(map(kind, jax.tree.leaves(tree)))

@@ -21,7 +21,11 @@ def compilation_cache() -> Iterator[None]:
     JAX's own settings stand where they name a folder (JAX_COMPILATION_CACHE_DIR), and JAXCLR_COMPILATION_CACHE=0 switches
     this off. JAX's configuration is put back in the end.
     """
-    if jax.config.jax_compilation_cache_dir or os.environ.get(OFF, "").lower() in ("0", "off", "false"):
+    if jax.config.jax_compilation_cache_dir or os.environ.get(OFF, "").lower() in (
+        "0",
+        "off",
+        "false",
+    ):
         yield
         return
     from jax.experimental.compilation_cache import compilation_cache as cache

@@ -88,7 +88,9 @@ def streamed_batches(
                 if index not in damaged:
                     damaged.add(index)
                     name = stream.name(index)
-                    report(f"{len(damaged)} damaged image(s) left out so far: '{name}'; the next one takes its place.")
+                    report(
+                        f"{len(damaged)} damaged image(s) left out so far: '{name}'; the next one takes its place."
+                    )
         crops = tuple(map(_join, zip(*(piece.crops for piece in pieces), strict=True)))
         return Batch(crops, _join([p.indices for p in pieces]), _join([p.labels for p in pieces]))
 
@@ -109,7 +111,9 @@ def record_batches(steps: Iterator[Rows], mesh: Mesh) -> Iterator[Batch]:
     def copy() -> Batch:
         # What a worker sent lies in shared memory, which ends with the next batch.
         rows = next(steps)
-        return Batch(trees.map_leaves(np.array, rows.examples), np.array(rows.indices), np.array(rows.labels))
+        return Batch(
+            trees.map_leaves(np.array, rows.examples), np.array(rows.indices), np.array(rows.labels)
+        )
 
     yield from _ahead(copy, mesh, close=steps.close)
 

@@ -78,8 +78,9 @@ def train(
             digests(state)  # compiled now, not while the first save holds the steps up
         start = int(state.step)
         trace = Trace(run.profile, profile if runtime.is_first() else range(0), start=start)
-        step_fn, refreshed = compile_step(session), compile_refresh(
-            session.recipe, session.mesh, session.plain_size
+        step_fn, refreshed = (
+            compile_step(session),
+            compile_refresh(session.recipe, session.mesh, session.plain_size),
         )
         report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
         feed = open_feed(session, start=start, report=report)
@@ -110,18 +111,29 @@ def train(
                 epoch, remainder = divmod(done, session.steps_per_epoch)
                 log = done % config.log_every == 0 or done == last
                 stopped = runtime.agree_on_stop(signals.received, now=log)
-                save = done == last or stopped or (remainder == 0 and epoch % config.checkpoint_every == 0)
-                look = remainder == 0 and config.evaluate_every and epoch % config.evaluate_every == 0
+                save = (
+                    done == last
+                    or stopped
+                    or (remainder == 0 and epoch % config.checkpoint_every == 0)
+                )
+                look = (
+                    remainder == 0 and config.evaluate_every and epoch % config.evaluate_every == 0
+                )
                 if log or save or look:
                     values = {name: value.item() for name, value in jax.device_get(metrics).items()}
                     bad_step = values.pop("bad_step")
                     if bad_step >= 0:
-                        runtime.run_on_all(lambda: _refuse_not_finite(session, run, checkpoints, state, bad_step))
+                        runtime.run_on_all(
+                            lambda: _refuse_not_finite(session, run, checkpoints, state, bad_step)
+                        )
                     watch.write(logs)
                 if log:
                     values |= clock.look()
                     with clock.spent_on("logging"):
-                        logs.progress(done, f"loss {values['loss']:.4f}  {values['images_per_second']:.0f} images/s")
+                        logs.progress(
+                            done,
+                            f"loss {values['loss']:.4f}  {values['images_per_second']:.0f} images/s",
+                        )
                         logs.write(done, values)
                 if snapshots.due(done):
                     jax.block_until_ready(state)

@@ -71,7 +71,9 @@ class Trace:
     def _start(self) -> None:
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0  # every Python call would be an event
-        jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True, profiler_options=options)
+        jax.profiler.start_trace(
+            str(self._folder), create_perfetto_trace=True, profiler_options=options
+        )
         self._runs = True
 
     def _stop(self) -> None:

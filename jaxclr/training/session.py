@@ -62,7 +62,9 @@ class Session(NamedTuple):
             one = image_examples(self.plain_size, self.plain_size, train.channels)
         else:
             one = train.example if isinstance(train, Records) else train.examples
-        kind = lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype))
+        kind = lambda leaf: jax.ShapeDtypeStruct(
+            (count, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)
+        )
         return jax.tree.map(kind, one)
 
     def init_state(self) -> State:
@@ -89,7 +91,6 @@ class Session(NamedTuple):
             data=self.config.data,
             size=self.plain_size,
         )
-
 
 
 def open_session(config: Config) -> Session:
@@ -125,7 +126,9 @@ def _open(config: Config) -> Session:
     elif isinstance(train, Records):
         notes.append(f"{kind.capitalize()} are streamed: {train.why}.")
     else:
-        notes.append(f"{kind.capitalize()} are in memory, and a copy of those for training is on every device.")
+        notes.append(
+            f"{kind.capitalize()} are in memory, and a copy of those for training is on every device."
+        )
     if config.batch_size > train.size:
         raise UserError(
             f"batch_size {config.batch_size} is larger than the {train.size} training {kind} of "
@@ -140,13 +143,23 @@ def _open(config: Config) -> Session:
         if isinstance(train, Split):
             images = trees.images_of(train.examples)
         else:
-            images = train.sample(plain_size(getattr(config.data, "image_size", None), config.augmentation)) if isinstance(train, Stream) else train.sample()
-            notes.append(f"Channel means and deviations are those of a sample of {len(images)} images.")
+            images = (
+                train.sample(
+                    plain_size(getattr(config.data, "image_size", None), config.augmentation)
+                )
+                if isinstance(train, Stream)
+                else train.sample()
+            )
+            notes.append(
+                f"Channel means and deviations are those of a sample of {len(images)} images."
+            )
         mean, std = channel_statistics(images)
         data = dataclasses.replace(config.data, mean=mean, std=std)
         config = dataclasses.replace(config, data=data)
     if train.channels is None and config.data.mean is not None:
-        raise UserError(f"data.mean is for images, and '{source}' holds other data; leave mean and std out.")
+        raise UserError(
+            f"data.mean is for images, and '{source}' holds other data; leave mean and std out."
+        )
     if train.channels is not None and len(config.data.mean) != train.channels:
         raise UserError(
             f"data.mean has {len(config.data.mean)} numbers, the images {train.channels} channels; give one per channel."
@@ -187,7 +200,9 @@ def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:
         schedule=schedule,
         clip_norm=config.clip_norm,
         constant_rate=config.method.constant_rate,
-        frozen=("patch_embedding",) if getattr(config.encoder, "frozen_patch_embedding", False) else (),
+        frozen=("patch_embedding",)
+        if getattr(config.encoder, "frozen_patch_embedding", False)
+        else (),
         peak=peak,
     )
     return Recipe(

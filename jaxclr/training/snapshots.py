@@ -131,13 +131,17 @@ def compile_embed_pair(session: Session) -> Callable[[Tree, Tree], tuple[Array, 
         indices = jnp.arange(trees.size_of(examples))
         views = take_views(jnp.int32(0), examples, indices, recipe=recipe)
         rngs = {"dropout": jax.random.key(0)}
-        apply = functools.partial(network.apply, variables, train=True, mutable=["batch_stats"], rngs=rngs)
+        apply = functools.partial(
+            network.apply, variables, train=True, mutable=["batch_stats"], rngs=rngs
+        )
         pair = (list(enumerate(views)) * 2)[:2]
         return tuple(_half(apply(x, view=view)[0].embedding) for view, x in pair)
 
     # The network's norms span the axis of the step, here of one device.
     on_axis = jax.vmap(embed_pair, in_axes=None, axis_size=1, axis_name=AXIS)
-    return jax.jit(lambda variables, examples: tuple(rows[0] for rows in on_axis(variables, examples)))
+    return jax.jit(
+        lambda variables, examples: tuple(rows[0] for rows in on_axis(variables, examples))
+    )
 
 
 def _half(rows: Array) -> Array:
@@ -172,7 +176,9 @@ def _spread(count: int, wanted: int) -> np.ndarray:
     return np.linspace(0, count - 1, min(count, wanted)).astype(int)
 
 
-def _some(session: Session, split: Split | Stream | Records, rows: np.ndarray) -> tuple[Tree, np.ndarray]:
+def _some(
+    session: Session, split: Split | Stream | Records, rows: np.ndarray
+) -> tuple[Tree, np.ndarray]:
     """Examples of these rows and their labels."""
     found = batches(split, size=session.plain_size, rows=rows, replace_damaged=True)
     parts = [(some.data, some.labels) for some in found]

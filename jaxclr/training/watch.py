@@ -43,7 +43,9 @@ class Watch:
         self._every = config.observe_every if config.batch_size > 1 else 0
         self._steps = session.steps
         # Virtual CPU devices wait for each other for ever with two collectives in flight.
-        self._one_at_a_time = session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
+        self._one_at_a_time = (
+            session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
+        )
         self._observe = compile_watch(session)
         self._compiled = False
         self._pending: list[tuple[int, dict[str, Array]]] = []

@@ -58,7 +58,7 @@ def test_multi_crop_is_swavs():
 
 
 def test_with_views_cuts_or_starts_over():
-    first, second = views = AUGMENTATIONS["byol"].views
+    first, _second = views = AUGMENTATIONS["byol"].views
     assert with_views(AUGMENTATIONS["byol"], 5).views == (*views, *views, first)
     assert with_views(AUGMENTATIONS["byol"], 1).views == (first,)
     assert with_views(AUGMENTATIONS["byol"], 2) == AUGMENTATIONS["byol"]

@@ -192,11 +192,23 @@ def test_digits_are_erased_with_the_given_probability_and_size():
         (lambda: PhotoView(flip=1.5), "PhotoView.flip must be at least 0 and at most 1, got 1.5"),
         (lambda: PhotoView(brightness=-0.1), "brightness must be at least 0, got -0.1"),
         (lambda: PhotoView(hue=0.6), "hue must be at least 0 and at most 0.5, got 0.6"),
-        (lambda: PhotoView(crop_scale=(0.0, 1.0)), "crop_scale[0] must be greater than 0 and at most 1, got 0.0"),
-        (lambda: PhotoView(crop_ratio=(2.0, 1.0)), "PhotoView.crop_ratio must be the least value, then the greatest, got (2.0, 1.0)"),
+        (
+            lambda: PhotoView(crop_scale=(0.0, 1.0)),
+            "crop_scale[0] must be greater than 0 and at most 1, got 0.0",
+        ),
+        (
+            lambda: PhotoView(crop_ratio=(2.0, 1.0)),
+            "PhotoView.crop_ratio must be the least value, then the greatest, got (2.0, 1.0)",
+        ),
         (lambda: PhotoView(blur=math.nan), "blur must be a finite number, got nan"),
-        (lambda: DigitView(rotation=200.0), "DigitView.rotation must be at least 0 and at most 180, got 200.0"),
-        (lambda: DigitView(erase_size=(0.1, 2.0)), "erase_size[1] must be greater than 0 and at most 1, got 2.0"),
+        (
+            lambda: DigitView(rotation=200.0),
+            "DigitView.rotation must be at least 0 and at most 180, got 200.0",
+        ),
+        (
+            lambda: DigitView(erase_size=(0.1, 2.0)),
+            "erase_size[1] must be greater than 0 and at most 1, got 2.0",
+        ),
         (lambda: DigitView(noise=-1.0), "noise must be at least 0, got -1.0"),
     ],
 )

@@ -18,13 +18,22 @@ from jaxclr.errors import UserError
         (dict(channels="grey"), "data.channels must be 'as_is', 'rgb' or 'gray', got 'grey'"),
         (dict(test_fraction=1.0), "data.test_fraction must be at least 0 and less than 1, got 1.0"),
         (dict(memory_limit=0.0), "data.memory_limit must be greater than 0, got 0.0"),
-        (dict(streaming="alway"), "data.streaming must be 'auto', 'never' or 'always', got 'alway'"),
+        (
+            dict(streaming="alway"),
+            "data.streaming must be 'auto', 'never' or 'always', got 'alway'",
+        ),
         (dict(workers=-1), "data.workers must be at least 0 or None, got -1"),
         (dict(mean=(0.5,)), "data.mean is set without data.std"),
         (dict(std=(0.5,)), "data.std is set without data.mean"),
         (dict(mean=(0.5,), std=(0.5, 0.5)), "got 1 and 2"),
-        (dict(mean=(128.0,), std=(0.5,)), r"data.mean\[0\] must be at least 0 and at most 1, got 128.0"),
-        (dict(mean=(0.5,), std=(0.0,)), r"data.std\[0\] must be greater than 0 and at most 1, got 0.0"),
+        (
+            dict(mean=(128.0,), std=(0.5,)),
+            r"data.mean\[0\] must be at least 0 and at most 1, got 128.0",
+        ),
+        (
+            dict(mean=(0.5,), std=(0.0,)),
+            r"data.std\[0\] must be greater than 0 and at most 1, got 0.0",
+        ),
     ],
 )
 def test_refuses(fields, message):

@@ -191,7 +191,12 @@ def test_memory_is_checked_and_both_remedies_work(tmp_path):
         _load(tmp_path, memory_limit=0.001, streaming="never")
     message = str(caught.value)
     size = int(message.split("--data.image-size ")[1].split()[0])
-    assert _load(tmp_path, memory_limit=0.001, streaming="never", image_size=size).train.examples.shape[1] == size
+    assert (
+        _load(
+            tmp_path, memory_limit=0.001, streaming="never", image_size=size
+        ).train.examples.shape[1]
+        == size
+    )
     with pytest.raises(UserError, match="memory_limit"):
         _load(tmp_path, memory_limit=0.001, streaming="never", image_size=size + 1)
     limit = float(message.split("--data.memory-limit ")[1].split()[0])

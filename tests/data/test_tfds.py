@@ -209,7 +209,9 @@ def test_damaged_files(tmp_path, damage):
     else:
         middle = len(content) // 3
         path.write_bytes(content[:100] + bytes(middle) + content[100 + middle :])
-    with pytest.raises(UserError, match="train cannot be read from .*tiny_shapes-train.array_record-00002.*prepare"):
+    with pytest.raises(
+        UserError, match="train cannot be read from .*tiny_shapes-train.array_record-00002.*prepare"
+    ):
         _load(tmp_path)
 
 
@@ -247,7 +249,12 @@ def test_memory_is_checked(tmp_path):
     with pytest.raises(UserError, match="90 images of 64x64x3") as caught:
         _load(tmp_path, memory_limit=0.001, streaming="never")
     size = int(str(caught.value).split("--data.image-size ")[1].split()[0])
-    assert _load(tmp_path, memory_limit=0.001, streaming="never", image_size=size).train.examples.shape[1] == size
+    assert (
+        _load(
+            tmp_path, memory_limit=0.001, streaming="never", image_size=size
+        ).train.examples.shape[1]
+        == size
+    )
 
 
 @pytest.mark.parametrize("splits", [(("train", 12), ("test", 4)), (("train", 16),)])
@@ -258,7 +265,9 @@ def test_streams_read_what_memory_holds(tmp_path, splits):
     dataset = pickle.loads(pickle.dumps(_load(tmp_path, test_fraction=0.25, streaming="always")))
     assert dataset.classes == resident.classes and dataset.train.why == "data.streaming is always"
     splits = (resident.train, resident.test)
-    everything = {x.tobytes(): label for split in splits for x, label in zip(split.examples, split.labels)}
+    everything = {
+        x.tobytes(): label for split in splits for x, label in zip(split.examples, split.labels)
+    }
     for split, size in ((dataset.train, 12), (dataset.test, 4)):
         (rows,) = split.plain(6, batch=100)
         assert split.size == size and split.labelled

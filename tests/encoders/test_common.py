@@ -176,9 +176,7 @@ def test_evaluation_needs_no_axis():
 def test_named_encoders(name):
     module = ENCODERS[name].build("batch")
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
-    out, _ = jax.eval_shape(
-        lambda x: module.init_with_output(jax.random.key(0), x, False), images
-    )
+    out, _ = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x, False), images)
     assert out.ndim == 2 and out.shape[0] == 2 and out.dtype == jnp.float32
 
 

@@ -74,7 +74,9 @@ def test_training_moves_statistics_and_draws(encoder):
     module = build_encoder(encoder, None)
     variables = module.init(jax.random.key(0), X, False)
     assert set(variables) == {"params", "batch_stats"}
-    train = lambda seed: module.apply(variables, X, True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(seed)})
+    train = lambda seed: module.apply(
+        variables, X, True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(seed)}
+    )
     (one, moved), (again, _), (other, _) = train(0), train(0), train(1)
     np.testing.assert_array_equal(one, again)
     assert (np.asarray(one) == 0).mean() > 0.2 and not np.array_equal(one, other)
@@ -87,7 +89,12 @@ def test_an_nnx_module_is_what_it_is_alone():
     encoder = NnxPlain(nnx.Rngs(0))
     module = build_encoder(Nnx(lambda rngs: NnxPlain(rngs)), None)
     variables = module.init(jax.random.key(1), X, False)
-    nnx.update(encoder, nnx.merge_state(nnx.State(variables["params"]["module"]), nnx.State(variables["batch_stats"]["module"])))
+    nnx.update(
+        encoder,
+        nnx.merge_state(
+            nnx.State(variables["params"]["module"]), nnx.State(variables["batch_stats"]["module"])
+        ),
+    )
     encoder.eval()
     np.testing.assert_allclose(module.apply(variables, X, False), encoder(X), rtol=1e-6)
 
@@ -118,7 +125,9 @@ def test_devices_do_not_matter(encoder):
 def test_each_view_has_its_own_tower_and_heads():
     method = SimClr(projector=Mlp(layers=2, hidden=12, out=8))
     network = method.network((Plain(), Spec()), None)
-    branches, variables = network.init_with_output(jax.random.key(0), (X, X), method=network.init_views)
+    branches, variables = network.init_with_output(
+        jax.random.key(0), (X, X), method=network.init_views
+    )
     assert [branch.representation.shape for branch in branches] == [(6, 5), (6, 8)]
     assert {branch.embedding.shape for branch in branches} == {(6, 8)}
     first = variables["params"]["projector"]["modules_0"]["linear_0"]["kernel"]

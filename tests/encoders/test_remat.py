@@ -27,7 +27,9 @@ def test_gradients_are_equal_and_less_is_kept(name, monkeypatch):
     shapes = [jax.eval_shape(lambda m=m: m.init(key, images, True)) for m in (plain, remat)]
     assert shapes[0] == shapes[1]
     rng = np.random.default_rng(1)
-    draw = lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])), jnp.float32)
+    draw = lambda leaf: jnp.asarray(
+        rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])), jnp.float32
+    )
     params, stats = jax.tree.map(draw, shapes[0]["params"]), shapes[0].get("batch_stats", {})
     stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), stats)
 
@@ -54,9 +56,15 @@ def test_every_block_is_rematerialised(name):
     module = type(spec)(**{**vars(spec), "remat": True}).build(None)
     images = jnp.zeros((1, 32, 32, 3))
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), images, True))
-    program = jax.make_jaxpr(lambda v: module.apply(v, images, True, mutable=["batch_stats"]))(variables)
+    program = jax.make_jaxpr(lambda v: module.apply(v, images, True, mutable=["batch_stats"]))(
+        variables
+    )
     blocks = [one for one in variables["params"] if one.startswith(("layer", "block_"))]
-    assert sum(equation.primitive.name in ("checkpoint", "remat2") for equation in program.eqns) == len(blocks) > 10
+    assert (
+        sum(equation.primitive.name in ("checkpoint", "remat2") for equation in program.eqns)
+        == len(blocks)
+        > 10
+    )
 
 
 @pytest.mark.parametrize("kind", [ResNet, ViT])

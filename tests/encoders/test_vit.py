@@ -133,7 +133,9 @@ def test_learned_positions_are_of_one_size():
     image = lambda side: jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     params = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, False), image(64))
     assert params["params"]["positions"].shape == (1, 17, 384)
-    with pytest.raises(UserError, match="48 x 48 pixels have 9 patches, and the learned positions are for 16"):
+    with pytest.raises(
+        UserError, match="48 x 48 pixels have 9 patches, and the learned positions are for 16"
+    ):
         jax.eval_shape(lambda p, x: module.apply(p, x, False), params, image(48))
 
 

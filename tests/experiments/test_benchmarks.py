@@ -92,7 +92,9 @@ def test_a_linear_classifier_is_as_good_as_scikit_learns(benchmark, tmp_path):
     splits = {"train": digits.train, "test": digits.test}
     np.savez(
         tmp_path / "features.npz",
-        embeddings=np.concatenate([split.examples.reshape(-1, 64) / 255 for split in splits.values()]),
+        embeddings=np.concatenate(
+            [split.examples.reshape(-1, 64) / 255 for split in splits.values()]
+        ),
         labels=np.concatenate([split.labels for split in splits.values()]),
         splits=np.repeat(list(splits), [split.size for split in splits.values()]),
     )
@@ -108,13 +110,20 @@ TINY_DEVICE = {"sides": (16,), "batches": (1,), "channels": 4, "mebibytes": 1, "
 def test_a_device_at_its_best(benchmark):
     gpu, rooflines = benchmark("gpu"), benchmark("rooflines")
     rows = [
-        {"name": name, **gpu.timed(make(), 2)} for name, make in rooflines.programs(**TINY_DEVICE).items()
+        {"name": name, **gpu.timed(make(), 2)}
+        for name, make in rooflines.programs(**TINY_DEVICE).items()
     ]
     assert [row["name"] for row in rows][::4] == ["matrix product 16", "memory, 1 MiB"]
     rate = {row["name"]: row["tflop_per_second"].median * row["ms"].median * 1e9 for row in rows}
     assert rate["matrix product 16"] == pytest.approx(2 * 2 * 16**3, rel=0.5)
     ones = benchmark("measure").spread([1.0])
-    part = {"ms": ones, "share": ones, "gflop": 1.0, "tflop_per_second": ones, "share_of_best_convolution": 0.5}
+    part = {
+        "ms": ones,
+        "share": ones,
+        "gflop": 1.0,
+        "tflop_per_second": ones,
+        "share_of_best_convolution": 0.5,
+    }
     record = {
         "machine": {"devices": "a toy"},
         "rooflines": rows,
@@ -123,11 +132,22 @@ def test_a_device_at_its_best(benchmark):
         "steps_in_a_program": 97,
         "crops_of": (256, 256, 224),
         "parts": [{"name": name, **part} for name in ("views", gpu.ENCODER)],
-        **dict.fromkeys(("step_ms", "images_per_second", "crops_ms", "knn_ms", "knn_representations_ms"), ones),
-        "pytorch": {"torch": "2", "torch_compile": "on", **dict.fromkeys(("ours", "theirs", "ratio"), ones)},
+        **dict.fromkeys(
+            ("step_ms", "images_per_second", "crops_ms", "knn_ms", "knn_representations_ms"), ones
+        ),
+        "pytorch": {
+            "torch": "2",
+            "torch_compile": "on",
+            **dict.fromkeys(("ours", "theirs", "ratio"), ones),
+        },
     }
     text = told(gpu.tables(record))
-    for bar in ("at most 0.1: missed", "at least 0.4: met", "at most 10.0: met", "at least 1.5: missed"):
+    for bar in (
+        "at most 0.1: missed",
+        "at least 0.4: met",
+        "at most 10.0: met",
+        "at least 1.5: missed",
+    ):
         assert bar in text
 
 
@@ -144,7 +164,11 @@ def test_a_step_is_taken_apart(benchmark):
     assert "step, 2 in a program" in text and "two crops of 2 images at 12 pixels" in text
 
 
-FAULTS = [(1, 2), pytest.param(1, 5, marks=pytest.mark.full), pytest.param(2, 5, marks=pytest.mark.full)]
+FAULTS = [
+    (1, 2),
+    pytest.param(1, 5, marks=pytest.mark.full),
+    pytest.param(2, 5, marks=pytest.mark.full),
+]
 
 
 @pytest.mark.parametrize("processes, rounds", FAULTS)
@@ -161,13 +185,23 @@ def test_a_run_that_is_killed_comes_to_the_same_bits(benchmark, monkeypatch, pro
 def test_figures_are_told_and_written(benchmark, tmp_path, capsys):
     measure = benchmark("measure")
     machine = {"cores": 2}
-    record = {"machine": machine, "ms": measure.Spread(2.0, 1.0, 3.0), "rows": np.int64(7), "at": tmp_path}
+    record = {
+        "machine": machine,
+        "ms": measure.Spread(2.0, 1.0, 3.0),
+        "rows": np.int64(7),
+        "at": tmp_path,
+    }
     out = tmp_path / "new" / "figures.json"
     measure.Output(out=out).tell(record, [rich.table.Table("another")])
     told = capsys.readouterr().out
     assert "cores" in told and "another" in told
     spread = {"median": 2.0, "low": 1.0, "high": 3.0}
-    assert json.loads(out.read_text()) == {"machine": machine, "ms": spread, "rows": 7, "at": str(tmp_path)}
+    assert json.loads(out.read_text()) == {
+        "machine": machine,
+        "ms": spread,
+        "rows": 7,
+        "at": str(tmp_path),
+    }
     assert not out.with_suffix(".png").exists()
 
 

@@ -112,8 +112,17 @@ def test_the_batch_at_which_links_are_a_tenth(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     scaling, lowered = map(importlib.import_module, ("scaling", "lowered"))
     # 100 images: 1 TFLOP each; 2 GB of gradients and 0.01 GB for each image. Across 16 x 16 it is 16 hops.
-    row = {"topology": "v5e:16x16", "images": 100, "flops": 100e12, "sent": 3e9, "sent_per_image": 0.01e9}
-    row["collectives"] = {"all_reduce": lowered.Traffic(1000), "collective_permute": lowered.Traffic(500)}
+    row = {
+        "topology": "v5e:16x16",
+        "images": 100,
+        "flops": 100e12,
+        "sent": 3e9,
+        "sent_per_image": 0.01e9,
+    }
+    row["collectives"] = {
+        "all_reduce": lowered.Traffic(1000),
+        "collective_permute": lowered.Traffic(500),
+    }
     row |= scaling.times(row)
     assert row["compute_seconds"] == 100 / 197 and row["link_seconds"] == 3 / 200
     assert row["hop_seconds"] == pytest.approx(0.0165)

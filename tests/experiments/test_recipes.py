@@ -17,7 +17,9 @@ from jaxclr.runs.experiments import load_experiment
 from jaxclr.runs.folder import RunFolder
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
-SHARED = [FOLDER / f"{name}.py" for name in ("cifar10", "digits", "imagenet", "imagenet_vit_small")]  # of any method
+SHARED = [
+    FOLDER / f"{name}.py" for name in ("cifar10", "digits", "imagenet", "imagenet_vit_small")
+]  # of any method
 OWN = FOLDER / "margin.py"  # of a method that it defines itself
 RECIPES = [*SHARED, OWN]
 IMAGENET = {"resnet50": FOLDER / "imagenet.py", "vit_small": FOLDER / "imagenet_vit_small.py"}
@@ -38,12 +40,24 @@ def test_a_docstring_states_the_command(path):
 @pytest.mark.parametrize("path", SHARED, ids=lambda path: path.stem)
 def test_a_file_shows_its_recipes(path):
     shown = subprocess.run(
-        [sys.executable, path], env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=True
+        [sys.executable, path],
+        env={**os.environ, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
-    rows = {cells[0]: cells[1:] for line in shown.splitlines() if len(cells := line.replace("│", " ").split()) > 4}
+    rows = {
+        cells[0]: cells[1:]
+        for line in shown.splitlines()
+        if len(cells := line.replace("│", " ").split()) > 4
+    }
     for name in METHODS:
         config = load_experiment(path, method=name)
-        kind, rate, views = type(config.optimizer).__name__, config.optimizer.learning_rate, config.augmentation.views
+        kind, rate, views = (
+            type(config.optimizer).__name__,
+            config.optimizer.learning_rate,
+            config.augmentation.views,
+        )
         assert rows[name][:3] == [kind, f"{rate:g}", str(len(views))]
     assert rows["simclr"][3:] == ["not", "run", "yet"] * 2
 
@@ -78,7 +92,8 @@ def test_no_scale_depends_on_the_batch_size(path, method):
 @pytest.mark.parametrize("method", ["moco_v3", "sim_affinity", "sim_trace", "sim_whitening"])
 def test_imagenet_heads_are_those_of_moco_v3(method):
     resnet, vit = (
-        load_experiment(IMAGENET[encoder], method=method).method for encoder in ("resnet50", "vit_small")
+        load_experiment(IMAGENET[encoder], method=method).method
+        for encoder in ("resnet50", "vit_small")
     )
     assert resnet.projector == Mlp(layers=2, hidden=4096, out=256, last_norm=True)
     assert resnet.predictor == Mlp(layers=2, hidden=4096, out=256, last_norm=False)
@@ -99,6 +114,7 @@ def test_plain_sim_trace_stays_plain(encoder, layers):
 @pytest.mark.parametrize("method", ["moco_v3", "sim_affinity"])
 def test_imagenet_temperatures(method):
     temperatures = {
-        encoder: load_experiment(path, method=method).method.temperature for encoder, path in IMAGENET.items()
+        encoder: load_experiment(path, method=method).method.temperature
+        for encoder, path in IMAGENET.items()
     }
     assert temperatures == {"resnet50": 1.0, "vit_small": 0.2}

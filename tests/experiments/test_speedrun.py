@@ -23,7 +23,9 @@ def speedrun(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     module = importlib.import_module("speedrun_cifar10")
     opened = training.open_session
-    monkeypatch.setattr(training, "open_session", lambda config: opened(config)._replace(mesh=mesh(1)))
+    monkeypatch.setattr(
+        training, "open_session", lambda config: opened(config)._replace(mesh=mesh(1))
+    )
     return module
 
 
@@ -34,16 +36,21 @@ def test_a_run_stops_and_goes_on_to_the_figures_of_one_that_did_not(speedrun, tm
     def run(out, *time_is_up):
         answers = itertools.chain(time_is_up, itertools.repeat(False))
         how = {"say": print, "time_is_up": lambda: next(answers)}
-        return speedrun.run_all({"simclr-0": config}, tmp_path / out, speedrun.Options(), FACTS, **how)
+        return speedrun.run_all(
+            {"simclr-0": config}, tmp_path / out, speedrun.Options(), FACTS, **how
+        )
 
     assert not run("stopped", True)  # before it began
     assert not run("stopped", False, True)  # after an epoch
-    progress = json.loads((tmp_path / "stopped" / "states" / "simclr-0" / "progress.json").read_text())
+    progress = json.loads(
+        (tmp_path / "stopped" / "states" / "simclr-0" / "progress.json").read_text()
+    )
     assert [line["epoch"] for line in progress["epochs"]] == [1] and progress["calls"] == 1
     assert run("stopped") and run("whole")
     assert run("stopped", True)  # nothing is left to do
     stopped, whole = (
-        json.loads((tmp_path / out / "results" / "simclr-0.json").read_text()) for out in ("stopped", "whole")
+        json.loads((tmp_path / out / "results" / "simclr-0.json").read_text())
+        for out in ("stopped", "whole")
     )
     assert (stopped["calls"], whole["calls"]) == (2, 1)
     assert list(stopped["knn_by_epoch"]) == ["1", "2"] and stopped["knn"] > 0.1
@@ -55,17 +62,45 @@ def test_a_run_stops_and_goes_on_to_the_figures_of_one_that_did_not(speedrun, tm
 
 def test_results_become_a_table(speedrun, tmp_path):
     (tmp_path / "results").mkdir()
-    record = {"k": 200, "temperature": 0.1, "epochs": 20, "batch_size": 512, "compile_seconds": 9, **FACTS}
-    for method, seed, knn, calls in (("simclr", 0, 0.8, 1), ("simclr", 1, 0.82, 2), ("sim_trace", 0, 0.7, 1)):
+    record = {
+        "k": 200,
+        "temperature": 0.1,
+        "epochs": 20,
+        "batch_size": 512,
+        "compile_seconds": 9,
+        **FACTS,
+    }
+    for method, seed, knn, calls in (
+        ("simclr", 0, 0.8, 1),
+        ("simclr", 1, 0.82, 2),
+        ("sim_trace", 0, 0.7, 1),
+    ):
         own = {"method": method, "seed": seed, "seconds": 100 * (seed + 1), "calls": calls}
         own |= {"knn": knn, "linear": knn + 0.05, "knn_by_epoch": {"10": knn - 0.1, "20": knn}}
         (tmp_path / "results" / f"{method}-{seed}.json").write_text(json.dumps({**record, **own}))
     text = speedrun.write_table(tmp_path)
     assert text == (tmp_path / "table.md").read_text()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "|" in line]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if "|" in line
+    ]
     assert rows[0][2:5] == ["kNN at 10", "kNN at 20", "kNN, last epoch"]
-    assert ["simclr", "0 1", "71.00 ± 1.41", "81.00 ± 1.41", "81.00 ± 1.41", "86.00 ± 1.41", "150", "9"] in rows
-    assert "- calls: 1, 2" in text and "- devices: a toy" in text and "- images were stored as: PNG" in text
+    assert [
+        "simclr",
+        "0 1",
+        "71.00 ± 1.41",
+        "81.00 ± 1.41",
+        "81.00 ± 1.41",
+        "86.00 ± 1.41",
+        "150",
+        "9",
+    ] in rows
+    assert (
+        "- calls: 1, 2" in text
+        and "- devices: a toy" in text
+        and "- images were stored as: PNG" in text
+    )
 
 
 def test_configurations_are_those_of_the_recipes(speedrun):

@@ -48,7 +48,9 @@ def variance_and_rank(method, last_norm):
     @jax.jit
     def train(state):
         def one(state, index):
-            rows = jax.random.choice(jax.random.fold_in(jax.random.key(1), index), len(whole.examples), (BATCH,))
+            rows = jax.random.choice(
+                jax.random.fold_in(jax.random.key(1), index), len(whole.examples), (BATCH,)
+            )
             return step(state, jax.tree.map(lambda leaf: leaf[rows], whole))[0], None
 
         return jax.lax.scan(one, state, jnp.arange(STEPS))[0]

@@ -51,7 +51,9 @@ def main(out: pathlib.Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     runs = [out / name for name in SHORT]
     for name, run in zip(SHORT, runs, strict=True):
-        cli.main(["train", str(DIGITS), "--method", name, *EPOCHS, "--out", str(run), "--overwrite"])
+        cli.main(
+            ["train", str(DIGITS), "--method", name, *EPOCHS, "--out", str(run), "--overwrite"]
+        )
     report = out / "report.html"
     cli.main(["report", *map(str, runs), "--out", str(report)])
     check(report, out)
@@ -72,19 +74,37 @@ def check(report: pathlib.Path, out: pathlib.Path) -> None:
         assert not found["flat"] and not found["broken"], found
         assert found["wide"] <= 0, f"{found['wide']} pixels too wide for {width}"
         assert found["hovered"] and found["moved"] and found["closed"] and found["hidden"], found
-        frame.write_text(FRAME.format(page=report.resolve().as_uri(), width=width, height=found["high"]))
-        for theme, options in (("light", []), ("dark", ["--blink-settings=preferredColorScheme=0"])):
+        frame.write_text(
+            FRAME.format(page=report.resolve().as_uri(), width=width, height=found["high"])
+        )
+        for theme, options in (
+            ("light", []),
+            ("dark", ["--blink-settings=preferredColorScheme=0"]),
+        ):
             options += ["--hide-scrollbars", f"--window-size={max(width, 500)},{found['high']}"]
             browse(frame, f"--screenshot={out / f'{width}-{theme}.png'}", *options)
     browse(report, f"--print-to-pdf={out / 'report.pdf'}", "--no-pdf-header-footer")
-    print(f"No error; {size:.2f} MiB. Screenshots at 1280 and 400 pixels, light and dark, and a print are in {out}.")
+    print(
+        f"No error; {size:.2f} MiB. Screenshots at 1280 and 400 pixels, light and dark, and a print are in {out}."
+    )
 
 
 def browse(page: pathlib.Path, *options: str) -> tuple[str, list[str]]:
     """Opens a page with an empty profile; returns its document and the lines on its console."""
     with tempfile.TemporaryDirectory() as profile:
-        command = [os.environ["CHROMIUM"], "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
-        command += ["--enable-logging=stderr", "--virtual-time-budget=5000", *options, page.resolve().as_uri()]
+        command = [
+            os.environ["CHROMIUM"],
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={profile}",
+        ]
+        command += [
+            "--enable-logging=stderr",
+            "--virtual-time-budget=5000",
+            *options,
+            page.resolve().as_uri(),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 

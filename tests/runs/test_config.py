@@ -48,7 +48,10 @@ def test_what_is_wrong_is_said(message):
 FORMER = {
     "simclr": {"predictor": None, "target": {"type": "Shared"}},
     "sim_trace_plain": {"predictor": None, "target": {"type": "Shared"}},
-    "moco_v2": {"predictor": None, "target": {"type": "MomentumEncoder", "momentum": 0.9, "ramp": False}},
+    "moco_v2": {
+        "predictor": None,
+        "target": {"type": "MomentumEncoder", "momentum": 0.9, "ramp": False},
+    },
     "uni_grad": {"predictor": None, "target": {"type": "MomentumEncoder", "momentum": 0.9}},
 }
 
@@ -71,7 +74,11 @@ def test_an_import_of_before_is_read():
     tree = json.loads(to_json(tiny_config("simclr", augmentation=AUGMENTATIONS["digits"])))
     tree["augmentation"]["views"] = tree["augmentation"]["views"][:1]
     del tree["jaxclr"]
-    heads = {"projector": dataclasses.asdict(Imported.projector), "predictor": None, "target": {"type": "Shared"}}
+    heads = {
+        "projector": dataclasses.asdict(Imported.projector),
+        "predictor": None,
+        "target": {"type": "Shared"},
+    }
     tree["method"] = {**imported, **heads}
     assert from_json(json.dumps(tree)).method == Imported(file="weights.npz")
 

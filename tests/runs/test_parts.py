@@ -77,7 +77,10 @@ def test_classes_of_a_file_are_read_back(tmp_path, method):
     read = folder.config()
     assert type(read.method).__name__ == method and read.method.projector.out == 8
     assert read.augmentation.views[0].__name__ == "flipped"
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["method"]["type"] == f"parts/own.py:{method}"
+    assert (
+        json.loads((tmp_path / "run" / "config.json").read_text())["method"]["type"]
+        == f"parts/own.py:{method}"
+    )
 
 
 def test_a_subclass_of_ours_copies_its_own_file(tmp_path):
@@ -93,11 +96,17 @@ def test_neighbours_travel_with_a_file(tmp_path):
     (project / "package" / "__init__.py").write_text("FACTOR = 3.0\n")
     (project / "neighbour.py").write_text("from package import FACTOR\n")
     (project / "stranger.py").write_text("raise RuntimeError\n")
-    path = experiment(project, imports="from neighbour import FACTOR", method="lambda: Other(factor=FACTOR)")
+    path = experiment(
+        project, imports="from neighbour import FACTOR", method="lambda: Other(factor=FACTOR)"
+    )
     text = path.read_text().replace("lambda: Other(factor=FACTOR)()", "Other(factor=FACTOR)")
     path.write_text(text)
     folder = created(path, tmp_path / "run")
-    assert sorted(folder.sources()) == ["parts/neighbour.py", "parts/own.py", "parts/package/__init__.py"]
+    assert sorted(folder.sources()) == [
+        "parts/neighbour.py",
+        "parts/own.py",
+        "parts/package/__init__.py",
+    ]
     code = f"from jaxclr.runs.folder import RunFolder; import pathlib; print(RunFolder(pathlib.Path({str(tmp_path / 'run')!r})).config().method.factor)"
     for source in project.rglob("*.py"):
         source.unlink()
@@ -131,7 +140,9 @@ def session_parts():
         "<lambda>": {"optimizer": lambda schedule: None},
         "Cell": {"encoder": notebook.Cell()},
         "factory: ": {"encoder": Nnx(lambda rngs: None)},
-        "Arrays of uint8 [20, 8, 8, 1], digest": {"data": Arrays(np.zeros((20, 8, 8, 1), np.uint8))},
+        "Arrays of uint8 [20, 8, 8, 1], digest": {
+            "data": Arrays(np.zeros((20, 8, 8, 1), np.uint8))
+        },
     }
 
 
@@ -143,7 +154,9 @@ def test_what_only_a_session_has_is_said_and_taken_from_it(tmp_path, told):
         RunFolder(tmp_path / "run").config()
     assert told.strip(": ") in str(refused.value)
     assert RunFolder(tmp_path / "run", session=config).config() == config
-    other = tiny_config("simclr", data=Arrays(np.ones((20, 8, 8, 1), np.uint8)), encoder=Other(), optimizer=len)
+    other = tiny_config(
+        "simclr", data=Arrays(np.ones((20, 8, 8, 1), np.uint8)), encoder=Other(), optimizer=len
+    )
     with pytest.raises(errors.UserError, match="was made with another"):
         RunFolder(tmp_path / "run", session=other).config()
 
@@ -156,7 +169,9 @@ class Other:
 def test_code_of_another_user_is_asked_for(tmp_path, monkeypatch):
     folder = created(experiment(tmp_path / "project"), tmp_path / "run")
     monkeypatch.setenv("JAXCLR_CACHE", str(tmp_path / "another user"))
-    with pytest.raises(errors.UserError, match="parts/own.py.*was not started by this user.*--trust"):
+    with pytest.raises(
+        errors.UserError, match="parts/own.py.*was not started by this user.*--trust"
+    ):
         folder.config()
     assert type(RunFolder(folder.folder, trust=True).config().method).__name__ == "Other"
 
@@ -224,7 +239,9 @@ def test_two_files_of_one_name_are_refused(tmp_path):
 
 
 def test_views_are_functions():
-    with pytest.raises(errors.UserError, match=r"view 2 must be a function of \(keys, batch\), got int"):
+    with pytest.raises(
+        errors.UserError, match=r"view 2 must be a function of \(keys, batch\), got int"
+    ):
         Augmentation(views=(len, 3))
     assert pathlib.Path(__file__).name in parts.locate(test_views_are_functions)
     assert parts.locate(SimClr) == "SimClr"

@@ -44,7 +44,10 @@ IN_FLOAT32 = ("moco_v3", "sim_affinity", "sim_trace", "sim_whitening")
 
 @pytest.mark.parametrize(
     "method",
-    [name if name in IN_FLOAT32 else pytest.param(name, marks=pytest.mark.full) for name in METHODS],
+    [
+        name if name in IN_FLOAT32 else pytest.param(name, marks=pytest.mark.full)
+        for name in METHODS
+    ],
 )
 def test_one_step_in_float32(method):
     config = tiny_config(method)

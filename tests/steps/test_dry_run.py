@@ -96,8 +96,12 @@ MISFITS = {
         "encoder": Counting()
     },
     "NotLinen.build(axis_name) returned str, not a flax.linen.Module": {"encoder": NotLinen()},
-    "encoder is a tuple of 3, one for each view, and the augmentation has 2 views": {"encoder": (Net(), Net(), Net())},
-    "optimizer(schedule) returned float, not an optax.GradientTransformation": {"optimizer": lambda schedule: 0.1},
+    "encoder is a tuple of 3, one for each view, and the augmentation has 2 views": {
+        "encoder": (Net(), Net(), Net())
+    },
+    "optimizer(schedule) returned float, not an optax.GradientTransformation": {
+        "optimizer": lambda schedule: 0.1
+    },
     "optimizer <lambda> cannot update the parameters": {
         "optimizer": lambda schedule: optax.masked(optax.sgd(schedule), {"encoder": True})
     },
@@ -108,7 +112,9 @@ MISFITS = {
     "augmentation.plain cannot take the data, {series: float32 [16, 20, 3]}: KeyError: 'x'": {
         "augmentation": Augmentation(views=(series, series), plain=lambda batch: batch["x"])
     },
-    "data.mean is for images, and 'arrays' holds other data": {"data": dataclasses.replace(DATA, mean=(0.5,), std=(1.0,))},
+    "data.mean is for images, and 'arrays' holds other data": {
+        "data": dataclasses.replace(DATA, mean=(0.5,), std=(1.0,))
+    },
 }
 
 
@@ -130,7 +136,9 @@ def test_a_part_that_does_not_fit_is_named(told):
 WRONG = {
     "encoder must be an encoder of jaxclr.encoders": {"encoder": 3},
     "got the class SmallConv. Call it: SmallConv(...)": {"encoder": SmallConv},
-    "Give encoders.Nnx(factory), whose factory makes the module": {"encoder": nnx.Linear(3, 2, rngs=nnx.Rngs(0))},
+    "Give encoders.Nnx(factory), whose factory makes the module": {
+        "encoder": nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    },
     "data must be jaxclr.Data, data.Arrays or data.Source, got ndarray": {"data": np.zeros((4, 2))},
     "augmentation must be Augmentation, got tuple": {"augmentation": (series, series)},
     "optimizer must be a spec": {"optimizer": optax.sgd(0.1)},
@@ -146,12 +154,18 @@ def test_what_is_no_part_is_refused_when_a_configuration_is_built(told):
 
 
 ARRAYS = {
-    "needs as many rows in every array": lambda: Arrays({"a": np.zeros((3, 2)), "b": np.zeros((4, 2))}),
+    "needs as many rows in every array": lambda: Arrays(
+        {"a": np.zeros((3, 2)), "b": np.zeros((4, 2))}
+    ),
     "has type <U1; give numbers": lambda: Arrays(np.array(["a", "b"])),
     "has shape (0, 2); give [N, ...], N > 0": lambda: Arrays(np.zeros((0, 2))),
     "labels must be [3], one a row, got [2]": lambda: Arrays(np.zeros((3, 2)), labels=[0, 1]),
-    "labels must be integers from 0 to 1": lambda: Arrays(np.zeros((3, 2)), labels=[0, 1, 2], classes=("a", "b")),
-    "labels must be integers or strings, got float64": lambda: Arrays(np.zeros((2, 2)), labels=[0.5, 1]),
+    "labels must be integers from 0 to 1": lambda: Arrays(
+        np.zeros((3, 2)), labels=[0, 1, 2], classes=("a", "b")
+    ),
+    "labels must be integers or strings, got float64": lambda: Arrays(
+        np.zeros((2, 2)), labels=[0.5, 1]
+    ),
     "train and test of one kind": lambda: Arrays(np.zeros((3, 2)), test=np.zeros((3, 4))),
     "test_labels without test": lambda: Arrays(np.zeros((3, 2)), test_labels=[0, 1, 2]),
     "has no len() and [i]": lambda: Source(iter([1])),

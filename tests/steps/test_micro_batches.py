@@ -103,7 +103,9 @@ def test_statistics_are_each_micro_batchs_own_and_move_in_their_order():
         stats, out = in_micro_batches(embed, stats, jnp.asarray(rows), count=3)
     mean, var = np.zeros(3), np.ones(3)
     for part, got in zip(np.split(rows, 3), np.split(np.asarray(out), 3), strict=True):
-        np.testing.assert_allclose(got, (part - part.mean(0)) / np.sqrt(part.var(0) + 1e-5), rtol=1e-6)
+        np.testing.assert_allclose(
+            got, (part - part.mean(0)) / np.sqrt(part.var(0) + 1e-5), rtol=1e-6
+        )
         mean, var = 0.9 * mean + 0.1 * part.mean(0), 0.9 * var + 0.1 * part.var(0)
     np.testing.assert_allclose(stats["mean"], mean, rtol=1e-6)
     np.testing.assert_allclose(stats["var"], var, rtol=1e-6)
@@ -144,7 +146,9 @@ def test_memory_is_a_micro_batchs(encoder, view, rows):
 
 def test_what_cannot_be_divided_is_refused():
     config = tiny_config(batch_size=48, micro_batches=4)
-    with pytest.raises(UserError, match="48 cannot .* over 8 devices of 4 micro-batches each; set a multiple of 32"):
+    with pytest.raises(
+        UserError, match="48 cannot .* over 8 devices of 4 micro-batches each; set a multiple of 32"
+    ):
         open_session(config)
     with pytest.raises(UserError, match="micro_batches must be at least 1, got 0"):
         dataclasses.replace(config, micro_batches=0)

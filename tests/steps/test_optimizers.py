@@ -90,7 +90,9 @@ def test_a_part_may_keep_its_rate_or_stand_still():
     plain = Sgd(momentum=0.0, weight_decay=0.0)
     moved = run(plain, constant_rate=("predictor",), frozen=("bias",))
     total = sum(g["predictor"]["kernel"] for g in GRADIENTS)
-    np.testing.assert_allclose(moved["predictor"]["kernel"], PARAMS["predictor"]["kernel"] - 0.5 * total)
+    np.testing.assert_allclose(
+        moved["predictor"]["kernel"], PARAMS["predictor"]["kernel"] - 0.5 * total
+    )
     np.testing.assert_array_equal(moved["encoder"]["bias"], PARAMS["encoder"]["bias"])
 
 
@@ -118,7 +120,15 @@ def test_the_momentum_ramps_to_one():
     assert float(momentum_ramp(0.9, ramp=False, step=jnp.int32(5), steps=10)) == pytest.approx(0.9)
 
 
-@pytest.mark.parametrize("kind, field, bad", [(Sgd, "learning_rate", 0.0), (Lars, "trust", -1.0), (AdamW, "beta2", 1.0), (Sgd, "weight_decay", -0.1)])
+@pytest.mark.parametrize(
+    "kind, field, bad",
+    [
+        (Sgd, "learning_rate", 0.0),
+        (Lars, "trust", -1.0),
+        (AdamW, "beta2", 1.0),
+        (Sgd, "weight_decay", -0.1),
+    ],
+)
 def test_bad_values_are_refused(kind, field, bad):
     with pytest.raises(UserError, match=f"optimizer.{field} must be"):
         kind(**{field: bad})

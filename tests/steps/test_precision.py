@@ -18,7 +18,8 @@ QUICK = ("sim_whitening", "hydra")
 
 
 @pytest.mark.parametrize(
-    "method", [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in METHODS]
+    "method",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in METHODS],
 )
 def test_what_is_in_bfloat16(method):
     config = tiny_config(method, encoder=SmallConv(widths=(4, 8), dtype="bfloat16"))

@@ -75,7 +75,9 @@ def test_it_sees_the_momentum_encoders_embeddings_in_their_places(session, stopp
 def refreshed(session, devices, state):
     here = session._replace(mesh=mesh(devices))
     put = lambda tree: jax.device_put(tree, jax.sharding.NamedSharding(here.mesh, jax.P()))
-    state = compile_refresh(here.recipe, here.mesh, here.plain_size)(put(state), put(session.dataset.train.examples))
+    state = compile_refresh(here.recipe, here.mesh, here.plain_size)(
+        put(state), put(session.dataset.train.examples)
+    )
     return jax.device_get(state.method_state)
 
 
@@ -97,6 +99,4 @@ def test_without_a_momentum_encoder_it_sees_the_encoders(session):
     shared = training.open_session(config)
     state = jax.device_get(shared.init_state())
     got = refreshed(shared, 8, state)["embeddings"]
-    np.testing.assert_allclose(
-        got, embeddings(shared, state.params, state.batch_stats), atol=1e-5
-    )
+    np.testing.assert_allclose(got, embeddings(shared, state.params, state.batch_stats), atol=1e-5)

@@ -59,8 +59,12 @@ def test_scanned_steps_are_those_of_the_loop(session, whole):
 
 def test_knn_in_one_program_is_that_of_evaluation(session, whole):
     dataset = session.dataset
-    few = session._replace(dataset=dataset._replace(test=Split(dataset.test.examples[:101], dataset.test.labels[:101])))
+    few = session._replace(
+        dataset=dataset._replace(test=Split(dataset.test.examples[:101], dataset.test.labels[:101]))
+    )
     state = session.init_state()
     test = jax.device_put(few.dataset.test.examples, state.step.sharding)
-    found = compile_knn(few.recipe, few.mesh, few.dataset, k=200, temperature=0.1, rows=100)(state, whole.examples, test)
+    found = compile_knn(few.recipe, few.mesh, few.dataset, k=200, temperature=0.1, rows=100)(
+        state, whole.examples, test
+    )
     assert found == pytest.approx(monitor(few.subject(state))["knn_200"], abs=1e-6)

@@ -9,7 +9,14 @@ def test_seconds_and_rate(monkeypatch):
     now = 100.0
     monkeypatch.setattr(clocks.time, "perf_counter", lambda: now)
     clock = clocks.Clock()
-    for part, seconds in (("start", 9), ("input", 1), ("step", 2), (None, 3), ("checkpoint", 20), ("logging", 2)):
+    for part, seconds in (
+        ("start", 9),
+        ("input", 1),
+        ("step", 2),
+        (None, 3),
+        ("checkpoint", 20),
+        ("logging", 2),
+    ):
         if part is None:
             now += seconds  # not said to be anything: the step
         else:
@@ -17,8 +24,19 @@ def test_seconds_and_rate(monkeypatch):
                 now += seconds
     clock.count(64)
     said = clock.look()
-    want = {"start": 9, "input": 1, "step": 5, "observation": 0, "logging": 2, "checkpoint": 20, "evaluation": 0}
-    assert said == {"images_per_second": 8.0, **{f"{part}_seconds": float(s) for part, s in want.items()}}
+    want = {
+        "start": 9,
+        "input": 1,
+        "step": 5,
+        "observation": 0,
+        "logging": 2,
+        "checkpoint": 20,
+        "evaluation": 0,
+    }
+    assert said == {
+        "images_per_second": 8.0,
+        **{f"{part}_seconds": float(s) for part, s in want.items()},
+    }
     now += 4
     clock.count(32)
     said = clock.look()

@@ -34,7 +34,9 @@ def config(tmp_path_factory):
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(path)
     data = Data(f"folder:{root}", streaming="always", workers=0, image_size=12)
-    changes = dict(data=data, augmentation=Augmentation((VIEW, VIEW)), log_every=1, checkpoint_every=1)
+    changes = dict(
+        data=data, augmentation=Augmentation((VIEW, VIEW)), log_every=1, checkpoint_every=1
+    )
     return tiny_config(Clusters(), **changes)
 
 
@@ -91,13 +93,23 @@ def test_a_stopped_run_resumes_to_the_same_bits(session, tmp_path):
 
 def test_features_and_refresh_are_those_of_images_in_memory(session, resident):
     state = session.init_state()
-    for here, held in zip((session.dataset.train, session.dataset.test), (resident.dataset.train, resident.dataset.test)):
+    for here, held in zip(
+        (session.dataset.train, session.dataset.test),
+        (resident.dataset.train, resident.dataset.test),
+    ):
         features = (session.subject(state).represent(here), resident.subject(state).represent(held))
         jax.tree.map(np.testing.assert_array_equal, *features)
     assert 0 <= monitor(session.subject(state))["knn_20"] <= 1
     one, other = (
-        jax.device_get(compile_refresh(here.recipe, here.mesh, here.plain_size)(state, images).method_state["embeddings"])
-        for here, images in ((session, session.dataset.train), (resident, resident.dataset.train.examples))
+        jax.device_get(
+            compile_refresh(here.recipe, here.mesh, here.plain_size)(state, images).method_state[
+                "embeddings"
+            ]
+        )
+        for here, images in (
+            (session, session.dataset.train),
+            (resident, resident.dataset.train.examples),
+        )
     )
     np.testing.assert_allclose(one, other, atol=1e-5)
 

@@ -24,7 +24,9 @@ from jaxclr.training import loop
 
 QUIET = rich.console.Console(file=io.StringIO())
 # 22 steps in two epochs of digits, on 8 devices
-CONFIG = dataclasses.replace(tiny_config("sim_affinity"), batch_size=128, log_every=3, checkpoint_every=1)
+CONFIG = dataclasses.replace(
+    tiny_config("sim_affinity"), batch_size=128, log_every=3, checkpoint_every=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,9 @@ def test_each_log_says_where_its_seconds_went(uninterrupted):
     run, _ = uninterrupted
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     logs = [line for line in lines if "loss" in line]
-    always = {f"{part}_seconds" for part in ("input", "step", "logging", "checkpoint", "evaluation")}
+    always = {
+        f"{part}_seconds" for part in ("input", "step", "logging", "checkpoint", "evaluation")
+    }
     assert all(always <= line.keys() for line in logs)
     seconds = lambda part: [line["step"] for line in logs if line.get(f"{part}_seconds", 0) > 0]
     assert seconds("start") == [3] and seconds("profile") == [6, 9] and seconds("evaluation") == []
@@ -101,13 +105,18 @@ def test_the_trace_holds_the_steps_that_were_asked_for(uninterrupted):
     assert list(for_perfetto.parent.glob("*.xplane.pb"))  # TensorBoard's
     events = json.loads(gzip.decompress(for_perfetto.read_bytes()))["traceEvents"]
     names = [event.get("name") for event in events]
-    assert [event["args"]["step_num"] for event in events if event.get("name") == "train"] == ["4", "5"]
+    assert [event["args"]["step_num"] for event in events if event.get("name") == "train"] == [
+        "4",
+        "5",
+    ]
     assert names.count("input") == 2 and names.count("logging") == 1
 
 
 def test_a_trace_of_steps_that_are_over_is_refused(session, uninterrupted):
     run, _ = uninterrupted
-    with pytest.raises(UserError, match="--profile 2:5 begins before step 22, from which this run goes on"):
+    with pytest.raises(
+        UserError, match="--profile 2:5 begins before step 22, from which this run goes on"
+    ):
         training.train(session, run, console=QUIET, profile=range(2, 5))
 
 
@@ -152,7 +161,9 @@ def test_what_is_not_finite_stops_with_the_last_good_state(session, tmp_path, br
     seen = json.loads(run.bad_step.read_text())
     assert (seen["step"], seen["seed"]) == (step, CONFIG.seed)
     whole = resident(session.dataset.train, session.mesh)
-    batches = resident_batches(whole, batch_size=128, seed=CONFIG.seed, mesh=session.mesh, start=step)
+    batches = resident_batches(
+        whole, batch_size=128, seed=CONFIG.seed, mesh=session.mesh, start=step
+    )
     np.testing.assert_array_equal(seen["images"], next(batches).indices)
 
 
@@ -171,9 +182,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match="larger than the 1437 training images"):
         training.open_session(dataclasses.replace(CONFIG, batch_size=1440))
     with pytest.raises(UserError, match="needs 2 views, the augmentation makes 1"):
-        one = dataclasses.replace(
-            AUGMENTATIONS["digits"], views=AUGMENTATIONS["digits"].views[:1]
-        )
+        one = dataclasses.replace(AUGMENTATIONS["digits"], views=AUGMENTATIONS["digits"].views[:1])
         dataclasses.replace(CONFIG, augmentation=one)
 
 

@@ -39,7 +39,9 @@ def test_a_signal_a_full_disk_and_a_damaged_checkpoint_change_no_bit(tmp_path, m
 
     before = [signal.getsignal(number) for number in SIGNALS]
     saved, save = [], Checkpoints.save
-    monkeypatch.setattr(Checkpoints, "save", lambda self, state, step: saved.append(step) or save(self, state, step))
+    monkeypatch.setattr(
+        Checkpoints, "save", lambda self, state, step: saved.append(step) or save(self, state, step)
+    )
 
     def look(*_):
         assert saved == []  # a run that goes on from the checkpoint of step 11 does not look again
@@ -125,7 +127,13 @@ with files.locked(pathlib.Path(sys.argv[2])):
 
 def test_a_folder_is_held_until_its_process_dies(tmp_path):
     path = tmp_path / "run" / ".lock"
-    program = [sys.executable, "-c", HOLDER, str(pathlib.Path(files.__file__).parents[2]), str(path)]
+    program = [
+        sys.executable,
+        "-c",
+        HOLDER,
+        str(pathlib.Path(files.__file__).parents[2]),
+        str(path),
+    ]
     holder = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"

@@ -80,7 +80,9 @@ def embed_views(subject: Subject, count: int) -> Callable[[Any], tuple[Array, Ar
     @jax.jit
     def of_network(variables: Any, keys: Array, images: Array) -> Array:
         views = jax.tree.map(lambda *each: jnp.stack(each), *with_views(alike, count)(keys, images))
-        of_one = lambda view: recipe.network.apply(variables, normalize_view(view, recipe), train=False)
+        of_one = lambda view: recipe.network.apply(
+            variables, normalize_view(view, recipe), train=False
+        )
         embedded = jax.lax.map(lambda view: of_one(view).embedding.astype(jnp.float32), views)
         return embedded.swapaxes(0, 1)
 

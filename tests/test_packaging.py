@@ -1,0 +1,80 @@
+"""The wheel: with JAX alone the losses work, and what an extra brings is named where it is missing."""
+
+import importlib.util
+import pathlib
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+# What `pip install jax` brings.
+JAX = ("jax", "jaxlib", "numpy", "numpy.libs", "scipy", "scipy.libs", "ml_dtypes", "opt_einsum")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A folder with the package as it is distributed, and JAX with what it requires."""
+    site = tmp_path_factory.mktemp("site")
+    installed = pathlib.Path(importlib.util.find_spec("jax").origin).parents[1]
+    for name in JAX:
+        if (installed / name).exists():
+            (site / name).symlink_to(installed / name)
+    for metadata in (*installed.glob("jax-*.dist-info"), *installed.glob("jaxlib-*.dist-info")):
+        (site / metadata.name).symlink_to(metadata)
+    wheels = tmp_path_factory.mktemp("wheels")
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        str(wheels),
+        str(ROOT),
+    ]
+    subprocess.run(build, check=True)
+    (wheel,) = wheels.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    return site
+
+
+def run(site, *arguments):
+    """A program that sees these packages and the standard library alone."""
+    code = f"import sys; sys.path = [p for p in sys.path if 'site-packages' not in p] + [{str(site)!r}]; "
+    words = [sys.executable, "-I", "-S", "-c", code + arguments[0], *arguments[1:]]
+    return subprocess.run(words, capture_output=True, text=True, check=False, cwd=site)
+
+
+def test_the_losses_need_jax_alone(alone):
+    done = run(
+        alone,
+        "import jax, jaxclr; z = jax.random.normal(jax.random.key(0), (2, 8, 4)); "
+        "print(float(jaxclr.losses.sim_affinity(*z, temperature=0.5)), jaxclr.__version__)",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1] == "0.2.0" and 1 < float(done.stdout.split()[0]) < 4
+
+
+@pytest.mark.parametrize("name", ["Config", "train", "methods", "encoders", "data", "Run"])
+def test_a_missing_extra_is_named(alone, name):
+    done = run(
+        alone,
+        f"import jaxclr\ntry:\n    jaxclr.{name}\nexcept jaxclr.UserError as error:\n    print(error)",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "which is not installed: pip install 'jaxclr[train]'." in done.stdout
+
+
+def test_the_command_names_a_missing_extra(alone):
+    done = run(alone, "sys.argv = ['jaxclr', 'list']; from jaxclr.__main__ import main; main()")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "pip install 'jaxclr[train]'" in done.stderr
+
+
+def test_the_wheel_holds_what_it_needs(alone):
+    assert (alone / "jaxclr" / "py.typed").is_file()
+    assert (alone / "jaxclr" / "report" / "page.html").is_file()
