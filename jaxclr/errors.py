@@ -28,7 +28,7 @@ _EXTRAS = {
     "matplotlib": "report",
     "safetensors": "interop",
     "pyarrow": "interop",
-    "torch": "interop",
+    "torch": "torch",
 }
 
 

@@ -60,7 +60,7 @@ def _unpickle(path: pathlib.Path) -> Any:
         import torch
     except ModuleNotFoundError as error:
         raise UserError(
-            f"{path} takes PyTorch to read: pip install 'jaxclr[interop]', or where PyTorch is "
+            f"{path} takes PyTorch to read: pip install 'jaxclr[torch]', or where PyTorch is "
             "installed turn its state_dict into a .safetensors file (safetensors.torch.save_file)."
         ) from error
     try:

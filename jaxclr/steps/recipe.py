@@ -1,6 +1,7 @@
 """The recipe of a run: what a step needs to know and never changes."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -39,6 +40,12 @@ class Recipe(NamedTuple):
     def steps_per_epoch(self) -> int:
         """The last incomplete batch of an epoch is left out."""
         return self.images // self.batch_size
+
+
+def with_whole_batch(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A per-device function over AXIS, run where one device has all rows."""
+    mapped = jax.vmap(function, in_axes=None, axis_size=1, axis_name=AXIS)
+    return lambda *args: jax.tree.map(lambda leaf: leaf[0], mapped(*args))
 
 
 def step_key(seed: int, step: Array) -> Array:

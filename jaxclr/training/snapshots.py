@@ -17,7 +17,7 @@ from jaxclr.evaluation.subject import on_one_device
 from jaxclr.runs.files import write_atomically, writing
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.examples import apply_in_batches, batches
-from jaxclr.steps.recipe import AXIS
+from jaxclr.steps.recipe import with_whole_batch
 from jaxclr.steps.scanned import represent_images
 from jaxclr.steps.state import State
 from jaxclr.steps.views import take_views
@@ -137,11 +137,7 @@ def compile_embed_pair(session: Session) -> Callable[[Tree, Tree], tuple[Array, 
         pair = (list(enumerate(views)) * 2)[:2]
         return tuple(_half(apply(x, view=view)[0].embedding) for view, x in pair)
 
-    # The network's norms span the axis of the step, here of one device.
-    on_axis = jax.vmap(embed_pair, in_axes=None, axis_size=1, axis_name=AXIS)
-    return jax.jit(
-        lambda variables, examples: tuple(rows[0] for rows in on_axis(variables, examples))
-    )
+    return jax.jit(with_whole_batch(embed_pair))
 
 
 def _half(rows: Array) -> Array:

@@ -19,6 +19,7 @@ from jaxclr.evaluation.linear import LinearFit, linear_logits
 from jaxclr.evaluation.protocols.protocol import Protocol, Result
 from jaxclr.evaluation.subject import Subject
 from jaxclr.steps.examples import apply_in_batches, batches, fill, labels_of
+from jaxclr.steps.recipe import with_whole_batch
 
 Array = jax.Array
 Tree = Any
@@ -183,7 +184,11 @@ def _step(
 
     def loss(params: Tree) -> tuple[Array, Tree]:
         variables = {"params": params["encoder"], "batch_stats": stats}
-        representations, updates = encoder.apply(variables, pixels, True, mutable=["batch_stats"])
+        train = lambda variables, pixels, key: encoder.apply(
+            variables, pixels, True, mutable=["batch_stats"], rngs={"dropout": key}
+        )
+        # A module of a user's own may span the axis of the training step.
+        representations, updates = with_whole_batch(train)(variables, pixels, key)
         logits = linear_logits(params["head"], representations)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.mean(losses), updates.get("batch_stats", stats)
