@@ -111,7 +111,7 @@ def config(seed: int = 0) -> jaxclr.Config:
         augmentation=jaxclr.augment.Augmentation(views=(view, view), plain=surroundings),
         optimizer=jaxclr.training.AdamW(learning_rate=1e-3, weight_decay=1e-3),
         epochs=20,
-        batch_size=250,
+        batch_size=200,
         warmup_epochs=2.0,
         seed=seed,
     )

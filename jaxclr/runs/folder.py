@@ -97,7 +97,7 @@ class RunFolder:
         """Keeps other processes out of the folder, which is made if need be.
 
         Raises:
-          UserError: the folder is in use, is no run, or cannot be written.
+          UserError: the folder is in use, is not a run, or cannot be written.
         """
         self._check_ours()
         with locked(self.folder / _LOCK):

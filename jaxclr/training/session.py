@@ -119,7 +119,10 @@ def _open(config: Config) -> Session:
         )
     dataset = load(config.data)
     train, notes = dataset.train, []
-    kind, source = "examples" if train.channels is None else "images", dataset.name
+    kind, source = (
+        "examples" if train.channels is None else "images",
+        getattr(config.data, "source", dataset.name),
+    )
     if isinstance(train, Stream):
         _check_crops(config.augmentation)
         notes.append(f"Images are streamed from their files: {train.why}.")

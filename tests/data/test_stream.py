@@ -139,7 +139,7 @@ def test_workers_make_what_threads_make_and_one_that_dies_is_told(folder, monkey
         multiprocessing.active_children()[0].kill()
         with pytest.raises(
             UserError,
-            match=r"A process that decodes images died .*-9.*There were 2; --data.workers sets",
+            match=r"A process that reads data died .*-9.*There were 2; --data.workers sets",
         ):
             for _ in range(20):
                 next(workers)  # what it had made comes first

@@ -237,5 +237,5 @@ class Misshapen(Method):
 
 
 def test_a_state_keeps_its_shapes():
-    with pytest.raises(AssertionError, match="shape"):
+    with pytest.raises(UserError, match="method Misshapen cannot take .* shapes"):
         run_steps(tiny_config(Misshapen()), devices=1, how="shard_map", steps=1)

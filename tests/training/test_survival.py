@@ -104,7 +104,7 @@ def test_the_command_says_that_it_was_stopped(monkeypatch, capsys):
     def stopped(*_):
         raise Stopped("SIGTERM: stopped.")
 
-    monkeypatch.setitem(cli.COMMANDS, "train", stopped)
+    monkeypatch.setattr("jaxclr.cli.pretraining.train", stopped)
     with pytest.raises(SystemExit) as exit_:
         cli.main(["train"])
     assert exit_.value.code == 75
