@@ -13,8 +13,9 @@ from jaxclr.data import Stream
 from jaxclr.methods import MomentumEncoder
 from jaxclr.processes.runtime import replicate
 from jaxclr.steps.examples import apply_in_batches, batches
+from jaxclr.steps.recipe import REFRESH, Recipe
 from jaxclr.steps.scanned import map_images
-from jaxclr.steps.state import REFRESH, Recipe, State, settled
+from jaxclr.steps.state import State, settled
 from jaxclr.steps.views import plain_view
 
 Array = jax.Array

@@ -13,7 +13,8 @@ from jaxclr import trees
 from jaxclr.data import epoch_order
 from jaxclr.methods import Network
 from jaxclr.steps.batches import Batch
-from jaxclr.steps.state import AXIS, Recipe, State
+from jaxclr.steps.recipe import AXIS, Recipe
+from jaxclr.steps.state import State
 from jaxclr.steps.step import train_step
 from jaxclr.steps.views import plain_view
 

@@ -8,10 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxclr.methods import MomentumEncoder, Sizes
-from jaxclr.steps.recipe import AXIS as AXIS
 from jaxclr.steps.recipe import METHOD, PARAMETERS, Recipe
-from jaxclr.steps.recipe import REFRESH as REFRESH
-from jaxclr.steps.recipe import step_key as step_key
 from jaxclr.steps.views import view_shapes
 
 Array = jax.Array

@@ -16,7 +16,8 @@ from jaxclr.methods import Branch, MomentumEncoder, Network, Outputs, StopGradie
 from jaxclr.steps.batches import Batch
 from jaxclr.steps.micro_batches import in_micro_batches
 from jaxclr.steps.optimizers import momentum_ramp
-from jaxclr.steps.state import Recipe, State, settled, step_key, target_parts
+from jaxclr.steps.recipe import Recipe, step_key
+from jaxclr.steps.state import State, settled, target_parts
 from jaxclr.steps.views import take_views
 
 Array = jax.Array

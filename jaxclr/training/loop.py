@@ -18,8 +18,9 @@ from jaxclr.runs.digests import digests
 from jaxclr.runs.folder import RunFolder
 from jaxclr.runs.logs import open_logs
 from jaxclr.steps.batches import Batch, batch_rows
+from jaxclr.steps.recipe import AXIS
 from jaxclr.steps.refresh import compile_refresh, refresh_is_due
-from jaxclr.steps.state import AXIS, State
+from jaxclr.steps.state import State
 from jaxclr.steps.step import map_step, train_step
 from jaxclr.training.clock import Clock
 from jaxclr.training.feed import open_feed

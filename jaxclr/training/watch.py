@@ -15,7 +15,8 @@ from jaxclr.evaluation.metrics import exp_entropy
 from jaxclr.methods import MomentumEncoder, Outputs
 from jaxclr.steps.batches import Batch
 from jaxclr.steps.optimizers import momentum_ramp
-from jaxclr.steps.state import AXIS, State
+from jaxclr.steps.recipe import AXIS
+from jaxclr.steps.state import State
 from jaxclr.steps.step import observe
 from jaxclr.training.session import Session
 
