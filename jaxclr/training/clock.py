@@ -40,7 +40,7 @@ class Clock:
         self._images += images
 
     def look(self) -> dict[str, float]:
-        """Returns `images_per_second` of training and `PART_seconds` of each part, and starts anew."""
+        """Returns `images_per_second` of training and `PART_seconds` of each part; restarts."""
         total = time.perf_counter() - self._since
         parts = self._seconds
         parts["step"] += max(total - sum(parts.values()), 0.0)

@@ -104,9 +104,7 @@ def streamed_batches(
     yield from _prefetched(join, mesh, close=steps.close)
 
 
-def record_batches(
-    steps: Generator[Rows, None, None], mesh: Mesh
-) -> Generator[Batch, None, None]:
+def record_batches(steps: Generator[Rows, None, None], mesh: Mesh) -> Generator[Batch, None, None]:
     """Batches of examples that Grain reads; a thread prefetches the next ones to the devices.
 
     Args:
