@@ -55,8 +55,8 @@ class Config:
     """Images in a step, over all devices."""
 
     micro_batches: Annotated[int, Ge(1)] = 1
-    """Parts in which each device embeds its rows, one after the other, with memory for one. Loss and
-    gradient remain those of the complete batch. Only BatchNorm differs: it normalizes each
+    """Parts in which each device embeds its rows, one after the other, with memory for one. Loss
+    and gradient remain those of the complete batch. Only BatchNorm differs: it normalizes each
     micro-batch by its own statistics (over all devices) and updates the running statistics once for
     each micro-batch and view, in order."""
 
@@ -80,7 +80,7 @@ class Config:
     cosines, signs of collapse; 0 for none. The first and the last step are always measured."""
 
     evaluate_every: Annotated[int, Ge(0)] = 0
-    """Epochs between kNN evaluations during training; 0 for none. The last epoch is always evaluated."""
+    """Epochs between kNN evaluations in training; 0 for none. The last epoch is always evaluated."""
 
     checkpoint_every: Annotated[int, Ge(1)] = 10
     """Epochs between checkpoints. The last epoch always has one."""
@@ -136,8 +136,8 @@ def from_json(
       session: a configuration that provides the parts that only a Python session has.
 
     Raises:
-      UserError: the text is not JSON, has an unknown field, lacks a field, or has a value of another
-        type or out of range; or parts are needed that only a session has.
+      UserError: the text is not JSON, has an unknown field, lacks a field, or has a value of
+        another type or out of range; or parts are needed that only a session has.
     """
     try:
         tree = json.loads(text)
