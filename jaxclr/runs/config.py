@@ -80,7 +80,7 @@ class Config:
     cosines, signs of collapse; 0 for none. The first and the last step are always measured."""
 
     evaluate_every: Annotated[int, Ge(0)] = 0
-    """Epochs between kNN evaluations in training; 0 for none. The last epoch is always evaluated."""
+    """Epochs between kNN evaluations in training; 0 for none. The last epoch always has one."""
 
     checkpoint_every: Annotated[int, Ge(1)] = 10
     """Epochs between checkpoints. The last epoch always has one."""
