@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(programs: Sequence[Sequence[str]]) -> int:
-    """Runs processes that end together, reports one that died, and returns one exit status."""
+    """Runs processes, ends all if one dies, reports it, and returns one exit status."""
     with contextlib.ExitStack() as stack:
         outputs = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in programs[1:])]
         children: list[subprocess.Popen] = []
@@ -112,7 +112,7 @@ def watch(arguments: Sequence[str]) -> int:
 
 
 def peer_died(index: int | None, reason: str) -> str:
-    """The sentence of a process whose peer is gone."""
+    """The error message of a process whose peer died or cannot be reached."""
     who = "this process" if index is None else f"process {index}"
     return (
         f"A peer of {who} died, or cannot be reached ({reason}): {who} ends too. "

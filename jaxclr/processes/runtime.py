@@ -1,6 +1,6 @@
-"""Several processes that train one model: joining them, and sharing what only one of them knows.
+"""Several processes that train one model: joining, broadcasting and agreeing.
 
-With one process nothing is communicated.
+A single process communicates nothing.
 """
 
 import collections

@@ -36,7 +36,7 @@ Tree = Any
 class Checkpoints:
     """The folder of a run's checkpoints, as a context manager that waits for writes at its end.
 
-    A checkpoint holds two proofs beside its arrays. The digest of every leaf decides whether the
+    A checkpoint stores two proofs with its arrays. The digest of every leaf decides whether the
     arrays are those that were saved: Orbax restores some flipped bits without an error. The
     checksums of the files name a damaged file before Orbax reads it: its threads would print
     tracebacks.

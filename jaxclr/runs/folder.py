@@ -151,12 +151,12 @@ class RunFolder:
 
     def _session(self, tree: Any) -> Config | None:
         """The source of parts that JSON cannot hold: the given configuration or the experiment."""
-        made = tree.get("experiment") if isinstance(tree, dict) else None
-        if self.session is not None or not made or not parts.session_parts(tree):
+        origin = tree.get("experiment") if isinstance(tree, dict) else None
+        if self.session is not None or not origin or not parts.session_parts(tree):
             return self.session
-        experiment = self.folder / parts.FOLDER / made["file"]
+        experiment = self.folder / parts.FOLDER / origin["file"]
         with parts.running_copy():
-            return load_experiment(experiment, method=made["method"])
+            return load_experiment(experiment, method=origin["method"])
 
     def changed_sources(self, config: Config, experiment: Experiment | None) -> list[str]:
         """Names of files of parts that differ from those that the run was started with."""
@@ -201,12 +201,12 @@ class RunFolder:
             for name, text in sources.items():
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(self.folder / name, text)
-            made = (
+            origin = (
                 {}
                 if experiment is None
                 else {"experiment": {"file": experiment.file.name, "method": experiment.method}}
             )
-            text = configs.to_json(config, **made)
+            text = configs.to_json(config, **origin)
             own = sources or any(map(parts.is_own, parts.names_in(json.loads(text))))
             if own and (signed := trust.signature(text.encode(), sources)):
                 write_atomically(self.folder / trust.SIGNATURE, signed + "\n")

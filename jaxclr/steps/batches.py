@@ -37,8 +37,8 @@ def resident(split: Split, mesh: Mesh) -> Batch:
     count = split.size
     indices = np.arange(count, dtype=np.int32)
     labels = np.full(count, -1) if split.labels is None else split.labels
-    whole = Batch(split.examples, indices, labels.astype(np.int32))
-    return replicate(canonical(whole), mesh)
+    batch = Batch(split.examples, indices, labels.astype(np.int32))
+    return replicate(canonical(batch), mesh)
 
 
 def canonical(tree: Any) -> Any:
@@ -59,12 +59,12 @@ def batch_rows(count: int, *, batch_size: int, seed: int, step: int) -> np.ndarr
 
 
 def resident_batches(
-    whole: Batch, *, batch_size: int, seed: int, mesh: Mesh, start: int = 0
+    split: Batch, *, batch_size: int, seed: int, mesh: Mesh, start: int = 0
 ) -> Generator[Batch, None, None]:
     """An infinite iterator over batches, epoch by epoch; batch t is a function of (seed, t) alone.
 
     Args:
-      whole: the split, on every device.
+      split: the split, on every device.
       batch_size: rows of the global batch; each epoch omits the last N mod batch_size images of
         its order.
       seed: seed of the orders.
@@ -75,17 +75,17 @@ def resident_batches(
       A batch, spread over the devices by rows.
     """
     by_rows = NamedSharding(mesh, P(mesh.axis_names))
-    count = len(whole.indices)
+    count = len(split.indices)
     per_epoch = count // batch_size
 
     @functools.partial(jax.jit, out_shardings=by_rows)
-    def take(whole: Batch, order: Array, index: int) -> Batch:
+    def take(split: Batch, order: Array, index: int) -> Batch:
         rows = jax.lax.dynamic_slice_in_dim(order, index * batch_size, batch_size)
-        return jax.tree.map(lambda leaf: leaf[rows], whole)
+        return jax.tree.map(lambda leaf: leaf[rows], split)
 
     epoch, first = divmod(start, per_epoch)
     while True:
         order = replicate(epoch_order(seed, epoch, count), mesh)
         for index in range(first, per_epoch):
-            yield take(whole, order, index)
+            yield take(split, order, index)
         epoch, first = epoch + 1, 0

@@ -16,7 +16,7 @@ from jaxclr.processes.runtime import replicate
 from jaxclr.steps.examples import apply_in_batches, batches
 from jaxclr.steps.recipe import REFRESH, Recipe
 from jaxclr.steps.scanned import map_images
-from jaxclr.steps.state import State, settled
+from jaxclr.steps.state import State, cast_like
 from jaxclr.steps.views import plain_view
 
 Array = jax.Array
@@ -61,7 +61,7 @@ def compile_refresh(
         epoch = state.step // recipe.steps_per_epoch
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.seed), REFRESH), epoch)
         old = state.method_state
-        new = settled(recipe.method.refresh(old, embeddings, key), old)
+        new = cast_like(recipe.method.refresh(old, embeddings, key), old)
         kept = jax.tree.map(lambda a, b: jnp.where(state.bad_step < 0, a, b), new, old)
         return jax.lax.with_sharding_constraint(kept, everywhere)
 

@@ -39,8 +39,8 @@ def compile_steps(recipe: Recipe, mesh: Mesh) -> Steps:
     """
     step = functools.partial(train_step, recipe=recipe, axis_name=AXIS)
 
-    def one_device(state: State, whole: Batch, indices: Array) -> tuple[State, dict[str, Array]]:
-        take = lambda rows: jax.tree.map(lambda leaf: leaf[rows], whole)
+    def one_device(state: State, split: Batch, indices: Array) -> tuple[State, dict[str, Array]]:
+        take = lambda rows: jax.tree.map(lambda leaf: leaf[rows], split)
         return jax.lax.scan(lambda state, rows: step(state, take(rows)), state, indices)
 
     mapped = jax.shard_map(

@@ -113,7 +113,7 @@ def target_parts(tree: Tree) -> Tree:
     return {part: tree[part] for part in TARGET_PARTS if part in tree}
 
 
-def settled(new: Tree, old: Tree) -> Tree:
+def cast_like(new: Tree, old: Tree) -> Tree:
     """Casts the method's new state to the types of the old one; their shapes must be equal."""
     chex.assert_trees_all_equal_shapes(new, old)
     return jax.tree.map(lambda after, before: after.astype(before.dtype), new, old)

@@ -17,7 +17,7 @@ from jaxclr.steps.batches import Batch
 from jaxclr.steps.micro_batches import in_micro_batches
 from jaxclr.steps.optimizers import momentum_ramp
 from jaxclr.steps.recipe import Recipe, step_key
-from jaxclr.steps.state import State, settled, target_parts
+from jaxclr.steps.state import State, cast_like, target_parts
 from jaxclr.steps.views import take_views
 
 Array = jax.Array
@@ -67,7 +67,7 @@ def train_step(
         target_params=_target_after(target_params, params, state.step, recipe),
         target_batch_stats=stats.target,
         opt_state=opt_state,
-        method_state=settled(
+        method_state=cast_like(
             method.next_state(out, state.method_state, axis_name), state.method_state
         ),
         bad_step=state.bad_step,

@@ -13,7 +13,7 @@ ALWAYS = (*TRAINING, "checkpoint", "evaluation")
 
 
 class Clock:
-    """Measures the host's seconds by part, and the rate of images, since the last call of `look`.
+    """Measures the host's seconds by part, and the rate of images, since the last call of `lap`.
 
     The clock never waits for the devices. Steps are dispatched asynchronously, so the seconds of
     "step" are those that the host waits for them. Unassigned time counts as "step".
@@ -39,7 +39,7 @@ class Clock:
         """Counts the images of a step."""
         self._images += images
 
-    def look(self) -> dict[str, float]:
+    def lap(self) -> dict[str, float]:
         """Returns `images_per_second` of training and `PART_seconds` of each part; restarts."""
         total = time.perf_counter() - self._since
         parts = self._seconds

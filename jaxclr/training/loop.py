@@ -91,7 +91,7 @@ def train(
         logged = open_logs(run, start=start, steps=session.steps, console=console)
         with contextlib.closing(feed), logged as logs, trace:
             for done in range(start + 1, last + 1):
-                trace.turn(done - 1, state, clock)
+                trace.before_step(done - 1, state, clock)
                 if refresh_is_due(session.recipe, done - 1):
                     jax.block_until_ready(state)
                     with clock.spent_on("refresh"):
@@ -128,7 +128,7 @@ def train(
                         runtime.run_on_all(refuse)
                     watch.write(logs)
                 if log:
-                    values |= clock.look()
+                    values |= clock.lap()
                     with clock.spent_on("logging"):
                         rate = f"{values['images_per_second']:.0f} images/s"
                         logs.progress(done, f"loss {values['loss']:.4f}  {rate}")

@@ -64,7 +64,7 @@ class Trace:
         if self._runs:
             self._stop()
 
-    def turn(self, step: int, state: object, clock: Clock) -> None:
+    def before_step(self, step: int, state: object, clock: Clock) -> None:
         """Starts or stops the trace before a step if it is due, once the devices have `state`."""
         if not self._steps or step not in (self._steps.start, self._steps.stop):
             return
