@@ -193,7 +193,7 @@ def test_a_folder_is_not_overwritten_by_accident(session, tmp_path):
         run.create(session.config, overwrite=False)
     run.create(session.config, overwrite=True)
     other = RunFolder(tmp_path)
-    with pytest.raises(UserError, match="no run"):
+    with pytest.raises(UserError, match="is not a run"):
         other.create(session.config, overwrite=True)
     assert run.config() == session.config
     with pytest.raises(UserError, match="cannot be written"):
