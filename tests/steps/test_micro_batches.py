@@ -18,7 +18,7 @@ from jaxclr.errors import UserError
 from jaxclr.methods import METHODS, MocoV3
 from jaxclr.steps.batches import Batch
 from jaxclr.steps.micro_batches import in_micro_batches
-from jaxclr.steps.state import init_state
+from jaxclr.steps.state import image_examples, init_state
 from jaxclr.steps.step import train_step
 from jaxclr.training.session import make_recipe, open_session
 
@@ -123,7 +123,7 @@ def temporaries(encoder, view, rows, micro_batches):
     )
     recipe = make_recipe(config, images=1024, classes=10)
     recipe = recipe._replace(network=config.method.network(encoder, None))
-    state = jax.eval_shape(lambda: init_state(recipe, (32, 32, 3)))
+    state = jax.eval_shape(lambda: init_state(recipe, image_examples(32, 32, 3)))
     ints = jax.ShapeDtypeStruct((rows,), jnp.int32)
     batch = Batch(jax.ShapeDtypeStruct((rows, 32, 32, 3), jnp.uint8), ints, ints)
     step = jax.jit(functools.partial(train_step, recipe=recipe, axis_name=None))

@@ -10,7 +10,7 @@ from tiny import tiny_config
 from jaxclr.encoders import SmallConv
 from jaxclr.methods import METHODS
 from jaxclr.steps.batches import Batch
-from jaxclr.steps.state import init_state
+from jaxclr.steps.state import image_examples, init_state
 from jaxclr.steps.step import observe, train_step
 from jaxclr.training.session import make_recipe
 
@@ -25,7 +25,7 @@ def test_what_is_in_bfloat16(method):
     config = tiny_config(method, encoder=SmallConv(widths=(4, 8), dtype="bfloat16"))
     recipe = make_recipe(config, images=1024, classes=10)
     recipe = recipe._replace(network=config.method.network(config.encoder, None))
-    state = jax.eval_shape(lambda: init_state(recipe, (8, 8, 1)))
+    state = jax.eval_shape(lambda: init_state(recipe, image_examples(8, 8, 1)))
     ints = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
     batch = Batch(jax.ShapeDtypeStruct((config.batch_size, 8, 8, 1), jnp.uint8), ints, ints)
     look, step = (
