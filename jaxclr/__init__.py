@@ -1,7 +1,7 @@
 """Contrastive and joint-embedding self-supervised learning on the global affinity matrix.
 
-`train` trains a `Config` in a folder, `Run` is such a folder, and `load` is its encoder. The losses need JAX alone; every
-other room is loaded when it is first named.
+`train` trains a `Config` in a folder, `Run` opens such a folder, and `load` loads an encoder.
+`losses` and `affinity` need JAX only. Every module is imported on first access.
 """
 
 import importlib
@@ -28,18 +28,16 @@ if TYPE_CHECKING:
     from jaxclr.interop import load as load
     from jaxclr.runs.config import Config as Config
 
-_ROOMS = (
-    *(
-        "affinity",
-        "augment",
-        "data",
-        "encoders",
-        "evaluation",
-        "interop",
-        "losses",
-        "methods",
-        "steps",
-    ),
+_MODULES = (
+    "affinity",
+    "augment",
+    "data",
+    "encoders",
+    "evaluation",
+    "interop",
+    "losses",
+    "methods",
+    "steps",
     "training",
 )
 _NAMES = {
@@ -50,14 +48,14 @@ _NAMES = {
     "train": "jaxclr.api",
 }
 
-__all__ = ["UserError", "__version__", *_NAMES, *_ROOMS]
+__all__ = ["UserError", "__version__", *_NAMES, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS and name not in _NAMES:
+    if name not in _MODULES and name not in _NAMES:
         raise AttributeError(f"module 'jaxclr' has no attribute '{name}'")
     try:
-        if name in _ROOMS:
+        if name in _MODULES:
             return importlib.import_module(f"jaxclr.{name}")
         value = getattr(importlib.import_module(_NAMES[name]), name)
     except ModuleNotFoundError as error:

@@ -1,11 +1,11 @@
-"""`python -m jaxclr` is the command `jaxclr`."""
+"""The command `jaxclr`, also run by `python -m jaxclr`."""
 
 import sys
 
 
 def main() -> None:
-    """The command line."""
-    # Processes that decode images import this file again, and need nothing of what it runs.
+    """Runs the command line."""
+    # Worker processes that decode images import this file again; imports inside keep it small.
     from jaxclr.processes import launch
 
     arguments = sys.argv[1:]

@@ -1,4 +1,4 @@
-"""The front door: `jaxclr.train` and `jaxclr.Run`. Every command of the command line calls what is here."""
+"""`jaxclr.train` and `jaxclr.Run`, which the commands of the command line call."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ from jaxclr.training.loop import train as train_session
 from jaxclr.training.profile import steps_to_profile
 from jaxclr.training.session import Session, open_session
 
-FEW_IMAGES = 10_000  # up to here raw inputs and the untrained encoder are probed after training too
+FEW_IMAGES = 10_000  # up to this many, training also ends with probes of the baselines
 
 Say = Callable[[str], None]
 
@@ -48,11 +48,11 @@ def train(
     experiment: Experiment | None = None,
     console: rich.console.Console | None = None,
 ) -> "Run":
-    """Trains a configuration in a folder, or continues the run that is there from its newest checkpoint.
+    """Trains a configuration in a folder, or continues the run in it from its newest checkpoint.
 
-    Then the encoder is evaluated, if the data have labels and a test split, and report.html is written. A run that is
-    finished already is returned as it is. SIGTERM and SIGINT (a notebook's interrupt) stop after the step at hand, with
-    a checkpoint, where Python allows handlers: in the main thread.
+    Then the encoder is evaluated, if the data have labels and a test split, and report.html is
+    written. A finished run is returned unchanged. In the main thread, SIGTERM and SIGINT (a
+    notebook's interrupt) stop training after the current step, with a checkpoint.
 
     >>> config = jaxclr.Config(
     ...     method=jaxclr.methods.SimAffinity(temperature=0.2).with_heads(hidden=128, out=64),
@@ -66,19 +66,19 @@ def train(
 
     Args:
       config: what to train.
-      out: the folder of the run, which is made if need be.
-      overwrite: replace a run that is there instead of continuing it.
+      out: the folder of the run, which is created if it does not exist.
+      overwrite: replace an existing run instead of continuing it.
       profile: "START:STOP", steps to trace into the folder's profile/.
-      experiment: the file whose `config()` made the configuration, for runs that are to be read back without it.
-      console: for progress and notes; None: standard output.
+      experiment: the file whose `config()` returned the configuration, to read the run without it.
+      console: for progress and notes; None for standard output.
 
     Returns:
       The run.
 
     Raises:
-      UserError: parts do not fit each other, the folder holds a run of another configuration, data cannot be had, or
-        training went wrong in a way that the user can mend.
-      Stopped: a signal came; the run is saved.
+      UserError: parts do not fit each other, the folder has a run of another configuration, the
+        data cannot be loaded, or training failed for a reason that the user can fix.
+      Stopped: a signal was received; the run is saved.
     """
     parts.check_not_running_copy()
     folder = RunFolder(pathlib.Path(out).expanduser(), session=config)
@@ -91,7 +91,7 @@ def train(
         with runtime.hold_on_first(folder.locked()):
             create = lambda: _create_or_check(folder, session, experiment, overwrite=overwrite)
             runtime.run_on_first(create)
-            if folder.finished(session.steps, evaluated=_is_labelled(session)):
+            if folder.finished(session.steps, evaluated=_is_labeled(session)):
                 say(f"{folder.folder} holds this run already, and it is finished.")
             else:
                 _train(session, folder, console, say, steps)
@@ -99,16 +99,16 @@ def train(
 
 
 class Run:
-    """A run: the folder that `train` made, and what can be done with it.
+    """A run in a folder that `train` created.
 
     >>> run = jaxclr.Run("runs/first")  # doctest: +SKIP
     >>> run.metrics()["loss"]  # doctest: +SKIP
 
     Args:
-      folder: of the run.
-      config: a configuration with the parts that only a Python session has (lambdas, classes of a notebook cell, arrays), if
-        the run has such.
-      trust: run the code of parts that is in the folder, although another user put it there.
+      folder: the folder of the run.
+      config: a configuration with the parts that only a Python session has (lambdas, classes of a
+        notebook cell, arrays), if the run has any.
+      trust: run the code of parts in the folder even if this user did not put it there.
 
     Raises:
       UserError: the folder is not a run, or its configuration differs from the one given.
@@ -134,23 +134,23 @@ class Run:
 
     @property
     def folder(self) -> pathlib.Path:
-        """Where the run is."""
+        """The path of the run."""
         return self._folder.folder
 
     @functools.cached_property
     def config(self) -> Config:
-        """The configuration, with measured means and deviations of images filled in."""
+        """The configuration, with mean and standard deviation of the channels filled in."""
         return self._folder.config()
 
     def sources(self) -> list[pathlib.Path]:
-        """Files of parts in the folder that are run when the configuration is read."""
+        """The copied files of parts, which are run when the configuration is read."""
         return [self.folder / name for name in self._folder.sources()]
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """What was logged in training: a column for each name, "step" among them, a row for each step with any.
+        """The logged metrics: a column for each name and "step", a row for each logged step.
 
-        A step at which something was not measured has NaN there. Names with several numbers (the spectrum, histograms)
-        have rows [steps, K].
+        Metrics that were not measured at a step are NaN. Metrics of several numbers (the spectrum,
+        histograms) have columns [steps, K].
         """
         lines: dict[int, dict[str, Any]] = {}
         for line in self._folder.lines():
@@ -172,7 +172,7 @@ class Run:
         }
 
     def resume(self, *, console: rich.console.Console | None = None) -> "Run":
-        """Trains on from the newest checkpoint to the end, evaluates and writes the report; see `train`."""
+        """Continues training from the newest checkpoint, evaluates and writes the report."""
         say = _printer(console)
         with _quietly(), compilation_cache():
             session = open_session(runtime.run_on_all(lambda: self.config))
@@ -190,21 +190,21 @@ class Run:
         console: rich.console.Console | None = None,
         **settings: Any,
     ) -> dict[str, Any]:
-        """Evaluates the newest checkpoint and writes what it finds into evaluation.json.
+        """Evaluates the newest checkpoint and writes the record to evaluation.json.
 
         >>> run.evaluate("fewshot", per_class=(1, 5))["figures"]  # doctest: +SKIP
 
         Args:
-          protocol: a name in `evaluation.protocols.PROTOCOLS`, or a protocol; None: the table that ends training, kNN and
-            linear probes.
-          data: what to evaluate on; None: the run's own data.
-          seeds: how often to repeat what a protocol draws.
+          protocol: a name in `evaluation.protocols.PROTOCOLS`, or a protocol; None for the closing
+            table of kNN and linear probes.
+          data: what to evaluate on; None for the run's own data.
+          seeds: number of repetitions of a protocol that draws at random.
           baselines: whether the closing table includes raw inputs and the untrained encoder.
-          console: for notes; None: standard output.
-          **settings: fields of the protocol that is named.
+          console: for notes; None for standard output.
+          **settings: fields of the named protocol.
 
         Returns:
-          The record, as it is in evaluation.json.
+          The record, as written to evaluation.json.
 
         Raises:
           UserError: there is no checkpoint, or protocol, data and encoder do not fit each other.
@@ -225,11 +225,11 @@ class Run:
                     raise unknown(f"setting of {protocol}", name, fields)
             protocol = PROTOCOLS[protocol](**settings)
         elif settings:
-            raise UserError("Settings go with a protocol's name; give them to the protocol itself.")
+            raise UserError("Settings need a protocol's name; give them to the protocol itself.")
         return self._evaluate_by(protocol, data, seeds, say)
 
     def load(self, *, view: int = 0) -> Loaded:
-        """The encoder of the newest checkpoint, `load().encode(batch)`; see `jaxclr.load`."""
+        """Loads the encoder of the newest checkpoint; see `jaxclr.load`."""
         return load_encoder(self._folder, view=view)
 
     def report(self, out: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -245,8 +245,9 @@ class Run:
         overwrite: bool = False,
         report: Callable[[int, int], None] = lambda done, count: None,
     ) -> dict[str, int]:
-        """Writes the representations of all examples of the run's data, or of other data, into a .npz or .parquet file.
+        """Writes the representations of all examples to a .npz or .parquet file.
 
+        `data` defaults to the run's own data.
         Arguments, returns and errors are those of `interop.embedding.embed`.
         """
         with _quietly(), compilation_cache():
@@ -267,7 +268,7 @@ class Run:
         image_size: int | None = None,
         overwrite: bool = False,
     ) -> Loaded:
-        """Writes the encoder for other programs, as safetensors or StableHLO; see `interop.exporting.export`."""
+        """Writes the encoder as safetensors or StableHLO; see `interop.exporting.export`."""
         loaded = self.load()
         path = pathlib.Path(out).expanduser()
         exporting.export(loaded, to, path, side=image_size, overwrite=overwrite)
@@ -290,7 +291,8 @@ class Run:
         own = data == config.data or getattr(data, "source", 0) == getattr(config.data, "source", 1)
         if own and protocol.elsewhere:
             raise UserError(
-                f"{name} needs other data than the run's own: give data (--data.source), for instance tfds:cifar10."
+                f"{name} needs other data than the run's own: give data (--data.source), for "
+                "instance tfds:cifar10."
             )
         with _quietly(), compilation_cache():
             session = open_session(config)
@@ -306,7 +308,8 @@ class Run:
         config = self.config
         if not self._folder.checkpoints.is_dir():
             raise UserError(
-                f"{self.folder} has no checkpoint yet; continue it with `jaxclr resume {self.folder}`."
+                f"{self.folder} has no checkpoint yet; continue it with "
+                f"`jaxclr resume {self.folder}`."
             )
         return config
 
@@ -314,14 +317,24 @@ class Run:
         """The report, inside a notebook."""
         path = self._folder.report if self._folder.report.is_file() else self.report()
         page = html.escape(path.read_text(), quote=True)
-        return f'<iframe srcdoc="{page}" style="width:100%;height:720px;border:0" title="{html.escape(str(self.folder))}"></iframe>'
+        style, title = "width:100%;height:720px;border:0", html.escape(str(self.folder))
+        return f'<iframe srcdoc="{page}" style="{style}" title="{title}"></iframe>'
 
 
 def write_report(
     folders: list[pathlib.Path], out: str | os.PathLike[str] | None = None
 ) -> pathlib.Path:
-    """Writes one HTML file about runs side by side; None: report.html in the run's folder, or for several here."""
-    # Matplotlib takes as long to start as all else: only for those who need it.
+    """Writes one HTML file that compares runs.
+
+    Args:
+      folders: folders of the runs.
+      out: path of the file; None for report.html, in the folder of a single run, otherwise in the
+        current folder.
+
+    Returns:
+      The path.
+    """
+    # Imported here: Matplotlib is slow to import.
     from jaxclr.report.page import write_report as write
 
     default = (folders[0] if len(folders) == 1 else pathlib.Path()) / "report.html"
@@ -356,7 +369,8 @@ def _train(
         say(note)
     if skipped := session.dataset.skipped:
         say(
-            f"{len(skipped)} unreadable file(s) left out: {', '.join(skipped[:5])}{' ...' * (len(skipped) > 5)}"
+            f"{len(skipped)} unreadable file(s) left out: {', '.join(skipped[:5])}"
+            f"{' ...' * (len(skipped) > 5)}"
         )
     state = train_session(
         session,
@@ -390,34 +404,34 @@ def _evaluate(
 def _create_or_check(
     folder: RunFolder, session: Session, experiment: Experiment | None, *, overwrite: bool
 ) -> None:
-    """Makes the run, or refuses to continue one of another configuration or of other sources."""
+    """Creates the run, or checks that an existing one has this configuration and these sources."""
     if not folder.exists or overwrite:
         folder.create(session.config, overwrite=overwrite, experiment=experiment)
         return
     changed = differences(folder.config(), session.config)
-    ways = (
+    advice = (
         f"Continue it as it is with `jaxclr resume {folder.folder}`, replace it with --overwrite, "
         "or give another folder with --out."
     )
     if changed:
         raise UserError(
-            f"{folder.folder} is a run of another configuration: {'; '.join(changed)}. {ways}"
+            f"{folder.folder} is a run of another configuration: {'; '.join(changed)}. {advice}"
         )
     if sources := folder.changed_sources(session.config, experiment):
         raise UserError(
-            f"{folder.folder} was started with other code in {', '.join(sources)}. {ways}"
+            f"{folder.folder} was started with other code in {', '.join(sources)}. {advice}"
         )
 
 
 def _filled(config: Config, stored: Config) -> Config:
-    """A configuration with the means and deviations that were measured when its run began."""
+    """A configuration with the mean and deviation that were measured when its run began."""
     if config.data.mean is not None or type(config.data) is not type(stored.data):
         return config
     data = dataclasses.replace(config.data, mean=stored.data.mean, std=stored.data.std)
     return dataclasses.replace(config, data=data)
 
 
-def _is_labelled(session: Session) -> bool:
+def _is_labeled(session: Session) -> bool:
     try:
         labelled_splits(session.dataset)
     except UserError:
@@ -426,7 +440,7 @@ def _is_labelled(session: Session) -> bool:
 
 
 def _name(protocol: Protocol) -> str:
-    """The name in PROTOCOLS, or that of the class."""
+    """The name in PROTOCOLS, or the name of the class."""
     kind = type(protocol)
     return next((name for name, known in PROTOCOLS.items() if known is kind), kind.__name__)
 
@@ -439,7 +453,7 @@ def _printer(console: rich.console.Console | None) -> Say:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what Orbax logs and also raises."""
+    """Silences logs of Orbax, which also raises these errors."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -11,7 +11,7 @@ import annotated_types as at
 
 from jaxclr.errors import UserError
 
-# For each kind of bound, what a value must be, and whether it is.
+# For each kind of bound: its description, and a check of a value.
 _BOUNDS = {
     at.Gt: (lambda bound: f"greater than {bound.gt}", lambda value, bound: value > bound.gt),
     at.Ge: (lambda bound: f"at least {bound.ge}", lambda value, bound: value >= bound.ge),
@@ -77,7 +77,7 @@ class _Mismatch(NamedTuple):
 
 
 def _mismatch(value: Any, hint: Any, path: str) -> _Mismatch | None:
-    """What is wrong with a value, or with one that it holds; None if nothing is."""
+    """The first mismatch of a value, or of an element of it, with a hint; None if it fits."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return _mismatch(value, arguments[0], path) or _out_of_bounds(value, arguments[1:], path)
@@ -89,11 +89,9 @@ def _mismatch(value: Any, hint: Any, path: str) -> _Mismatch | None:
         return _Mismatch(path, _either([one.wanted for one in found if one]), value)
     if origin is Literal:
         same = lambda choice: type(value) is type(choice) and value == choice
-        return (
-            None
-            if any(map(same, arguments))
-            else _Mismatch(path, _either(map(repr, arguments)), value)
-        )
+        if any(map(same, arguments)):
+            return None
+        return _Mismatch(path, _either(map(repr, arguments)), value)
     kind = origin or hint
     if kind is Any or not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
         return None
@@ -113,7 +111,7 @@ def _is_instance(value: Any, kind: type) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
-def _of_tuple(value: tuple[Any, ...], hints: Sequence[Any], path: str) -> _Mismatch | None:
+def _of_tuple(value: Any, hints: Sequence[Any], path: str) -> _Mismatch | None:
     if hints[-1] is Ellipsis:
         hints = (hints[0],) * len(value)
     if len(value) != len(hints):
@@ -124,7 +122,7 @@ def _of_tuple(value: tuple[Any, ...], hints: Sequence[Any], path: str) -> _Misma
 
 
 def _out_of_bounds(value: Any, extras: Iterable[Any], path: str) -> _Mismatch | None:
-    """The bounds among the extras of an annotation, if the value is not within all of them."""
+    """The mismatch of a value with the bounds among the extras of an annotation, if any."""
     if value is None:  # of Annotated[float | None, ...]
         return None
     single = [

@@ -1,6 +1,6 @@
-"""Trees of arrays (an array, or nested dicts, tuples and lists of them), handled without JAX.
+"""Functions of trees of arrays (arrays in nested dicts, tuples and lists) that need no JAX.
 
-Worker processes stack and slice examples with these functions and need not start JAX.
+Worker processes use them to stack and slice examples without importing JAX.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ Tree = Any
 
 
 def map_leaves(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
-    """The tree with `function` applied to each leaf, and to the leaves of the others beside it."""
+    """Applies `function` to each leaf and the corresponding leaves of other trees."""
     if isinstance(tree, dict):
         return {
             key: map_leaves(function, tree[key], *(other[key] for other in others)) for key in tree
@@ -41,7 +41,7 @@ def take(tree: Tree, rows: Any) -> Tree:
 
 
 def stack(trees: Sequence[Tree]) -> Tree:
-    """Trees of one structure as one tree with a new first axis."""
+    """Stacks trees of one structure along a new first axis."""
     return map_leaves(lambda *parts: np.stack([np.asarray(part) for part in parts]), *trees)
 
 
@@ -51,7 +51,7 @@ def size_of(tree: Tree) -> int:
 
 
 def images_of(examples: Tree) -> Any | None:
-    """The images of a batch that holds nothing else: uint8 [b, H, W, C]; None for other data."""
+    """The images, uint8 [b, H, W, C], of a batch of images only; None for other data."""
     found = leaves(examples)
     if len(found) == 1 and found[0].ndim == 4 and found[0].dtype == np.uint8:
         return found[0]
@@ -60,7 +60,7 @@ def images_of(examples: Tree) -> Any | None:
 
 def describe(tree: Tree) -> str:
     """Types and shapes, such as "float32 [128, 64]" or "{image: uint8 [8, 28, 28, 1]}"."""
-    told = [(name, f"{leaf.dtype} {list(leaf.shape)}") for name, leaf in named_leaves(tree)]
-    if len(told) == 1 and not told[0][0]:
-        return told[0][1]
-    return "{" + ", ".join(f"{name}: {kind}" for name, kind in told) + "}"
+    kinds = [(name, f"{leaf.dtype} {list(leaf.shape)}") for name, leaf in named_leaves(tree)]
+    if len(kinds) == 1 and not kinds[0][0]:
+        return kinds[0][1]
+    return "{" + ", ".join(f"{name}: {kind}" for name, kind in kinds) + "}"

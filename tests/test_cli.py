@@ -58,7 +58,7 @@ MISTAKES = {
     "batch_size 100 cannot be spread evenly over 8": ["train", DIGITS, "--batch-size", "100"],
     "larger than the 1437 training images": ["train", DIGITS, "--batch-size", "1440"],
     "--profile must be START:STOP, two whole numbers": ["train", DIGITS, "--profile", "7:7"],
-    "--profile 5:1321 reaches past the end of the run, which has 1320": [
+    "--profile 5:1321 is past the end of the run, which has 1320": [
         "train",
         DIGITS,
         "--profile",

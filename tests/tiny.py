@@ -14,7 +14,7 @@ from jaxclr.methods import METHODS
 from jaxclr.runs.config import Config
 from jaxclr.steps.batches import Batch
 from jaxclr.steps.optimizers import Sgd
-from jaxclr.steps.state import AXIS
+from jaxclr.steps.recipe import AXIS
 from jaxclr.steps.step import map_step, train_step
 from jaxclr.training.session import open_session
 

@@ -16,7 +16,7 @@ from jaxclr import training
 from jaxclr.augment import AUGMENTATIONS, with_size
 from jaxclr.evaluation.resident import compile_knn, representations
 from jaxclr.steps.batches import Batch, resident
-from jaxclr.steps.state import AXIS
+from jaxclr.steps.recipe import AXIS
 from jaxclr.steps.views import take_views
 from jaxclr.training.loop import compile_step
 from jaxclr.training.session import Session

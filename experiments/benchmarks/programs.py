@@ -20,7 +20,8 @@ from jaxclr.errors import UserError
 from jaxclr.methods import Outputs
 from jaxclr.runs.config import Config
 from jaxclr.steps.batches import Batch
-from jaxclr.steps.state import AXIS, Recipe, State, image_examples, init_state
+from jaxclr.steps.recipe import AXIS, Recipe
+from jaxclr.steps.state import State, image_examples, init_state
 from jaxclr.steps.step import map_step, train_step
 from jaxclr.training.session import make_recipe
 

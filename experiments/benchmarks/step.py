@@ -42,7 +42,8 @@ from jaxclr.runs.config import Config
 from jaxclr.runs.experiments import load_experiment
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.batches import Batch, resident, resident_batches
-from jaxclr.steps.state import AXIS, Recipe, State
+from jaxclr.steps.recipe import AXIS, Recipe
+from jaxclr.steps.state import State
 from jaxclr.steps.step import observe
 from jaxclr.steps.views import take_views
 from jaxclr.training.loop import compile_step

@@ -10,8 +10,9 @@ from jax.sharding import PartitionSpec as P
 
 from jaxclr.data import Dataset
 from jaxclr.evaluation.knn import knn_predict
+from jaxclr.steps.recipe import Recipe
 from jaxclr.steps.scanned import map_images, represent_images
-from jaxclr.steps.state import Recipe, State
+from jaxclr.steps.state import State
 
 Array = jax.Array
 

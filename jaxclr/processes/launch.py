@@ -1,4 +1,4 @@
-"""The supervisor of processes that train together.
+"""The supervisor of the processes that train one model.
 
 `jaxclr launch` supervises several processes; a process started otherwise has a supervisor of its
 own.
@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import BinaryIO
+from typing import IO
 
 COMMANDS = ("train", "resume", "evaluate")
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(programs: Sequence[Sequence[str]]) -> int:
-    """Runs processes that end together, reports one that died, and returns one exit status."""
+    """Runs processes, ends all if one dies, reports it, and returns one exit status."""
     with contextlib.ExitStack() as stack:
         outputs = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in programs[1:])]
         children: list[subprocess.Popen] = []
@@ -81,7 +81,7 @@ def run(programs: Sequence[Sequence[str]]) -> int:
         if status != 2:
             _complain(
                 f"Process {died} of {len(children)} {_describe(status)}, and the others were "
-                "ended. The same command goes on from the newest checkpoint."
+                "ended. The same command continues from the newest checkpoint."
             )
         return _shell_status(status)
 
@@ -100,6 +100,7 @@ def watch(arguments: Sequence[str]) -> int:
     with _forwarding(children):
         with _start([sys.executable, "-m", "jaxclr", *arguments], stderr=subprocess.PIPE) as child:
             children.append(child)
+            assert child.stderr is not None  # a pipe
             trace = _copy_errors(child.stderr)
         status = child.returncode
     if trace and status == -signal.SIGABRT:
@@ -111,11 +112,11 @@ def watch(arguments: Sequence[str]) -> int:
 
 
 def peer_died(index: int | None, reason: str) -> str:
-    """The sentence of a process whose peer is gone."""
+    """The error message of a process whose peer died or cannot be reached."""
     who = "this process" if index is None else f"process {index}"
     return (
         f"A peer of {who} died, or cannot be reached ({reason}): {who} ends too. "
-        "Start all again with the same command: the run goes on from its newest checkpoint."
+        "Start all again with the same command: the run continues from its newest checkpoint."
     )
 
 
@@ -152,16 +153,20 @@ def _free_port() -> int:
 
 
 def _start(
-    program: Sequence[str], *, env: Mapping[str, str] | None = None, **streams: object
-) -> subprocess.Popen:
-    # In a session of its own: Ctrl-C in the terminal reaches the parent alone, which forwards it
-    # once.
+    program: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdout: IO[bytes] | None = None,
+    stderr: int | None = None,
+) -> subprocess.Popen[bytes]:
+    # In a session of its own: Ctrl-C in the terminal reaches only the parent, which forwards it.
     return subprocess.Popen(
         program,
         stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
         env={**os.environ, **(env or {}), _WATCHED: "1"},
         start_new_session=True,
-        **streams,
     )
 
 
@@ -215,7 +220,7 @@ def _end_with_parent() -> None:
     os._exit(STOPPED)
 
 
-def _copy_errors(stream: BinaryIO) -> bytes:
+def _copy_errors(stream: IO[bytes]) -> bytes:
     """Copies lines up to the first one of JAX's coordination service; returns the rest."""
     held = b""
     for line in stream:
@@ -227,7 +232,7 @@ def _copy_errors(stream: BinaryIO) -> bytes:
     return held
 
 
-def _show_last_lines(output: BinaryIO, lines: int = 20) -> None:
+def _show_last_lines(output: IO[bytes], lines: int = 20) -> None:
     output.seek(0)
     for line in output.read().decode(errors="replace").splitlines()[-lines:]:
         _complain(line)

@@ -1,6 +1,6 @@
-"""Several processes that train one model: joining them, and sharing what only one of them knows.
+"""Several processes that train one model: joining, broadcasting and agreeing.
 
-With one process nothing is communicated.
+A single process communicates nothing.
 """
 
 import collections
@@ -19,9 +19,8 @@ from jax.sharding import PartitionSpec as P
 from jaxclr.errors import SharedError, UserError
 from jaxclr.processes.launch import first_line
 
-HEARTBEAT_SECONDS = (
-    20  # after which a silent process counts as dead; JAX's default of 100 is a long wait
-)
+# A process that is silent for this long counts as dead; JAX's default is 100.
+HEARTBEAT_SECONDS = 20
 _TEXT_BYTES = 4096  # longest text that is sent
 
 T = TypeVar("T")
@@ -51,22 +50,23 @@ class Distributed:
                 "--distributed.auto asks the cluster: leave --distributed.coordinator and the "
                 "others out."
             )
-        if any(given) and not all(given):
+        if not any(given):
+            return
+        if self.coordinator is None or self.num_processes is None or self.process_id is None:
             raise UserError(
                 "Several processes need --distributed.coordinator HOST:PORT, "
                 "--distributed.num-processes N and --distributed.process-id I, all three, or "
                 "--distributed.auto."
             )
-        if all(given):
-            if not self.coordinator.rpartition(":")[2].isdecimal():
-                raise UserError(
-                    f"--distributed.coordinator must be HOST:PORT, got {self.coordinator!r}."
-                )
-            if not 0 <= self.process_id < self.num_processes:
-                raise UserError(
-                    f"--distributed.process-id must be 0 to {self.num_processes - 1}, one less "
-                    f"than --distributed.num-processes, got {self.process_id}."
-                )
+        if not self.coordinator.rpartition(":")[2].isdecimal():
+            raise UserError(
+                f"--distributed.coordinator must be HOST:PORT, got {self.coordinator!r}."
+            )
+        if not 0 <= self.process_id < self.num_processes:
+            raise UserError(
+                f"--distributed.process-id must be 0 to {self.num_processes - 1}, one less "
+                f"than --distributed.num-processes, got {self.process_id}."
+            )
 
 
 def initialize(distributed: Distributed) -> None:
@@ -118,7 +118,7 @@ def is_first() -> bool:
     return is_single() or jax.process_index() == 0
 
 
-def devices() -> list[jax.Device]:
+def devices() -> list[jax.Device]:  # pyright: ignore[reportInvalidTypeForm]
     """All devices, grouped by process, so that a process's rows of a batch are one block."""
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
@@ -179,14 +179,12 @@ def run_on_all(function: Callable[[], T]) -> T:
     """
     if is_single():
         return function()
-    result, error = None, None
     try:
         result = function()
-    except UserError as raised:
-        error = raised
-    wrong = first_nonempty(None if error is None else str(error))
-    if wrong is not None:
-        raise SharedError(wrong) from error
+    except UserError as error:
+        raise SharedError(first_nonempty(str(error)) or str(error)) from error
+    if wrong := first_nonempty(None):
+        raise SharedError(wrong)
     return result
 
 

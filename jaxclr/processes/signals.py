@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from typing import Self
+from typing import Any, Self
 
 from jaxclr.processes import launch
 
@@ -28,7 +28,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: str | None = None
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

@@ -1,1 +1,1 @@
-"""What lies in the folder of a run, and how it is written and read back."""
+"""The folder of a run: configuration, checkpoints, logs, and how they are written and read."""

@@ -34,9 +34,9 @@ Tree = Any
 
 
 class Checkpoints:
-    """The folder of a run's checkpoints, as a context manager that ends when all is on disk.
+    """The folder of a run's checkpoints, as a context manager that waits for writes at its end.
 
-    A checkpoint holds two proofs beside its arrays. The digest of every leaf decides whether the
+    A checkpoint stores two proofs with its arrays. The digest of every leaf decides whether the
     arrays are those that were saved: Orbax restores some flipped bits without an error. The
     checksums of the files name a damaged file before Orbax reads it: its threads would print
     tracebacks.
@@ -114,7 +114,7 @@ class Checkpoints:
           UserError: there is no checkpoint, none is undamaged, or the newest one is of another
             structure.
         """
-        return runtime.run_on_all(functools.partial(self._newest_whole, like, say))
+        return runtime.run_on_all(functools.partial(self._newest_undamaged, like, say))
 
     def wait(self) -> None:
         """Waits until what was saved is on disk.
@@ -141,17 +141,18 @@ class Checkpoints:
             for part in unfinished(self._folder) if jax.process_index() == 0 else ():
                 shutil.rmtree(part, ignore_errors=True)
 
-    def _newest_whole(self, like: State, say: Callable[[str], None]) -> State:
+    def _newest_undamaged(self, like: State, say: Callable[[str], None]) -> State:
         self.wait()
         steps = sorted(self._manager.all_steps(), reverse=True)
         damaged: dict[int, str] = {}
-        for step in runtime.broadcast_all(self._whole_first(steps, damaged)):
+        for step in runtime.broadcast_all(self._by_damage(steps, damaged)):
             state, wrong = _attempt(functools.partial(self._restore, step, like))
             if wrong := runtime.first_nonempty(wrong):
                 damaged.setdefault(step, wrong)
                 continue
             runtime.run_on_first(functools.partial(self._set_aside, step, damaged, say))
             self._manager.reload()
+            assert state is not None  # it was read without an error
             return state
         if damaged:
             raise _all_damaged(self._folder, damaged)
@@ -159,8 +160,11 @@ class Checkpoints:
             f"{self._folder} holds no complete checkpoint: nothing to resume or evaluate yet."
         )
 
-    def _whole_first(self, steps: list[int], damaged: dict[int, str]) -> Iterator[int]:
-        """Steps with undamaged files, then the others, added to `damaged`: arrays may be whole."""
+    def _by_damage(self, steps: list[int], damaged: dict[int, str]) -> Iterator[int]:
+        """Steps with undamaged files, then the others, whose arrays may still be undamaged.
+
+        The others are added to `damaged`.
+        """
         altered = []
         for step in steps:
             if wrong := seals.damage(self._folder / str(step)):
@@ -205,13 +209,13 @@ class Checkpoints:
         """Renames damaged checkpoints after a step, so that Orbax ignores them, and reports it."""
         for newer, reason in damaged.items():
             if newer > step:
-                place, copy = self._folder / f"damaged-{newer}", 1
-                while place.exists():
+                path, copy = self._folder / f"damaged-{newer}", 1
+                while path.exists():
                     copy += 1
-                    place = self._folder / f"damaged-{newer}-{copy}"
-                (self._folder / str(newer)).rename(place)
+                    path = self._folder / f"damaged-{newer}-{copy}"
+                (self._folder / str(newer)).rename(path)
                 say(
-                    f"Checkpoint {newer} is damaged ({reason}) and now {place}; {step} is used "
+                    f"Checkpoint {newer} is damaged ({reason}) and now {path}; {step} is used "
                     "instead."
                 )
         if step in damaged:
@@ -222,8 +226,8 @@ class Checkpoints:
     def _unwritable(self, error: Exception) -> UserError:
         return UserError(
             f"A checkpoint could not be written to {self._folder}: {_reason(error)}. "
-            "Those before it are whole: free some space or mend the permissions, then run the "
-            "same command again."
+            "Earlier checkpoints are undamaged: free some space or fix the permissions, then run "
+            "the same command again."
         )
 
 
@@ -237,7 +241,8 @@ def read_variables(run: RunFolder, parts: Sequence[str] = ("encoder",)) -> tuple
       parts: of the network: encoder, projector, predictor.
 
     Returns:
-      The step, and "params" and "batch_stats" on the first device, each a dict by part of what there is.
+      The step, and "params" and "batch_stats" on the first device, each a dict of the parts that
+      exist.
 
     Raises:
       UserError: there is no checkpoint, or none is undamaged.
@@ -295,7 +300,7 @@ def _read(manager: ocp.CheckpointManager, step: int, wanted: Tree) -> Tree:
     """All or some arrays of a checkpoint; `wanted` is a tree of shapes, types and shardings."""
     placed = ocp.checkpoint_utils.construct_restore_args(wanted)
     args = ocp.args.PyTreeRestore(wanted, restore_args=placed, partial_restore=True)
-    return manager.restore(step, args=ocp.args.Composite(state=args)).state
+    return manager.restore(step, args=ocp.args.Composite(state=args))["state"]
 
 
 def _read_parts(manager: ocp.CheckpointManager, step: int, parts: Sequence[str]) -> Tree:
@@ -306,19 +311,19 @@ def _read_parts(manager: ocp.CheckpointManager, step: int, parts: Sequence[str])
         for kind in KINDS
         if any(part in tree.get(kind, ()) for part in parts)
     }
-    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
-    def place(leaf):
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one)
+    def shape(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one_device)
 
-    variables = _read(manager, step, jax.tree.map(place, found))
+    variables = _read(manager, step, jax.tree.map(shape, found))
     _check_digests({_words(name): digest for name, digest in digests(variables).items()}, saved)
     return variables
 
 
 def _saved_leaves(manager: ocp.CheckpointManager, step: int) -> dict[str, dict[str, Any]]:
     """Type, shape and digest of each leaf that was saved."""
-    proof = manager.restore(step, args=ocp.args.Composite(proof=ocp.args.JsonRestore())).proof
+    proof = manager.restore(step, args=ocp.args.Composite(proof=ocp.args.JsonRestore()))["proof"]
     if proof["crc32"] != _crc32(proof["leaves"]):
         raise ValueError("its list of leaves was altered")
     return proof["leaves"]
@@ -332,7 +337,7 @@ def _check_digests(got: dict[T, str], saved: dict[T, dict[str, Any]]) -> None:
 
 
 def _attempt(read: Callable[[], T]) -> tuple[T | None, str | None]:
-    """What is read, or what is wrong with the checkpoint."""
+    """The result of `read` and None, or None and what is wrong with the checkpoint."""
     try:
         return read(), None
     except UserError:
@@ -347,7 +352,7 @@ def _all_damaged(folder: pathlib.Path, damaged: dict[int, str]) -> UserError:
     reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
     return UserError(
         f"Every checkpoint in {folder} is damaged ({reasons}). "
-        "Put back a copy of one, or start anew with --overwrite or another --out."
+        "Restore a copy of one, or start again with --overwrite or another --out."
     )
 
 
@@ -356,8 +361,8 @@ def _words(name: str) -> str:
     return " ".join(re.findall(r"\w+", name))
 
 
-def _raw(leaf: jax.Array) -> jax.Array:
-    """The array that is written for a leaf: the data of a typed key."""
+def _raw(leaf: Any) -> Any:
+    """The array that is written for a leaf, or its shape and type: the data of a typed key."""
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 

@@ -1,4 +1,4 @@
-"""The configuration of a run: a tree of frozen dataclasses, its JSON, and what differs between two of them."""
+"""The configuration of a run: frozen dataclasses, their JSON, and the differences of two."""
 
 import collections.abc
 import dataclasses
@@ -28,25 +28,25 @@ from jaxclr.version import __version__
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What a run is."""
+    """The configuration of a run."""
 
     method: Method
-    """How to learn: objective, heads and target."""
+    """Objective, heads and target."""
 
     encoder: Any = ENCODERS["resnet18"]
-    """What learns: a spec of jaxclr.encoders, an object with build(axis_name) -> flax.linen.Module, a Linen module,
-    encoders.Nnx(factory), or a tuple of these, one for each view."""
+    """The network: a spec of jaxclr.encoders, an object with build(axis_name) -> flax.linen.Module,
+    a Linen module, encoders.Nnx(factory), or a tuple of these, one for each view."""
 
     data: Any = Data()
-    """What it learns from: Data, data.Arrays or data.Source."""
+    """The data: Data, data.Arrays or data.Source."""
 
     augmentation: Augmentation = AUGMENTATIONS["cifar"]
     """The views of each example."""
 
     optimizer: Any = Sgd()
-    """How its parameters move: a spec, or a function of the learning-rate schedule that returns an
-    optax.GradientTransformation. Its schedule peaks at the function's `learning_rate` (1e-3 if it has none) times
-    batch_size / 256."""
+    """The optimizer: a spec, or a function of the learning-rate schedule that returns an
+    optax.GradientTransformation. The peak of its schedule is the function's `learning_rate` (1e-3
+    if it has none) times batch_size / 256."""
 
     epochs: Annotated[int, Ge(1)] = 200
     """Passes over the training images; the last incomplete batch of each is left out."""
@@ -55,9 +55,10 @@ class Config:
     """Images in a step, over all devices."""
 
     micro_batches: Annotated[int, Ge(1)] = 1
-    """Parts in which each device embeds its rows, one after the other, with memory for one. The loss and its gradient remain
-    those of the whole batch; what differs is BatchNorm, which normalises each micro-batch by its own statistics (over all
-    devices) and moves the running ones once for each micro-batch and view, in order."""
+    """Parts in which each device embeds its rows, one after the other, with memory for one. Loss
+    and gradient remain those of the complete batch. Only BatchNorm differs: it normalizes each
+    micro-batch by its own statistics (over all devices) and updates the running statistics once for
+    each micro-batch and view, in order."""
 
     warmup_epochs: Annotated[float, Ge(0)] = 10.0
     """Epochs of linear warm-up before the cosine."""
@@ -69,17 +70,17 @@ class Config:
     """Seed of parameters, batches and views."""
 
     mapper: Mapper = "shard_map"
-    """How the step runs on several devices: jit(shard_map) or pmap, with the same numbers."""
+    """How the step is mapped over devices: jit(shard_map) or pmap, with equal results."""
 
     log_every: Annotated[int, Ge(1)] = 10
     """Steps between lines in metrics.jsonl."""
 
     observe_every: Annotated[int, Ge(0)] = 50
-    """Steps between measurements of the embeddings: ranks, spectrum, alignment, histograms of cosines, signs of collapse; 0 for
-    none. The first and the last step are always measured."""
+    """Steps between measurements of the embeddings: ranks, spectrum, alignment, histograms of
+    cosines, signs of collapse; 0 for none. The first and the last step are always measured."""
 
     evaluate_every: Annotated[int, Ge(0)] = 0
-    """Epochs between kNN evaluations during training; 0 for none. The last epoch is always evaluated."""
+    """Epochs between kNN evaluations in training; 0 for none. The last epoch always has one."""
 
     checkpoint_every: Annotated[int, Ge(1)] = 10
     """Epochs between checkpoints. The last epoch always has one."""
@@ -117,7 +118,7 @@ _KINDS = (
 
 
 def to_json(config: Config, **extra: Any) -> str:
-    """The configuration as JSON, with the version that wrote it; `parts` says how parts are named."""
+    """The configuration as JSON, with the version that wrote it; see `parts` for names of parts."""
     return (
         json.dumps({"jaxclr": __version__, **extra, **parts.describe(config, Config)}, indent=2)
         + "\n"
@@ -131,12 +132,12 @@ def from_json(
 
     Args:
       text: the JSON.
-      folder: of the run, where files of parts are copied; their code is run.
-      session: a configuration whose parts are taken where only a Python session has them.
+      folder: folder of the run, with copied files of parts; their code is run.
+      session: a configuration that provides the parts that only a Python session has.
 
     Raises:
-      UserError: it is not JSON, has a field that does not exist, lacks one, or holds a value of another type or range; or
-        parts are needed that only a session has.
+      UserError: the text is not JSON, has an unknown field, lacks a field, or has a value of
+        another type or out of range; or parts are needed that only a session has.
     """
     try:
         tree = json.loads(text)
@@ -191,23 +192,27 @@ def class_names() -> dict[str, type]:
 
 
 def _of_session(tree: dict[str, Any], session: Config | None) -> dict[str, Any]:
-    """The fields with parts that only a session has, from its configuration; they are replaced in the tree meanwhile."""
+    """The fields with parts that only a session has, from its configuration.
+
+    They are removed from the tree; a required field gets a placeholder.
+    """
     given = {}
     for field in dataclasses.fields(Config):
         missing = parts.session_parts(tree.get(field.name), field.name)
         if not missing:
             continue
-        told = "; ".join(f"{path}: {what}" for path, what in missing)
+        listed = "; ".join(f"{path}: {what}" for path, what in missing)
         if session is None:
             raise parts.SessionOnly(
-                f"The run has parts that only the Python session that started it has ({told}). Open it there with "
-                "jaxclr.Run(folder, config=config)."
+                "The run has parts that only the Python session that started it has "
+                f"({listed}). Open it there with jaxclr.Run(folder, config=config)."
             )
         part = getattr(session, field.name)
         now, before = parts.describe(part, parts.exact_class(Config, field.name)), tree[field.name]
         if _without_statistics(now) != _without_statistics(before):
             raise UserError(
-                f"The run was made with another {field.name} than that of the configuration given ({told})."
+                f"The run was made with another {field.name} than that of the configuration given "
+                f"({listed})."
             )
         if field.name == "data" and before.get("mean") is not None:  # measured when the run began
             part = dataclasses.replace(part, mean=tuple(before["mean"]), std=tuple(before["std"]))
@@ -227,10 +232,11 @@ def _without_statistics(tree: Any) -> Any:
 
 
 def _migrate(tree: dict[str, Any], folder: pathlib.Path | None) -> None:
-    """Brings a configuration of jaxclr 0.1 into today's form, in place.
+    """Converts a configuration of jaxclr 0.1 to the current form, in place.
 
-    It named own methods by their class alone. It stored heads and target of every method: those of methods that have no
-    such field are left out where they are the method's own, and refused as unknown fields otherwise.
+    It named a user's methods by their class alone. It stored heads and target of every method;
+    those of methods without such fields are dropped if they equal the method's own, and later
+    rejected as unknown fields otherwise.
     """
     method = tree.get("method")
     if not isinstance(method, dict):
@@ -252,7 +258,7 @@ def _migrate(tree: dict[str, Any], folder: pathlib.Path | None) -> None:
 
 @functools.cache
 def _converter(folder: pathlib.Path | None) -> cattrs.Converter:
-    """Reads configurations whose own parts are in a run's folder."""
+    """A converter that reads parts of a user's own from a run's folder."""
     converter = cattrs.Converter(forbid_extra_keys=True)
     configure_tagged_union(Target, converter, tag_name="type")
     for kind in (int, float, bool, str):
@@ -295,12 +301,12 @@ def _converter(folder: pathlib.Path | None) -> cattrs.Converter:
 
 def _exactly(value: Any, kind: type) -> Any:
     if type(value) is not kind and not (kind is float and type(value) is int):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
+        raise TypeError(f"{value!r} is not of type {kind.__name__}")
     return kind(value)
 
 
 def _first_cause(error: BaseException, path: str = "") -> str:
-    """The innermost reason of a failed structuring, after the path of fields to it."""
+    """The innermost reason of a failed conversion, with the path of fields to it."""
     if isinstance(error, cattrs.ForbiddenExtraKeysError):
         name = sorted(error.extra_fields)[0]
         valid = [field.name for field in dataclasses.fields(error.cl)]

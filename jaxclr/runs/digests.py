@@ -1,4 +1,4 @@
-"""A digest of every leaf of a state, to verify a restored state in every bit."""
+"""Digests of the leaves of a state, to verify every bit of a restored state."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ Array = jax.Array
 
 
 def digests(tree: Any) -> dict[str, str]:
-    """Eight hexadecimal digits for each leaf, which depend on every bit and its place.
+    """Eight hexadecimal digits for each leaf, which depend on every bit and its position.
 
     Of a replicated leaf, the copy on this process's first device is read.
 
@@ -44,8 +44,8 @@ def _digest(leaf: Array) -> Array:
     program.
     """
     words = _words(leaf).reshape(-1)
-    places = jax.lax.iota(jnp.uint32, words.size)
-    return jnp.sum(_mix(words ^ _mix(places)), dtype=jnp.uint32)
+    positions = jax.lax.iota(jnp.uint32, words.size)
+    return jnp.sum(_mix(words ^ _mix(positions)), dtype=jnp.uint32)
 
 
 def _words(leaf: Array) -> Array:

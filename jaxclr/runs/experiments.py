@@ -1,4 +1,4 @@
-"""Experiment files: Python that a person can read before running it."""
+"""Experiment files: Python files with a function `config` that returns a configuration."""
 
 import importlib.util
 import inspect
@@ -14,7 +14,7 @@ from jaxclr.runs.parts import importing_from
 
 
 class Experiment(NamedTuple):
-    """The file of an experiment, and the method it was asked for; None for its own."""
+    """The file of an experiment, and the method passed to its `config`; None for its default."""
 
     file: pathlib.Path
     method: str | None
@@ -24,11 +24,12 @@ def load_experiment(path: pathlib.Path, *, method: str | None = None) -> Config:
     """The configuration that an experiment file's `config()` returns.
 
     Args:
-      path: a Python file that defines `config(method=...) -> Config`; it may import files beside it.
-      method: name of another method than the file's own.
+      path: a Python file that defines `config(method=...) -> Config`; it may import files of its
+        folder.
+      method: name of another method than the file's default.
 
     Raises:
-      UserError: there is no such file, it defines no config, or there is no such method.
+      UserError: the file does not exist or defines no config, or the method does not exist.
     """
     if not path.is_file():
         raise UserError(f"There is no experiment {path}; give a Python file that defines config().")
@@ -45,7 +46,8 @@ def load_experiment(path: pathlib.Path, *, method: str | None = None) -> Config:
             raise UserError(f"{path} does not define config(method=...) that returns a Config.")
         if method is not None and not inspect.signature(module.config).parameters:
             raise UserError(
-                f"config() of {path} takes no method: leave --method out, or take another experiment."
+                f"config() of {path} takes no method: leave --method out, or use another "
+                "experiment."
             )
         config = module.config() if method is None else module.config(method)
     if not isinstance(config, Config):

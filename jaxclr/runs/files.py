@@ -1,4 +1,4 @@
-"""Atomic writes, locks, and errors of the file system as sentences."""
+"""Atomic writes, locks, and file-system errors as UserErrors."""
 
 import contextlib
 import errno
@@ -64,7 +64,7 @@ def _hold(handle: int, path: pathlib.Path) -> None:
             f"{path.parent} is in use by {holder}. Wait until that is done, or use another folder."
         ) from error
     except OSError as error:
-        # On a file system without locks the run goes on without one.
+        # On a file system without locks the run continues without one.
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
     os.ftruncate(handle, 0)

@@ -1,4 +1,8 @@
-"""A run is a folder: config.json, metrics.jsonl, TensorBoard events, checkpoints/, snapshots/, evaluation.json, report.html."""
+"""The folder of a run.
+
+Its files: config.json, metrics.jsonl, tensorboard/, checkpoints/, snapshots/, profile/, parts/,
+evaluation.json, bad_step.json, report.html.
+"""
 
 import contextlib
 import dataclasses
@@ -16,31 +20,33 @@ from jaxclr.runs.experiments import Experiment, load_experiment
 from jaxclr.runs.files import locked, write_atomically, writing
 
 _LOCK = ".lock"
-# What a process leaves that dies before it has written a configuration: the folder is still as good as empty.
-_NOTHING = {_LOCK, parts.FOLDER, trust.SIGNATURE, f".{trust.SIGNATURE}.part", ".config.json.part"}
-# The configuration goes last: until then a folder that is being cleared is a run.
-_OURS = (
-    *(
-        "metrics.jsonl",
-        "checkpoints",
-        "snapshots",
-        "evaluation.json",
-        "report.html",
-        "bad_step.json",
-        "tensorboard",
-    ),
-    *("profile", "method.py", parts.FOLDER, trust.SIGNATURE, "config.json"),
+# A process that dies before it writes a configuration leaves these; such a folder counts as empty.
+_LEFTOVERS = {_LOCK, parts.FOLDER, trust.SIGNATURE, f".{trust.SIGNATURE}.part", ".config.json.part"}
+# The contents of a run. The configuration is removed last: until then the folder is still a run.
+_CONTENTS = (
+    "metrics.jsonl",
+    "checkpoints",
+    "snapshots",
+    "evaluation.json",
+    "report.html",
+    "bad_step.json",
+    "tensorboard",
+    "profile",
+    "method.py",
+    parts.FOLDER,
+    trust.SIGNATURE,
+    "config.json",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run, all of which can be read without this library.
+    """The folder of a run; its files can be read without this library.
 
     Attributes:
-      folder: where it is.
-      session: a configuration with the parts that only a Python session has, if the run has such.
-      trust: run the code of parts in the folder although this user did not put it there.
+      folder: its path.
+      session: a configuration with the parts that only a Python session has, if the run has any.
+      trust: run the code of parts in the folder even if this user did not put it there.
     """
 
     folder: pathlib.Path
@@ -84,7 +90,12 @@ class RunFolder:
         return (self.folder / "config.json").is_file()
 
     def finished(self, steps: int, *, evaluated: bool) -> bool:
-        """Whether there is a checkpoint of the last step, a report, and, where there can be one, an evaluation of that step."""
+        """Whether the run has a checkpoint of its last step, an evaluation of it, and a report.
+
+        Args:
+          steps: number of steps of the run.
+          evaluated: whether the run can be evaluated; otherwise no evaluation is needed.
+        """
         if not (self.checkpoints / str(steps)).is_dir() or not self.report.is_file():
             return False
         try:
@@ -94,12 +105,12 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes out of the folder, which is made if need be.
+        """Holds an exclusive lock on the folder, which is created if it does not exist.
 
         Raises:
           UserError: the folder is in use, is not a run, or cannot be written.
         """
-        self._check_ours()
+        self._check_run_or_empty()
         with locked(self.folder / _LOCK):
             yield
 
@@ -107,7 +118,8 @@ class RunFolder:
         """The configuration in the folder; parts of a user's own are rebuilt by running `sources`.
 
         Raises:
-          UserError: the folder is not a run, its configuration cannot be read, or code in it is not trusted.
+          UserError: the folder is not a run, its configuration cannot be read, or code in it is not
+            trusted.
         """
         path = self.folder / "config.json"
         if not path.is_file():
@@ -133,21 +145,21 @@ class RunFolder:
             raise UserError(f"{path}: {error}") from error
 
     def sources(self) -> dict[str, bytes]:
-        """The files of parts that the run keeps, which are run when it is read back; {} if there are none."""
+        """The copied files of parts, which are run when the run is read; {} if there are none."""
         files = [*(self.folder / parts.FOLDER).rglob("*.py"), *self.folder.glob("method.py")]
         return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in files}
 
     def _session(self, tree: Any) -> Config | None:
-        """Where parts come from that JSON cannot tell: the configuration given, or the copied experiment."""
-        made = tree.get("experiment") if isinstance(tree, dict) else None
-        if self.session is not None or not made or not parts.session_parts(tree):
+        """The source of parts that JSON cannot hold: the given configuration or the experiment."""
+        origin = tree.get("experiment") if isinstance(tree, dict) else None
+        if self.session is not None or not origin or not parts.session_parts(tree):
             return self.session
-        experiment = self.folder / parts.FOLDER / made["file"]
+        experiment = self.folder / parts.FOLDER / origin["file"]
         with parts.running_copy():
-            return load_experiment(experiment, method=made["method"])
+            return load_experiment(experiment, method=origin["method"])
 
     def changed_sources(self, config: Config, experiment: Experiment | None) -> list[str]:
-        """Files of parts that differ from those the run was started with."""
+        """Names of files of parts that differ from those that the run was started with."""
         before = self.sources()
         now = self._copies(config, experiment)
         known = {name for name in before if name != "method.py"}
@@ -162,24 +174,26 @@ class RunFolder:
     def create(
         self, config: Config, *, overwrite: bool, experiment: Experiment | None = None
     ) -> None:
-        """Makes the folder and writes the configuration, with the sources of parts of a user's own.
+        """Creates the folder and writes the configuration and the sources of a user's own parts.
 
         Args:
-          config: of the run.
-          overwrite: replace a run that is there.
-          experiment: the file whose `config()` made the configuration, if one did.
+          config: the configuration of the run.
+          overwrite: replace an existing run.
+          experiment: the file whose `config()` returned the configuration, if any.
 
         Raises:
-          UserError: the folder holds something already and is not to be overwritten, is not a run, or cannot be written.
+          UserError: the folder has a run that is not to be overwritten, is not empty and is not a
+            run, or cannot be written.
         """
-        self._check_ours()
+        self._check_run_or_empty()
         if self.exists and not overwrite:
             raise UserError(
-                f"{self.folder} holds a run already. Continue it with `jaxclr resume {self.folder}`, "
-                "replace it with --overwrite, or give another folder with --out."
+                f"{self.folder} holds a run already. Continue it with "
+                f"`jaxclr resume {self.folder}`, replace it with --overwrite, or give another "
+                "folder with --out."
             )
         with writing(self.folder):
-            for name in _OURS:
+            for name in _CONTENTS:
                 path = self.folder / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -187,30 +201,31 @@ class RunFolder:
             for name, text in sources.items():
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(self.folder / name, text)
-            made = (
+            origin = (
                 {}
                 if experiment is None
                 else {"experiment": {"file": experiment.file.name, "method": experiment.method}}
             )
-            text = configs.to_json(config, **made)
-            if sources or any(map(parts.is_own, parts.names_in(json.loads(text)))):
-                if signed := trust.signature(text.encode(), sources):
-                    write_atomically(self.folder / trust.SIGNATURE, signed + "\n")
+            text = configs.to_json(config, **origin)
+            own = sources or any(map(parts.is_own, parts.names_in(json.loads(text))))
+            if own and (signed := trust.signature(text.encode(), sources)):
+                write_atomically(self.folder / trust.SIGNATURE, signed + "\n")
             write_atomically(self.folder / "config.json", text)
 
-    def _check_ours(self) -> None:
-        """Refuses a folder that holds something but no run."""
+    def _check_run_or_empty(self) -> None:
+        """Raises UserError if the folder is not empty and is not a run."""
         with writing(self.folder):
-            if self.folder.exists() and not self.folder.is_dir():
+            if not self.folder.exists():
+                return
+            if not self.folder.is_dir():
                 raise UserError(f"{self.folder} is a file; give another folder with --out.")
-            if self.folder.exists() and not self.exists:
-                if {path.name for path in self.folder.iterdir()} - _NOTHING:
-                    raise UserError(
-                        f"{self.folder} is not empty and is not a run; give another folder with --out."
-                    )
+            if not self.exists and {path.name for path in self.folder.iterdir()} - _LEFTOVERS:
+                raise UserError(
+                    f"{self.folder} is not empty and is not a run; give another folder with --out."
+                )
 
     def lines(self) -> list[dict[str, Any]]:
-        """The whole lines of metrics.jsonl, by step; the last one of a run that goes on may be half written."""
+        """The lines of metrics.jsonl, sorted by step; an incomplete last line is ignored."""
         if not self.metrics.is_file():
             return []
         lines = []
@@ -222,24 +237,24 @@ class RunFolder:
         return sorted(lines, key=lambda line: line["step"])
 
     def write_bad_step(self, record: dict[str, Any]) -> None:
-        """Writes bad_step.json, whole or not at all."""
+        """Writes bad_step.json atomically."""
         with writing(self.folder):
             write_atomically(self.bad_step, json.dumps(record) + "\n")
 
     def write_evaluation(self, record: dict[str, Any]) -> None:
-        """Writes evaluation.json, whole or not at all; what protocols found stays in it."""
+        """Writes evaluation.json atomically; keeps the records of protocols in it."""
         protocols = self._evaluation().get("protocols")
         self._write_evaluation({**record, "protocols": protocols} if protocols else record)
 
     def write_protocol(self, name: str, record: dict[str, Any]) -> None:
-        """Puts what a protocol found under its name into evaluation.json, beside all else that is there."""
+        """Adds the record of a protocol, under its name, to evaluation.json."""
         before = self._evaluation()
         self._write_evaluation(
             {**before, "protocols": {**before.get("protocols", {}), name: record}}
         )
 
     def _evaluation(self) -> dict[str, Any]:
-        """What evaluation.json holds; nothing if it is missing or damaged."""
+        """The contents of evaluation.json; {} if it is missing or damaged."""
         try:
             record = json.loads(self.evaluation.read_bytes())
         except (OSError, ValueError):

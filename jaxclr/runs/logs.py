@@ -10,8 +10,13 @@ from typing import Any
 
 import rich.console
 import rich.progress
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+
+# Protocol Buffers creates these classes when the modules are imported.
+from tensorboardX.proto.event_pb2 import (
+    Event,  # pyright: ignore[reportAttributeAccessIssue]
+    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
 
@@ -35,7 +40,7 @@ class Silence(contextlib.nullcontext):
 
     def write(self, step: int, values: Mapping[str, Any]) -> None: ...
 
-    def progress(self, step: int, said: str) -> None: ...
+    def progress(self, step: int, text: str) -> None: ...
 
     def say(self, text: str) -> None: ...
 
@@ -58,7 +63,7 @@ class Logs:
         self._run = run
         self._steps = steps
         self._console = console
-        self._said = 0
+        self._last_tenth = 0
         with writing(run.folder):
             write_atomically(run.metrics, "".join(_lines_until(run, start)))
             self._file = run.metrics.open("a", buffering=1)
@@ -71,13 +76,13 @@ class Logs:
         columns = (
             rich.progress.BarColumn(),
             rich.progress.MofNCompleteColumn(),
-            rich.progress.TextColumn("{task.fields[said]}"),
+            rich.progress.TextColumn("{task.fields[text]}"),
             rich.progress.TimeRemainingColumn(),
         )
         self._bar = rich.progress.Progress(
             *columns, console=console, disable=not console.is_terminal
         )
-        self._task = self._bar.add_task("", total=steps, completed=start, said="compiling")
+        self._task = self._bar.add_task("", total=steps, completed=start, text="compiling")
 
     def __enter__(self) -> "Logs":
         self._bar.start()
@@ -89,20 +94,20 @@ class Logs:
             self._events.close()
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Writes the metrics of a step; TensorBoard gets the numbers alone."""
+        """Writes the metrics of a step; TensorBoard gets only those that are numbers."""
         numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
         shown = [part for name, value in numbers.items() for part in scalar(name, value).value]
         with writing(self._run.folder):
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._event(step, summary=Summary(value=shown))
 
-    def progress(self, step: int, said: str) -> None:
+    def progress(self, step: int, text: str) -> None:
         """Moves the bar; without a terminal, prints a line at every tenth of the run."""
         if self._console.is_terminal:
-            self._bar.update(self._task, completed=step, said=said)
-        elif step * 10 // self._steps > self._said:
-            self._said = step * 10 // self._steps
-            self._console.print(f"step {step} of {self._steps}  {said}")
+            self._bar.update(self._task, completed=step, text=text)
+        elif step * 10 // self._steps > self._last_tenth:
+            self._last_tenth = step * 10 // self._steps
+            self._console.print(f"step {step} of {self._steps}  {text}")
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""

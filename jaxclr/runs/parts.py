@@ -1,12 +1,14 @@
-"""Parts of a configuration as JSON: how they are named, where their source is kept, and how they are rebuilt.
+"""Parts of a configuration as JSON: their names, their sources, and how they are rebuilt.
 
 A part is an encoder, a view, an optimizer, data or a method. In JSON it is
 
 - ``{"type": "ResNet", ...fields}`` for a class of this library;
-- ``{"type": "package.module:Class", ...fields}`` or ``{"function": "package.module:name"}`` for what is installed;
-- ``{"type": "parts/file.py:Class", ...fields}`` or ``{"function": "parts/file.py:name"}`` for what a file defines, which is
-  copied into the run's folder with the files beside it that it imports;
-- ``{"session": "..."}`` for what only a Python session has: a lambda, a class of a notebook cell, arrays.
+- ``{"type": "package.module:Class", ...fields}`` or ``{"function": "package.module:name"}`` for
+  installed code;
+- ``{"type": "parts/file.py:Class", ...fields}`` or ``{"function": "parts/file.py:name"}`` for code
+  of a file, which is copied into the run's folder with the files of its own folder that it imports;
+- ``{"session": "..."}`` for objects that only a Python session has: a lambda, a class of a notebook
+  cell, arrays.
 """
 
 import ast
@@ -29,16 +31,16 @@ from jaxclr.data import Arrays
 from jaxclr.errors import UserError
 
 FOLDER = "parts"
-_ROOT = "__jaxclr_parts__"  # of a module that was loaded from a copy: the folder of the copies
-_FIELDS = {"parent", "name"}  # of every Linen module, not its own
+_ROOT = "__jaxclr_parts__"  # attribute of modules loaded from copies: the folder of the copies
+_LINEN_FIELDS = {"parent", "name"}  # fields that Flax adds to every Linen module
 
 
 class SessionOnly(UserError):
-    """A part that only a Python session has."""
+    """A part is needed that only a Python session has."""
 
 
 def describe(part: Any, hint: Any = None) -> Any:
-    """A part, or a value of one of its fields, as JSON; a dataclass whose class the hint says has no "type"."""
+    """A part or the value of a field as JSON; a dataclass of the class `hint` has no "type"."""
     if part is None or isinstance(part, bool | int | float | str):
         return part
     if isinstance(part, tuple | list):
@@ -53,7 +55,7 @@ def describe(part: Any, hint: Any = None) -> Any:
         fields = {
             field.name: describe(getattr(part, field.name), _exact(hints.get(field.name)))
             for field in dataclasses.fields(part)
-            if field.init and field.name not in _FIELDS
+            if field.init and field.name not in _LINEN_FIELDS
         }
         return fields if type(part) is hint else {"type": name, **fields}
     if isinstance(part, types.FunctionType | types.BuiltinFunctionType | type) or hasattr(
@@ -65,7 +67,7 @@ def describe(part: Any, hint: Any = None) -> Any:
 
 
 def locate(thing: Any) -> str | None:
-    """The name by which a class or function is found again, or None if only this session has it."""
+    """The name from which `resolve` finds a class or function; None if only this session has it."""
     module = sys.modules.get(getattr(thing, "__module__", None) or "")
     name = getattr(thing, "__qualname__", "<")
     if module is None or "<" in name or _find(module, name) is not thing:
@@ -75,11 +77,9 @@ def locate(thing: Any) -> str | None:
     if _is_installed(module):
         return f"{module.__name__}:{name}"
     file = source_of(module)
-    return (
-        None
-        if file is None
-        else f"{FOLDER}/{file.relative_to(_root(module, file)).as_posix()}:{name}"
-    )
+    if file is None:
+        return None
+    return f"{FOLDER}/{file.relative_to(_root(module, file)).as_posix()}:{name}"
 
 
 def source_of(module: types.ModuleType) -> pathlib.Path | None:
@@ -89,43 +89,46 @@ def source_of(module: types.ModuleType) -> pathlib.Path | None:
 
 
 def copies(config: Any, experiment: pathlib.Path | None = None) -> dict[str, bytes]:
-    """The sources that a run keeps, by their place below `FOLDER`: files of parts, and files beside them that they import.
+    """The sources to copy into a run, by their path below `FOLDER`.
+
+    They are the files of parts, and the files of the same folder that these import.
 
     Args:
       config: the configuration, or one part.
-      experiment: the experiment file, whose `config()` makes what JSON cannot tell.
+      experiment: the experiment file, if its `config()` makes parts that JSON cannot hold.
 
     Raises:
-      UserError: two files would have the same place.
+      UserError: two files would have the same path.
     """
     roots = {} if experiment is None else {experiment.resolve(): experiment.resolve().parent}
-    for thing in _things_in(config):
-        if (locate(thing) or "").startswith(f"{FOLDER}/"):
-            module = sys.modules[thing.__module__]
+    for definition in _definitions_in(config):
+        if (locate(definition) or "").startswith(f"{FOLDER}/"):
+            module = sys.modules[definition.__module__]
             file = source_of(module)
+            assert file is not None  # `locate` has found it
             roots[file] = _root(module, file)
     found: dict[str, bytes] = {}
     for file, root in roots.items():
         for path in _closure(file, root):
-            place, text = path.relative_to(root).as_posix(), path.read_bytes()
-            if found.setdefault(place, text) != text:
+            name, text = path.relative_to(root).as_posix(), path.read_bytes()
+            if found.setdefault(name, text) != text:
                 raise UserError(
-                    f"Two files that define parts of this run are named {place}; rename one of them."
+                    f"Two files that define parts of this run are named {name}; rename one of them."
                 )
     return found
 
 
-def _things_in(part: Any) -> Iterator[Any]:
-    """The classes and functions of a part and of what it holds."""
+def _definitions_in(part: Any) -> Iterator[Any]:
+    """The classes and functions of a part and of the parts in its fields."""
     if isinstance(part, tuple | list):
         for value in part:
-            yield from _things_in(value)
+            yield from _definitions_in(value)
     elif isinstance(part, dict):
-        yield from _things_in(list(part.values()))
+        yield from _definitions_in(list(part.values()))
     elif dataclasses.is_dataclass(part) and not isinstance(part, type):
         yield type(part)
-        yield from _things_in(
-            [getattr(part, f.name) for f in dataclasses.fields(part) if f.name not in _FIELDS]
+        yield from _definitions_in(
+            [getattr(part, f.name) for f in dataclasses.fields(part) if f.name not in _LINEN_FIELDS]
         )
     elif hasattr(part, "__qualname__"):
         yield part
@@ -145,12 +148,12 @@ def names_in(tree: Any) -> Iterator[str]:
 
 
 def is_own(name: str) -> bool:
-    """Whether a name is of code outside this library."""
+    """Whether a name is of a user's own code, outside this library."""
     return ":" in name and not name.startswith("jaxclr.")
 
 
 def session_parts(tree: Any, path: str = "") -> list[tuple[str, str]]:
-    """The parts that only a session has: where they are in the configuration, and what they are."""
+    """The parts that only a session has: their paths in the configuration, and descriptions."""
     if isinstance(tree, Mapping):
         if "session" in tree:
             return [(path, tree["session"])]
@@ -167,14 +170,14 @@ def session_parts(tree: Any, path: str = "") -> list[tuple[str, str]]:
 
 
 def resolve(name: str, folder: pathlib.Path | None) -> Any:
-    """The class or function of a name that `locate` gave.
+    """The class or function of a name that `locate` returned.
 
     Args:
       name: "package.module:Class" or "parts/file.py:Class".
-      folder: of the run, with the copies; None: what this session has loaded.
+      folder: folder of the run, with the copies; None for the modules of this session.
 
     Raises:
-      UserError: it cannot be found, or its file cannot be run.
+      UserError: the name cannot be found, or its file cannot be run.
     """
     where, _, qualified = name.partition(":")
     if where.startswith(f"{FOLDER}/") or where == "method.py":
@@ -195,20 +198,20 @@ def resolve(name: str, folder: pathlib.Path | None) -> Any:
             ) from error
     found = _find(module, qualified)
     if found is None:
-        raise UserError(f"{where} defines no {qualified}, which this run was made with.")
+        raise UserError(f"{where} does not define {qualified}, which is a part of this run.")
     return found
 
 
 @functools.cache
 def load_copy(file: pathlib.Path, root: pathlib.Path) -> types.ModuleType:
-    """Runs a copied file once, which may import those beside it.
+    """Runs a copied file once and returns its module; it may import files of its folder.
 
     Raises:
-      UserError: it is missing or cannot be run; what else it imports must be installed.
+      UserError: the file is missing or cannot be run, for instance for a missing package.
     """
     if not file.is_file():
         raise UserError(
-            f"{file} is missing, which defines a part of this run. Put back a copy of it."
+            f"{file}, which defines a part of this run, is missing. Restore a copy of it."
         )
     name = f"jaxclr_{FOLDER}_{abs(hash(file.resolve()))}"
     spec = importlib.util.spec_from_file_location(name, file)
@@ -223,7 +226,8 @@ def load_copy(file: pathlib.Path, root: pathlib.Path) -> types.ModuleType:
     except Exception as error:
         del sys.modules[name]
         raise UserError(
-            f"{file}, which defines a part of this run, cannot be run here: {error}. Install what it imports."
+            f"{file}, which defines a part of this run, cannot be run here: {error}. Install what "
+            "it imports."
         ) from error
     return module
 
@@ -233,7 +237,7 @@ _running = False
 
 @contextlib.contextmanager
 def running_copy() -> Iterator[None]:
-    """While a copy is run to define its parts, `jaxclr.train` in it is refused: see `check_not_running_copy`."""
+    """Marks that a copy is being run, in which `jaxclr.train` is refused."""
     global _running
     before, _running = _running, True
     try:
@@ -243,7 +247,7 @@ def running_copy() -> Iterator[None]:
 
 
 def check_not_running_copy() -> None:
-    """Raises UserError where a file that defines parts would train when it is read back."""
+    """Raises UserError if a copied file is being run, so that reading a run never trains."""
     if _running:
         raise UserError(
             'it trains when it is imported; put that under `if __name__ == "__main__":`'
@@ -252,7 +256,10 @@ def check_not_running_copy() -> None:
 
 @contextlib.contextmanager
 def importing_from(folder: pathlib.Path) -> Iterator[None]:
-    """Lets a file import those beside it, and forgets them: another folder may have files of the same names."""
+    """Lets a file import the files of a folder.
+
+    Afterwards these modules are renamed: another folder may have files of the same names.
+    """
     folder = folder.resolve()
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
@@ -264,37 +271,40 @@ def importing_from(folder: pathlib.Path) -> Iterator[None]:
             source = getattr(sys.modules[name], "__file__", None)
             below = source and folder in pathlib.Path(source).resolve().parents
             if below and not _is_installed(sys.modules[name]):
-                # Classes are found again by their module, under a name that no import meets.
+                # Classes need their module in sys.modules, under a name that is never imported.
                 kept = f"jaxclr_{FOLDER}_{abs(hash(source))}_{name}"
                 module = sys.modules[kept] = sys.modules.pop(name)
-                for thing in vars(module).values():
-                    if getattr(thing, "__module__", None) == name:
+                for value in vars(module).values():
+                    if getattr(value, "__module__", None) == name:
                         with contextlib.suppress(AttributeError, TypeError):
-                            thing.__module__ = kept
+                            value.__module__ = kept
 
 
 def _of_session(part: Any) -> dict[str, Any]:
+    """The JSON of a part that only this session has."""
     if isinstance(part, Arrays):
-        told = f"Arrays of {trees.describe(part.train)}, digest {part.digest}"
-        return {"session": told, "mean": describe(part.mean), "std": describe(part.std)}
+        text = f"Arrays of {trees.describe(part.train)}, digest {part.digest}"
+        return {"session": text, "mean": describe(part.mean), "std": describe(part.std)}
     name = getattr(part, "__qualname__", None)
     return {"session": name if name else f"an instance of {type(part).__qualname__}"}
 
 
-def _loaded(place: str) -> types.ModuleType:
-    """The module of this session whose file has this place below its root."""
+def _loaded(path: str) -> types.ModuleType:
+    """The module of this session whose file has this path below its root."""
     for module in list(sys.modules.values()):
         file = source_of(module) if isinstance(module, types.ModuleType) else None
         if (
             file is not None
-            and file.name == pathlib.PurePosixPath(place).name
+            and file.name == pathlib.PurePosixPath(path).name
             and not _is_installed(module)
-        ) and file.relative_to(_root(module, file)).as_posix() == place:
+            and file.relative_to(_root(module, file)).as_posix() == path
+        ):
             return module
-    raise UserError(f"{place} is in the folder of a run, which is not at hand.")
+    raise UserError(f"{path} is in the folder of a run; this session has not loaded it.")
 
 
 def _find(module: types.ModuleType, qualified: str) -> Any | None:
+    """The object of a qualified name in a module; None if it does not exist."""
     found: Any = module
     for word in qualified.split("."):
         found = getattr(found, word, None)
@@ -304,7 +314,7 @@ def _find(module: types.ModuleType, qualified: str) -> Any | None:
 def _hints(kind: type) -> dict[str, Any]:
     try:
         return typing.get_type_hints(kind)
-    except Exception:  # annotations of a user's class may name what is not there
+    except Exception:  # annotations of a user's class may have undefined names
         return {}
 
 
@@ -318,7 +328,7 @@ def untagged(tree: Any) -> Any:
 
 
 def exact_class(kind: type, field: str) -> Any:
-    """The class that a field's annotation is, for `describe`."""
+    """The class in a field's annotation, the `hint` of `describe`."""
     return _exact(_hints(kind).get(field))
 
 
@@ -336,7 +346,7 @@ def _installed_roots() -> tuple[pathlib.Path, ...]:
 
 
 def _is_installed(module: types.ModuleType) -> bool:
-    """Whether another program of this environment can import a module by its name."""
+    """Whether other programs in this environment can import a module by its name."""
     if (
         module.__name__ == "__main__"
         or hasattr(module, _ROOT)
@@ -358,7 +368,7 @@ def _distributions() -> frozenset[str]:
 
 
 def _root(module: types.ModuleType, file: pathlib.Path) -> pathlib.Path:
-    """The folder from which a file's module is imported: that of its top-level package."""
+    """The folder from which a file's module is imported: the parent of its top-level package."""
     if hasattr(module, _ROOT):
         return getattr(module, _ROOT)
     root = file.parent
@@ -368,7 +378,7 @@ def _root(module: types.ModuleType, file: pathlib.Path) -> pathlib.Path:
 
 
 def _closure(file: pathlib.Path, root: pathlib.Path) -> set[pathlib.Path]:
-    """A file and those below root that it imports, whole packages, and what they import."""
+    """A file and the files below root that it imports, directly or not; packages completely."""
     found: set[pathlib.Path] = set()
     pending = [file]
     while pending:
@@ -387,7 +397,7 @@ def _closure(file: pathlib.Path, root: pathlib.Path) -> set[pathlib.Path]:
 
 
 def _imported(path: pathlib.Path) -> set[str]:
-    """Top-level names that a file imports, inside functions too."""
+    """Top-level names that a file imports, including those inside functions."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):

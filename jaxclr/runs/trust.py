@@ -1,7 +1,7 @@
-"""Whether the code in a run's folder was put there by this user.
+"""Signatures of runs, to run the code in a run's folder only if this user put it there.
 
-A run that is read back runs the copied sources of its own parts. Each user has a secret key, and a run that this user
-started is signed with it; other runs are refused unless the user trusts them.
+Reading a run executes the copied sources of its own parts. Each user has a secret key, which signs
+the runs that this user starts; other runs are refused unless the user trusts them.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ SIGNATURE = "signature"
 
 
 def cache_folder() -> pathlib.Path:
-    """The user's cache folder of this library: JAXCLR_CACHE, or jaxclr in XDG_CACHE_HOME (~/.cache without it)."""
+    """This library's cache folder: JAXCLR_CACHE, or jaxclr in XDG_CACHE_HOME (default ~/.cache)."""
     if given := os.environ.get("JAXCLR_CACHE"):
         return pathlib.Path(given).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
@@ -25,7 +25,7 @@ def cache_folder() -> pathlib.Path:
 
 
 def signature(config: bytes, sources: Mapping[str, bytes]) -> str | None:
-    """This user's signature of a configuration and the sources beside it; None where no key can be kept."""
+    """This user's signature of a configuration and its sources; None if no key can be stored."""
     key = _key()
     if key is None:
         return None
@@ -45,13 +45,14 @@ def check(folder: pathlib.Path, config: bytes, sources: Mapping[str, bytes]) -> 
     if wanted is None or not hmac.compare_digest(found.encode(), wanted.encode()):
         code = ", ".join(sorted(sources)) or "modules that its config.json names"
         raise UserError(
-            f"{folder} runs code of its own when it is read ({code}), and was not started by this user here. Read that code, "
-            "then allow it with --trust (from Python: jaxclr.Run(folder, trust=True))."
+            f"{folder} runs code of its own when it is read ({code}), and was not started by this "
+            "user here. Read that code, then allow it with --trust (from Python: "
+            "jaxclr.Run(folder, trust=True))."
         )
 
 
 def _key() -> bytes | None:
-    """The user's key, which is made when it is first asked for."""
+    """The user's key, created on first use; None if it cannot be stored."""
     path = cache_folder() / "key"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

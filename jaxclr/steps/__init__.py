@@ -1,1 +1,1 @@
-"""What changes while training and how a step changes it: the part of training that runs on devices."""
+"""The training step: state, batches, views, optimizers and the programs that run on devices."""

@@ -1,4 +1,7 @@
-"""A dry run of the parts of a configuration, by shapes alone: what does not fit is named before anything is compiled."""
+"""A dry run of a configuration with shapes alone.
+
+Names the part that does not fit before anything is compiled.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -20,19 +23,20 @@ from jaxclr.steps.step import train_step
 from jaxclr.steps.views import plain_view, view_shapes
 
 Tree = Any
-COLLECTIONS = {"params", "batch_stats"}  # of a network's variables, that a state keeps
+COLLECTIONS = {"params", "batch_stats"}  # the variable collections of a state
 
 
 def check_parts(config: Any, recipe: Recipe, examples: Tree) -> None:
-    """Sends the shapes of a batch through views, encoder, heads, objective and optimizer.
+    """Evaluates views, encoder, heads, objective and optimizer on the shapes of a batch.
 
     Args:
       config: the `Config`, for the names of its parts.
-      recipe: the recipe made of it.
+      recipe: its recipe.
       examples: shapes and types of a batch, [b, ...].
 
     Raises:
-      UserError: a part does not take what it gets, or gives what the next one cannot take. The sentence names it.
+      UserError: a part fails on its input, or the next part fails on its output; the message names
+        the part.
     """
     count = trees.size_of(examples)
     for number, view in enumerate(config.augmentation.views):
@@ -41,31 +45,31 @@ def check_parts(config: Any, recipe: Recipe, examples: Tree) -> None:
     towers = towers_of(config.encoder)
     if len(towers) > 1 and len(towers) != len(shapes):
         raise UserError(
-            f"encoder is a tuple of {len(towers)}, one for each view, and the augmentation has {len(shapes)} views; "
-            "give as many."
+            f"encoder is a tuple of {len(towers)}, one for each view, and the augmentation has "
+            f"{len(shapes)} views; give as many."
         )
     for number in range(len(shapes)):
         _check_encoder(number, towers[number % len(towers)], recipe, shapes[number])
     for number, tower in enumerate(towers):
         plain = lambda x, number=number: plain_view(x, recipe, number)
-        with _blame(f"augmentation.plain cannot take the data, {trees.describe(examples)}"):
+        with _failing_with(f"augmentation.plain cannot take the data, {trees.describe(examples)}"):
             seen = jax.eval_shape(plain, examples)
         _check_encoder(number, tower, recipe, seen, gives="evaluation")
     method = type(recipe.method).__name__
-    with _blame(f"method {method} and its heads cannot be built"):
+    with _failing_with(f"method {method} and its heads cannot be built"):
         state = jax.eval_shape(
             lambda: init_state(recipe._replace(optimizer=optax.identity()), examples)
         )
     ids = jax.ShapeDtypeStruct((count,), jnp.int32)
     batch = Batch(examples, ids, ids)
-    with _blame(f"optimizer {_name(config.optimizer)} cannot update the parameters"):
+    with _failing_with(f"optimizer {_name(config.optimizer)} cannot update the parameters"):
         state = state.replace(opt_state=jax.eval_shape(recipe.optimizer.init, state.params))
         updates, _ = jax.eval_shape(
             recipe.optimizer.update, state.params, state.opt_state, state.params
         )
         if jax.tree.structure(updates) != jax.tree.structure(state.params):
-            raise UserError("its updates have another structure than they")
-    with _blame(f"method {method} cannot take {_outputs(shapes)}"):
+            raise UserError("its updates differ from them in structure")
+    with _failing_with(f"method {method} cannot take {_outputs(shapes)}"):
         _, metrics = _on_one(
             lambda s, b: train_step(s, b, recipe=recipe, axis_name=AXIS), state, batch
         )
@@ -74,7 +78,7 @@ def check_parts(config: Any, recipe: Recipe, examples: Tree) -> None:
 
 
 def _on_one(function: Callable[..., Tree], *args: Tree) -> Tree:
-    """Shapes of what a per-device function gives where one device has the whole batch."""
+    """The output shapes of a per-device function when one device has the complete batch."""
     mesh = AbstractMesh((1,), (AXIS,), axis_types=(AxisType.Auto,))
     mapped = jax.shard_map(function, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
     return jax.eval_shape(mapped, *args)
@@ -83,7 +87,7 @@ def _on_one(function: Callable[..., Tree], *args: Tree) -> Tree:
 def _check_view(number: int, view: Callable[..., Tree], examples: Tree) -> None:
     count, who = trees.size_of(examples), f"view {number + 1} ({_name(view)})"
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
-    with _blame(f"{who} cannot take the data, {trees.describe(examples)}"):
+    with _failing_with(f"{who} cannot take the data, {trees.describe(examples)}"):
         made = jax.eval_shape(view, keys, examples)
     wrong = [leaf for leaf in jax.tree.leaves(made) if leaf.shape[:1] != (count,)]
     if wrong or not jax.tree.leaves(made):
@@ -94,30 +98,31 @@ def _check_view(number: int, view: Callable[..., Tree], examples: Tree) -> None:
 
 
 def _check_encoder(number: int, encoder: Any, recipe: Recipe, x: Tree, gives: str = "") -> None:
-    got = f"{gives or f'view {number + 1}'} gives {_told(x)}"
+    got = f"{gives or f'view {number + 1}'} gives {_describe(x)}"
     who = f"the encoder {_name(encoder)}"
 
     def represent(x: Tree) -> tuple[jax.Array, Tree]:
         method = lambda network, x: network.represent(x, False, number)
         return recipe.network.init_with_output(jax.random.key(0), x, method=method)
 
-    with _blame(f"{got}, and {who} cannot take it"):
+    with _failing_with(f"{got}, and {who} cannot take it"):
         representation, variables = jax.eval_shape(represent, x)
     leaves = jax.tree.leaves(representation)
     good = len(leaves) == 1 and leaves[0] is representation and representation.ndim == 2
     if not good or not jnp.issubdtype(representation.dtype, jnp.floating):
         raise UserError(
-            f"{got}, for which {who} gives {_told(representation)}; it must give floats [b, F]."
+            f"{got}, for which {who} gives {_describe(representation)}; it must give floats [b, F]."
         )
     if unknown := set(variables) - COLLECTIONS:
         raise UserError(
-            f"{who} keeps variables in {', '.join(sorted(unknown))}; a state keeps those in params and batch_stats alone."
+            f"{who} has variables in {', '.join(sorted(unknown))}; a state stores those in params "
+            "and batch_stats only."
         )
 
 
 @contextlib.contextmanager
-def _blame(sentence: str) -> Iterator[None]:
-    """Turns any exception into a UserError that names the part and the first line of the reason."""
+def _failing_with(sentence: str) -> Iterator[None]:
+    """Turns any exception into a UserError: the sentence and the first line of the reason."""
     try:
         yield
     except UserError as error:
@@ -134,7 +139,7 @@ def _outputs(shapes: tuple[Tree, ...]) -> str:
     return f"the outputs of {len(shapes)} view{'s' * (len(shapes) > 1)}"
 
 
-def _told(tree: Tree) -> str:
+def _describe(tree: Tree) -> str:
     try:
         return trees.describe(tree)
     except (AttributeError, TypeError):
@@ -142,5 +147,5 @@ def _told(tree: Tree) -> str:
 
 
 def _name(part: Any) -> str:
-    """A function's own name, or the name of an object's class."""
+    """The name of a function, or of an object's class."""
     return getattr(part, "__name__", type(part).__name__)

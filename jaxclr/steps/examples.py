@@ -1,4 +1,4 @@
-"""Examples of a split as they are, a batch at a time, and functions of all of them."""
+"""Batches of a split without augmentation, and functions of all its examples."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from jaxclr.data import Records, Split, Stream
 Tree = Any
 
 BATCH = 250  # examples embedded at once
-_FILES = 10_000  # whose labels are read at once
+_FILES = 10_000  # files whose labels are read at once
 
 
 class Examples(NamedTuple):
@@ -21,9 +21,9 @@ class Examples(NamedTuple):
     Attributes:
       data: arrays [n, ...] of any type, in a tree; images are one array, uint8 [n, H, W, C].
       indices: into the split, int [n].
-      labels: int32 [n], -1 where there are none.
-      names: their files; None where there are none.
-      seen: how many of the rows that were asked for are done, damaged ones included.
+      labels: int32 [n]; -1 without labels.
+      names: their files; None without files.
+      seen: how many of the requested rows are done, damaged ones included.
     """
 
     data: Tree
@@ -46,10 +46,10 @@ def batches(
     Args:
       split: N examples.
       size: side in pixels of streamed images, as squares; None for a split in memory.
-      batch: how many at a time; the last are fewer.
-      rows: indices into the split, [n]; None: all, in order.
-      replace_damaged: the image after a damaged one takes its place, so that every row has its
-        example; else damaged images are left out, and their batches are smaller.
+      batch: examples in a batch; the last batch may be smaller.
+      rows: indices into the split, [n]; None for all, in order.
+      replace_damaged: replace a damaged image by the one after it, so that every row has an
+        example; otherwise damaged images are omitted, and their batches are smaller.
     """
     rows = np.arange(split.size) if rows is None else np.asarray(rows)
     if isinstance(split, Split):
@@ -58,7 +58,7 @@ def batches(
             labels = (
                 np.full(len(some), -1, np.int32) if split.labels is None else split.labels[some]
             )
-            names = None if split.names is None else [split.names[row] for row in some]
+            names = None if split.names is None else [split.names[int(row)] for row in some]
             yield Examples(trees.take(split.examples, some), some, labels, names, start + len(some))
         return
     if isinstance(split, Records):
@@ -68,6 +68,7 @@ def batches(
                 found.examples, found.indices, found.labels, None, start + len(found.labels)
             )
         return
+    assert size is not None  # streamed images are resized to it
     seen = 0
     for found in split.plain(size, batch=batch, indices=rows.tolist()):
         asked = rows[seen : seen + len(found.made)]
@@ -80,8 +81,9 @@ def batches(
 
 
 def labels_of(split: Split | Stream | Records) -> np.ndarray:
-    """Labels of all examples, int32 [N], without reading the examples."""
+    """Labels of all examples of a labeled split, int32 [N], without reading the examples."""
     if isinstance(split, Split):
+        assert split.labels is not None  # callers need a labeled split
         return split.labels
     if isinstance(split, Records):
         return split.labels()
@@ -91,20 +93,20 @@ def labels_of(split: Split | Stream | Records) -> np.ndarray:
 
 
 def fill(data: Tree, batch: int) -> Tree:
-    """A whole batch of examples: after the last ones come the first ones again."""
+    """Fills up a batch: after the last examples come the first ones again."""
     return trees.take(data, np.arange(batch) % trees.size_of(data))
 
 
 def apply_in_batches(function: Callable[[Tree], Tree], data: Tree, *, batch: int = BATCH) -> Tree:
-    """A function of examples, applied to batches of one size, so that it is compiled once.
+    """Applies a function to batches of one size, so that it is compiled once.
 
     Args:
-      function: of a tree of arrays [batch, ...], which gives arrays with as many rows.
+      function: maps a tree of arrays [batch, ...] to arrays with as many rows.
       data: n examples.
-      batch: how many at a time; the last are filled up.
+      batch: examples in a batch; the last batch is filled up.
 
     Returns:
-      What the function gives, arrays with n rows on the host.
+      The outputs of the function, arrays with n rows on the host.
     """
     total = trees.size_of(data)
     starts = range(0, total, batch)

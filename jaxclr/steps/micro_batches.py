@@ -1,4 +1,4 @@
-"""Embedding a batch in parts, with memory for one: the gradient is accumulated, the loss is not."""
+"""Embeds a batch in micro-batches; gradients are accumulated, the loss is of the complete batch."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,17 +13,19 @@ Out = TypeVar("Out")
 def in_micro_batches(
     embed: Callable[[Carry, Rows], tuple[Carry, Out]], carry: Carry, rows: Rows, *, count: int
 ) -> tuple[Carry, Out]:
-    """What `embed` makes of all rows, from one micro-batch after the other.
+    """Applies `embed` to one micro-batch after the other and concatenates the outputs.
 
-    Of a micro-batch its rows alone are kept. Differentiated, each is embedded again, its share of the gradient is taken and
-    added to the sum. A loss of the outputs is thus that of all rows at once, and so is its gradient wherever an output
-    depends on its own row alone; what depends on the others, as in BatchNorm, sees those of the micro-batch.
+    Activations of a micro-batch are not stored: the backward pass embeds it again and accumulates
+    its gradient. A loss of the outputs is therefore the loss of all rows. Its gradient is that of
+    all rows if each output depends on its own row only; layers that mix rows, such as BatchNorm,
+    use those of the micro-batch.
 
     Args:
-      embed: takes a carry and rows [b / count, ...]; gives the next carry, which no gradient goes through, and outputs by row.
-      carry: the first.
-      rows: arrays [b, ...], of which b is a multiple of count.
-      count: how many micro-batches, of neighbouring rows.
+      embed: maps a carry and rows [b / count, ...] to the next carry and the outputs of the rows;
+        no gradient flows through the carry.
+      carry: the first carry.
+      rows: arrays [b, ...], where b is a multiple of count.
+      count: number of micro-batches, each of neighboring rows.
 
     Returns:
       The last carry, and outputs [b, ...] in the order of the rows.
@@ -36,6 +38,6 @@ def in_micro_batches(
         return jax.lax.stop_gradient(carry), out
 
     parts = jax.tree.map(lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]), rows)
-    # In a loop nothing is shared between the two passes, which prevent_cse would otherwise have to see to.
+    # prevent_cse is not needed inside a scan: XLA cannot merge the two passes there.
     carry, outs = jax.lax.scan(jax.checkpoint(embed_part, prevent_cse=False), carry, parts)
     return carry, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outs)

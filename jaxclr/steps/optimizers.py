@@ -1,6 +1,7 @@
-"""Optimisers as chains of Optax, and the schedules they follow."""
+"""Optimizers as chains of Optax transformations, and their schedules."""
 
 import dataclasses
+from collections.abc import Hashable
 from typing import Annotated, Any
 
 import jax
@@ -41,9 +42,10 @@ class Sgd:
 
 @dataclasses.dataclass(frozen=True)
 class Lars:
-    """Layer-wise adaptive rates as MoCo v3, BYOL and UniCLR apply them: the learning rate comes after momentum.
+    """Layer-wise adaptive rates (You et al., arXiv:1708.03888) as in MoCo v3, BYOL and UniCLR.
 
-    Weight decay and trust ratio leave out biases and norms (You et al., arXiv:1708.03888).
+    The learning rate is applied after momentum. Weight decay and trust ratio leave out biases and
+    norms.
     """
 
     learning_rate: Annotated[float, Gt(0)] = 0.6
@@ -73,7 +75,7 @@ class Lars:
 
 @dataclasses.dataclass(frozen=True)
 class AdamW:
-    """Adam with decoupled weight decay, which leaves out biases and norms (MoCo v3 decays them too)."""
+    """Adam with decoupled weight decay, without biases and norms (MoCo v3 decays these too)."""
 
     learning_rate: Annotated[float, Gt(0)] = 1.5e-4
     """Peak learning rate for a batch of 256; multiplied by batch_size / 256."""
@@ -100,15 +102,14 @@ class AdamW:
 
 Optimizer = Sgd | Lars | AdamW
 
-DEFAULT_RATE = (
-    1e-3  # peak for a batch of 256, of an optimizer of a user's own that has no `learning_rate`
-)
+# Peak learning rate for a batch of 256 of a user's optimizer without `learning_rate`.
+DEFAULT_RATE = 1e-3
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "lars": Lars, "sgd": Sgd}
 
 
 def matrices(params: Any) -> Any:
-    """Which parameters are decayed and trusted: those of two dimensions or more."""
+    """A mask of the parameters to which decay and trust ratio apply: two dimensions or more."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
@@ -121,26 +122,22 @@ def make_optimizer(
     frozen: tuple[str, ...] = (),
     peak: float,
 ) -> optax.GradientTransformation:
-    """The whole chain: clipping by the global norm, the optimiser's direction, the learning rate.
+    """Chains clipping by the global norm, the optimizer's direction and the learning rate.
 
     Args:
-      optimizer: a spec, or a function schedule -> optax.GradientTransformation.
+      optimizer: a spec, or a function `schedule -> optax.GradientTransformation`.
       schedule: learning rate by step.
       clip_norm: largest global norm of the gradient; None for no limit.
       constant_rate: parts or modules of the parameters that keep the peak rate throughout.
-      frozen: parts or modules that never move, not even by weight decay.
+      frozen: parts or modules that are never updated, not even by weight decay.
       peak: the peak learning rate.
     """
 
     def label(path: tuple[Any, ...], _: Any) -> str:
         names = {key.key for key in path}
-        return (
-            "frozen"
-            if names & set(frozen)
-            else "constant"
-            if names & set(constant_rate)
-            else "scheduled"
-        )
+        if names & set(frozen):
+            return "frozen"
+        return "constant" if names & set(constant_rate) else "scheduled"
 
     rates = optax.partition(
         {
@@ -156,10 +153,11 @@ def make_optimizer(
     own = optimizer(schedule)
     if not isinstance(own, optax.GradientTransformation):
         raise UserError(
-            f"optimizer(schedule) returned {type(own).__name__}, not an optax.GradientTransformation."
+            f"optimizer(schedule) returned {type(own).__name__}, not an "
+            "optax.GradientTransformation."
         )
     if constant_rate or frozen:
-        groups = {
+        groups: dict[Hashable, optax.GradientTransformation] = {
             "scheduled": own,
             "constant": optimizer(lambda step: peak),
             "frozen": optax.set_to_zero(),
@@ -171,30 +169,34 @@ def make_optimizer(
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Raises UserError unless this is a spec, or a function of a schedule."""
+    """Raises UserError unless this is a spec or a function of a schedule."""
     if isinstance(optimizer, Optimizer):
         return
     if isinstance(optimizer, (type, optax.GradientTransformation)) or not callable(optimizer):
         name = optimizer.__name__ if isinstance(optimizer, type) else type(optimizer).__name__
         raise UserError(
-            "optimizer must be a spec (training.Sgd, Lars or AdamW) or a function of the learning-rate schedule that returns "
-            f"an optax.GradientTransformation, such as lambda schedule: optax.adam(schedule); got {name}."
+            "optimizer must be a spec (training.Sgd, Lars or AdamW) or a function of the "
+            "learning-rate schedule that returns an optax.GradientTransformation, such as lambda "
+            f"schedule: optax.adam(schedule); got {name}."
         )
 
 
 def peak_rate(optimizer: Any) -> float:
-    """The peak learning rate for a batch of 256: the optimizer's `learning_rate`, or DEFAULT_RATE if it has none."""
+    """The optimizer's `learning_rate`, the peak for a batch of 256; DEFAULT_RATE if it has none."""
     return getattr(optimizer, "learning_rate", DEFAULT_RATE)
 
 
 def warmup_cosine(peak: float, *, warmup_steps: int, steps: int) -> optax.Schedule:
-    """Linear from 0 to peak over warmup_steps, then half a cosine to 0 at steps."""
+    """Linear warm-up from 0 to peak over warmup_steps, then cosine decay to 0 at steps."""
     return optax.warmup_cosine_decay_schedule(
         0.0 if warmup_steps else peak, peak, warmup_steps, max(steps, warmup_steps + 1)
     )
 
 
 def momentum_ramp(start: float, *, ramp: bool, step: jax.Array, steps: int) -> jax.Array:
-    r"""Momentum of a momentum encoder at a step: :math:`1 - (1 - m)(1 + \cos(\pi t / T)) / 2`, or m without ramp."""
+    r"""Momentum of a momentum encoder at a step.
+
+    :math:`1 - (1 - m)(1 + \cos(\pi t / T)) / 2` with ramp, otherwise m.
+    """
     progress = step.astype(jax.dtypes.canonicalize_dtype(float)) / steps
     return 1 - (1 - start) * (1 + jnp.cos(jnp.pi * progress)) / 2 if ramp else jnp.asarray(start)

@@ -1,4 +1,4 @@
-"""The recipe of a run: what a step needs to know and never changes."""
+"""The recipe of a run: what a training step needs and does not change."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ Array = jax.Array
 
 AXIS = "batch"  # the mapped axis over which a batch is spread
 
-# Streams of keys beside those of the steps. Step t draws from fold_in(key(seed), t), and no run has so many steps.
+# Folded into key(seed), as step numbers are; no run has this many steps.
 PARAMETERS = 0xA110C000
 METHOD = 0xA110C001
 REFRESH = 0xA110C002
 
 
 class Recipe(NamedTuple):
-    """What a step needs to know and never changes."""
+    """What a training step needs and does not change."""
 
     method: Method
     network: Network
@@ -38,7 +38,7 @@ class Recipe(NamedTuple):
 
     @property
     def steps_per_epoch(self) -> int:
-        """The last incomplete batch of an epoch is left out."""
+        """Steps in an epoch, which omits its last incomplete batch."""
         return self.images // self.batch_size
 
 
@@ -49,5 +49,5 @@ def with_whole_batch(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def step_key(seed: int, step: Array) -> Array:
-    """The key of a step, from which its images' keys are folded by their places in the global batch."""
+    """The key of a step; example i of the global batch uses `fold_in(step_key, i)`."""
     return jax.random.fold_in(jax.random.key(seed), step)

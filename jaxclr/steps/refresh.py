@@ -1,7 +1,8 @@
-"""What a method learns from all training images at once, at the start of an epoch."""
+"""Updates of a method's state from all training images, at the start of an epoch."""
 
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -10,20 +11,21 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxclr.data import Stream
-from jaxclr.methods import MomentumEncoder
+from jaxclr.methods import Branch, MomentumEncoder
 from jaxclr.processes.runtime import replicate
 from jaxclr.steps.examples import apply_in_batches, batches
+from jaxclr.steps.recipe import REFRESH, Recipe
 from jaxclr.steps.scanned import map_images
-from jaxclr.steps.state import REFRESH, Recipe, State, settled
+from jaxclr.steps.state import State, cast_like
 from jaxclr.steps.views import plain_view
 
 Array = jax.Array
 
-ROWS = 256  # most images that a device embeds at once
+ROWS = 256  # most images that a device embeds at a time
 
 
 def refresh_is_due(recipe: Recipe, step: int) -> bool:
-    """Whether the method refreshes its state after so many steps, before the next one."""
+    """Whether the method refreshes its state before this step, counted from 0."""
     epoch, offset = divmod(step, recipe.steps_per_epoch)
     first = recipe.method.refresh_from
     return first is not None and offset == 0 and epoch >= first
@@ -32,16 +34,19 @@ def refresh_is_due(recipe: Recipe, step: int) -> bool:
 def compile_refresh(
     recipe: Recipe, mesh: Mesh, plain_size: int | None
 ) -> Callable[[State, Array | Stream], State]:
-    """The state with the method's own refreshed, as a function of it and of all training images, uint8 [N, H, W, C] or
-    streamed.
+    """Compiles the refresh of the method's state by all training images.
 
-    The key is folded from seed and epoch, so that a run that stops and resumes refreshes as one that went on. After a
-    bad step nothing changes.
+    The key depends on seed and epoch alone, so a resumed run refreshes as an uninterrupted one
+    does. After a bad step nothing changes.
 
     Args:
       recipe: the recipe of the run.
       mesh: the devices, of one axis.
-      plain_size: side in pixels at which streamed images are embedded; None where images are in memory.
+      plain_size: side in pixels at which streamed images are embedded; None for images in memory.
+
+    Returns:
+      A function of a state and all training images, uint8 [N, H, W, C] or a stream, that returns
+      the state with its `method_state` refreshed.
     """
     everywhere = NamedSharding(mesh, P())
 
@@ -56,7 +61,7 @@ def compile_refresh(
         epoch = state.step // recipe.steps_per_epoch
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.seed), REFRESH), epoch)
         old = state.method_state
-        new = settled(recipe.method.refresh(old, embeddings, key), old)
+        new = cast_like(recipe.method.refresh(old, embeddings, key), old)
         kept = jax.tree.map(lambda a, b: jnp.where(state.bad_step < 0, a, b), new, old)
         return jax.lax.with_sharding_constraint(kept, everywhere)
 
@@ -82,15 +87,17 @@ def compile_refresh(
 
 
 def plain_embeddings(state: State, images: Array, recipe: Recipe) -> Array:
-    """Embeddings without augmentation by the momentum encoder, or without one by the encoder; norms by running statistics.
+    """Embeddings without augmentation, by the momentum encoder if there is one.
+
+    Norms use running statistics.
 
     Args:
-      state: whose parameters.
+      state: its parameters and statistics are used.
       images: uint8 [b, H, W, C].
       recipe: the recipe of the run.
 
     Returns:
-      [b, D], float32 at least.
+      [b, D], at least float32.
     """
     momentum = isinstance(recipe.method.target, MomentumEncoder)
     params, stats = (
@@ -100,5 +107,6 @@ def plain_embeddings(state: State, images: Array, recipe: Recipe) -> Array:
     )
     network = recipe.network.clone(predictor=None)
     variables = {"params": params, "batch_stats": stats}
-    embedding = network.apply(variables, plain_view(images, recipe), train=False).embedding
+    branch = cast(Branch, network.apply(variables, plain_view(images, recipe), train=False))
+    embedding = branch.embedding
     return embedding.astype(jnp.promote_types(embedding.dtype, jnp.float32))

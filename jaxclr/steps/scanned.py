@@ -1,8 +1,8 @@
-"""Programs that the host starts once for many steps or many images, on splits that live on the devices."""
+"""Programs of many steps or many images, for splits in the memory of the devices."""
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,8 @@ from jaxclr import trees
 from jaxclr.data import epoch_order
 from jaxclr.methods import Network
 from jaxclr.steps.batches import Batch
-from jaxclr.steps.state import AXIS, Recipe, State
+from jaxclr.steps.recipe import AXIS, Recipe
+from jaxclr.steps.state import State
 from jaxclr.steps.step import train_step
 from jaxclr.steps.views import plain_view
 
@@ -22,23 +23,24 @@ Steps = Callable[[State, Batch, Array], tuple[State, dict[str, Array]]]
 
 
 def compile_steps(recipe: Recipe, mesh: Mesh) -> Steps:
-    """Several training steps in one program; they are those of the training loop, whose host starts each.
+    """Compiles several training steps into one program.
 
-    What a method refreshes before an epoch is left to the caller, as it is there (`refresh.compile_refresh`).
+    The steps equal those of the training loop. Methods with a refresh need a call of
+    `refresh.compile_refresh` before an epoch.
 
     Args:
       recipe: the recipe of the run.
       mesh: the devices, of one axis.
 
     Returns:
-      A function of a replicated state, whose buffers it consumes, of a split on every device (`batches.resident`) and of
-      indices into it, int32 [steps, batch_size] (`epoch_indices`, or rows of it). It returns the state, and the metrics of
-      each step, [steps].
+      A function of a replicated state, whose buffers are donated, of a split on every device
+      (`batches.resident`) and of indices into it, int32 [steps, batch_size] (`epoch_indices`, or
+      rows of it). It returns the state, and the metrics of each step, [steps].
     """
     step = functools.partial(train_step, recipe=recipe, axis_name=AXIS)
 
-    def one_device(state: State, whole: Batch, indices: Array) -> tuple[State, dict[str, Array]]:
-        take = lambda rows: jax.tree.map(lambda leaf: leaf[rows], whole)
+    def one_device(state: State, split: Batch, indices: Array) -> tuple[State, dict[str, Array]]:
+        take = lambda rows: jax.tree.map(lambda leaf: leaf[rows], split)
         return jax.lax.scan(lambda state, rows: step(state, take(rows)), state, indices)
 
     mapped = jax.shard_map(
@@ -52,7 +54,10 @@ def compile_steps(recipe: Recipe, mesh: Mesh) -> Steps:
 
 
 def epoch_indices(recipe: Recipe, mesh: Mesh, epoch: int) -> Array:
-    """Places in the training split of the images of an epoch's steps, int32 [steps, batch_size], over the devices."""
+    """Indices into the training split of each step of an epoch, int32 [steps, batch_size].
+
+    The second axis is sharded over the devices.
+    """
     order = epoch_order(recipe.seed, epoch, recipe.images)
     kept = order[: recipe.steps_per_epoch * recipe.batch_size].reshape(-1, recipe.batch_size)
     return jax.device_put(kept, NamedSharding(mesh, P(None, AXIS)))
@@ -61,27 +66,27 @@ def epoch_indices(recipe: Recipe, mesh: Mesh, epoch: int) -> Array:
 def represent_images(
     variables: Mapping[str, Any], images: Any, recipe: Recipe, view: int = 0
 ) -> Array:
-    """Representations, float32 [b, F], of examples [b, ...] as evaluation sees them, by the encoder of a view."""
+    """Representations of examples without augmentation, float32 [b, F], by a view's encoder."""
     pixels = plain_view(images, recipe, view)
-    return recipe.network.apply(variables, pixels, view=view, method=Network.represent).astype(
-        jnp.float32
-    )
+    found = recipe.network.apply(variables, pixels, view=view, method=Network.represent)
+    return cast(Array, found).astype(jnp.float32)
 
 
 def map_images(
     function: Callable[[Any, Array], Array], tree: Any, images: Array, *, mesh: Mesh, rows: int
 ) -> Array:
-    """A function of images for all images of a split, whose devices take a part each, some images at a time.
+    """Maps a function over all images of a split, in chunks, with an equal part on each device.
 
     Args:
-      function: of the tree and some images; a row of its result depends on its own image alone.
+      function: of the tree and some images; each row of its result depends on its own image only.
       tree: replicated.
       images: [N, ...], on every device.
       mesh: the devices, of one axis.
       rows: most images of a device at a time.
 
     Returns:
-      [N, ...], spread over the devices by rows if N divides, else as the compiler likes.
+      [N, ...], sharded over the devices by rows if they divide N, otherwise as the compiler
+      chooses.
     """
     count = trees.size_of(images)
     chunks = -(-count // (mesh.size * rows))
@@ -89,9 +94,9 @@ def map_images(
 
     def mine(tree: Any, images: Array) -> Array:
         first = jax.lax.axis_index(AXIS) * chunks * rows
-        places = (first + jnp.arange(chunks * rows)) % count
-        one_chunk = lambda places: function(tree, trees.take(images, places))
-        return jax.lax.map(one_chunk, places.reshape(chunks, rows))
+        indices = (first + jnp.arange(chunks * rows)) % count
+        one_chunk = lambda indices: function(tree, trees.take(images, indices))
+        return jax.lax.map(one_chunk, indices.reshape(chunks, rows))
 
     mapped = jax.shard_map(mine, mesh=mesh, in_specs=P(), out_specs=P(AXIS), check_vma=False)
     found = mapped(tree, images)

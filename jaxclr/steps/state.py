@@ -8,10 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxclr.methods import MomentumEncoder, Sizes
-from jaxclr.steps.recipe import AXIS as AXIS
 from jaxclr.steps.recipe import METHOD, PARAMETERS, Recipe
-from jaxclr.steps.recipe import REFRESH as REFRESH
-from jaxclr.steps.recipe import step_key as step_key
 from jaxclr.steps.views import view_shapes
 
 Array = jax.Array
@@ -20,19 +17,20 @@ Tree = Any
 TARGET_PARTS = ("encoder", "projector")
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
     """All that changes while training, the same on every device.
 
     Attributes:
       step: int32 [], steps taken.
-      params: parameters by part: encoder, projector, if any predictor, and readout, the method's own, if any.
+      params: parameters by part: encoder and projector, and if there are any, predictor and readout
+        (the method's own).
       batch_stats: running statistics of the network's norms, by part.
       target_params: parameters of the momentum encoder and its projector; {} without one.
       target_batch_stats: its running statistics.
-      opt_state: state of the optimiser.
-      method_state: what the method carries from step to step.
-      bad_step: int32 [], the first step whose loss, gradient or update was not finite, after which nothing changes; -1 if none.
+      opt_state: state of the optimizer.
+      method_state: the method's own state.
+      bad_step: int32 [], the first step whose loss, gradient or update was not finite; -1 if there
+        was none. After a bad step nothing changes.
     """
 
     step: Array
@@ -64,7 +62,7 @@ def init_state(recipe: Recipe, examples: Tree) -> State:
         key = jax.random.fold_in(base, PARAMETERS)
         branches, variables = network.init_with_output(key, zeros, method=network.init_views)
         branch = branches[0]
-        params, stats = _widened((variables["params"], variables.get("batch_stats", {})))
+        params, stats = _default_floats((variables["params"], variables.get("batch_stats", {})))
         sizes = Sizes(
             images=recipe.images,
             classes=recipe.classes,
@@ -73,7 +71,7 @@ def init_state(recipe: Recipe, examples: Tree) -> State:
             embedding=branch.embedding.shape[-1],
         )
         own_key, state_key = jax.random.split(jax.random.fold_in(base, METHOD))
-        own = _widened(method.init_params(own_key, sizes))
+        own = _default_floats(method.init_params(own_key, sizes))
         params = {**params, "readout": own} if jax.tree.leaves(own) else params
         momentum = isinstance(method.target, MomentumEncoder)
         return State(
@@ -83,7 +81,7 @@ def init_state(recipe: Recipe, examples: Tree) -> State:
             target_params=target_parts(params) if momentum else {},
             target_batch_stats=target_parts(stats) if momentum else {},
             opt_state=recipe.optimizer.init(params),
-            method_state=_widened(method.init_state(state_key, sizes)),
+            method_state=_default_floats(method.init_state(state_key, sizes)),
             bad_step=jnp.full((), -1, jnp.int32),
         )
 
@@ -96,13 +94,16 @@ def image_examples(height: int, width: int, channels: int) -> Tree:
 
 
 def encoder_part(tree: Tree, view: int = 0) -> Tree:
-    """The encoder's part of parameters or statistics; that of a view where each has its own. {} if there is none."""
+    """The encoder's part of parameters or statistics; {} if there is none.
+
+    With an encoder for each view, the part of this view.
+    """
     part = tree.get("encoder", {})
     return part.get(f"modules_{view}", part)
 
 
-def _widened(tree: Tree) -> Tree:
-    """Floats of 32 bits as JAX's default floats, which are of 64 if x64 is on."""
+def _default_floats(tree: Tree) -> Tree:
+    """Converts float32 to JAX's default float, which is float64 if x64 is on."""
     wide = jax.dtypes.canonicalize_dtype(float)
     return jax.tree.map(lambda leaf: leaf.astype(wide) if leaf.dtype == jnp.float32 else leaf, tree)
 
@@ -112,7 +113,7 @@ def target_parts(tree: Tree) -> Tree:
     return {part: tree[part] for part in TARGET_PARTS if part in tree}
 
 
-def settled(new: Tree, old: Tree) -> Tree:
-    """The method's new state in the types of the old one, whose structure and shapes it must have."""
+def cast_like(new: Tree, old: Tree) -> Tree:
+    """Casts the method's new state to the types of the old one; their shapes must be equal."""
     chex.assert_trees_all_equal_shapes(new, old)
     return jax.tree.map(lambda after, before: after.astype(before.dtype), new, old)

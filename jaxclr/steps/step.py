@@ -1,4 +1,4 @@
-"""The training step, written once for one device over a named axis, and its two mappers."""
+"""The training step of one device over a named axis, and its two mappers."""
 
 import functools
 from collections.abc import Callable
@@ -16,7 +16,8 @@ from jaxclr.methods import Branch, MomentumEncoder, Network, Outputs, StopGradie
 from jaxclr.steps.batches import Batch
 from jaxclr.steps.micro_batches import in_micro_batches
 from jaxclr.steps.optimizers import momentum_ramp
-from jaxclr.steps.state import Recipe, State, settled, step_key, target_parts
+from jaxclr.steps.recipe import Recipe, step_key
+from jaxclr.steps.state import State, cast_like, target_parts
 from jaxclr.steps.views import take_views
 
 Array = jax.Array
@@ -24,7 +25,7 @@ Tree = Any
 Mapper = Literal["shard_map", "pmap"]
 Step = Callable[[State, Batch], tuple[State, dict[str, Array]]]
 
-# Folded into a step's key for the draws of a method: places in the batch, which images fold in, are below 2**31.
+# Folded into a step's key, as the indices of images are, which are below 2**31.
 _METHOD = 0xB1EC7000
 _DROPOUT = 0xB1EC7001
 
@@ -36,12 +37,13 @@ def train_step(
 
     Args:
       state: replicated.
-      batch: of b rows; device d holds rows d*b ... (d+1)*b - 1 of the global batch.
+      batch: b rows; device d has rows d*b ... (d+1)*b - 1 of the global batch.
       recipe: the recipe of the run.
-      axis_name: mapped axis over which the batch is spread; None if its rows are all of it.
+      axis_name: mapped axis over which the batch is spread; None if this is the complete batch.
 
     Returns:
-      The next state, and scalars of the global batch: loss, grad_norm, update_norm, learning_rate, bad_step.
+      The next state, and scalars of the global batch: loss, grad_norm, update_norm, learning_rate
+      and bad_step.
     """
     method = recipe.method
     target_params = _target_before(state, recipe)
@@ -51,7 +53,7 @@ def train_step(
         return method.objective(out, state.method_state, axis_name), (out, stats)
 
     (loss, (out, stats)), gradients = jax.value_and_grad(share, has_aux=True)(state.params)
-    # The gradient of a share already holds what other devices' shares owe to this one's rows: the mean is exact.
+    # Collectives in the loss carry gradients between devices, so the mean over devices is exact.
     if axis_name is not None:
         loss, gradients = jax.lax.pmean((loss, gradients), axis_name)
     grad_norm = optax.tree.norm(gradients)
@@ -65,7 +67,7 @@ def train_step(
         target_params=_target_after(target_params, params, state.step, recipe),
         target_batch_stats=stats.target,
         opt_state=opt_state,
-        method_state=settled(
+        method_state=cast_like(
             method.next_state(out, state.method_state, axis_name), state.method_state
         ),
         bad_step=state.bad_step,
@@ -85,23 +87,23 @@ def train_step(
 
 
 def observe(state: State, batch: Batch, *, recipe: Recipe, axis_name: AxisName) -> Outputs:
-    """What the objective sees in a step on this device's rows; arguments as in `train_step`."""
+    """The inputs of the objective for this device's rows; arguments as for `train_step`."""
     target_params = _target_before(state, recipe)
     return _outputs(state.params, target_params, state, batch, recipe, axis_name)[0]
 
 
 def map_step(step: Step, mesh: Mesh, how: Mapper) -> Step:
-    """Runs a per-device step on all devices of a mesh; both mappers take and give the same arrays.
+    """Runs a per-device step on all devices of a mesh; both mappers give the same results.
 
     Args:
-      step: of a state and this device's rows, over the axes of the mesh.
-      mesh: its devices; `jax.pmap` takes a mesh of one axis.
+      step: a function of a state and this device's rows, mapped over the axes of the mesh.
+      mesh: the devices; `jax.pmap` takes a mesh of one axis.
       how: "shard_map" for `jax.jit(jax.shard_map(...))`, "pmap" for `jax.pmap`.
 
     Returns:
-      A function of a replicated state, whose buffers it consumes, and the global batch.
+      A function of a replicated state, whose buffers are donated, and the global batch.
     """
-    axes = mesh.axis_names if len(mesh.axis_names) > 1 else mesh.axis_names[0]
+    axes = mesh.axis_names[0] if len(mesh.axis_names) == 1 else mesh.axis_names
     if how == "shard_map":
         mapped = jax.shard_map(
             step, mesh=mesh, in_specs=(P(), P(axes)), out_specs=P(), check_vma=False
@@ -122,7 +124,7 @@ def map_step(step: Step, mesh: Mesh, how: Mapper) -> Step:
 
 
 class _Stats(NamedTuple):
-    """Running statistics of the network's norms and of the momentum encoder's, {} without one."""
+    """Running statistics of the network's norms and of the momentum encoder's; {} without one."""
 
     online: Tree
     target: Tree
@@ -136,7 +138,11 @@ def _outputs(
     recipe: Recipe,
     axis_name: AxisName,
 ) -> tuple[Outputs, _Stats]:
-    """What the objective sees at parameters that may differ from the state's, and the next statistics."""
+    """The inputs of the objective at parameters that may differ from the state's.
+
+    Returns:
+      The inputs, and the next running statistics.
+    """
     method = recipe.method
 
     def embed(stats: _Stats, rows: tuple[Tree, Array]) -> tuple[_Stats, tuple[Tree, Tree]]:
@@ -192,7 +198,7 @@ def _forward(
     *,
     rngs: dict[str, Array],
 ) -> tuple[tuple[Branch, ...], Tree]:
-    """One view after the other, each with its number, so that batch statistics are per view."""
+    """Applies the network to one view after the other: batch statistics are per view."""
     branches = []
     for number, view in views:
         branch, updates = network.apply(
@@ -209,28 +215,29 @@ def _forward(
 
 
 def _dropout_key(recipe: Recipe, step: Array, axis_name: AxisName) -> Array:
-    """For layers that draw, another key on every device: their draws depend on the number of devices."""
+    """A key that differs by device: dropout depends on the number of devices."""
     key = jax.random.fold_in(step_key(recipe.seed, step), _DROPOUT)
     return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
 
 def _target_before(state: State, recipe: Recipe) -> Tree:
-    """Parameters with which the momentum encoder embeds the targets; {} without one."""
+    """Parameters of the momentum encoder for this step's targets; {} without one."""
     spec = recipe.method.target
     if isinstance(spec, MomentumEncoder) and spec.update == "before_keys":
-        return _average(state.target_params, state.params, state.step, recipe)
+        return _average(state.target_params, state.params, state.step, spec, recipe.steps)
     return state.target_params
 
 
 def _target_after(target: Tree, params: Tree, step: Array, recipe: Recipe) -> Tree:
+    """Parameters of the momentum encoder after the update; {} without one."""
     spec = recipe.method.target
     if isinstance(spec, MomentumEncoder) and spec.update == "after_update":
-        return _average(target, params, step, recipe)
+        return _average(target, params, step, spec, recipe.steps)
     return target
 
 
-def _average(target: Tree, params: Tree, step: Array, recipe: Recipe) -> Tree:
-    spec = recipe.method.target
-    momentum = momentum_ramp(spec.momentum, ramp=spec.ramp, step=step, steps=recipe.steps)
+def _average(target: Tree, params: Tree, step: Array, spec: MomentumEncoder, steps: int) -> Tree:
+    """The moving average of the parameters that the momentum encoder has."""
+    momentum = momentum_ramp(spec.momentum, ramp=spec.ramp, step=step, steps=steps)
     mix = lambda old, new: (momentum * old + (1 - momentum) * new).astype(old.dtype)
     return jax.tree.map(mix, target, target_parts(params))

@@ -1,5 +1,6 @@
-"""What the network sees of examples: random views while it trains, the plain example otherwise."""
+"""The inputs of the network: random views in training, plain examples in evaluation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,19 +16,21 @@ Tree = Any
 
 
 def take_views(step: Array, examples: Tree, indices: Array, *, recipe: Recipe) -> tuple[Tree, ...]:
-    """Random views of some examples of a batch, those of images normalized.
+    """Random views of the examples of a batch; views of images are normalized.
 
-    Example i of the global batch draws from fold_in(fold_in(key(seed), step), i), whatever the devices and micro-batches.
+    Example i of the global batch uses the key fold_in(fold_in(key(seed), step), i) for any number
+    of devices and micro-batches.
 
     Args:
       step: int32 [].
-      examples: a tree of arrays [b, ...], such as images uint8 [b, H, W, C]; or a tuple of crops, one for each view, uint8
-        [b, size, size, C], taken by the host from the same keys.
-      indices: of the examples in the global batch, int32 [b].
+      examples: a tree of arrays [b, ...], such as images uint8 [b, H, W, C]; or a tuple with the
+        crops of each view, uint8 [b, size, size, C], which the host took with the same keys.
+      indices: indices of the examples in the global batch, int32 [b].
       recipe: the recipe of the run.
 
     Returns:
-      For each view a tree of arrays [b, ...]; of images floats [b, h, w, C], and views may differ in size.
+      For each view a tree of arrays [b, ...]. Views of images are floats [b, h, w, C], whose size
+      may differ between views.
     """
     key = step_key(recipe.seed, step)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
@@ -44,16 +47,20 @@ def view_shapes(examples: Tree, recipe: Recipe) -> tuple[Tree, ...]:
 
 
 def plain_view(examples: Tree, recipe: Recipe, view: int = 0) -> Tree:
-    """What evaluation gives to the encoder of a view: examples without augmentation.
+    """The input of a view's encoder in evaluation: examples without augmentation.
 
-    It is the augmentation's own `plain`, if it has one. Otherwise images are resized to the size of the view and
-    normalized; other data are taken as they are where they have the structure and types of the view, or else the one
-    array of them that does; and where there is none, the view is drawn from a fixed key.
+    The first of these that applies:
+
+    1. the augmentation's `plain` of the examples;
+    2. images, resized to the size of the view and normalized;
+    3. the examples, if they have the structure and types of the view;
+    4. the only array of the examples that has the type of the view;
+    5. the view, drawn with a fixed key.
 
     Args:
       examples: a tree of arrays [b, ...], such as images uint8 [b, H, W, C].
       recipe: the recipe of the run.
-      view: its number, which is that of the encoder where each view has its own.
+      view: index of the view, and of its encoder if each view has its own.
 
     Returns:
       The encoder's input, a tree of arrays [b, ...].
@@ -66,9 +73,10 @@ def plain_view(examples: Tree, recipe: Recipe, view: int = 0) -> Tree:
     draw = recipe.augmentation.views[view]
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), trees.size_of(examples)))
     like = jax.eval_shape(draw, keys, examples)
-    if recipe.mean is not None and _is_normalized(like, recipe):
+    if recipe.mean is not None and recipe.std is not None and _is_normalized(like, recipe):
         height, width = like.shape[1:3]
         images = trees.images_of(examples)
+        assert images is not None  # only data of images have a mean
         size = height if height == width else images.shape[1]
         return normalize(resize(images, size), recipe.mean, recipe.std)
     if _kind(examples) == _kind(like):
@@ -81,19 +89,21 @@ def plain_view(examples: Tree, recipe: Recipe, view: int = 0) -> Tree:
 
 
 def plain_size(image_size: int | None, augmentation: Augmentation) -> int | None:
-    """Side in pixels to which streamed images are brought where they are not augmented; None if nothing tells it."""
+    """Side in pixels of streamed images without augmentation; None if it is not specified."""
     return image_size or getattr(augmentation.views[0], "size", None)
 
 
 def normalize_view(view: Tree, recipe: Recipe) -> Tree:
-    """A view of images, floats [b, h, w, C] in [0, 1], normalized by channel; any other view as it is."""
-    return normalize(view, recipe.mean, recipe.std) if _is_normalized(view, recipe) else view
+    """Normalizes a view of images, floats [b, h, w, C] in [0, 1]; returns other views unchanged."""
+    if recipe.mean is None or recipe.std is None or not _is_normalized(view, recipe):
+        return view
+    return normalize(view, recipe.mean, recipe.std)
 
 
-def normalize(images: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
-    """Images [b, h, w, C] in [0, 1], less the mean and divided by the standard deviation of their channels."""
-    mean, std = (jnp.asarray(value, images.dtype)[None, None, None, :] for value in (mean, std))
-    return (images - mean) / std
+def normalize(images: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
+    """Images [b, h, w, C] in [0, 1], normalized by mean and standard deviation of each channel."""
+    center, scale = (jnp.asarray(value, images.dtype)[None, None, None, :] for value in (mean, std))
+    return (images - center) / scale
 
 
 def _is_normalized(view: Tree, recipe: Recipe) -> bool:
@@ -107,7 +117,7 @@ def _is_normalized(view: Tree, recipe: Recipe) -> bool:
 
 
 def _kind(tree: Tree) -> Any:
-    """Structure, and for each leaf its rank and kind of number (floats of any width are alike)."""
+    """Structure of a tree, and rank and kind of each leaf; all floats are of one kind."""
     kind = lambda leaf: (
         leaf.ndim,
         "f" if jnp.issubdtype(leaf.dtype, jnp.floating) else np.dtype(leaf.dtype).kind,

@@ -1,4 +1,4 @@
-"""Where the seconds of a training loop go."""
+"""How long the parts of a training loop take."""
 
 import contextlib
 import time
@@ -6,41 +6,41 @@ from collections.abc import Iterator
 
 import jax
 
-# What the rate counts. The rest are interruptions: checkpoint, evaluation, refresh, profile, and the start, with the first
-# batch and the step that compiles.
+# Parts that count for the rate. Others interrupt training: checkpoint, evaluation, refresh,
+# snapshot, profile, and start, which is the first batch and the step that compiles.
 TRAINING = ("input", "step", "observation", "logging")
 ALWAYS = (*TRAINING, "checkpoint", "evaluation")
 
 
 class Clock:
-    """The seconds since the last look by what the host spent them on, and the images of the steps among them.
+    """Measures the host's seconds by part, and the rate of images, since the last call of `lap`.
 
-    The host hands steps to the devices and goes on, so that a step's seconds are those that it waits for them: nothing here
-    waits. Whatever is not said to be something else is step.
+    The clock never waits for the devices. Steps are dispatched asynchronously, so the seconds of
+    "step" are those that the host waits for them. Unassigned time counts as "step".
     """
 
     def __init__(self) -> None:
         self._start()
 
     def _start(self) -> None:
-        self._seconds = dict.fromkeys(ALWAYS, 0.0)
+        self._seconds: dict[str, float] = dict.fromkeys(ALWAYS, 0.0)
         self._images = 0
         self._since = time.perf_counter()
 
     @contextlib.contextmanager
     def spent_on(self, part: str) -> Iterator[None]:
-        """The seconds inside are the part's, and a trace shows them by its name."""
+        """Assigns the time inside to a part, whose name a trace shows."""
         start = time.perf_counter()
         with jax.profiler.TraceAnnotation(part):
             yield
         self._seconds[part] = self._seconds.get(part, 0.0) + time.perf_counter() - start
 
     def count(self, images: int) -> None:
-        """A step of so many images was taken."""
+        """Counts the images of a step."""
         self._images += images
 
-    def look(self) -> dict[str, float]:
-        """`images_per_second` of training alone, and `PART_seconds` of each part, since the last look."""
+    def lap(self) -> dict[str, float]:
+        """Returns `images_per_second` of training and `PART_seconds` of each part; restarts."""
         total = time.perf_counter() - self._since
         parts = self._seconds
         parts["step"] += max(total - sum(parts.values()), 0.0)

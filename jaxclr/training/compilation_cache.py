@@ -1,4 +1,4 @@
-"""Programs that were compiled once are found again by the next start of the same command."""
+"""A persistent cache of compiled programs."""
 
 import contextlib
 import os
@@ -9,23 +9,20 @@ import jax
 
 from jaxclr.runs.trust import cache_folder
 
-OFF = "JAXCLR_COMPILATION_CACHE"  # set to 0 or off
-LEAST_SECONDS = 0.2  # programs that compile faster are not kept
-KEPT_DAYS = 30  # after the last use
+VARIABLE = "JAXCLR_COMPILATION_CACHE"  # 0, off or false: no cache
+MIN_SECONDS = 0.2  # programs that compile faster are not stored
+MAX_DAYS = 30  # since the last use
 
 
 @contextlib.contextmanager
 def compilation_cache() -> Iterator[None]:
-    """Keeps compiled programs in the user's cache folder, `programs/` in `runs.trust.cache_folder`, while inside.
+    """Stores compiled programs in the folder `programs/` of `runs.trust.cache_folder`.
 
-    JAX's own settings stand where they name a folder (JAX_COMPILATION_CACHE_DIR), and JAXCLR_COMPILATION_CACHE=0 switches
-    this off. JAX's configuration is put back in the end.
+    A folder in JAX's own settings (JAX_COMPILATION_CACHE_DIR) takes precedence, and
+    JAXCLR_COMPILATION_CACHE=0 disables the cache. JAX's configuration is restored at the end.
     """
-    if jax.config.jax_compilation_cache_dir or os.environ.get(OFF, "").lower() in (
-        "0",
-        "off",
-        "false",
-    ):
+    own = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if own or os.environ.get(VARIABLE, "").lower() in ("0", "off", "false"):
         yield
         return
     from jax.experimental.compilation_cache import compilation_cache as cache
@@ -33,13 +30,13 @@ def compilation_cache() -> Iterator[None]:
     folder = cache_folder() / "programs"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _forget_old(folder)
-    except (OSError, RuntimeError):  # a read-only home: compile anew
+        _remove_old(folder)
+    except (OSError, RuntimeError):  # a read-only home: no cache
         yield
         return
     changes = {
         "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": LEAST_SECONDS,
+        "jax_persistent_cache_min_compile_time_secs": MIN_SECONDS,
     }
     before = {name: getattr(jax.config, name) for name in changes}
     try:
@@ -53,9 +50,9 @@ def compilation_cache() -> Iterator[None]:
         cache.reset_cache()
 
 
-def _forget_old(folder: os.PathLike[str]) -> None:
-    """Removes programs that were not used for so long; JAX keeps the time of the last use in a file beside each."""
-    oldest = time.time() - KEPT_DAYS * 86_400
+def _remove_old(folder: os.PathLike[str]) -> None:
+    """Removes programs not used for MAX_DAYS; JAX writes the time of use to a file beside each."""
+    oldest = time.time() - MAX_DAYS * 86_400
     with os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):

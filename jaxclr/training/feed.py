@@ -1,8 +1,8 @@
-"""What a run trains on: all its batches in turn, and all its images at once."""
+"""The batches of a run, resident or streamed."""
 
 import collections
 import concurrent.futures
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,18 +20,19 @@ from jaxclr.training.session import Session
 
 Array = jax.Array
 
-AHEAD = 2  # batches that are on their way to the devices while a step runs
+AHEAD = 2  # batches prefetched to the devices while a step runs
 
 
 class Feed(NamedTuple):
-    """What a run trains on.
+    """Batches and examples of the training split.
 
     Attributes:
-      batches: from the first to come, without end; batch t is a function of (seed, t) alone.
-      examples: of the training split, a tree of arrays [N, ...] on every device; or the split that they are read from.
+      batches: an infinite generator from the first step on; batch t depends on (seed, t) alone.
+      examples: of the training split, a tree of arrays [N, ...] on every device; or the split if it
+        is streamed.
     """
 
-    batches: Iterator[Batch]
+    batches: Generator[Batch, None, None]
     examples: Any
 
     def close(self) -> None:
@@ -40,12 +41,14 @@ class Feed(NamedTuple):
 
 
 def open_feed(session: Session, *, start: int, report: Callable[[str], None]) -> Feed:
-    """The batches of a session from a step on, resident or streamed as its data are; each process streams its own rows.
+    """The batches of a session from a step on, resident or streamed as its data are.
+
+    Each process streams its own rows.
 
     Args:
-      session: whose data, batch size, seed, views and devices.
-      start: number of the first step.
-      report: told about every damaged image, once.
+      session: its data, batch size, seed, views and devices are used.
+      start: index of the first step.
+      report: called once with a sentence on each damaged image.
     """
     config, train = session.config, session.dataset.train
     if isinstance(train, Stream):
@@ -58,26 +61,29 @@ def open_feed(session: Session, *, start: int, report: Callable[[str], None]) ->
         share = (jax.process_index(), jax.process_count())
         rows = RecordBatches(train, config.batch_size, config.seed, *share).steps(start)
         return Feed(record_batches(rows, session.mesh), train)
-    whole = resident(train, session.mesh)
+    split = resident(train, session.mesh)
     batches = resident_batches(
-        whole, batch_size=config.batch_size, seed=config.seed, mesh=session.mesh, start=start
+        split, batch_size=config.batch_size, seed=config.seed, mesh=session.mesh, start=start
     )
-    return Feed(batches, whole.examples)
+    return Feed(batches, split.examples)
 
 
 def streamed_batches(
-    stream: Stream, steps: Iterator[list[Piece]], mesh: Mesh, report: Callable[[str], None]
-) -> Iterator[Batch]:
-    """Batches of crops, of which the next are copied to the devices by a thread while this one is used.
+    stream: Stream,
+    steps: Generator[list[Piece], None, None],
+    mesh: Mesh,
+    report: Callable[[str], None],
+) -> Generator[Batch, None, None]:
+    """Batches of crops; a thread prefetches the next ones to the devices.
 
     Args:
       stream: for the names of damaged images.
       steps: this process's pieces of each step.
       mesh: the devices of all processes.
-      report: told about every damaged image, once.
+      report: called once with a sentence on each damaged image.
 
     Yields:
-      A batch whose images are a tuple of crops, spread over the devices by rows.
+      A batch whose images are a tuple of crops, sharded over the devices by rows.
     """
     damaged: set[int] = set()
 
@@ -89,37 +95,40 @@ def streamed_batches(
                     damaged.add(index)
                     name = stream.name(index)
                     report(
-                        f"{len(damaged)} damaged image(s) left out so far: '{name}'; the next one takes its place."
+                        f"{len(damaged)} damaged image(s) left out so far: '{name}'; the next one "
+                        "takes its place."
                     )
         crops = tuple(map(_join, zip(*(piece.crops for piece in pieces), strict=True)))
         return Batch(crops, _join([p.indices for p in pieces]), _join([p.labels for p in pieces]))
 
-    yield from _ahead(join, mesh, close=steps.close)
+    yield from _prefetched(join, mesh, close=steps.close)
 
 
-def record_batches(steps: Iterator[Rows], mesh: Mesh) -> Iterator[Batch]:
-    """Batches of examples that Grain reads, of which the next are copied to the devices while this one is used.
+def record_batches(steps: Generator[Rows, None, None], mesh: Mesh) -> Generator[Batch, None, None]:
+    """Batches of examples that Grain reads; a thread prefetches the next ones to the devices.
 
     Args:
       steps: this process's rows of each step.
       mesh: the devices of all processes.
 
     Yields:
-      A batch, spread over the devices by rows.
+      A batch, sharded over the devices by rows.
     """
 
     def copy() -> Batch:
-        # What a worker sent lies in shared memory, which ends with the next batch.
+        # The worker's shared memory is only valid until the next batch.
         rows = next(steps)
         return Batch(
             trees.map_leaves(np.array, rows.examples), np.array(rows.indices), np.array(rows.labels)
         )
 
-    yield from _ahead(copy, mesh, close=steps.close)
+    yield from _prefetched(copy, mesh, close=steps.close)
 
 
-def _ahead(make: Callable[[], Batch], mesh: Mesh, *, close: Callable[[], None]) -> Iterator[Batch]:
-    """The batches that `make` makes, each put on the devices by a thread while those before it are used."""
+def _prefetched(
+    make: Callable[[], Batch], mesh: Mesh, *, close: Callable[[], None]
+) -> Generator[Batch, None, None]:
+    """The batches that `make` returns; a thread puts them on the devices ahead of their use."""
     by_rows = NamedSharding(mesh, P(mesh.axis_names))
 
     def put() -> Batch:
@@ -141,6 +150,6 @@ def _ahead(make: Callable[[], Batch], mesh: Mesh, *, close: Callable[[], None]) 
 
 
 def _join(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """A copy in memory of its own: what a worker sent lies in shared memory, which ends with the piece."""
+    """Concatenates into new memory: a worker's shared memory is only valid during its piece."""
     joined = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
     return np.concatenate([np.asarray(part) for part in parts], out=joined)

@@ -1,4 +1,4 @@
-"""The training loop: from the first or the restored step to the last."""
+"""The training loop."""
 
 import contextlib
 import functools
@@ -18,8 +18,9 @@ from jaxclr.runs.digests import digests
 from jaxclr.runs.folder import RunFolder
 from jaxclr.runs.logs import open_logs
 from jaxclr.steps.batches import Batch, batch_rows
+from jaxclr.steps.recipe import AXIS
 from jaxclr.steps.refresh import compile_refresh, refresh_is_due
-from jaxclr.steps.state import AXIS, State
+from jaxclr.steps.state import State
 from jaxclr.steps.step import map_step, train_step
 from jaxclr.training.clock import Clock
 from jaxclr.training.feed import open_feed
@@ -32,7 +33,7 @@ Evaluate = Callable[[Subject], Mapping[str, Any]]
 
 
 def compile_step(session: Session) -> Callable[[State, Batch], tuple[State, dict[str, Any]]]:
-    """The training step on the session's devices, as its configuration maps it."""
+    """The training step, mapped over the session's devices by the configured mapper."""
     step = functools.partial(train_step, recipe=session.recipe, axis_name=AXIS)
     return map_step(step, session.mesh, session.config.mapper)
 
@@ -46,42 +47,40 @@ def train(
     stop_after: int | None = None,
     profile: range = range(0),
 ) -> State:
-    """Trains from the newest checkpoint in the run's folder, or from the start if there is none, to the last step.
+    """Trains from the newest checkpoint of a run, or from the initial state, to the last step.
 
-    The host waits for a step only to log one or to save. SIGTERM or SIGINT stop after the step at hand; several processes
-    agree on it when they log the next time.
+    The host waits for the devices only to log, evaluate or save. SIGTERM or SIGINT stop training
+    after the current step; several processes agree on it when they next log.
 
     Args:
       session: what to train.
       run: its folder, with its configuration.
       console: for progress.
-      evaluate: called every `evaluate_every` epochs with the network as it is; what it returns is logged.
-      stop_after: stop, with a checkpoint, when so many steps are taken in all.
-      profile: steps to trace, counted from 0; none by default.
+      evaluate: called every `evaluate_every` epochs with the current network; its result is logged.
+      stop_after: number of steps in all after which to stop, with a checkpoint.
+      profile: steps to trace, counted from 0; empty for no trace.
 
     Returns:
       The last state.
 
     Raises:
-      UserError: loss, gradient or update is not finite, every checkpoint is damaged, or the folder cannot be written. The
-        last good state is kept.
-      Stopped: a signal came; the state is saved.
+      UserError: loss, gradient or update is not finite, every checkpoint is damaged, or the folder
+        cannot be written. The last good state is kept.
+      Stopped: a signal was received; the state is saved.
     """
     config, last = session.config, min(stop_after or session.steps, session.steps)
-    # Virtual CPU devices share one pool of threads: with two collectives in flight they wait for each other for ever.
+    # Virtual CPU devices share a pool of threads: two concurrent collectives can deadlock.
     one_at_a_time = session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
     with StopSignals() as signals, Checkpoints(run.checkpoints, keep=config.keep) as checkpoints:
         if checkpoints.latest is not None:
             state = checkpoints.restore(session.state_shape(), say=console.print)
         else:
             state = session.init_state()
-            digests(state)  # compiled now, not while the first save holds the steps up
+            digests(state)  # compiled now, so that the first save does not delay a step
         start = int(state.step)
         trace = Trace(run.profile, profile if runtime.is_first() else range(0), start=start)
-        step_fn, refreshed = (
-            compile_step(session),
-            compile_refresh(session.recipe, session.mesh, session.plain_size),
-        )
+        step_fn = compile_step(session)
+        refresh = compile_refresh(session.recipe, session.mesh, session.plain_size)
         report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
         feed = open_feed(session, start=start, report=report)
         watch, snapshots = Watch(session), Snapshots(session, run)
@@ -92,11 +91,11 @@ def train(
         logged = open_logs(run, start=start, steps=session.steps, console=console)
         with contextlib.closing(feed), logged as logs, trace:
             for done in range(start + 1, last + 1):
-                trace.turn(done - 1, state, clock)
+                trace.before_step(done - 1, state, clock)
                 if refresh_is_due(session.recipe, done - 1):
                     jax.block_until_ready(state)
                     with clock.spent_on("refresh"):
-                        state = jax.block_until_ready(refreshed(state, feed.examples))
+                        state = jax.block_until_ready(refresh(state, feed.examples))
                 first = done == start + 1  # compiles
                 with clock.spent_on("start" if first else "input"):
                     batch = next(feed.batches)
@@ -116,37 +115,36 @@ def train(
                     or stopped
                     or (remainder == 0 and epoch % config.checkpoint_every == 0)
                 )
-                look = (
+                monitored = (
                     remainder == 0 and config.evaluate_every and epoch % config.evaluate_every == 0
                 )
-                if log or save or look:
+                if log or save or monitored:
                     values = {name: value.item() for name, value in jax.device_get(metrics).items()}
                     bad_step = values.pop("bad_step")
                     if bad_step >= 0:
-                        runtime.run_on_all(
-                            lambda: _refuse_not_finite(session, run, checkpoints, state, bad_step)
+                        refuse = functools.partial(
+                            _refuse_not_finite, session, run, checkpoints, state, bad_step
                         )
+                        runtime.run_on_all(refuse)
                     watch.write(logs)
                 if log:
-                    values |= clock.look()
+                    values |= clock.lap()
                     with clock.spent_on("logging"):
-                        logs.progress(
-                            done,
-                            f"loss {values['loss']:.4f}  {values['images_per_second']:.0f} images/s",
-                        )
+                        rate = f"{values['images_per_second']:.0f} images/s"
+                        logs.progress(done, f"loss {values['loss']:.4f}  {rate}")
                         logs.write(done, values)
                 if snapshots.due(done):
                     jax.block_until_ready(state)
                     with clock.spent_on("snapshot"):
-                        runtime.run_on_first(lambda: snapshots.take(state, done))
-                if look and evaluate:
+                        runtime.run_on_first(functools.partial(snapshots.take, state, done))
+                if monitored and evaluate:
                     jax.block_until_ready(state)
                     with clock.spent_on("evaluation"):
                         record = evaluate(subject.at(state))
                     logs.write(done, {"epoch": epoch, **record})
                     logs.say(f"epoch {epoch}  " + "  ".join(f"{k} {v}" for k, v in record.items()))
                 if save:
-                    # After all else that belongs to this step: whoever goes on from here does none of it again.
+                    # Last, so that a run resumed from this checkpoint repeats nothing of this step.
                     jax.block_until_ready(state)
                     with clock.spent_on("checkpoint"):
                         blocked = checkpoints.save(state, done)
@@ -155,7 +153,7 @@ def train(
                     checkpoints.wait()
                     raise Stopped(
                         f"{stopped}: stopped after step {done} of {session.steps}, which is saved. "
-                        f"The same command, or `jaxclr resume {run.folder}`, goes on."
+                        f"The same command, or `jaxclr resume {run.folder}`, continues it."
                     )
     return state
 
@@ -163,7 +161,7 @@ def train(
 def _refuse_not_finite(
     session: Session, run: RunFolder, checkpoints: Checkpoints, state: State, bad_step: int
 ) -> None:
-    """Saves the state before the bad step, and what that step saw."""
+    """Saves the state before a bad step and the indices of the step's images, and raises."""
     if checkpoints.latest != bad_step:
         checkpoints.save(state.replace(bad_step=jnp.full_like(state.bad_step, -1)), bad_step)
     config = session.config
@@ -173,7 +171,8 @@ def _refuse_not_finite(
     record = {"step": bad_step, "seed": config.seed, "images": rows.tolist()}
     runtime.run_on_first(lambda: run.write_bad_step(record))
     raise UserError(
-        f"The loss, its gradient or the update is not finite at step {bad_step}. The state before it is kept in "
-        f"{run.checkpoints}, its seed and the places of its images in {run.bad_step}. "
+        f"The loss, its gradient or the update is not finite at step {bad_step}. The state before "
+        f"it is kept in {run.checkpoints}, its seed and the indices of its images in "
+        f"{run.bad_step}. "
         "Lower the learning rate, set --clip-norm, or raise the temperature or eps."
     )

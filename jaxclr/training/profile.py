@@ -1,4 +1,4 @@
-"""A trace of some steps, for TensorBoard and Perfetto."""
+"""Traces of some steps for TensorBoard and Perfetto."""
 
 import pathlib
 import re
@@ -12,20 +12,26 @@ from jaxclr.training.clock import Clock
 
 
 def steps_to_profile(text: str, steps: int) -> range:
-    """The steps that START:STOP says, of a run of so many: as in a slice, the first is 0 and STOP is left out.
+    """Parses START:STOP, steps of a run counted from 0; as in a slice, STOP is excluded.
+
+    Args:
+      text: START:STOP.
+      steps: number of steps of the run.
 
     Raises:
-      UserError: it is no such text, or says no steps of the run.
+      UserError: the text has another form, or names no steps of the run.
     """
     match = re.fullmatch(r"(\d{1,18}):(\d{1,18})", text)
     wanted = range(*map(int, match.groups())) if match else range(0)
     if not wanted:
         raise UserError(
-            f"--profile must be START:STOP, two whole numbers of which STOP is larger, got {text!r}; for instance 10:15."
+            "--profile must be START:STOP, two whole numbers of which STOP is larger, got "
+            f"{text!r}; for instance 10:15."
         )
     if wanted.stop > steps:
         raise UserError(
-            f"--profile {text} reaches past the end of the run, which has {steps} steps; set STOP to {steps} at most."
+            f"--profile {text} is past the end of the run, which has {steps} steps; set STOP to "
+            f"{steps} at most."
         )
     return wanted
 
@@ -34,19 +40,20 @@ class Trace:
     """Traces some steps of a training loop, used as a context manager.
 
     Args:
-      folder: to write into; TensorBoard's profile plugin opens it, Perfetto the file perfetto_trace.json.gz in it.
-      steps: which ones; none for no trace.
-      start: steps taken already.
+      folder: where to write. TensorBoard's profile plugin reads the folder, Perfetto reads its file
+        perfetto_trace.json.gz.
+      steps: the steps to trace; empty for no trace.
+      start: the step from which the run starts or resumes.
 
     Raises:
-      UserError: the first of these steps was taken already.
+      UserError: the first of these steps is before `start`.
     """
 
     def __init__(self, folder: pathlib.Path, steps: range, *, start: int):
         if steps and steps.start < start:
             raise UserError(
-                f"--profile {steps.start}:{steps.stop} begins before step {start}, from which this run goes on; "
-                f"set START to {start} or more, or leave it out."
+                f"--profile {steps.start}:{steps.stop} begins before step {start}, from which this "
+                f"run continues; set START to {start} or more, or leave it out."
             )
         self._folder, self._steps, self._runs = folder, steps, False
 
@@ -57,8 +64,8 @@ class Trace:
         if self._runs:
             self._stop()
 
-    def turn(self, step: int, state: object, clock: Clock) -> None:
-        """Starts or stops before a step, where the devices have come to `state`; waits for it then alone."""
+    def before_step(self, step: int, state: object, clock: Clock) -> None:
+        """Starts or stops the trace before a step if it is due, once the devices have `state`."""
         if not self._steps or step not in (self._steps.start, self._steps.stop):
             return
         jax.block_until_ready(state)

@@ -1,4 +1,4 @@
-"""What a configuration becomes: data in memory or to stream, devices, and the recipe of a step."""
+"""A session: the data, devices and recipe that a configuration specifies."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -26,14 +26,14 @@ Tree = Any
 
 
 class Session(NamedTuple):
-    """A configuration that is ready to run on the devices at hand.
+    """A configuration with its data, on the available devices.
 
     Attributes:
-      config: with the mean and deviation of the channels filled in.
+      config: the configuration, with mean and standard deviation of the channels filled in.
       dataset: its splits.
       mesh: the devices.
-      recipe: what a step needs to know.
-      notes: what was chosen or measured on the way, for the user.
+      recipe: the recipe of a step.
+      notes: sentences for the user on what was chosen or measured.
     """
 
     config: Config
@@ -52,14 +52,15 @@ class Session(NamedTuple):
 
     @property
     def plain_size(self) -> int | None:
-        """The side to which streamed images are brought where they are not augmented; None if nothing tells."""
+        """Side of streamed images without augmentation; None if it is not specified."""
         return plain_size(getattr(self.config.data, "image_size", None), self.config.augmentation)
 
     def example_shapes(self, count: int) -> Tree:
-        """Shapes and types of so many training examples as the views get them."""
+        """Shapes and types of `count` training examples, the input of the views."""
         train = self.dataset.train
         if isinstance(train, Stream):
-            one = image_examples(self.plain_size, self.plain_size, train.channels)
+            side = _side(self.config)
+            one = image_examples(side, side, train.channels)
         else:
             one = train.example if isinstance(train, Records) else train.examples
         kind = lambda leaf: jax.ShapeDtypeStruct(
@@ -69,7 +70,7 @@ class Session(NamedTuple):
 
     def init_state(self) -> State:
         """The state before the first step, on every device."""
-        # Made where it belongs: an array of one device could not be put on those of other processes.
+        # Computed on all devices: an array of one device cannot be moved to other processes.
         make = lambda: init_state(self.recipe, self.example_shapes(1))
         return jax.jit(make, out_shardings=NamedSharding(self.mesh, P()))()
 
@@ -80,7 +81,7 @@ class Session(NamedTuple):
         return jax.tree.map(laid, jax.eval_shape(self.init_state))
 
     def subject(self, state: State) -> Subject:
-        """What evaluation takes: the network in this state, and the data."""
+        """The network in this state and the data, for evaluation."""
         return Subject(
             recipe=self.recipe,
             encoder=build_encoder(towers_of(self.config.encoder)[0], None),
@@ -94,10 +95,11 @@ class Session(NamedTuple):
 
 
 def open_session(config: Config) -> Session:
-    """Loads the data, measures its channels where the configuration leaves that open, and checks what fits what.
+    """Loads the data, measures its channels if need be, and checks that the parts fit each other.
 
     Raises:
-      UserError: the data cannot be had, batch, data and devices do not fit each other, or processes have different ones.
+      UserError: the data cannot be loaded; batch, data, parts and devices do not fit each other; or
+        processes differ in them.
     """
     session = runtime.run_on_all(lambda: _open(config))
     runtime.check_same(lambda: to_json(session.config), "configurations or images")
@@ -108,14 +110,15 @@ def _open(config: Config) -> Session:
     devices = runtime.devices()
     if config.mapper == "pmap" and not runtime.is_single():
         raise UserError(
-            f"--mapper pmap runs in one process, this is one of {jax.process_count()}; leave it out: shard_map gives the same."
+            f"--mapper pmap runs in one process, this is one of {jax.process_count()}; leave it "
+            "out: shard_map gives the same."
         )
     parts = len(devices) * config.micro_batches
     if config.batch_size % parts:
         each = f" of {config.micro_batches} micro-batches each" * (config.micro_batches > 1)
         raise UserError(
-            f"batch_size {config.batch_size} cannot be spread evenly over {len(devices)} devices{each}; "
-            f"set a multiple of {parts}."
+            f"batch_size {config.batch_size} cannot be spread evenly over {len(devices)} "
+            f"devices{each}; set a multiple of {parts}."
         )
     dataset = load(config.data)
     train, notes = dataset.train, []
@@ -130,7 +133,8 @@ def _open(config: Config) -> Session:
         notes.append(f"{kind.capitalize()} are streamed: {train.why}.")
     else:
         notes.append(
-            f"{kind.capitalize()} are in memory, and a copy of those for training is on every device."
+            f"{kind.capitalize()} are in memory, and a copy of those for training is on every "
+            "device."
         )
     if config.batch_size > train.size:
         raise UserError(
@@ -145,29 +149,26 @@ def _open(config: Config) -> Session:
     if train.channels is not None and config.data.mean is None:
         if isinstance(train, Split):
             images = trees.images_of(train.examples)
+            assert images is not None  # examples with channels are images
         else:
-            images = (
-                train.sample(
-                    plain_size(getattr(config.data, "image_size", None), config.augmentation)
-                )
-                if isinstance(train, Stream)
-                else train.sample()
-            )
+            images = train.sample(_side(config)) if isinstance(train, Stream) else train.sample()
             notes.append(
                 f"Channel means and deviations are those of a sample of {len(images)} images."
             )
         mean, std = channel_statistics(images)
         data = dataclasses.replace(config.data, mean=mean, std=std)
         config = dataclasses.replace(config, data=data)
-    if train.channels is None and config.data.mean is not None:
+    given = config.data.mean
+    if train.channels is None and given is not None:
         raise UserError(
-            f"data.mean is for images, and '{source}' holds other data; leave mean and std out."
+            f"data.mean is for images, and '{source}' has other data; leave mean and std out."
         )
-    if train.channels is not None and len(config.data.mean) != train.channels:
+    if train.channels is not None and given is not None and len(given) != train.channels:
         raise UserError(
-            f"data.mean has {len(config.data.mean)} numbers, the images {train.channels} channels; give one per channel."
+            f"data.mean has {len(given)} numbers, the images {train.channels} channels; give one "
+            "per channel."
         )
-    # jax.make_mesh would reorder the devices of a TPU, and a process's rows would be no block.
+    # jax.make_mesh would reorder the devices of a TPU; a process's rows must be one block.
     mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
     recipe = make_recipe(config, images=train.size, classes=len(dataset.classes))
     session = Session(config, dataset, mesh, recipe, tuple(notes))
@@ -176,36 +177,43 @@ def _open(config: Config) -> Session:
 
 
 def _check_crops(augmentation: Augmentation) -> None:
-    """A stream is cropped on the host: refuses views without a crop."""
+    """Refuses views without a crop: streamed images are cropped on the host."""
     for view in augmentation.views:
         if not isinstance(view, PhotoView):
             raise UserError(
-                f"{type(view).__name__} sees whole images, and a stream gives crops. Choose an --augmentation of PhotoViews, "
-                "or set --data.streaming never (and --data.memory-limit, if need be)."
+                f"{type(view).__name__} takes uncropped images, and a stream gives crops. Choose "
+                "an --augmentation of PhotoViews, or set --data.streaming never (and "
+                "--data.memory-limit, if need be)."
             )
 
 
+def _side(config: Config) -> int:
+    """Side of streamed images without augmentation."""
+    side = plain_size(getattr(config.data, "image_size", None), config.augmentation)
+    assert side is not None  # views of a stream are PhotoViews, which have a size
+    return side
+
+
 def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:
-    """The recipe of a configuration whose data.mean and data.std are known.
+    """The recipe of a configuration with data.mean and data.std filled in.
 
     Args:
-      config: what the run is.
+      config: the configuration of the run.
       images: number of training images.
-      classes: number of their labels; 0 without labels.
+      classes: number of classes; 0 without labels.
     """
     steps_per_epoch = images // config.batch_size
     steps = config.epochs * steps_per_epoch
     peak = peak_rate(config.optimizer) * config.batch_size / 256
     warmup = round(config.warmup_epochs * steps_per_epoch)
     schedule = warmup_cosine(peak, warmup_steps=warmup, steps=steps)
+    frozen = ("patch_embedding",) * getattr(config.encoder, "frozen_patch_embedding", False)
     optimizer = make_optimizer(
         config.optimizer,
         schedule=schedule,
         clip_norm=config.clip_norm,
         constant_rate=config.method.constant_rate,
-        frozen=("patch_embedding",)
-        if getattr(config.encoder, "frozen_patch_embedding", False)
-        else (),
+        frozen=frozen,
         peak=peak,
     )
     return Recipe(

@@ -1,7 +1,8 @@
-"""What the encoder makes of a few fixed examples, three times in a run."""
+"""Snapshots of the embeddings of a few fixed examples."""
 
 import functools
 import io
+import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,15 +27,15 @@ from jaxclr.training.session import Session
 Array = jax.Array
 Tree = Any
 
-GALLERY, QUERIES = 1000, 400  # training examples, and examples to look up among them
-PAIRED = 96  # queries whose two views make an affinity matrix
-SHOWN = 6  # queries whose views are kept as pictures
-MOST_VIEWS = 8
+GALLERY, QUERIES = 1000, 400  # examples to search in, and to search for
+PAIRED = 96  # queries whose two views form an affinity matrix
+SHOWN = 6  # queries whose views are stored as images
+MAX_VIEWS = 8
 THUMBNAIL = 32  # pixels
 
 
 class Fixed(NamedTuple):
-    """Examples that stay the same from start to end, and their labels, -1 where there are none."""
+    """The examples of all snapshots, and their labels; -1 without labels."""
 
     gallery: Tree
     gallery_labels: np.ndarray
@@ -43,34 +44,31 @@ class Fixed(NamedTuple):
 
 
 class Snapshots:
-    """Writes snapshots/STEP.npz at the start, in the middle and at the end of a run.
+    """Writes snapshots at the start, in the middle and at the end of a run.
 
-    STEP.npz, float16: unit representations of gallery and queries without augmentation, norms by
-    running statistics; and unit embeddings of two views of the first queries, `rows` and `columns`,
-    norms by these queries' statistics, as in training: by the running ones of an untrained encoder
-    all examples look alike.
+    Files in the folder snapshots/:
 
-    What stays the same is written once. labels.npz: the labels of gallery and queries, and the
-    names of the classes. images.npz, if the data are images: thumbnails of gallery and queries,
-    uint8 [n, h, w, C], and the views of a few queries, view_0, view_1, ...
+    - STEP.npz, float16. `gallery` and `queries`: unit representations without augmentation, norms
+      with running statistics. `rows` and `columns`: unit embeddings of two views of the first
+      queries, norms with the statistics of these queries, as in training; with the running
+      statistics of an untrained encoder all embeddings are alike.
+    - labels.npz: labels of gallery and queries, and the names of the classes.
+    - images.npz, if the data are images: thumbnails of gallery and queries, uint8 [n, h, w, C], and
+      the views of a few queries, view_0, view_1, ...
     """
 
     def __init__(self, session: Session, run: RunFolder):
         self._session, self._run = session, run
-        self._represent, self._embed_pair = (
-            compile_unit_represent(session),
-            compile_embed_pair(session),
-        )
+        self._represent = compile_unit_represent(session)
+        self._embed_pair = compile_embed_pair(session)
 
     def due(self, step: int) -> bool:
-        return self._session.config.observe_every > 0 and step in (
-            0,
-            self._session.steps // 2,
-            self._session.steps,
-        )
+        """Whether a snapshot is due after this many steps."""
+        last = self._session.steps
+        return self._session.config.observe_every > 0 and step in (0, last // 2, last)
 
     def take(self, state: State, step: int) -> None:
-        """Writes what the encoder makes of the fixed examples at this step; the host waits."""
+        """Writes the embeddings of the fixed examples at this step; waits for the devices."""
         variables, fixed = on_one_device(state), self._fixed
         represent = functools.partial(self._represent, variables)
         rows, columns = self._embed_pair(variables, trees.take(fixed.queries, slice(PAIRED)))
@@ -84,8 +82,8 @@ class Snapshots:
             self._run.snapshots.mkdir(exist_ok=True)
             if not (self._run.snapshots / "labels.npz").exists():
                 _write(self._run.snapshots / "labels.npz", self._labels())
-                if is_pictures(fixed.queries):
-                    _write(self._run.snapshots / "images.npz", self._pictures())
+                if is_displayable(fixed.queries):
+                    _write(self._run.snapshots / "images.npz", self._images())
             _write(self._run.snapshots / f"{step}.npz", arrays)
 
     @functools.cached_property
@@ -99,15 +97,16 @@ class Snapshots:
             "classes": np.array(self._session.dataset.classes, str),
         }
 
-    def _pictures(self) -> dict[str, np.ndarray]:
+    def _images(self) -> dict[str, np.ndarray]:
         fixed, recipe = self._fixed, self._session.recipe
         shown = fixed.queries[:SHOWN]
         draw = jax.jit(functools.partial(take_views, recipe=recipe))
         views = draw(jnp.int32(0), shown, jnp.arange(len(shown)))
-        pixels = lambda view: np.asarray(view, np.float32) * recipe.std + recipe.mean
+        mean, std = np.asarray(recipe.mean), np.asarray(recipe.std)
+        pixels = lambda view: np.asarray(view, np.float32) * std + mean
         drawn = {
             f"view_{index}": np.clip(255 * pixels(view) + 0.5, 0, 255).astype(np.uint8)
-            for index, view in enumerate(filter(_is_gray_or_rgb, views[:MOST_VIEWS]))
+            for index, view in enumerate(filter(_is_gray_or_rgb, views[:MAX_VIEWS]))
         }
         return {
             "gallery": _thumbnails(fixed.gallery),
@@ -117,13 +116,13 @@ class Snapshots:
 
 
 def compile_unit_represent(session: Session) -> Callable[[Tree, Tree], Array]:
-    """Unit representations without augmentation, [b, F], of variables and examples."""
+    """A function of variables and examples: unit representations, [b, F], not augmented."""
     represent = functools.partial(represent_images, recipe=session.recipe)
-    return jax.jit(lambda variables, examples: _half(represent(variables, examples)))
+    return jax.jit(lambda variables, examples: _unit_float16(represent(variables, examples)))
 
 
 def compile_embed_pair(session: Session) -> Callable[[Tree, Tree], tuple[Array, ...]]:
-    """Unit embeddings of two views, [b, D] each, of variables and examples."""
+    """A function of variables and examples: unit embeddings of two views, [b, D] each."""
     recipe = session.recipe
     network = recipe.network.clone(predictor=None)
 
@@ -135,17 +134,17 @@ def compile_embed_pair(session: Session) -> Callable[[Tree, Tree], tuple[Array, 
             network.apply, variables, train=True, mutable=["batch_stats"], rngs=rngs
         )
         pair = (list(enumerate(views)) * 2)[:2]
-        return tuple(_half(apply(x, view=view)[0].embedding) for view, x in pair)
+        return tuple(_unit_float16(apply(x, view=view)[0].embedding) for view, x in pair)
 
     return jax.jit(with_whole_batch(embed_pair))
 
 
-def _half(rows: Array) -> Array:
+def _unit_float16(rows: Array) -> Array:
     return unit_rows(rows.astype(jnp.float32)).astype(jnp.float16)
 
 
-def is_pictures(data: Tree) -> bool:
-    """Whether examples are images that can be shown: one uint8 array [n, H, W, C], gray or RGB."""
+def is_displayable(data: Tree) -> bool:
+    """Whether examples can be shown as images: one uint8 array [n, H, W, C], gray or RGB."""
     return _is_gray_or_rgb(data) and data.dtype == np.uint8
 
 
@@ -154,9 +153,9 @@ def _is_gray_or_rgb(data: Tree) -> bool:
 
 
 def fixed_examples(session: Session) -> Fixed:
-    """Examples spread evenly over the training and the test split.
+    """Evenly spaced examples: a gallery of the training split and queries of the test split.
 
-    Where there is no test split, queries are training examples too.
+    Without a test split, queries are training examples that are not in the gallery.
     """
     train, test = session.dataset.train, session.dataset.test
     some = functools.partial(_some, session)
@@ -169,31 +168,32 @@ def fixed_examples(session: Session) -> Fixed:
 
 
 def _spread(count: int, wanted: int) -> np.ndarray:
+    """At most `wanted` evenly spaced indices below `count`."""
     return np.linspace(0, count - 1, min(count, wanted)).astype(int)
 
 
 def _some(
     session: Session, split: Split | Stream | Records, rows: np.ndarray
 ) -> tuple[Tree, np.ndarray]:
-    """Examples of these rows and their labels."""
+    """The examples of some rows and their labels."""
     found = batches(split, size=session.plain_size, rows=rows, replace_damaged=True)
     parts = [(some.data, some.labels) for some in found]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:
-    """At most THUMBNAIL pixels high and wide."""
+    """Images scaled down to at most THUMBNAIL pixels in height and width."""
     height, width = images.shape[1:3]
     scale = min(1.0, THUMBNAIL / max(height, width))
     if scale == 1:
         return images
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    picture = lambda image: Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    small = [np.asarray(picture(image).resize(size, Image.Resampling.BOX)) for image in images]
+    to_pillow = lambda image: Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    small = [np.asarray(to_pillow(image).resize(size, Image.Resampling.BOX)) for image in images]
     return np.stack(small).reshape(len(images), size[1], size[0], -1)
 
 
-def _write(path, arrays: dict[str, np.ndarray]) -> None:
+def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
     write_atomically(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""What becomes of the embeddings in training: measured on the devices now and then, written when the host looks."""
+"""Measurements of the embeddings in training."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -15,19 +15,20 @@ from jaxclr.evaluation.metrics import exp_entropy
 from jaxclr.methods import MomentumEncoder, Outputs
 from jaxclr.steps.batches import Batch
 from jaxclr.steps.optimizers import momentum_ramp
-from jaxclr.steps.state import AXIS, State
+from jaxclr.steps.recipe import AXIS
+from jaxclr.steps.state import State
 from jaxclr.steps.step import observe
 from jaxclr.training.session import Session
 
 Array = jax.Array
 
 BINS = 40  # of the histograms of cosines, from -1 to 1
-ROWS = 512  # of a batch, most that the histograms compare
-DIGITS = 5  # that are written of a number
+ROWS = 512  # most rows of a batch in the histograms
+DIGITS = 5  # significant digits of written numbers
 
 
 class Log(Protocol):
-    """Where lines of metrics and words for the user go."""
+    """A writer of metrics and of notes for the user."""
 
     def write(self, step: int, values: dict[str, Any]) -> None: ...
 
@@ -35,14 +36,17 @@ class Log(Protocol):
 
 
 class Watch:
-    """Measures the embeddings every `observe_every` steps, and writes them when told to: the host waits for none."""
+    """Measures the embeddings every `observe_every` steps.
+
+    Measurements are dispatched asynchronously; `write` fetches and writes them.
+    """
 
     def __init__(self, session: Session):
         config = session.config
         # One row has no negatives.
         self._every = config.observe_every if config.batch_size > 1 else 0
         self._steps = session.steps
-        # Virtual CPU devices wait for each other for ever with two collectives in flight.
+        # Virtual CPU devices share a pool of threads: two concurrent collectives can deadlock.
         self._one_at_a_time = (
             session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
         )
@@ -52,7 +56,7 @@ class Watch:
         self._collapsed = False
 
     def after_step(self, state: State, batch: Batch, done: int) -> None:
-        """Starts the measurement that is due after so many steps, if one is, and compiles it the first time anyway."""
+        """Starts a measurement if one is due; the first call compiles it in any case."""
         due = self._every and (done == 1 or done % self._every == 0 or done == self._steps)
         if due or (self._every and not self._compiled):
             found = self._observe(state, batch)
@@ -63,12 +67,12 @@ class Watch:
                 self._pending.append((done, found))
 
     def write(self, log: Log) -> None:
-        """Writes what was measured since the last time, and warns once when a run begins to collapse."""
+        """Writes the measurements since the last call; warns once when a run begins to collapse."""
         pending, self._pending = self._pending, []
         for step, found in pending:
             values = jax.tree.map(lambda value: _rounded(value.tolist()), jax.device_get(found))
             log.write(step, values)
-            # Untrained encoders often look collapsed: a tenth of the run is theirs to spread.
+            # Untrained encoders often look collapsed: no warning in the first tenth of a run.
             warning = 10 * step >= self._steps and collapse_warning(
                 effective_rank=values["effective_rank"],
                 total_variance=values["total_variance"],
@@ -81,11 +85,11 @@ class Watch:
 
 
 def compile_watch(session: Session) -> Callable[[State, Batch], dict[str, Array]]:
-    """What `measure` says of a batch, its views taken anew, as a function of a state, which is kept, and the batch."""
+    """Compiles `measure` as a function of a state, which is not donated, and a batch."""
     recipe = session.recipe
     target = recipe.method.target
 
-    def mine(state: State, batch: Batch) -> dict[str, Array]:
+    def measured(state: State, batch: Batch) -> dict[str, Array]:
         found = measure(observe(state, batch, recipe=recipe, axis_name=AXIS), AXIS)
         if isinstance(target, MomentumEncoder):
             found["momentum"] = momentum_ramp(
@@ -94,30 +98,33 @@ def compile_watch(session: Session) -> Callable[[State, Batch], dict[str, Array]
         return found
 
     specs = {"in_specs": (P(), P(AXIS)), "out_specs": P(), "check_vma": False}
-    return jax.jit(jax.shard_map(mine, mesh=session.mesh, **specs))
+    return jax.jit(jax.shard_map(measured, mesh=session.mesh, **specs))
 
 
 def measure(out: Outputs, axis_name: Any) -> dict[str, Array]:
-    r"""Figures of the global batch, the same on every device.
+    r"""Measures the global batch; the results are equal on every device.
 
-    Of the embeddings z of the first view: `rank_me` (uncentered, as they are), `effective_rank` and `spectrum` (centered
-    covariance of unit rows), `total_variance`, `feature_std`, `collapse_auc`, `uniformity`; with those of the second view,
-    `alignment`. Of the affinity matrix A of unit predictions and targets, which the objective compares: histograms of its
-    diagonal and of the rest over [-1, 1] as shares, of at most ROWS rows, and :math:`\|A - A^\top\|_F / \|A\|_F`.
+    - Of the embeddings of the first view: `rank_me` (neither centered nor normalized);
+      `effective_rank`, `spectrum` and `total_variance` (covariance of unit rows); `feature_std`,
+      `collapse_auc` and `uniformity`.
+    - Of the embeddings of both views: `alignment`.
+    - Of the affinity matrix A of unit predictions and targets: `asymmetry`,
+      :math:`\|A - A^\top\|_F / \|A\|_F`, and of its first ROWS rows and columns the histograms
+      over [-1, 1] of its diagonal, `positive_cosines`, and of the rest, `negative_cosines`.
 
     Args:
-      out: what the objective sees of this device's rows.
-      axis_name: mapped axis over which the batch is spread; None if the rows are all of it.
+      out: the inputs of the objective, this device's rows.
+      axis_name: mapped axis over which the batch is spread; None if this is the complete batch.
 
     Returns:
       Scalars; `spectrum` [min(B, D)]; `positive_cosines` and `negative_cosines` [BINS].
     """
-    whole = lambda z: gather_rows(z.astype(jnp.float32), axis_name)
+    gathered = lambda z: gather_rows(z.astype(jnp.float32), axis_name)
     second = lambda some, other: some[1] if len(some) > 1 else other[0]
-    z1 = whole(out.embeddings[0])
-    z2 = whole(second(out.embeddings, out.targets))
-    rows = unit_rows(whole(out.predictions[0]))
-    columns = unit_rows(whole(second(out.targets, out.targets)))
+    z1 = gathered(out.embeddings[0])
+    z2 = gathered(second(out.embeddings, out.targets))
+    rows = unit_rows(gathered(out.predictions[0]))
+    columns = unit_rows(gathered(second(out.targets, out.targets)))
     eigenvalues = spectrum(z1)
     size = jnp.sqrt(jnp.sum(matmul(rows.T, rows) * matmul(columns.T, columns)))
     affinity = matmul(rows[:ROWS], columns[:ROWS].T)
@@ -138,7 +145,7 @@ def measure(out: Outputs, axis_name: Any) -> dict[str, Array]:
 
 
 def _histogram(cosines: Array, weights: Array) -> Array:
-    """Shares of the weight by cosine."""
+    """The weight of each bin of cosines, as a share of the total."""
     counts, _ = jnp.histogram(jnp.clip(cosines, -1, 1), BINS, range=(-1, 1), weights=weights)
     return counts / jnp.sum(weights)
 

@@ -18,7 +18,7 @@ from jaxclr.data import Data
 from jaxclr.errors import UserError
 from jaxclr.methods import Method, MomentumEncoder, Predictive
 from jaxclr.steps.batches import resident
-from jaxclr.steps.state import AXIS
+from jaxclr.steps.recipe import AXIS
 from jaxclr.steps.step import observe
 
 QUEUE = 40  # not a multiple of the batch of 16: enqueueing wraps round

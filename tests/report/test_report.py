@@ -21,7 +21,7 @@ from jaxclr.methods import Method, MomentumEncoder, Outputs
 from jaxclr.report.page import write_report
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.optimizers import Sgd
-from jaxclr.steps.state import AXIS
+from jaxclr.steps.recipe import AXIS
 from jaxclr.training.watch import BINS, measure
 
 pytestmark = pytest.mark.xdist_group("report")  # one trained run for all

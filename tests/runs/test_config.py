@@ -27,9 +27,9 @@ WRONG = {
     ),
     "'SimKlr' is missing or names no type": lambda c: c["method"].update(type="SimKlr"),
     "method.temperature must be greater than 0, got 0": lambda c: c["method"].update(temperature=0),
-    "data.source: 3 is no str": lambda c: c["data"].update(source=3),
+    "data.source: 3 is not of type str": lambda c: c["data"].update(source=3),
     "epochs must be at least 1": lambda c: c.update(epochs=0),
-    "batch_size: '12' is no int": lambda c: c.update(batch_size="12"),
+    "batch_size: '12' is not of type int": lambda c: c.update(batch_size="12"),
     "mapper: vmap not in literal": lambda c: c.update(mapper="vmap"),
     "'method' is missing": lambda c: c.pop("method"),
 }

@@ -92,7 +92,7 @@ MISFITS = {
     "for which the encoder Nnx gives float32 [16, 20, 2]; it must give floats [b, F]": {
         "encoder": Nnx(lambda rngs: nnx.Linear(3, 2, rngs=rngs))
     },
-    "the encoder Counting keeps variables in counts; a state keeps those in params and batch_stats alone": {
+    "the encoder Counting has variables in counts; a state stores those in params and batch_stats only": {
         "encoder": Counting()
     },
     "NotLinen.build(axis_name) returned str, not a flax.linen.Module": {"encoder": NotLinen()},
@@ -112,7 +112,7 @@ MISFITS = {
     "augmentation.plain cannot take the data, {series: float32 [16, 20, 3]}: KeyError: 'x'": {
         "augmentation": Augmentation(views=(series, series), plain=lambda batch: batch["x"])
     },
-    "data.mean is for images, and 'arrays' holds other data": {
+    "data.mean is for images, and 'arrays' has other data": {
         "data": dataclasses.replace(DATA, mean=(0.5,), std=(1.0,))
     },
 }

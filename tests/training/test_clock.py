@@ -23,7 +23,7 @@ def test_seconds_and_rate(monkeypatch):
             with clock.spent_on(part):
                 now += seconds
     clock.count(64)
-    said = clock.look()
+    said = clock.lap()
     want = {
         "start": 9,
         "input": 1,
@@ -39,6 +39,6 @@ def test_seconds_and_rate(monkeypatch):
     }
     now += 4
     clock.count(32)
-    said = clock.look()
+    said = clock.lap()
     assert said["images_per_second"] == pytest.approx(8) and said["step_seconds"] == 4
     assert "start_seconds" not in said and said["checkpoint_seconds"] == 0

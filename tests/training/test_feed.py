@@ -136,5 +136,7 @@ def test_damaged_images_are_counted_and_left_out(session, tmp_path):
 
 def test_views_that_do_not_crop_are_refused(config):
     whole = tiny_config().augmentation
-    with pytest.raises(UserError, match="DigitView sees whole images, and a stream gives crops"):
+    with pytest.raises(
+        UserError, match="DigitView takes uncropped images, and a stream gives crops"
+    ):
         training.open_session(dataclasses.replace(config, augmentation=whole))

@@ -115,7 +115,7 @@ def test_the_trace_holds_the_steps_that_were_asked_for(uninterrupted):
 def test_a_trace_of_steps_that_are_over_is_refused(session, uninterrupted):
     run, _ = uninterrupted
     with pytest.raises(
-        UserError, match="--profile 2:5 begins before step 22, from which this run goes on"
+        UserError, match="--profile 2:5 begins before step 22, from which this run continues"
     ):
         training.train(session, run, console=QUIET, profile=range(2, 5))
 

@@ -46,7 +46,7 @@ def test_queries_are_of_the_test_split():
 def test_only_images_leave_pictures(tmp_path, monkeypatch, pictured):
     session, state = opened(tiny_config(observe_every=5))
     if not pictured:
-        monkeypatch.setattr(snapshots, "is_pictures", lambda _: False)
+        monkeypatch.setattr(snapshots, "is_displayable", lambda _: False)
     run = RunFolder(tmp_path)
     snapshots.Snapshots(session, run).take(state, 0)
     files = {path.name for path in run.snapshots.iterdir()}
@@ -60,10 +60,10 @@ def test_only_images_leave_pictures(tmp_path, monkeypatch, pictured):
 
 
 def test_what_can_be_shown_is_gray_or_rgb():
-    shown = lambda *shape, dtype=np.uint8: snapshots.is_pictures(np.zeros(shape, dtype))
+    shown = lambda *shape, dtype=np.uint8: snapshots.is_displayable(np.zeros(shape, dtype))
     assert shown(2, 4, 4, 1) and shown(2, 4, 4, 3)
     assert not shown(2, 4, 4, 2) and not shown(2, 4, 4) and not shown(2, 4, 4, 3, dtype=np.float32)
-    assert not snapshots.is_pictures({"x": np.zeros((2, 4, 4, 3), np.uint8)})
+    assert not snapshots.is_displayable({"x": np.zeros((2, 4, 4, 3), np.uint8)})
 
 
 def test_an_affinity_matrix_is_of_two_views_and_needs_no_running_statistics():
