@@ -24,8 +24,8 @@ _ROWS = 4096  # features on the device at a time
 class LinearFit(NamedTuple):
     """Weights [D, C] and bias [C] of a linear classifier."""
 
-    weights: Array
-    bias: Array
+    weights: np.ndarray | Array
+    bias: np.ndarray | Array
 
 
 class Scale(NamedTuple):

@@ -130,7 +130,7 @@ def collapse_auc(z: Array) -> Array:
     .. math:: \frac1K \sum_{k=1}^K \frac{\sum_{i \le k} \sigma_i}{\sum_i \sigma_i},
               \quad \sigma = \sigma(Z - \bar z),\; K = \min(n, D)
 
-    About 1/2 for an isotropic cloud, 1 for features on a line. Centred, not normalized.
+    About 1/2 for an isotropic cloud, 1 for features on a line. Centered, not normalized.
 
     Args:
       z: features, [n, D]; representations of the training set in the paper.

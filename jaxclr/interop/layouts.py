@@ -16,7 +16,7 @@ import numpy as np
 from jaxclr.encoders import ResNet, ViT
 from jaxclr.errors import UserError
 
-# PartialTable that may stand beside an encoder's own, under the same prefix, and that it can do without.
+# Parts beside the encoder's arrays, under the same prefix, that are not read.
 HEADS = (
     "fc",
     "head",

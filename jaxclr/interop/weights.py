@@ -57,7 +57,7 @@ def write_safetensors(
 
 def _unpickle(path: pathlib.Path) -> Any:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]  not every user has it
     except ModuleNotFoundError as error:
         raise UserError(
             f"{path} takes PyTorch to read: pip install 'jaxclr[interop]', or where PyTorch is "

@@ -19,7 +19,8 @@ _CURVES = (
     (
         "rank_me",
         "RankMe",
-        "The same of the singular values of the embeddings as they are: neither centered nor normalized.",
+        "Entropy, as a number of directions, of the singular values of the embeddings, neither "
+        "centered nor normalized.",
     ),
     ("total_variance", "Total variance", "Of unit embeddings: 0 for a single point, at most 1."),
     (

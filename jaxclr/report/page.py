@@ -35,7 +35,7 @@ def write_report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
 
 def page(records: Sequence[Record]) -> str:
     """The HTML of runs."""
-    part = lambda name: importlib.resources.files(__package__).joinpath(name).read_text()
+    part = lambda name: importlib.resources.files("jaxclr.report").joinpath(name).read_text()
     sections = {
         "Curves": curves(records),
         "Geometry of the embeddings": [
@@ -70,4 +70,7 @@ def page(records: Sequence[Record]) -> str:
 
 def _section(key: str, title: str, pieces: Sequence[Piece]) -> str:
     body = "".join(piece.html for piece in pieces)
-    return f'<section aria-labelledby="{key}">\n<h2 id="{key}">{title}</h2>\n<div class="grid">\n{body}</div>\n</section>\n'
+    return (
+        f'<section aria-labelledby="{key}">\n<h2 id="{key}">{title}</h2>\n'
+        f'<div class="grid">\n{body}</div>\n</section>\n'
+    )

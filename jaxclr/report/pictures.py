@@ -34,17 +34,17 @@ def neighbors(record: Record) -> list[Piece]:
         ]
         for column, index in enumerate(nearest[row]):
             other = (
-                record.labelled and images["gallery_labels"][index] != images["query_labels"][query]
+                record.labeled and images["gallery_labels"][index] != images["query_labels"][query]
             )
             wrong += bool(other)
             said = (
-                f"Neighbor {column + 1}{_of_class(record, 'gallery_labels', index)}, cosine {cosines[row, index]:.3f}"
-                + ", another class" * bool(other)
+                f"Neighbor {column + 1}{_of_class(record, 'gallery_labels', index)}, "
+                f"cosine {cosines[row, index]:.3f}" + ", another class" * bool(other)
             )
             cells.append(_picture(images["gallery"][index], said, "other" if other else ""))
         rows.append(f"<li>{''.join(cells)}</li>")
     caption = "The query first, then the nearest training images, the nearest first."
-    if record.labelled:
+    if record.labeled:
         caption += f" {wrong} of {nearest.size} are of another class: framed with dashes."
     body = f'<ol class="pictures">{"".join(rows)}</ol>'
     return [
@@ -90,7 +90,7 @@ def views(record: Record) -> list[Piece]:
 def _of_class(record: Record, labels: str, index: int) -> str:
     return (
         f" of class {record.fixed['classes'][record.fixed[labels][index]]}"
-        if record.labelled
+        if record.labeled
         else ""
     )
 

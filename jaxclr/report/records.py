@@ -46,7 +46,7 @@ class Record(NamedTuple):
         return max((line["step"] for line in self.lines), default=0)
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
         return bool(self.fixed) and int(self.fixed["query_labels"].min()) >= 0
 
     @property
@@ -71,7 +71,7 @@ class Record(NamedTuple):
 
 
 def name_of(part: Any) -> str:
-    """The name of a part of config.json: of its class or function, without the file that defines it."""
+    """The class or function of a part of config.json, without the file that defines it."""
     if isinstance(part, list):
         return " + ".join(map(name_of, part))
     name = part.get("type") or part.get("function") or part.get("session") or ""

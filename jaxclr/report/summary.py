@@ -41,11 +41,13 @@ def warnings(records: Sequence[Record]) -> str:
             boxes.append(
                 (
                     record,
-                    f"Loss, gradient or update was not finite at step {step}; the state before it is kept.",
+                    f"Loss, gradient or update was not finite at step {step}; the state before it "
+                    "is kept.",
                 )
             )
     return "".join(
-        f'<p class="warning" role="note"><strong>Warning, {html.escape(record.name)}.</strong> {html.escape(text)}</p>\n'
+        f'<p class="warning" role="note"><strong>Warning, {html.escape(record.name)}.</strong> '
+        f"{html.escape(text)}</p>\n"
         for record, text in boxes
     )
 
@@ -53,8 +55,8 @@ def warnings(records: Sequence[Record]) -> str:
 def legend(records: Sequence[Record]) -> str:
     """The colors of the runs, as buttons that hide them and show them again."""
     return "".join(
-        f'<button type="button" aria-pressed="true" data-run="run{record.number}">{swatch(record.number)} '
-        f"{html.escape(record.name)}</button>"
+        f'<button type="button" aria-pressed="true" data-run="run{record.number}">'
+        f"{swatch(record.number)} {html.escape(record.name)}</button>"
         for record in records
     )
 
@@ -132,10 +134,8 @@ def configuration(records: Sequence[Record]) -> str:
         )
     for record in records:
         text = html.escape(json.dumps(record.config, indent=2))
-        name = html.escape(record.name)
-        parts.append(
-            f"<details><summary>config.json of {name}</summary><pre tabindex=0>{text}</pre></details>"
-        )
+        summary = f"<summary>config.json of {html.escape(record.name)}</summary>"
+        parts.append(f"<details>{summary}<pre tabindex=0>{text}</pre></details>")
     return "".join(parts)
 
 
@@ -147,7 +147,8 @@ def _what(record: Record) -> dict[str, Value]:
         "encoder": name_of(config["encoder"]),
         "data": config["data"].get("source", name_of(config["data"]))
         + (f", {images} examples" if images else ""),
-        "length": f"{config['epochs']} epochs, {record.last_step} steps of {config['batch_size']} examples",
+        "length": f"{config['epochs']} epochs, {record.last_step} steps of "
+        f"{config['batch_size']} examples",
         "seed": str(config["seed"]),
     }
     return {name: Value(text) for name, text in rows.items()}

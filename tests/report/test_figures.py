@@ -63,7 +63,7 @@ def test_errors_are_those_of_the_nearest_neighbours_at_the_end(record, oracle):
     wrong = 30 - np.trace(counts)
     assert 0 < wrong < 20
     assert figure.caption.startswith(
-        f"{wrong} of 30 examples are named wrongly by their 20 nearest of 90"
+        f"{wrong} of 30 examples are classified wrongly by their 20 nearest of 90"
     )
     rows = re.findall(
         r"<tr><th scope=row>(.*?)</th><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", figure.body

@@ -1,6 +1,8 @@
 """What a protocol is."""
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from jaxclr.evaluation.subject import Subject
@@ -16,7 +18,7 @@ class Result(NamedTuple):
     """
 
     figures: dict[str, tuple[float, ...]]
-    chosen: dict[str, dict[str, Any]] = {}
+    chosen: Mapping[str, dict[str, Any]] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
