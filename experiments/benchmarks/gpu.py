@@ -1,19 +1,22 @@
-"""Where the time of CIFAR-10 pre-training goes on one accelerator, and how far the device is from what it could do.
+"""Time of CIFAR-10 pre-training on one accelerator, by part, and the utilization of the device.
 
     python experiments/benchmarks/gpu.py [--method simclr] [--out FILE.json] [--profile DIR]
 
-Images are noise: no figure depends on them. Every figure is the median of several repeats with its quartiles, and
-repeats of what is compared take turns.
+Images are noise: no figure depends on them. Every figure is the median of several repeats with its
+quartiles. Repeats of programs that are compared alternate.
 
-- What the device does at best: square bfloat16 matrix products, 3x3 bfloat16 convolutions of 512 channels, memory.
-- The step of the recipe in cifar10.py with a bfloat16 encoder: as the training loop starts it, and many steps in a program.
-- Its parts, each compiled alone, with operations as the compiler counts them, and their share of the best convolution.
-- One kNN evaluation (k = 200), and what of it is representations.
+- Peak rates of the device: square bfloat16 matrix products, 3x3 bfloat16 convolutions of 512
+  channels, memory.
+- The step of the recipe in cifar10.py with a bfloat16 encoder: as the training loop calls it, and
+  many steps in one program.
+- Its parts, each compiled alone: operations as the compiler counts them, as a share of the rate of
+  the convolution.
+- One kNN evaluation (k = 200), and the share of its representations.
 - Two crops of 256 images at 224 pixels by the full asymmetric recipe.
-- Where PyTorch is installed, a SimCLR loop in it (torch_simclr.py) in turns with ours: images per second.
+- If PyTorch is installed, a SimCLR loop in PyTorch (torch_simclr.py): images per second.
 
-Kernels are not the deterministic ones. With --profile, one more call of many steps is traced, for TensorBoard or
-Perfetto.
+Kernels are not deterministic. With --profile, one more call of many steps is traced, for
+TensorBoard or Perfetto.
 """
 
 import dataclasses
@@ -80,7 +83,7 @@ class Options(Output):
     """Images in a step."""
 
     torch: bool = True
-    """Measure the PyTorch loop too, where PyTorch is installed; the same work as ours only for simclr."""
+    """Measure the PyTorch loop too, if PyTorch is installed; comparable for simclr only."""
 
     torch_compile: bool = True
     """Try torch.compile."""

@@ -1,4 +1,4 @@
-"""The programs that a pod would run, lowered for chips that need not exist: losses alone, and the whole training step."""
+"""Losses and the whole training step, lowered for TPU pods that need not be present."""
 
 import dataclasses
 import functools
@@ -49,7 +49,8 @@ def prepare_compiler() -> None:
     jax.config.update("jax_platforms", "cpu")
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise UserError(
-            "libtpu, the TPU's compiler, is not installed: pip install 'jax[tpu]'; no TPU is needed."
+            "libtpu, the TPU's compiler, is not installed: pip install 'jax[tpu]'; no TPU is "
+            "needed."
         )
 
 
@@ -127,7 +128,7 @@ def laid_out(tree: Any, mesh: Mesh, spec: P) -> Any:
 
 
 def recipe_of(config: Config, *, global_batch: int, channels: int) -> Recipe:
-    """The recipe at another batch size, for ImageNet's number of images, without their channels' statistics."""
+    """The recipe at another batch size for ImageNet's number of images; statistics are made up."""
     mean, std = (0.5,) * channels, (0.25,) * channels
     data = dataclasses.replace(config.data, mean=mean, std=std)
     config = dataclasses.replace(config, batch_size=global_batch, data=data)
