@@ -135,7 +135,7 @@ def measure(
         need, text = compiled_need(step)
         traffic = compiled_traffic(text)
         asked = tally(step).collectives
-        # The compiler may gather by an all-reduce: the constant part is that of the lowered program.
+        # The compiler may gather by an all-reduce: the lowered program has the constant part.
         fixed = sent({"all_reduce": asked["all_reduce"]}, mesh.size)
         row = {
             "topology": topology,

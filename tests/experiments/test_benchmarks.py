@@ -1,4 +1,4 @@
-"""The benchmarks run from end to end and tell what they promise; how fast or small anything is, they tell and no test does."""
+"""The benchmarks run from end to end and print their tables; no test asserts a time."""
 
 import importlib
 import json
