@@ -112,7 +112,7 @@ def main(options: Options) -> None:
     configs = {f"{name}-{seed}": configuration(name, seed, options) for name, seed in names}
     done = run_all(configs, options.out, options, facts, say=console.print, time_is_up=time_is_up)
     console.print(write_table(options.out), markup=False, highlight=False, soft_wrap=True)
-    console.print("All runs are done." if done else "Time is up; the same command goes on.")
+    console.print("All runs are done." if done else "Time is up; run the same command to resume.")
 
 
 def use_cache(folder: pathlib.Path | None) -> str:

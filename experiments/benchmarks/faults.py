@@ -259,8 +259,8 @@ def table(record: Mapping[str, Any]) -> rich.table.Table:
     deaths = [death for run in record["runs"] for death in run["deaths"]]
     shown = rich.table.Table(
         f"{record['steps']} steps on digits, processes: {record['processes']}",
-        "deaths",
-        "half a checkpoint left",
+        "kills",
+        "incomplete checkpoints",
         title_justify="left",
     )
     for phase in PHASES:
@@ -269,7 +269,7 @@ def table(record: Mapping[str, Any]) -> rich.table.Table:
     shown.add_section()
     shown.add_row("all", str(len(deaths)), str(sum(death["writing"] for death in deaths)))
     same = sum(run["same"] for run in record["runs"])
-    shown.add_row(f"runs, all to the same bits: {same} of {len(record['runs'])}", "", "")
+    shown.add_row(f"runs equal to the last bit: {same} of {len(record['runs'])}", "", "")
     shown.add_row(f"lost, {verdict(record['lost'], most=0)}", str(record["lost"]), "")
     return shown
 

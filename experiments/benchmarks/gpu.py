@@ -222,7 +222,7 @@ def side_by_side(session: Session, sizes: Sizes, *, compiled: bool) -> dict[str,
 
 def tables(record: Mapping[str, Any]) -> list[rich.table.Table]:
     """The figures for a person to read."""
-    best = rich.table.Table("at best", "ms", "TFLOP/s", "GB/s")
+    best = rich.table.Table("peak rates", "ms", "TFLOP/s", "GB/s")
     for row in record["rooflines"]:
         rates = (row["tflop_per_second"], row["gb_per_second"])
         best.add_row(
@@ -239,7 +239,7 @@ def tables(record: Mapping[str, Any]) -> list[rich.table.Table]:
     step.add_row("images per second", str(record["images_per_second"]))
     shown = {part["name"]: part for part in record["parts"]}
     images, _, size = record["crops_of"]
-    bars = rich.table.Table("what", "median (quartiles)", "bar")
+    bars = rich.table.Table("figure", "median (quartiles)", "bar")
     share, crops = shown["views"]["share"], record["crops_ms"]
     bars.add_row("views, share of the step", str(share), verdict(share.median, most=BARS["views"]))
     reached = shown[ENCODER]["share_of_best_convolution"]
@@ -251,7 +251,7 @@ def tables(record: Mapping[str, Any]) -> list[rich.table.Table]:
     what = f"two crops of {images} images at {size} pixels, ms"
     bars.add_row(what, str(crops), verdict(crops.median, most=BARS["crops"]))
     bars.add_row("kNN evaluation, ms", str(record["knn_ms"]), "")
-    bars.add_row("of it representations, ms", str(record["knn_representations_ms"]), "")
+    bars.add_row("its representations, ms", str(record["knn_representations_ms"]), "")
     if (other := record.get("pytorch")) is not None:
         bars.add_row("images per second, ours", str(other["ours"]), "")
         what = (

@@ -225,10 +225,10 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
         "median (quartiles)",
     )
     table.add_row("images/s, one core alone", str(rate["one_core"]))
-    table.add_row("images/s, the workers", str(rate["workers"]))
+    table.add_row("images/s, all workers", str(rate["workers"]))
     met = verdict(rate["share"].median, least=SHARE_BAR)
-    table.add_row("their share of as many cores", f"{rate['share']}; {met}")
-    table.add_row("the same by processor time", str(rate["processor_share"]))
+    table.add_row("share of as many single cores", f"{rate['share']}; {met}")
+    table.add_row("the same, by processor time", str(rate["processor_share"]))
     table.add_row("MiB at the end of each epoch", ", ".join(map(number, memory["mib"])))
     table.add_row(
         "largest over first",

@@ -292,7 +292,7 @@ def tables(record: dict[str, Any]) -> Iterator[rich.table.Table]:
             "rows a chip",
             "global batch",
             "HBM",
-            "refused",
+            "does not fit",
         )
         for row in record["largest_losses"]:
             most.add_row(
@@ -318,7 +318,7 @@ def _step_table(record: dict[str, Any]) -> rich.table.Table:
         f"{step['method']} on {record['topology']}: {step['rows']} images a chip, "
         f"{step['global_batch']} in all"
     )
-    table = rich.table.Table("a chip", "whole step", "loss alone", "its share", title=title)
+    table = rich.table.Table("a chip", "whole step", "loss alone", "share of the loss", title=title)
     need, loss, loss_flops = step["need"], step["loss_need"], step["loss_tally"].matmul_flops
     for part in ("arguments", "temporaries", "outputs", "aliased", "code"):
         cells = (getattr(of, part) for of in (need, loss))

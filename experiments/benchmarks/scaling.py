@@ -196,7 +196,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> rich.table.Table:
         "chips",
         "MB sent",
         "before the compiler",
-        "of it for each image",
+        "of it per image",
         "calls",
         "TFLOP",
         "ms: compute, links, hops",

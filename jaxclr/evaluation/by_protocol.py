@@ -21,9 +21,9 @@ def evaluate(subject: Subject, protocol: Protocol, *, seeds: int = 1) -> dict[st
     """The figures of a protocol.
 
     Args:
-      subject: the run's encoder and data, perhaps `on_data` that is not its own.
+      subject: the run's encoder, and its own data or others; see `on_data`.
       protocol: with its settings.
-      seeds: how often, with seeds from 0; a protocol that draws nothing is run once.
+      seeds: number of seeds, from 0; a deterministic protocol is run once.
 
     Returns:
       A record: settings; mean, deviation (n - 1) and values of each figure; what was chosen for
@@ -79,9 +79,9 @@ def protocol_table(record: dict[str, Any]) -> rich.table.Table:
 
 
 def _check_finite(state: State) -> None:
-    """Refuses parameters that are not finite.
+    """Raises UserError if parameters or statistics are not finite.
 
-    Features may hide it, for XLA's fast maximum on CPUs takes ReLU(NaN) as 0.
+    Features may hide it: XLA's fast maximum on CPUs takes ReLU(NaN) as 0.
     """
     leaves = jax.tree.leaves(jax.device_get((state.params, state.batch_stats)))
     if not all(np.isfinite(leaf).all() for leaf in leaves):

@@ -1,4 +1,4 @@
-"""The record that closes a run: kNN and linear probes of its encoder and of baselines."""
+"""The record at the end of a run: kNN and linear probes of its encoder and of baselines."""
 
 import math
 from typing import Any

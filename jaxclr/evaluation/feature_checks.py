@@ -17,7 +17,7 @@ def check_features(name: str, x: np.ndarray | Array) -> None:
 def check_labeled(
     name: str, x: np.ndarray | Array, y: np.ndarray | Array, classes: int
 ) -> np.ndarray:
-    """The labels as int32 on the host, once they are seen to be 0..classes-1, one per row of x."""
+    """Checked labels, one per row of x: int32 on the host, 0..classes-1."""
     check_features(f"{name}_x", x)
     y = np.asarray(y)
     if y.shape != (x.shape[0],):
@@ -39,7 +39,7 @@ def check_pair(
     test_y: np.ndarray | Array,
     classes: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of both splits, checked as above, and the widths of their features compared."""
+    """Checked labels of both splits, whose features must have one width."""
     train_y = check_labeled("train", train_x, train_y, classes)
     test_y = check_labeled("test", test_x, test_y, classes)
     if train_x.shape[1] != test_x.shape[1]:

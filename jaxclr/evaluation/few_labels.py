@@ -1,4 +1,4 @@
-"""A few labels per class, many times over, and a ridge regression in closed form."""
+"""Few-label probe: ridge regression in closed form on several draws of labels."""
 
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ def few_label_probe(
     seed: int,
     grid: tuple[float, ...] = ALPHAS,
 ) -> FewLabelProbe:
-    """Ridge regression of the classes' indicators on a few labels per class, many times over.
+    """Ridge regression of the classes' indicators on several draws of a few labels per class.
 
     All features are standardized by the whole training set, which takes no labels. Every alpha is
     fitted to every draw and evaluated on up to 2,000 training rows outside that draw; the alpha
@@ -142,7 +142,7 @@ class Ridge(NamedTuple):
 
 
 def decompose(x: np.ndarray | Array, y: np.ndarray | Array, *, classes: int) -> Ridge:
-    """What all ridges of rows [n, D] and labels [n] share: O(n D min(n, D))."""
+    """The decomposition of rows [n, D] that serves every alpha: O(n D min(n, D))."""
     return _decompose(x, jax.nn.one_hot(y, classes))
 
 

@@ -166,7 +166,7 @@ def alignment(z1: Array, z2: Array, *, alpha: float = 2.0) -> Array:
       A scalar.
 
     Raises:
-      ValueError: z1 and z2 differ in shape or are no matrices, or alpha is not positive.
+      ValueError: z1 and z2 differ in shape or are not matrices, or alpha is not positive.
 
     References:
       Wang and Isola, Understanding Contrastive Representation Learning through Alignment and
@@ -217,8 +217,8 @@ def augmentation_confusion_ratio(views: Array | Sequence[Array]) -> Array:
       A float32 scalar in [0, 1].
 
     Raises:
-      TypeError: views are no arrays of floats.
-      ValueError: views differ in shape, are no matrices, or are too few.
+      TypeError: views are not arrays of floats.
+      ValueError: views differ in shape, are not matrices, or are too few.
 
     References:
       Wang et al., Chaos is a Ladder: A New Theoretical Understanding of Contrastive Learning via

@@ -28,7 +28,7 @@ def compile_knn(
     rows: int = 500,
     tile: int = 1024,
 ) -> Callable[[State, Array, Array], Array]:
-    """kNN accuracy on the test split in one program, for which the host need not wait.
+    """kNN accuracy on the test split in one program, which runs asynchronously.
 
     Args:
       recipe: the recipe of the run.

@@ -112,11 +112,11 @@ class Subject:
         return {name: encoder_part(parts) for name, parts in on_one_device(self.state).items()}
 
     def plain(self, images: Array) -> Array:
-        """What the encoder takes of examples without augmentation."""
+        """The encoder's input from examples without augmentation."""
         return plain_view(images, self.recipe)
 
     def augmented(self, keys: Array, images: Array) -> Array:
-        """The same with the run's first view less its changes of color, by typed keys [b]."""
+        """The same from the run's first view without changes of color, drawn by typed keys [b]."""
         light = Augmentation((_light(self.recipe.augmentation.views[0]),))
         return normalize_view(light(keys, images)[0], self.recipe)
 
@@ -136,10 +136,10 @@ def on_one_device(state: State) -> Tree:
 
 
 def on_data(subject: Subject, data: Data | Arrays | Source) -> Subject:
-    """The subject with other data to evaluate on, which the network sees as it saw its own.
+    """The subject with other data, which are preprocessed like its own.
 
     Raises:
-      UserError: the data cannot be had, or has other channels than the encoder takes.
+      UserError: the data cannot be loaded, or have other channels than the encoder takes.
     """
     own = subject.data
     if data == own:
@@ -195,7 +195,7 @@ def labelled_splits(dataset: Dataset) -> tuple[Split | Stream | Records, Split |
 
 
 def _light(view: Any) -> Any:
-    """What a view of ours does to positions, not to colors; another view as it is."""
+    """A view of this library without its changes of color; another view as it is."""
     if isinstance(view, PhotoView):
         return dataclasses.replace(view, jitter=0.0, grayscale=0.0, blur=0.0, solarize=0.0)
     if isinstance(view, DigitView):

@@ -26,17 +26,17 @@ from jaxclr.training.session import make_recipe
 
 Tree = Any
 
-# Of ImageNet's channels, with which nearly every public encoder was trained.
+# ImageNet's, which nearly every public encoder uses.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH_SIZE = 64  # nothing is trained; many numbers of devices divide it
 
 
 class Weights(NamedTuple):
-    """What a file says of an encoder.
+    """An encoder read from a file.
 
     Attributes:
       variables: "params" and "batch_stats".
-      side: of the images in pixels for which it is meant, as far as the file tells.
+      side: of its images in pixels; a default if the file does not determine it.
       channels: of the images.
       found: where in the file it was, and what else is there.
     """

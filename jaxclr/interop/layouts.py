@@ -1,10 +1,10 @@
-"""Where in a file of weights an encoder is, and what its arrays are called there.
+"""Location and names of an encoder's arrays in a file of weights.
 
 Files differ in what stands before the names: MoCo v3 and UniCLR have
 state_dict.module.base_encoder. and .momentum_encoder., MoCo v2 .encoder_q. and .encoder_k., SimSiam
 .encoder., solo-learn state_dict.backbone., SwAV module., torchvision, timm, VICReg and Barlow Twins
-nothing. So an encoder is found by a name that it must have, whatever stands before it; and of an
-encoder and its moving average, the encoder is taken.
+nothing. So an encoder is found by a name that it must have, with any prefix. Of an encoder and its
+moving average, the encoder is taken.
 """
 
 import re

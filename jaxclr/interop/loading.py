@@ -66,7 +66,7 @@ class Loaded(NamedTuple):
 
 
 def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
-    """The encoder of a run's newest undamaged checkpoint; the run's data need not be at hand.
+    """The encoder of a run's newest undamaged checkpoint; the run's data need not be available.
 
     >>> encoder = jaxclr.load("runs/digits-sim_affinity-0")
     >>> encoder.encode(np.zeros((2, 8, 8, 1), np.uint8)).shape
@@ -117,7 +117,7 @@ def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
         return apply(variables, examples)
 
     def check(examples: Tree) -> None:
-        if config.data.mean is not None:  # which images have, and other data have not
+        if config.data.mean is not None:  # images have one, other data do not
             _check_images(examples, channels=len(config.data.mean))
 
     return Loaded(encode, embed, variables, module, preprocess, config, step)

@@ -108,5 +108,7 @@ def cosines(record: Record) -> list[Piece]:
         )
         plot.axes.set(xlabel="cosine", ylabel="share", xlim=(-1, 1), xticks=(-1, -0.5, 0, 0.5, 1))
         plot.axes.legend()
-    caption = "Predictions against targets of a batch. Where both lie at 1, everything looks alike."
+    caption = (
+        "Predictions against targets of a batch. If both are near 1, the embeddings have collapsed."
+    )
     return [Figure(key, "Positives against negatives", plot.html, caption, record)]

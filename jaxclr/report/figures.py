@@ -1,4 +1,4 @@
-"""What a page consists of."""
+"""Figures of the page, and the notes that replace missing ones."""
 
 import html
 from collections.abc import Callable, Sequence

@@ -56,7 +56,7 @@ def _pca(points: np.ndarray) -> tuple[np.ndarray, str]:
     two = (left * values)[:, :2]
     two = np.pad(two, ((0, 0), (0, 2 - two.shape[1])))
     share = np.sum(values[:2] ** 2) / max(np.sum(values**2), 1e-30)
-    return two, f"Two directions of the largest variance, {share:.0%} of all."
+    return two, f"The two directions of largest variance, {share:.0%} of the total."
 
 
 def _tsne(points: np.ndarray) -> tuple[np.ndarray, str]:
@@ -74,7 +74,7 @@ def _tsne(points: np.ndarray) -> tuple[np.ndarray, str]:
     return (
         found,
         f"Neighbors stay neighbors (perplexity {perplexity:.3g}); "
-        "sizes of groups and gaps mean nothing.",
+        "sizes of groups and gaps have no meaning.",
     )
 
 
@@ -104,7 +104,7 @@ def _legend(record: Record) -> str:
 
 
 def _sheet(record: Record) -> str:
-    """What the page's script says of each point, and all thumbnails in one picture, row by row."""
+    """Names of the points for the page's script, and all thumbnails in one picture."""
     labels, classes = record.fixed["query_labels"], record.fixed["classes"]
     data = {"names": [str(classes[label]) for label in labels] if record.labeled else []}
     if not record.pictured:

@@ -108,7 +108,11 @@ def confusions(record: Record) -> list[Piece]:
         plot.axes.set_xticks(range(len(classes)), names, rotation=_rotation(names))
         plot.axes.set_yticks(range(len(classes)), names)
         plot.axes.set(
-            xlabel="named", ylabel="class", xlim=edges[[0, -1]], ylim=edges[[-1, 0]], aspect="equal"
+            xlabel="predicted",
+            ylabel="class",
+            xlim=edges[[0, -1]],
+            ylim=edges[[-1, 0]],
+            aspect="equal",
         )
         plot.axes.grid(visible=False)
         plot.axes.tick_params(length=0)
@@ -137,7 +141,7 @@ def _table(counts: np.ndarray, classes: np.ndarray) -> str:
         rows.append(
             f"<tr><th scope=row>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
         )
-    titles = ("class", "errors", "examples", "most often named")
+    titles = ("class", "errors", "examples", "most often predicted")
     head = f"<tr>{''.join(f'<th scope=col>{title}</th>' for title in titles)}</tr>"
     table = f"<table>{head}{''.join(rows)}</table>"
     return f"<details open><summary>Error rates</summary><div class=wide>{table}</div></details>"

@@ -102,7 +102,7 @@ def thin(
 
 
 def png(pixels: np.ndarray) -> str:
-    """A picture, uint8 [h, w, C], as the address of itself."""
+    """A picture, uint8 [h, w, C], as a data URL."""
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
         buffer, "PNG", optimize=True

@@ -1,4 +1,4 @@
-"""What the folder of a run holds, read without the run's data, network or devices."""
+"""Contents of the folder of a run, read without the run's data, network or devices."""
 
 import functools
 import json
@@ -15,7 +15,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Record(NamedTuple):
-    """A run, as its folder has it; whatever is missing there is empty here.
+    """A run as stored in its folder; missing files are empty here.
 
     Attributes:
       number: of the run in the report, from 1: the color and the dashes of its lines.
@@ -23,7 +23,7 @@ class Record(NamedTuple):
       config: config.json.
       lines: those of metrics.jsonl.
       evaluation: evaluation.json.
-      fixed: of what the snapshots are: snapshots/labels.npz and, of images, images.npz.
+      fixed: the examples of the snapshots: snapshots/labels.npz and, for images, images.npz.
       snapshots: snapshots/STEP.npz by step.
       bad_step: bad_step.json.
     """
@@ -51,7 +51,7 @@ class Record(NamedTuple):
 
     @property
     def pictured(self) -> bool:
-        """Whether there are pictures of what the snapshots are of."""
+        """Whether the examples of the snapshots are images."""
         return "queries" in self.fixed
 
     @property
@@ -60,7 +60,7 @@ class Record(NamedTuple):
         return self.snapshots[max(self.snapshots)] if self.snapshots else {}
 
     def series(self, name: str) -> tuple[list[int], list[Any]]:
-        """Steps, and what metrics.jsonl says of a name there."""
+        """Steps and values of a name in metrics.jsonl."""
         found = {line["step"]: line[name] for line in self.lines if name in line}
         return list(found), list(found.values())
 
@@ -82,7 +82,7 @@ def read_records(folders: Sequence[pathlib.Path]) -> list[Record]:
     """The runs in these folders.
 
     Raises:
-      UserError: a folder is no run, or a file in it cannot be read.
+      UserError: a folder is not a run, or a file in it cannot be read.
     """
     names = _names(folders)
     return [
@@ -121,7 +121,7 @@ def _read(run: RunFolder, name: str, number: int) -> Record:
 
 
 def _fixed(folder: pathlib.Path, snapshots: Mapping[int, Arrays]) -> Arrays:
-    """What the snapshots are of; without a file that says so, there are no labels."""
+    """The examples of the snapshots; without labels if no file has them."""
     if not snapshots:
         return {}
     first = next(iter(snapshots.values()))

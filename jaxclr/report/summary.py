@@ -1,4 +1,4 @@
-"""What was run, what came of it, and what went wrong."""
+"""Tables of configurations and results, and warnings."""
 
 import html
 import json
@@ -23,7 +23,7 @@ _HEADLINES = (
 
 
 class Value(NamedTuple):
-    """A figure in words, and what to know of it beside."""
+    """A figure as text, with a note."""
 
     text: str
     note: str = ""
@@ -86,7 +86,7 @@ def _headline(record: Record, figure: Value) -> str:
 
 
 def figures_tables(records: Sequence[Record]) -> str:
-    """Tables with a column for every run: what it is, and what came of it."""
+    """Tables with a column for every run: its settings and its results."""
     columns = {title: [figures(record) for record in records] for title, figures in _GROUPS.items()}
     return "".join(_table(title, records, some) for title, some in columns.items())
 
@@ -155,7 +155,7 @@ def _what(record: Record) -> dict[str, Value]:
 
 
 def _accuracies(record: Record) -> dict[str, Value]:
-    """Of the trained encoder; what raw pixels and the untrained encoder reach is noted."""
+    """Of the trained encoder; the note has those of raw pixels and of the untrained encoder."""
     features = dict(record.evaluation.get("features", {}))
     trained = features.pop("trained", {})
     figures = {}

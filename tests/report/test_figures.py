@@ -115,7 +115,7 @@ def test_affinities_are_shown_of_each_step(record):
 def test_the_map_by_pca_is_scikit_learns(record):
     pca, tsne = maps(record)
     share = PCA(2).fit(record.snapshots[8]["queries"]).explained_variance_ratio_.sum()
-    assert pca.caption == f"Two directions of the largest variance, {share:.0%} of all."
+    assert pca.caption == f"The two directions of largest variance, {share:.0%} of the total."
     for figure in (pca, tsne):
         assert figure.body.count("<use") >= 30
         assert all(f"</span>{name}" in figure.body for name in ("ant", "bee", "&lt;cat&gt;"))

@@ -31,15 +31,15 @@ class FineTuning(Protocol):
     """Encoder and a linear head trained on labels: SGD, Nesterov momentum 0.9, cosine schedule."""
 
     learning_rates: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (0.1, 0.03, 0.3)
-    """Peaks, whatever the batch size. Of several, the one that does best on held-out labeled
-    images, of equals the first, is trained again on all of them; the first, too, where no class has
-    a label to spare."""
+    """Peak learning rates, independent of the batch size. The one with the best accuracy on
+    held-out labeled images, of equals the first, is selected for training on all of them; the first
+    one where no class has a label to hold out."""
 
     epochs: Annotated[int, Ge(1)] = 60
     """Passes over the labeled images."""
 
     least_steps: Annotated[int, Ge(1)] = 300
-    """Least steps of a training, however few images there are."""
+    """Minimum number of steps of a training."""
 
     batch_size: Annotated[int, Ge(1)] = 64
     """Images in a step; all of them if there are fewer."""
@@ -66,7 +66,7 @@ class Semi(FineTuning):
     """The encoder fine-tuned on a share of the labels, with a linear head (arXiv:2002.05709)."""
 
     shares: Annotated[tuple[Annotated[float, Interval(gt=0, le=1)], ...], MinLen(1)] = (0.01, 0.1)
-    """Shares of the labels, drawn from every class alike, one of each at least."""
+    """Shares of the labels, drawn from each class, at least one label of each."""
 
     def run(self, subject: Subject, seed: int) -> Result:
         labels = checked_labels(subject)
@@ -88,7 +88,7 @@ def draw_share(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 
 def checked_labels(subject: Subject) -> np.ndarray:
-    """Labels of the training images, int32 [N], once those of test are known to be among them."""
+    """Labels of the training images, int32 [N]; those of test must be among them."""
     train, test = map(labels_of, labelled_splits(subject.dataset))
     check_known(train, test, subject.classes)
     return train

@@ -1,4 +1,4 @@
-"""What a protocol is."""
+"""The base class of protocols."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from jaxclr.fields import check_fields
 
 
 class Result(NamedTuple):
-    """What a protocol found.
+    """The result of a protocol for one seed.
 
     Attributes:
       figures: by name, a value for each draw.
