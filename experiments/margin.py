@@ -1,4 +1,4 @@
-"""A loss of one's own and the method that trains it, on the embedded digits.
+"""A custom loss and its method, on the embedded digits.
 
     jaxclr train experiments/margin.py
 

@@ -116,7 +116,7 @@ def main(options: Options) -> None:
 
 
 def use_cache(folder: pathlib.Path | None) -> str:
-    """Keeps compiled programs on disk; tells whether there were any."""
+    """Keeps compiled programs on disk; returns whether there were any."""
     if folder is None:
         return "none"
     warm = folder.is_dir() and any(folder.iterdir())

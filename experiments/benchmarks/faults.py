@@ -141,7 +141,7 @@ class Command:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has come to its end: its report is what it writes last."""
+        """Whether the run is finished: its report is written last."""
         return (self._folder / "report.html").is_file()
 
     @property

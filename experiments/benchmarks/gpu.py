@@ -74,7 +74,7 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class Options(Output):
-    """Where the time of CIFAR-10 pre-training goes on one accelerator."""
+    """Time of CIFAR-10 pre-training on one accelerator, by part."""
 
     method: str = "simclr"
     """Method of cifar10.py."""
@@ -197,7 +197,7 @@ def measure(session: Session, sizes: Sizes, *, say: Callable[[str], None]) -> di
 
 
 def side_by_side(session: Session, sizes: Sizes, *, compiled: bool) -> dict[str, Any]:
-    """Images per second of our steps in one program and of the PyTorch loop, in turns."""
+    """Images per second of jaxclr's steps in one program and of the PyTorch loop."""
     import torch
     from torch_simclr import SimClr
 

@@ -98,7 +98,7 @@ def main(options: Options) -> None:
 
 
 def measure(sizes: Sizes, repeats: int) -> dict[str, Any]:
-    """All figures; each result is a loss, an implementation, a batch and what was seen of them."""
+    """All figures; a result is a loss, an implementation, a batch and their figures."""
     load = [round(value, 2) for value in os.getloadavg()]
     # First, while this process is small and holds no accelerator: its memory counts in a child's.
     results = [sim_trace_alone(rows, sizes.sim_trace_width, repeats) for rows in sizes.sim_trace]

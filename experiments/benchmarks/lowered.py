@@ -51,7 +51,7 @@ class Traffic:
 
 @dataclasses.dataclass
 class Tally:
-    """What a lowered program asks of one chip, loops counted as often as they run."""
+    """FLOPs and collectives of a lowered program on one chip, loops counted as they run."""
 
     collectives: dict[str, Traffic]
     matmul_flops: int = 0

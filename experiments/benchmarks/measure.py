@@ -58,7 +58,7 @@ def verdict(value: float, *, least: float = -math.inf, most: float = math.inf) -
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The hardware and software of the measurement."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     names = [
         line.partition(":")[2].strip()
@@ -111,7 +111,7 @@ def on_devices(function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_spec
 
 
 def mebibytes(compiled: jax.stages.Compiled) -> float:
-    """What a compiled function allocates on a device besides its arguments and results."""
+    """Memory of a compiled function on a device besides its arguments and results."""
     return compiled.memory_analysis().temp_size_in_bytes / 2**20
 
 

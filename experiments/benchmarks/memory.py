@@ -86,7 +86,7 @@ def measure(sizes: Sizes) -> dict[str, Any]:
 
 
 def analyze(name: str, implementation: str, rows: int, devices: int) -> dict[str, Any]:
-    """What the compiler says of a loss and its gradient."""
+    """Figures of the compiler for a loss and its gradient."""
     loss = functools.partial(
         LOSSES[name], temperature=0.1, implementation=implementation, axis_name="batch"
     )

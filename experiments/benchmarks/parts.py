@@ -56,7 +56,7 @@ def step_parts(session: Session) -> dict[str, Program]:
 
 
 def scanned_steps(session: Session, count: int) -> Callable[[], Any]:
-    """So many steps in one program, from the state that the call before left."""
+    """Several steps in one program, from the state after the last call."""
     places = training.epoch_indices(session.recipe, session.mesh, 0)
     places = places[jnp.arange(count) % len(places)]
     whole = resident(session.dataset.train, session.mesh)

@@ -223,7 +223,7 @@ def largest(
 
 
 def step_figures(options: Options, mesh: Mesh, console: rich.console.Console) -> dict[str, Any]:
-    """What the whole step needs, and the loss alone at its shapes."""
+    """Figures of the whole step, and of the loss alone at its shapes."""
     config = load_experiment(options.experiment)
     shape, rows = options.image_shape, options.batch
     recipe = recipe_of(config, global_batch=rows * mesh.size, channels=shape[-1])

@@ -77,7 +77,7 @@ def mesh_of(devices: list[jax.Device]) -> Mesh:
 def info_nce_program(
     mesh: Mesh, rows: int, width: int, implementation: str, *, constant_keys: bool
 ) -> jax.stages.Lowered:
-    """Value and gradient of `info_nce` at so many rows a chip."""
+    """Value and gradient of `info_nce` with this number of rows a chip."""
 
     def share(q: Array, k: Array) -> Array:
         return losses.info_nce(q, k, implementation=implementation, axis_name=AXIS)
@@ -94,7 +94,7 @@ def info_nce_program(
 def loss_program(
     recipe: Recipe, mesh: Mesh, rows: int, shape: tuple[int, ...]
 ) -> jax.stages.Lowered:
-    """Value and gradient of the method's objective, at what it sees in the step."""
+    """Value and gradient of the method's objective, at its inputs in the step."""
     state, batch = inputs(recipe, mesh, rows, shape)
     seen = jax.eval_shape(observation(recipe, mesh), state, batch)
     seen = Outputs(
@@ -112,7 +112,7 @@ def step_program(
 
 
 def inputs(recipe: Recipe, mesh: Mesh, rows: int, shape: tuple[int, ...]) -> tuple[State, Batch]:
-    """The shapes of what a step takes, laid out as it takes them."""
+    """Shapes and shardings of the arguments of a step."""
     state = jax.eval_shape(lambda: init_state(recipe, shape))
     count = rows * mesh.size
     number = jax.ShapeDtypeStruct((count,), jnp.int32)

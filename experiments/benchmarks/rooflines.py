@@ -12,7 +12,7 @@ Array = jax.Array
 
 
 class Program(NamedTuple):
-    """Something to time: a call, and what one call does.
+    """A call to time, and the work of one call.
 
     Attributes:
       call: starts it, and returns what is to be waited for.
@@ -26,7 +26,7 @@ class Program(NamedTuple):
 
 
 def matrix_product(side: int, times: int) -> Program:
-    """So many products of square bfloat16 matrices, each with the result of the one before."""
+    """A chain of products of square bfloat16 matrices."""
     keys = jax.random.split(jax.random.key(0))
     x, w = (jax.random.normal(key, (side, side), jnp.bfloat16) for key in keys)
     w = w / math.sqrt(side)  # results keep their size
@@ -49,7 +49,7 @@ def convolution(batch: int, side: int, channels: int, times: int) -> Program:
 
 
 def memory(mebibytes: int, times: int) -> Program:
-    """So many passes that read an array of bfloat16 and write one of the same size."""
+    """Passes that read a bfloat16 array and write one of the same size."""
     x = jnp.ones((mebibytes, 2**19), jnp.bfloat16)
     program = repeated(lambda x, w: x * w, times)
     half = jnp.asarray(0.5, jnp.bfloat16)

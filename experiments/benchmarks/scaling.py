@@ -223,7 +223,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> rich.table.Table:
 
 
 def plot(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """What a chip sends in a step, and what share of computation that takes, by chips."""
+    """Bytes that a chip sends in a step, and their time relative to computation, by chips."""
     drawn = figure(2)
     amounts, times_ = drawn.axes
     for kind in CHIPS:
@@ -274,7 +274,7 @@ def _trips(computations: Mapping[str, list[str]], loop: str) -> int:
 
 
 def _carried(line: str, found: re.Match) -> int:
-    """Bytes of the larger of what goes into a collective and what comes out."""
+    """Bytes of a collective: the larger of its input and its output."""
     sizes = [
         math.prod(map(int, filter(None, shape.split(",")))) * max(1, int(bits or 8) // 8)
         for _, bits, shape in _SHAPE.findall(found["shapes"])

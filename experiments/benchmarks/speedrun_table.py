@@ -62,7 +62,7 @@ def table(records: Sequence[Record]) -> rich.table.Table:
 
 
 def conditions(records: Sequence[Record]) -> list[str]:
-    """What the figures were measured on and how: every value that occurs among the runs."""
+    """Hardware and settings of the measurements: every value that occurs among the runs."""
     runs = [
         {
             **record["machine"],

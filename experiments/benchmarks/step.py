@@ -71,7 +71,7 @@ OUTPUT_SPECS = Outputs(
 
 @dataclasses.dataclass(frozen=True)
 class Options(Output):
-    """Where the time of a training step goes, and what the training loop adds to it."""
+    """Time of a training step, by part, and the overhead of the training loop."""
 
     experiment: tyro.conf.Positional[pathlib.Path] = pathlib.Path(__file__).parents[1] / "digits.py"
     """Experiment file."""
@@ -117,7 +117,7 @@ def main(options: Options) -> None:
 
 
 def configuration(options: Options, folder: pathlib.Path) -> Config:
-    """The experiment's configuration with what the options change."""
+    """The experiment's configuration with the changes of the options."""
     config = load_experiment(options.experiment, method=options.method)
     if options.batch_size is not None:
         config = dataclasses.replace(config, batch_size=options.batch_size)
@@ -186,7 +186,7 @@ def augmentation_call(session: Session, batch: Batch) -> Callable[[], Any]:
 
 
 def loss_call(session: Session, batch: Batch) -> Callable[[], Any]:
-    """The loss and its gradient at what the objective sees in the first step."""
+    """The loss and its gradient at the objective's inputs in the first step."""
     state = session.init_state()
     out = observation(session.recipe, session.mesh)(state, batch)
     mapped = loss_and_gradient(session.recipe, session.mesh)
@@ -194,7 +194,7 @@ def loss_call(session: Session, batch: Batch) -> Callable[[], Any]:
 
 
 def observation(recipe: Recipe, mesh: Mesh) -> Callable[[State, Batch], Outputs]:
-    """What the objective sees in a step."""
+    """The objective's inputs in a step."""
     seen = functools.partial(observe, recipe=recipe, axis_name=AXIS)
     return on_devices(seen, mesh, (P(), P(AXIS)), OUTPUT_SPECS)
 

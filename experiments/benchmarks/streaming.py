@@ -96,7 +96,7 @@ def compare(entry: Entry, options: Options) -> dict[str, Any] | None:
 
 
 def compiled(entry: Entry, arrays: list[np.ndarray]) -> jax.stages.Compiled:
-    """Value and gradient of a loss; traced anew, whatever was traced before."""
+    """Value and gradient of a loss, always traced anew."""
     loss = lambda *arrays: entry(*arrays)
     return jax.jit(jax.value_and_grad(loss, argnums=entry.floats)).lower(*arrays).compile()
 

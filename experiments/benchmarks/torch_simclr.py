@@ -131,7 +131,7 @@ class SimClr:
                 self.compile = f"failed: {str(error).strip().splitlines()[0]}"
 
     def run(self, steps: int) -> float:
-        """The last loss of so many steps, once the device is through with them."""
+        """The last loss of a number of steps, after the device has finished them."""
         loss = torch.zeros(())
         for _ in range(steps):
             rows = torch.randint(len(self.images), (self.batch_size,), device=self.device)

@@ -129,7 +129,7 @@ def _the_one(places: Collection[str]) -> str:
 
 
 def _places(names: Iterable[str], landmark: str) -> list[str]:
-    """What stands before a landmark wherever it is."""
+    """The prefixes of all names that end in a landmark."""
     heads = (name.removesuffix(landmark) for name in names if name.endswith(landmark))
     return [head for head in heads if not head or head.endswith(".")]
 

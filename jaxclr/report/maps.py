@@ -91,7 +91,7 @@ def _colors(record: Record) -> str | np.ndarray:
 
 
 def _legend(record: Record) -> str:
-    """Names of the classes, if they can be told apart."""
+    """Names of the classes, if there are few enough colors."""
     classes = record.fixed["classes"]
     if not record.labeled or len(classes) > 20:
         return ""

@@ -18,7 +18,7 @@ from jaxclr.runs.files import write_atomically, writing
 
 
 def write_report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
-    """Writes one HTML file about runs side by side, which needs no network and no other file.
+    """Writes the report of one or more runs as one self-contained HTML file.
 
     Args:
       folders: of the runs, at least one.

@@ -89,7 +89,7 @@ def line_of(number: int) -> dict[str, Any]:
 def thin(
     steps: Sequence[int], values: Sequence[float], most: int = 300
 ) -> tuple[np.ndarray, np.ndarray]:
-    """At most so many points, each the mean of its neighbors."""
+    """A curve of at most so many points, each the mean of its neighbors."""
     groups = min(most, len(steps))
     split = lambda x: np.array(
         [part.mean() for part in np.array_split(np.asarray(x, float), groups)]

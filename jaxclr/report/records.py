@@ -137,7 +137,7 @@ def _fixed(folder: pathlib.Path, snapshots: Mapping[int, Arrays]) -> Arrays:
 
 
 def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Whole lines, by step: the last one of a run that goes on may be half written."""
+    """Complete lines, by step: the last one of a run in progress may be incomplete."""
     if not path.is_file():
         return []
     lines = []

@@ -46,7 +46,7 @@ class ClusterAgreement(Protocol):
 
 
 def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, tuple[float]]:
-    """How clusters agree with classes, whatever their numbers.
+    """Agreement of clusters with classes; their numbers may differ.
 
     Args:
       labels: classes, integers [n].
