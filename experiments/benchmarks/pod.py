@@ -52,7 +52,7 @@ from programs import (
 
 from jaxclr.errors import UserError
 from jaxclr.runs.experiments import load_experiment
-from jaxclr.steps.state import init_state
+from jaxclr.steps.state import image_examples, init_state
 
 Array = jax.Array
 
@@ -230,7 +230,7 @@ def step_figures(options: Options, mesh: Mesh, console: rich.console.Console) ->
     loss, step = loss_program(recipe, mesh, rows, shape), step_program(recipe, mesh, rows, shape)
     of_loss, of_step = need_of(loss), need_of(step)
     console.log(_told(f"{options.experiment.stem}, {rows} images a chip", of_step))
-    state = jax.eval_shape(lambda: init_state(recipe, shape))
+    state = jax.eval_shape(lambda: init_state(recipe, image_examples(*shape)))
     return {
         "experiment": options.experiment.name,
         "method": type(config.method).__name__,

@@ -20,7 +20,7 @@ from jaxclr.errors import UserError
 from jaxclr.methods import Outputs
 from jaxclr.runs.config import Config
 from jaxclr.steps.batches import Batch
-from jaxclr.steps.state import AXIS, Recipe, State, init_state
+from jaxclr.steps.state import AXIS, Recipe, State, image_examples, init_state
 from jaxclr.steps.step import map_step, train_step
 from jaxclr.training.session import make_recipe
 
@@ -113,7 +113,7 @@ def step_program(
 
 def inputs(recipe: Recipe, mesh: Mesh, rows: int, shape: tuple[int, ...]) -> tuple[State, Batch]:
     """Shapes and shardings of the arguments of a step."""
-    state = jax.eval_shape(lambda: init_state(recipe, shape))
+    state = jax.eval_shape(lambda: init_state(recipe, image_examples(*shape)))
     count = rows * mesh.size
     number = jax.ShapeDtypeStruct((count,), jnp.int32)
     batch = Batch(jax.ShapeDtypeStruct((count, *shape), jnp.uint8), number, number)

@@ -21,7 +21,7 @@ from jaxclr.runs.checkpoints import Checkpoints
 from jaxclr.runs.config import Config
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.optimizers import Sgd
-from jaxclr.steps.state import State, init_state
+from jaxclr.steps.state import State, image_examples, init_state
 from jaxclr.training.session import make_recipe
 
 Tree = Any
@@ -152,7 +152,9 @@ def _state(config: Config, weights: Weights) -> State:
     """The state of a run before its first step: the encoder's variables, and zeros elsewhere."""
     recipe = make_recipe(config, images=config.batch_size, classes=0)
     side = config.augmentation.views[0].size
-    shapes = jax.eval_shape(lambda: init_state(recipe, (side, side, weights.channels)))
+    shapes = jax.eval_shape(
+        lambda: init_state(recipe, image_examples(side, side, weights.channels))
+    )
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     state = state.replace(
         params={**state.params, "encoder": weights.variables["params"]},

@@ -80,7 +80,7 @@ def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
       Encoder function, variables, preprocessing and configuration.
 
     Raises:
-      UserError: the folder is no run, or has no undamaged checkpoint.
+      UserError: the folder is not a run, or has no undamaged checkpoint.
     """
     run = run if isinstance(run, RunFolder) else RunFolder(pathlib.Path(run))
     config = run.config()

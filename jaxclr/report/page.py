@@ -25,7 +25,7 @@ def write_report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
       out: the file; its folder is made if need be.
 
     Raises:
-      UserError: a folder is no run or cannot be read, or the file cannot be written.
+      UserError: a folder is not a run or cannot be read, or the file cannot be written.
     """
     text = page(read_records(folders))
     with writing(out.parent):

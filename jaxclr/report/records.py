@@ -94,7 +94,9 @@ def read_records(folders: Sequence[pathlib.Path]) -> list[Record]:
 def _read(run: RunFolder, name: str, number: int) -> Record:
     config = run.folder / "config.json"
     if not config.is_file():
-        raise UserError(f"{run.folder} is no run: it has no config.json. Give the folder of a run.")
+        raise UserError(
+            f"{run.folder} is not a run: it has no config.json. Give the folder of a run."
+        )
     try:
         lines = _lines(run.metrics)
         read = lambda path: json.loads(path.read_text()) if path.is_file() else {}

@@ -42,7 +42,7 @@ def test_a_damaged_checkpoint_is_told(digits, tmp_path):
     shutil.rmtree(folder / "checkpoints")
     with pytest.raises(UserError, match="has no checkpoint yet"):
         jaxclr.load(folder)
-    with pytest.raises(UserError, match="is no run"):
+    with pytest.raises(UserError, match="is not a run"):
         jaxclr.load(tmp_path)
 
 

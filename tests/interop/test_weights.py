@@ -337,7 +337,7 @@ def test_import_export_embed(tmp_path, capsys, monkeypatch):
         ],
         "run holds a run already": again,
         "Give the folder of a run": ["embed", "--out", "x.npz"],
-        "nowhere is no run": ["embed", "nowhere", "--out", "x.npz"],
+        "nowhere is not a run": ["embed", "nowhere", "--out", "x.npz"],
         "one argument too many": ["embed", "run", "digits", "more", "--out", "x.npz"],
         "no data source named 'digit'": ["embed", "run", "digit", "--out", "x.npz"],
     }.items():

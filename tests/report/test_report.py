@@ -233,7 +233,7 @@ def test_runs_side_by_side_with_what_they_have(run, tmp_path, capsys):
     assert buttons == ["run1", "run2"]
     with pytest.raises(SystemExit):
         cli.main(["report", str(tmp_path / "nowhere")])
-    assert "is no run: it has no config.json" in " ".join(capsys.readouterr().err.split())
+    assert "is not a run: it has no config.json" in " ".join(capsys.readouterr().err.split())
 
 
 def test_data_that_are_not_images_are_shown_without_pictures(run, tmp_path):
