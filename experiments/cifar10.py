@@ -5,7 +5,7 @@
 
 DIR is where TensorFlow Datasets has prepared cifar10 as array_record. The recipe is the field's
 usual one for small images; UniCLR's authors published none. Accuracy is that of the linear probe on
-all labels; one measured on pixels that were re-encoded as JPEG will say so.
+all labels; figures from pixels that were re-encoded as JPEG are marked.
 """
 
 from recipes import Recipe, show

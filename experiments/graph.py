@@ -3,9 +3,9 @@
     jaxclr train experiments/graph.py
     python experiments/graph.py                 trains 3 seeds, and prints accuracies
 
-An example is a node by its number. A view looks up who is two edges away, so that the network sees
-exactly what it would see of the whole graph. Negatives that are neighbors of a node have no weight:
-they are likely of its community.
+An example is the number of a node. A view contains all nodes within two edges, so that the network
+computes the same as on the whole graph. Neighbors of a node have no weight as negatives, because
+they probably belong to its community.
 
 Time: not run yet. Accuracy of a linear probe with 10 labels a class, mean of 3 seeds: not run yet.
 """
@@ -84,7 +84,7 @@ class Gcn(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Neighbors(methods.Method):
-    """InfoNCE in both directions, in which neighbors are no negatives."""
+    """InfoNCE in both directions, in which neighbors are not negatives."""
 
     temperature: float = 0.5
 

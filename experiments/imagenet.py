@@ -14,8 +14,8 @@ Below --data.memory-limit it lives in memory, at 256 x 256; --data.streaming alw
 Settings are those of MoCo v3, which the official code follows; heads are the methods' own, and a
 momentum encoder's momentum rises from 0.99 (BYOL: 0.996). What differs from the official code: the
 affinity methods use scales that do not depend on the batch size (see below), evaluation sees the
-whole central square of an image, AdamW does not decay biases and norms, and bfloat16 takes the
-place of float16. Accuracy is that of the linear probe on all labels.
+whole central square of an image, AdamW does not decay biases and norms, and bfloat16 replaces
+float16. Accuracy is that of the linear probe on all labels.
 """
 
 import dataclasses

@@ -3,8 +3,7 @@
     jaxclr train experiments/imagenet_vit_small.py --method sim_affinity --data.dir DIR
     python experiments/imagenet_vit_small.py                        the table of all methods
 
-What DIR is, how images that do not fit in memory are streamed, and what differs from the official
-code are in imagenet.py.
+See imagenet.py for DIR, for streaming, and for the differences from the official code.
 """
 
 import dataclasses

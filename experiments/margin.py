@@ -1,9 +1,9 @@
-"""A loss of one's own and the method that trains it, on the embedded digits.
+"""A custom loss and its method, on the embedded digits.
 
     jaxclr train experiments/margin.py
 
-The negatives of a row, by their log-sum-exp, are to stay a margin below its positive. Time and accuracy: see digits.py;
-this one took as long and was not tuned.
+The log-sum-exp of the negatives of a row is pushed a margin below its positive. Time and accuracy:
+see digits.py; it takes as long, and nothing was tuned.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from jaxclr.training import Config
 
 
 def below_margin(affinity, *, temperature, axis_name, margin=1.0, **_):
-    """Mean of max(0, margin + log-sum-exp of the negatives - positive), over the rows of the global batch."""
+    """Mean of max(0, margin + logsumexp(negatives) - positive) over rows of the global batch."""
     rows = affinity.rows / temperature
     negatives = row_logsumexp(rows, affinity.columns, exclude=affinity.images, axis_name=axis_name)
     return jnp.mean(jax.nn.relu(margin + negatives - positives(rows, affinity.columns)))
@@ -38,7 +38,7 @@ class Margin(SimClr):
 
 
 def config() -> Config:
-    import digits  # here, so that a run can read the class above back without the files beside this one
+    import digits  # here, because reading a run imports this file alone
 
     return dataclasses.replace(
         digits.config("simclr"), method=Margin(temperature=0.2).with_heads(hidden=128, out=64)

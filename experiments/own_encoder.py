@@ -1,4 +1,4 @@
-"""An encoder, views and an optimizer of one's own: a Flax NNX network on the embedded digits.
+"""A custom encoder, views and optimizer: a Flax NNX network on the embedded digits.
 
     jaxclr train experiments/own_encoder.py
     python experiments/own_encoder.py           trains, and prints accuracies

@@ -1,4 +1,4 @@
-"""What a recipe is, and the table of a file's recipes."""
+"""Recipes, and the table of a file's recipes."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

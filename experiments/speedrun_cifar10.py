@@ -1,18 +1,19 @@
-"""CIFAR-10 pre-training against the clock: ResNet-18, 200 epochs at batch 512 in bfloat16, on one accelerator.
+"""Fast CIFAR-10 pre-training: ResNet-18, 200 epochs at batch 512 in bfloat16, one accelerator.
 
-    python experiments/speedrun_cifar10.py --make-npz DIR                    once, where DIR has TFDS's cifar10
-    python experiments/speedrun_cifar10.py                                   SimCLR, one seed
-    python experiments/speedrun_cifar10.py --methods simclr sim_affinity sim_affinity_no_symmetry sim_whitening \
-        sim_trace sim_trace_plain --seeds 0 1 2 --minutes 9                  the table; again, until it says it is done
+    python experiments/speedrun_cifar10.py --make-npz DIR      once; DIR has TFDS's cifar10
+    python experiments/speedrun_cifar10.py                     SimCLR, one seed
+    python experiments/speedrun_cifar10.py --methods simclr sim_affinity sim_affinity_no_symmetry \
+        sim_whitening sim_trace sim_trace_plain --seeds 0 1 2 --minutes 9    the table; repeat it
 
-The step, the views, the recipes of cifar10.py and kNN are those of `jaxclr train`. What differs is that the host starts
-an epoch, not a step: images live on the device, an epoch is one program, kNN on the test split is another, and the host
-reads the figures of an epoch while the next one runs. Seconds are those of everything from opening the data to the last kNN,
-compilation, kNN of every epoch and, in a run that was stopped, restoring included; the linear probe comes after them.
-Kernels are not the deterministic ones: a seed does not repeat to the last bit on a GPU.
+The step, the views, the recipes of cifar10.py and kNN are those of `jaxclr train`, but the host
+starts epochs, not steps: images live on the device, an epoch is one program, kNN on the test split
+is another, and the host reads the figures of an epoch while the next one runs. Seconds are the time
+from opening the data to the last kNN, including compilation, kNN of every epoch and, in a run that
+was stopped, restoring; the linear probe is not included. Kernels are not deterministic: a seed does
+not repeat to the last bit on a GPU.
 
-A run that --minutes ends keeps its state, and the same command goes on with it. Every run that is done has a file in
-OUT/results, and OUT/table.md is their table.
+A run that --minutes stops keeps its state, and the same command resumes it. Every finished run has
+a file in OUT/results, and OUT/table.md is their table.
 
 Time: not run yet. Accuracy: not run yet.
 """
@@ -88,7 +89,7 @@ class Options:
     """Folder for states, results and the table."""
 
     cache: pathlib.Path | None = pathlib.Path("build/xla-cache")
-    """Folder where compiled programs are kept for other calls; whether it had any is told with the figures."""
+    """Cache of compiled programs; the record says whether it held any at the start."""
 
 
 def main(options: Options) -> None:
@@ -111,11 +112,11 @@ def main(options: Options) -> None:
     configs = {f"{name}-{seed}": configuration(name, seed, options) for name, seed in names}
     done = run_all(configs, options.out, options, facts, say=console.print, time_is_up=time_is_up)
     console.print(write_table(options.out), markup=False, highlight=False, soft_wrap=True)
-    console.print("All runs are done." if done else "Time is up; the same command goes on.")
+    console.print("All runs are done." if done else "Time is up; run the same command to resume.")
 
 
 def use_cache(folder: pathlib.Path | None) -> str:
-    """Keeps compiled programs on disk; tells whether there were any."""
+    """Keeps compiled programs on disk; returns whether there were any."""
     if folder is None:
         return "none"
     warm = folder.is_dir() and any(folder.iterdir())
@@ -168,7 +169,8 @@ def run_all(
         result.write_text(json.dumps(record, indent=2) + "\n")
         shutil.rmtree(state)
         say(
-            f"{name}: kNN {record['knn']:.4f}, linear {record['linear']:.4f}, {record['seconds']:.0f} s"
+            f"{name}: kNN {record['knn']:.4f}, linear {record['linear']:.4f}, "
+            f"{record['seconds']:.0f} s"
         )
     return True
 

@@ -1,11 +1,11 @@
-"""Every test sees 8 CPU devices; rank promotion is an error, and so is any warning (pyproject.toml)."""
+"""Every test sees 8 CPU devices; rank promotion and warnings (pyproject.toml) are errors."""
 
 import importlib.metadata
 import os
 import tempfile
 
-# Tests compile much and compute little: without LLVM's optimisations and with XLA's older way of fusing they take a third of
-# the time. JAX 0.12 knows no other way than the newer one, and dies of a flag that it does not know.
+# Tests compile much and compute little: without LLVM's optimizations and with XLA's older way of
+# fusing they take a third of the time. JAX 0.12 has only the newer one, and fails on unknown flags.
 FLAGS = ["--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"]
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
@@ -33,8 +33,8 @@ def strict_promotion():
         yield
 
 
-# Thousands of compiled functions slow the garbage collector, and with it every trace, to a crawl: a process forgets them
-# now and then, and collects seldom.
+# Thousands of compiled functions slow the garbage collector, and so every trace: a process drops
+# them now and then, and collects seldom.
 gc.set_threshold(50_000, 20, 20)
 FORGET_AFTER = 60
 ran = 0

@@ -21,8 +21,8 @@ def mesh(devices, names=("batch",)):
 def map_rows(function, devices, how, names=("batch",), spread=None):
     """A function of global arrays that are spread over devices; outputs are stacked by rows.
 
-    spread tells for each array the axis that runs over the batch, None for one that is whole on every device; by default
-    it is the first axis of all.
+    spread has for each array the axis that runs over the batch, None for one that is whole on every
+    device; by default it is the first axis of all.
     """
     if how == "pmap":
         (name,) = names
@@ -60,7 +60,7 @@ def _split(array, axis, devices):
 
 
 def loss_and_gradients(loss, arrays, devices, how, names=("batch",), spread=None, places=None):
-    """Value of a loss for the global batch, and its gradient at the arrays at these places, by default all."""
+    """Value of a loss for the global batch, and its gradients at some arrays, by default all."""
     axis_name = names if len(names) > 1 else names[0]
     axes = spread or (0,) * len(arrays)
     places = tuple(range(len(arrays))) if places is None else places

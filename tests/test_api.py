@@ -1,4 +1,4 @@
-"""jaxclr from Python: the ten lines, parts of one's own together, and what a program is left with."""
+"""jaxclr from Python: the ten lines, a user's own parts, and the state a program is left in."""
 
 import importlib
 import json
@@ -247,16 +247,17 @@ def test_a_source_is_read_by_grain(tmp_path):
 FAST = """
 import sys
 import jaxclr
-heavy = [name for name in ("jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "sklearn", "matplotlib", "rich", "tyro") if name in sys.modules]
+names = ("flax", "orbax", "grain", "tensorflow_datasets", "sklearn", "matplotlib")
+heavy = {"jax", "optax", "rich", "tyro", *names} & {*sys.modules}
 assert not heavy, heavy
 jaxclr.losses
-heavy = [name for name in ("flax", "optax", "orbax", "grain", "tensorflow_datasets", "sklearn", "matplotlib") if name in sys.modules]
+heavy = {"optax", *names} & {*sys.modules}
 assert "jax" in sys.modules and not heavy, heavy
 assert set(jaxclr.__all__) <= set(dir(jaxclr))
 from jaxclr import cli
 for arguments in (["--help"], ["list", "methods"], ["list"]):
     cli.main(arguments)
-heavy = [name for name in ("flax", "orbax", "grain", "tensorflow_datasets", "sklearn", "matplotlib") if name in sys.modules]
+heavy = {*names} & {*sys.modules}
 assert not heavy, heavy
 import jax
 from jax._src import xla_bridge

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md's examples: each is built from a file outside the package, and does what it says."""
+"""CONTRIBUTING.md's examples: each is built from a file outside the package, and works."""
 
 import importlib.util
 import pathlib

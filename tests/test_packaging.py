@@ -1,4 +1,4 @@
-"""The wheel: with JAX alone the losses work, and what an extra brings is named where it is missing."""
+"""The wheel: with JAX alone the losses work, and errors name the extra that is missing."""
 
 import importlib.util
 import pathlib
@@ -44,7 +44,8 @@ def alone(tmp_path_factory):
 
 def run(site, *arguments):
     """A program that sees these packages and the standard library alone."""
-    code = f"import sys; sys.path = [p for p in sys.path if 'site-packages' not in p] + [{str(site)!r}]; "
+    code = "import sys; sys.path = [p for p in sys.path if 'site-packages' not in p]; "
+    code += f"sys.path.append({str(site)!r}); "
     words = [sys.executable, "-I", "-S", "-c", code + arguments[0], *arguments[1:]]
     return subprocess.run(words, capture_output=True, text=True, check=False, cwd=site)
 
@@ -63,7 +64,8 @@ def test_the_losses_need_jax_alone(alone):
 def test_a_missing_extra_is_named(alone, name):
     done = run(
         alone,
-        f"import jaxclr\ntry:\n    jaxclr.{name}\nexcept jaxclr.UserError as error:\n    print(error)",
+        f"import jaxclr\ntry:\n    jaxclr.{name}\n"
+        "except jaxclr.UserError as error:\n    print(error)",
     )
     assert done.returncode == 0, done.stderr
     assert "which is not installed: pip install 'jaxclr[train]'." in done.stdout

@@ -1,4 +1,4 @@
-"""ResNets and ViTs in PyTorch, written from their definitions with torchvision's and timm's names; random everywhere."""
+"""ResNets and ViTs in PyTorch with the names of torchvision and timm, and random weights."""
 
 import torch
 from torch import nn
@@ -137,7 +137,7 @@ def moco_positions(grid, width):
 
 @torch.no_grad()
 def randomise(model, keep=()):
-    """Random weights, scales and running statistics under which outputs neither vanish nor explode."""
+    """Random weights, scales and running statistics; outputs neither vanish nor explode."""
     generator = torch.Generator().manual_seed(0)
     random = lambda like: torch.randn(like.shape, generator=generator)
     for name, value in [*model.named_parameters(), *model.named_buffers()]:

@@ -25,7 +25,7 @@ VIEW = PhotoView(size=8, crop_scale=(0.5, 1.0))
 
 @functools.cache
 def steps(method, devices=None):
-    """By path, the parameters after twenty steps on so many devices, and where the rows of each batch come from."""
+    """Parameters after twenty steps on so many devices, by path, and the indices of the rows."""
     session = on(open_session(tiny_config(method)), devices)
     state = session.init_state()
     with jax.enable_x64(True):

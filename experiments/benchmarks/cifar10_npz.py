@@ -14,7 +14,7 @@ SPLITS = ("train", "test")
 
 
 def pack(folder: pathlib.Path, path: pathlib.Path) -> None:
-    """Writes the images of a cifar10 that TFDS has prepared, as they are stored there: a small file to take along."""
+    """Writes the encoded images of a cifar10 that TFDS has prepared to one small file."""
     dataset = load(Data("tfds:cifar10", dir=str(folder), streaming="always"))
     arrays = {}
     for split in SPLITS:
@@ -29,7 +29,10 @@ def pack(folder: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def unpack(packed: pathlib.Path, path: pathlib.Path) -> None:
-    """Decodes what `pack` wrote to an .npz file that `Data` reads, with how its images were stored as `pixels`."""
+    """Decodes a file of `pack` to an .npz file that `Data` reads.
+
+    Its `pixels` name the format in which the images were stored.
+    """
     arrays, kinds = {}, set()
     with np.load(packed) as stored:
         for split in SPLITS:

@@ -1,13 +1,14 @@
-"""Death at any moment: a run that is killed again and again, resumed by the same command, against one that is left alone.
+"""Fault injection: runs that are killed and resumed, against one that is not killed.
 
-    python experiments/benchmarks/faults.py [--rounds 50] [--processes 1] [--seed 0] [--out FILE.json]
+    python experiments/benchmarks/faults.py [--rounds 50] [--processes 1] [--out FILE.json]
 
-Each round starts `jaxclr train` on 320 digits in a process of its own and kills it (SIGKILL) at a random moment: while it
-starts, between steps, while a checkpoint is being written, or while the trained encoder is probed. A run that gets to its
-end, its report included, is compared with the undisturbed one, bit for bit, by the digests of all leaves of its last
-checkpoint, by its evaluation and by its metrics, and another one begins. A run is lost if it differs or if the command
-refuses to go on. The last run is left to end by itself. A round takes ten seconds or so on one core. With `--processes 2`
-the command is `jaxclr launch -n 2`, and one of its two processes is killed.
+Each round starts `jaxclr train` on 320 digits in its own process and kills it (SIGKILL) at a random
+moment: while it starts, between steps, while a checkpoint is written, or while the trained encoder
+is probed. A run that reaches its end, its report included, is compared with the undisturbed run:
+the digests of all leaves of the last checkpoint, the evaluation and the metrics must be equal. Then
+the next run begins. A run is lost if it differs or if the command cannot resume it. The last run is
+not killed any more. A round takes about ten seconds on one core. With `--processes 2` the command
+is `jaxclr launch -n 2`, and one of its two processes is killed.
 """
 
 import dataclasses
@@ -140,7 +141,7 @@ class Command:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has come to its end: its report is what it writes last."""
+        """Whether the run is finished: its report is written last."""
         return (self._folder / "report.html").is_file()
 
     @property
@@ -150,7 +151,7 @@ class Command:
         return max((int(name) for name in names if name.isdecimal()), default=0)
 
     def result(self) -> dict[str, Any]:
-        """What a finished run has come to: digests of all leaves, evaluation, and the metrics of each step."""
+        """Results of a finished run: digests of all leaves, evaluation, metrics of each step."""
         clocked = lambda name: name == "images_per_second" or name.endswith("_seconds")
         lines = map(json.loads, _lines(self._folder / "metrics.jsonl"))
         metrics = [
@@ -200,7 +201,10 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def time_phases(command: Command) -> dict[str, float]:
-    """How long the phases of an undisturbed run last, in seconds; a death during a checkpoint comes within 0.1 s."""
+    """Seconds of each phase of an undisturbed run.
+
+    Kills during a checkpoint come within 0.1 s.
+    """
     reached, started = command.reached(), time.perf_counter()
     process, began = command.start(), {}
     while process.poll() is None:
@@ -223,9 +227,9 @@ def time_phases(command: Command) -> dict[str, float]:
 def live(
     command: Command, phases: Sequence[str], lasting: dict[str, float], moments: random.Random
 ) -> dict[str, Any]:
-    """One run to its end: each process dies in the next phase, until one comes to the end or refuses to go on.
+    """One run to its end: each process is killed in the next phase, until one ends or fails.
 
-    Where a process came to its end before its moment, the moments of that phase come sooner from then on.
+    If a process ends before it is killed, later kills in that phase come sooner.
     """
     deaths: list[dict[str, Any]] = []
     while True:
@@ -255,8 +259,8 @@ def table(record: Mapping[str, Any]) -> rich.table.Table:
     deaths = [death for run in record["runs"] for death in run["deaths"]]
     shown = rich.table.Table(
         f"{record['steps']} steps on digits, processes: {record['processes']}",
-        "deaths",
-        "half a checkpoint left",
+        "kills",
+        "incomplete checkpoints",
         title_justify="left",
     )
     for phase in PHASES:
@@ -265,7 +269,7 @@ def table(record: Mapping[str, Any]) -> rich.table.Table:
     shown.add_section()
     shown.add_row("all", str(len(deaths)), str(sum(death["writing"] for death in deaths)))
     same = sum(run["same"] for run in record["runs"])
-    shown.add_row(f"runs, all to the same bits: {same} of {len(record['runs'])}", "", "")
+    shown.add_row(f"runs equal to the last bit: {same} of {len(record['runs'])}", "", "")
     shown.add_row(f"lost, {verdict(record['lost'], most=0)}", str(record["lost"]), "")
     return shown
 

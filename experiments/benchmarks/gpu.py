@@ -1,19 +1,22 @@
-"""Where the time of CIFAR-10 pre-training goes on one accelerator, and how far the device is from what it could do.
+"""Time of CIFAR-10 pre-training on one accelerator, by part, and the utilization of the device.
 
     python experiments/benchmarks/gpu.py [--method simclr] [--out FILE.json] [--profile DIR]
 
-Images are noise: no figure depends on them. Every figure is the median of several repeats with its quartiles, and
-repeats of what is compared take turns.
+Images are noise: no figure depends on them. Every figure is the median of several repeats with its
+quartiles. Repeats of programs that are compared alternate.
 
-- What the device does at best: square bfloat16 matrix products, 3x3 bfloat16 convolutions of 512 channels, memory.
-- The step of the recipe in cifar10.py with a bfloat16 encoder: as the training loop starts it, and many steps in a program.
-- Its parts, each compiled alone, with operations as the compiler counts them, and their share of the best convolution.
-- One kNN evaluation (k = 200), and what of it is representations.
+- Peak rates of the device: square bfloat16 matrix products, 3x3 bfloat16 convolutions of 512
+  channels, memory.
+- The step of the recipe in cifar10.py with a bfloat16 encoder: as the training loop calls it, and
+  many steps in one program.
+- Its parts, each compiled alone: operations as the compiler counts them, as a share of the rate of
+  the convolution.
+- One kNN evaluation (k = 200), and the share of its representations.
 - Two crops of 256 images at 224 pixels by the full asymmetric recipe.
-- Where PyTorch is installed, a SimCLR loop in it (torch_simclr.py) in turns with ours: images per second.
+- If PyTorch is installed, a SimCLR loop in PyTorch (torch_simclr.py): images per second.
 
-Kernels are not the deterministic ones. With --profile, one more call of many steps is traced, for TensorBoard or
-Perfetto.
+Kernels are not deterministic. With --profile, one more call of many steps is traced, for
+TensorBoard or Perfetto.
 """
 
 import dataclasses
@@ -71,7 +74,7 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class Options(Output):
-    """Where the time of CIFAR-10 pre-training goes on one accelerator."""
+    """Time of CIFAR-10 pre-training on one accelerator, by part."""
 
     method: str = "simclr"
     """Method of cifar10.py."""
@@ -80,7 +83,7 @@ class Options(Output):
     """Images in a step."""
 
     torch: bool = True
-    """Measure the PyTorch loop too, where PyTorch is installed; the same work as ours only for simclr."""
+    """Measure the PyTorch loop too, if PyTorch is installed; comparable for simclr only."""
 
     torch_compile: bool = True
     """Try torch.compile."""
@@ -194,7 +197,7 @@ def measure(session: Session, sizes: Sizes, *, say: Callable[[str], None]) -> di
 
 
 def side_by_side(session: Session, sizes: Sizes, *, compiled: bool) -> dict[str, Any]:
-    """Images per second of our steps in one program and of the PyTorch loop, in turns."""
+    """Images per second of jaxclr's steps in one program and of the PyTorch loop."""
     import torch
     from torch_simclr import SimClr
 
@@ -219,7 +222,7 @@ def side_by_side(session: Session, sizes: Sizes, *, compiled: bool) -> dict[str,
 
 def tables(record: Mapping[str, Any]) -> list[rich.table.Table]:
     """The figures for a person to read."""
-    best = rich.table.Table("at best", "ms", "TFLOP/s", "GB/s")
+    best = rich.table.Table("peak rates", "ms", "TFLOP/s", "GB/s")
     for row in record["rooflines"]:
         rates = (row["tflop_per_second"], row["gb_per_second"])
         best.add_row(
@@ -236,7 +239,7 @@ def tables(record: Mapping[str, Any]) -> list[rich.table.Table]:
     step.add_row("images per second", str(record["images_per_second"]))
     shown = {part["name"]: part for part in record["parts"]}
     images, _, size = record["crops_of"]
-    bars = rich.table.Table("what", "median (quartiles)", "bar")
+    bars = rich.table.Table("figure", "median (quartiles)", "bar")
     share, crops = shown["views"]["share"], record["crops_ms"]
     bars.add_row("views, share of the step", str(share), verdict(share.median, most=BARS["views"]))
     reached = shown[ENCODER]["share_of_best_convolution"]
@@ -248,7 +251,7 @@ def tables(record: Mapping[str, Any]) -> list[rich.table.Table]:
     what = f"two crops of {images} images at {size} pixels, ms"
     bars.add_row(what, str(crops), verdict(crops.median, most=BARS["crops"]))
     bars.add_row("kNN evaluation, ms", str(record["knn_ms"]), "")
-    bars.add_row("of it representations, ms", str(record["knn_representations_ms"]), "")
+    bars.add_row("its representations, ms", str(record["knn_representations_ms"]), "")
     if (other := record.get("pytorch")) is not None:
         bars.add_row("images per second, ours", str(other["ours"]), "")
         what = (

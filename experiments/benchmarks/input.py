@@ -1,14 +1,17 @@
-"""How fast images come from files, how much memory that takes, and how soon a large folder starts.
+"""Reading images from files: images per second, memory, and the start with a large folder.
 
     python experiments/benchmarks/input.py [--short] [--out FILE.json]
 
 Three measurements on JPEGs that are written for them, two random crops of each, without a model:
 
-- Rate: images per second of the workers together, against what one core decodes and crops alone. Both take turns, so that
-  they meet the machine in the same mood. Where other work wants the same cores, which the load shows, that share means
-  little; the same per second of processor time, this process and its workers together, leaves out only waiting.
-- Memory: resident in this process and its workers at the end of each epoch of a stream that goes to the device.
-- Start: from a folder of many images to its first batch on the device, imports and compilation aside.
+- Rate: images per second of all workers, and of one core that decodes and crops alone. The two
+  alternate, so that both see the same load. If other processes use the same cores, as the load
+  average shows, the ratio means little; the rate per second of processor time, of this process and
+  its workers, excludes waiting only.
+- Memory: resident in this process and its workers at the end of each epoch of a stream that goes to
+  the device.
+- Start: from a folder of many images to its first batch on the device, without imports and
+  compilation.
 """
 
 import contextlib
@@ -60,7 +63,7 @@ SHORT = {"images": 128, "rounds": 3, "listed": 10_000}
 
 @dataclasses.dataclass(frozen=True)
 class Options(Output):
-    """How fast images come from files, how much memory that takes, and how soon a large folder starts."""
+    """Reading images from files: images per second, memory, and the start with a large folder."""
 
     short: bool = False
     """Fewer images and rounds."""
@@ -95,7 +98,10 @@ def measure(sizes: Sizes) -> dict[str, Any]:
 
 
 def measure_rate(folder: pathlib.Path, sizes: Sizes) -> dict[str, Any]:
-    """Images per second of one core and of all workers, in turns, by the clock and by processor time."""
+    """Images per second of one core and of all workers, by wall time and by processor time.
+
+    The measurements alternate.
+    """
     pieces, cores = pieces_of(folder, sizes), max(1, sizes.workers)
     shares: dict[str, list[float]] = {"share": [], "processor_share": []}
     alone, together = [], []
@@ -125,7 +131,7 @@ def took(call: Callable[[], Any]) -> tuple[float, float]:
 
 
 def rest(seconds: float = 0.5) -> None:
-    """Waits until the workers have filled their buffers: until then one core alone would not be alone."""
+    """Waits until the workers have filled their buffers, so that they leave the cores idle."""
     while True:
         busy = processor_seconds()
         time.sleep(seconds)
@@ -219,10 +225,10 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
         "median (quartiles)",
     )
     table.add_row("images/s, one core alone", str(rate["one_core"]))
-    table.add_row("images/s, the workers", str(rate["workers"]))
+    table.add_row("images/s, all workers", str(rate["workers"]))
     met = verdict(rate["share"].median, least=SHARE_BAR)
-    table.add_row("their share of as many cores", f"{rate['share']}; {met}")
-    table.add_row("the same by processor time", str(rate["processor_share"]))
+    table.add_row("share of as many single cores", f"{rate['share']}; {met}")
+    table.add_row("the same, by processor time", str(rate["processor_share"]))
     table.add_row("MiB at the end of each epoch", ", ".join(map(number, memory["mib"])))
     table.add_row(
         "largest over first",

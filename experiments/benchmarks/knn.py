@@ -1,10 +1,10 @@
-"""How long nearest neighbours take, and how much memory above the features themselves.
+"""Time of nearest neighbors, and their memory beyond that of the features.
 
-    python experiments/benchmarks/knn.py [--train 50000] [--test 10000] [--width 512] [--out FILE.json]
+    python experiments/benchmarks/knn.py [--train 50000] [--test 10000] [--out FILE.json]
 
-Random features around class centres, so loose that neighbours disagree. Time and memory include compilation; memory is the
-peak of this process during the call, above what it held with the features. Predictions for the first thousand test rows are
-compared with scikit-learn's.
+Features are random around class centers, with a spread at which neighbors disagree. Time and memory
+include compilation. Memory is the peak of this process during the call, less what it held with the
+features. Predictions for the first thousand test rows are compared with scikit-learn's.
 """
 
 import dataclasses
@@ -28,19 +28,19 @@ COMPARED = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Options(Output):
-    """How long nearest neighbours take, and how much memory above the features themselves."""
+    """Time of nearest neighbors, and their memory beyond that of the features."""
 
     train: int = 50_000
-    """Rows among which neighbours are searched."""
+    """Rows among which neighbors are searched."""
 
     test: int = 10_000
-    """Rows whose neighbours are searched."""
+    """Rows whose neighbors are searched."""
 
     width: int = 512
     """Of a row."""
 
     k: int = 20
-    """Neighbours."""
+    """Neighbors."""
 
     temperature: float = 0.07
     """Of their weights."""
@@ -54,11 +54,11 @@ def main(options: Options) -> None:
 def measure(options: Options) -> dict[str, Any]:
     """All figures."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(CLASSES, options.width)).astype(np.float32)
+    centers = rng.normal(size=(CLASSES, options.width)).astype(np.float32)
     train_y, test_y = (
         rng.integers(0, CLASSES, count).astype(np.int32) for count in (options.train, options.test)
     )
-    loose = lambda y: centres[y] + 6 * rng.standard_normal((len(y), options.width), np.float32)
+    loose = lambda y: centers[y] + 6 * rng.standard_normal((len(y), options.width), np.float32)
     train_x, test_x = loose(train_y), loose(test_y)
     settings = dict(classes=CLASSES, k=options.k, temperature=options.temperature)
 
@@ -93,7 +93,8 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     """The figures for a person to read."""
     sizes = record["sizes"]
     table = rich.table.Table(
-        f"{sizes['k']} neighbours of {sizes['test']:,} rows among {sizes['train']:,}, D = {sizes['width']}",
+        f"{sizes['k']} neighbors of {sizes['test']:,} rows among {sizes['train']:,}, "
+        f"D = {sizes['width']}",
         "",
     )
     table.add_row(

@@ -88,12 +88,12 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
         f"{sizes['train']:,} training and {sizes['test']:,} test rows, D = {sizes['width']}", ""
     )
     spread = f" ± {ours.std(ddof=1):.2f}" if len(ours) > 1 else ""
-    table.add_row("accuracy, ours", f"{ours.mean():.2f}{spread} % over {len(ours)} seeds")
+    table.add_row("accuracy, jaxclr", f"{ours.mean():.2f}{spread} % over {len(ours)} seeds")
     table.add_row(
         "accuracy, scikit-learn", f"{theirs:.2f} % after {record['theirs_iterations']} iterations"
     )
-    table.add_row("points apart", f"{apart:.2f}; {verdict(apart, most=POINTS_BAR)}")
-    table.add_row("seconds, ours, a seed", number(record["ours_seconds"]))
+    table.add_row("difference, points", f"{apart:.2f}; {verdict(apart, most=POINTS_BAR)}")
+    table.add_row("seconds, jaxclr, a seed", number(record["ours_seconds"]))
     table.add_row("seconds, scikit-learn", number(record["theirs_seconds"]))
     return [table]
 

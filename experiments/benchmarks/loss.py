@@ -1,16 +1,17 @@
-"""What the losses cost: time and memory of value and gradient, against the ways that people write them.
+"""Time and memory of the losses, value and gradient, against other implementations.
 
     python experiments/benchmarks/loss.py [--short] [--out FILE.json]
 
-Each table is one loss on one batch, ours first; runs of one implementation take turns with those of the others, so that
-all meet the machine in the same mood, and ratios are taken run by run. All give the same value, which is checked.
+Each table is one loss on one batch, jaxclr first. Runs of the implementations alternate, so that
+all see the same load, and ratios are taken run by run. All must give the same value.
 
-- info_nce, streamed and dense, against the few lines of jax.numpy that anyone would write; and by its tile.
-- nt_xent against `optax.losses.ntxent`, which builds [2B, 2B, D], and against eager PyTorch if it can be imported.
-- symmetric_loss from Grams against its definition.
-- sim_trace on large batches, each in a process of its own, whose peak memory is that of the operating system.
+- info_nce, streamed and dense, against a few lines of jax.numpy; and by tile size.
+- nt_xent against `optax.losses.ntxent`, which builds [2B, 2B, D], and against eager PyTorch if it
+  is installed.
+- symmetric_loss from Gram matrices against its definition.
+- sim_trace on large batches, each in its own process; peak memory is the operating system's figure.
 - info_nce of a million rows: compiled, not run.
-- On an accelerator: info_nce on large batches, as a share of what a plain matrix product reaches there.
+- On an accelerator: info_nce on large batches, as a share of the rate of a matrix product.
 """
 
 import concurrent.futures
@@ -40,9 +41,9 @@ Loss = Callable[[Array, Array], Array]
 TEMPERATURE = 0.1
 OPTAX_ROWS = 1024  # beyond, its [2B, 2B, D] fits in few machines
 PYTORCH = "eager PyTorch"
-OPERATIONS = 8  # per B x B x D: info_nce is one matrix product forward and three backward, of two operations each
+OPERATIONS = 8  # per B x B x D: one matrix product forward and three backward, 2 operations each
 
-# At least how many times ours the time and the temporaries of another are to be: loss, B, implementation.
+# Least ratios of time and of temporaries, over those of jaxclr: loss, B, implementation.
 BARS = {
     ("info_nce", 8192, "plain jnp"): {"slower": 1.25, "larger": 20},
     ("nt_xent", 4096, PYTORCH): {"slower": 4},
@@ -55,7 +56,7 @@ MILLION_BAR_MIB = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Options(Output):
-    """What the losses cost: time and memory of value and gradient, against the ways that people write them."""
+    """Time and memory of the losses, value and gradient, against other implementations."""
 
     short: bool = False
     """Small batches only."""
@@ -97,9 +98,9 @@ def main(options: Options) -> None:
 
 
 def measure(sizes: Sizes, repeats: int) -> dict[str, Any]:
-    """All figures; each result is a loss, an implementation, a batch and what was seen of them."""
+    """All figures; a result is a loss, an implementation, a batch and their figures."""
     load = [round(value, 2) for value in os.getloadavg()]
-    # First, while this process is small and holds no accelerator: a child counts what it was started from.
+    # First, while this process is small and holds no accelerator: its memory counts in a child's.
     results = [sim_trace_alone(rows, sizes.sim_trace_width, repeats) for rows in sizes.sim_trace]
     for loss in LOSSES:
         for rows in getattr(sizes, loss):
@@ -141,7 +142,7 @@ def dense_symmetric_loss(q: Array, k: Array) -> Array:
 
 
 def pytorch_nt_xent(z1: Array, z2: Array) -> tuple[str, Callable[[], Any] | None]:
-    """PyTorch's version, and a call of value and gradient in it; "no PyTorch" and None without it."""
+    """PyTorch's version and a call of value and gradient; without it, "no PyTorch" and None."""
     try:
         import torch
     except ImportError:
@@ -255,7 +256,10 @@ def million_rows() -> float:
 
 
 def on_accelerator(sizes: Sizes, dtype: str, repeats: int) -> list[dict[str, Any]]:
-    """info_nce of large batches, beside a matrix product of the same type: float32 in full, as in the loss."""
+    """info_nce of large batches, and a matrix product of the same type.
+
+    Both take float32 in full precision.
+    """
     side = jnp.ones((8192, 8192), dtype)
     product = jax.jit(functools.partial(jnp.matmul, precision="highest"))
     (roofline,) = milliseconds({"product": lambda: product(side, side)}, repeats).values()
@@ -344,7 +348,8 @@ def large_table(results: list[Mapping[str, Any]]) -> rich.table.Table:
     table = rich.table.Table("", "B", "D", "ms: median (quartiles)", "temporaries, MiB", "")
     for result in results:
         if "peak_mib" in result:
-            peak = f"{number(result['peak_mib'])} MiB, {verdict(result['peak_mib'], most=PEAK_BAR_MIB)}"
+            judged = verdict(result["peak_mib"], most=PEAK_BAR_MIB)
+            peak = f"{number(result['peak_mib'])} MiB, {judged}"
             remark = f"{result['us_per_row']} us a row; peak of the process {peak}"
         else:
             remark = (

@@ -1,4 +1,4 @@
-"""What a compiler says of a lowered program: memory, FLOPs and collectives of one device. Nothing runs."""
+"""Memory, FLOPs and collectives of one device, from a lowered program that is not run."""
 
 import dataclasses
 import math
@@ -24,7 +24,10 @@ COLLECTIVES = (
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-    """What a program needs of one chip, in bytes; what the compiler did not tell of one that it refused is None."""
+    """Memory that a program needs on one chip, in bytes.
+
+    None: not reported by the compiler, which refused the program.
+    """
 
     fits: bool
     hbm: int | None
@@ -48,7 +51,7 @@ class Traffic:
 
 @dataclasses.dataclass
 class Tally:
-    """What a lowered program asks of one chip, loops counted as often as they run."""
+    """FLOPs and collectives of a lowered program on one chip, loops counted as they run."""
 
     collectives: dict[str, Traffic]
     matmul_flops: int = 0
@@ -56,7 +59,7 @@ class Tally:
 
 
 def need_of(lowered: jax.stages.Lowered) -> Need:
-    """Compiles a program and asks the compiler what it needs; a refusal for want of HBM is an answer too."""
+    """Memory of a program as the compiler reports it, also if the HBM does not suffice."""
     return compiled_need(lowered)[0]
 
 
@@ -85,7 +88,8 @@ def compiled_need(lowered: jax.stages.Lowered) -> tuple[Need, str]:
 def shares(step: Need, loss: Need, loss_flops: int) -> dict[str, Any]:
     """The loss's shares of the step's HBM and FLOPs, None where the step was refused.
 
-    The compiler counts bodies of loops once, in the loss and in the step: the difference is added to the step's FLOPs.
+    The compiler counts bodies of loops once, in the loss and in the step: the difference is added
+    to the step's FLOPs.
     """
     if step.flops is None or loss.flops is None:
         return {"flops": None, "hbm_share": None, "flops_share": None}
@@ -98,7 +102,7 @@ def shares(step: Need, loss: Need, loss_flops: int) -> dict[str, Any]:
 
 
 def refusal(message: str) -> tuple[int | None, int | None]:
-    """Bytes of HBM that a refused program would have used, and the limit, as far as the compiler's message tells.
+    """Bytes of HBM that a refused program needs, and the limit, if the message has them.
 
     Raises:
       UserError: the compiler refused it for another reason.

@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing in turns, the compiler's account of memory, and how figures are told."""
+"""Parts of all benchmarks: alternating timing, memory as the compiler reports it, and tables."""
 
 import dataclasses
 import functools
@@ -58,7 +58,7 @@ def verdict(value: float, *, least: float = -math.inf, most: float = math.inf) -
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The hardware and software of the measurement."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     names = [
         line.partition(":")[2].strip()
@@ -75,7 +75,10 @@ def machine() -> dict[str, Any]:
 
 
 def milliseconds(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Wall time of each call, once warm, by its name: so many runs, which take turns with those of the other calls."""
+    """Wall time of each call after a warm-up, by name.
+
+    The runs of the calls alternate.
+    """
     often = {}
     for name, call in calls.items():
         run(call, 1)
@@ -87,7 +90,10 @@ def milliseconds(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[s
 
 
 def run(call: Callable[[], Any], times: int, *, wait_for_each: bool = True) -> float:
-    """Milliseconds of a call, the mean of several in a row; each waits for the one before, or all may overlap."""
+    """Milliseconds of a call, the mean of several in a row.
+
+    Each waits for the one before, or all may overlap.
+    """
     start = time.perf_counter()
     for _ in range(times):
         result = call()
@@ -105,7 +111,7 @@ def on_devices(function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_spec
 
 
 def mebibytes(compiled: jax.stages.Compiled) -> float:
-    """What a compiled function allocates on a device besides its arguments and results."""
+    """Memory of a compiled function on a device besides its arguments and results."""
     return compiled.memory_analysis().temp_size_in_bytes / 2**20
 
 
@@ -150,7 +156,7 @@ class Output:
         tables: Iterable[rich.table.Table],
         plot: Plot | None = None,
     ) -> None:
-        """Prints the machine of a record and its tables, and writes record and plot if there is a file for them."""
+        """Prints machine and tables of a record; writes record and plot if a file is given."""
         console = rich.console.Console()
         machine = rich.table.Table("machine", "", title_justify="left")
         for name, value in record["machine"].items():

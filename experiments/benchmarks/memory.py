@@ -1,11 +1,12 @@
-"""Memory of a loss on each device, and what devices send each other, as the compiler tells them: nothing runs.
+"""Memory of a loss on each device, and its collectives, as the compiler reports them.
 
     python experiments/benchmarks/memory.py [--short] [--out FILE.json]
 
-Value and gradient of info_nce and nt_xent, whose logits are formed at once (dense), a tile at a time from gathered
-columns (streamed), or a tile at a time from columns that go round a ring (ring), on virtual CPU devices. Temporaries are
-what a device allocates besides arguments and results. Collectives are counted in the lowered program; those in the body of
-a loop count once, though the ring's run once for each device.
+Nothing runs. Value and gradient of info_nce and nt_xent on virtual CPU devices; logits are formed
+at once (dense), a tile at a time from gathered columns (streamed), or a tile at a time from columns
+that circulate (ring). Temporaries are what a device allocates besides arguments and results.
+Collectives are counted in the lowered program; those in the body of a loop count once, though those
+of the ring run once for each device.
 """
 
 import os
@@ -49,7 +50,7 @@ BARS_MIB = {
 
 @dataclasses.dataclass(frozen=True)
 class Options(Output):
-    """Memory of a loss on each device, and what devices send each other, as the compiler tells them: nothing runs."""
+    """Memory of a loss on each device, and its collectives, as the compiler reports them."""
 
     short: bool = False
     """Few batches only."""
@@ -73,9 +74,9 @@ def main(options: Options) -> None:
 
 
 def measure(sizes: Sizes) -> dict[str, Any]:
-    """All figures; each result is a loss, an implementation, a batch, devices and what the compiler says of them."""
+    """All figures; a result is a loss, an implementation, a batch, devices and their figures."""
     results = [
-        analyse(loss, implementation, rows, devices)
+        analyze(loss, implementation, rows, devices)
         for loss in LOSSES
         for devices in sizes.devices
         for implementation in IMPLEMENTATIONS
@@ -84,8 +85,8 @@ def measure(sizes: Sizes) -> dict[str, Any]:
     return {"machine": machine(), "results": results}
 
 
-def analyse(name: str, implementation: str, rows: int, devices: int) -> dict[str, Any]:
-    """What the compiler says of a loss and its gradient."""
+def analyze(name: str, implementation: str, rows: int, devices: int) -> dict[str, Any]:
+    """Figures of the compiler for a loss and its gradient."""
     loss = functools.partial(
         LOSSES[name], temperature=0.1, implementation=implementation, axis_name="batch"
     )
@@ -158,7 +159,7 @@ def collectives_table(results: list[Mapping[str, Any]]) -> rich.table.Table:
 
 
 def plot(record: Mapping[str, Any]) -> Any:
-    """Memory against the batch, a panel a loss, a line for each implementation and number of devices."""
+    """Memory against the batch: a panel per loss, a line per implementation and device count."""
     lines: dict[str, dict[tuple[str, int], list[tuple[int, float]]]] = {}
     for result in record["results"]:
         line = lines.setdefault(result["loss"], {}).setdefault(

@@ -1,10 +1,11 @@
-"""Every method for a few steps on the embedded digits: does its loss fall, do its embeddings stay alive, what does it cost?
+"""Every method for a few steps on the embedded digits: loss, signs of collapse, and time.
 
     python experiments/benchmarks/methods.py [--steps 30] [--only NAME ...] [--out FILE.json]
 
-The recipe is that of experiments/digits.py. Total variance and effective rank are those of the unit embeddings of a batch
-of augmented images after training, norms in training mode: a collapsed point has no variance, a collapsed line no rank.
-Seconds are those of the training loop, compilation included.
+The recipe is that of experiments/digits.py. Total variance and effective rank are those of the unit
+embeddings of a batch of augmented images after training, norms in training mode: embeddings that
+collapse to a point have no variance, those that collapse to a line have rank 1. Seconds are those
+of the training loop, compilation included.
 """
 
 import dataclasses
@@ -59,10 +60,13 @@ def main(options: Options) -> None:
 
 
 def configuration(name: str, steps: int) -> Config:
-    """The digits recipe for so many steps, logged one by one, with a learning rate and a momentum encoder to match."""
+    """The digits recipe for a number of steps, each logged.
+
+    Learning rate and momentum encoder are set for so short a run.
+    """
     config = load_experiment(DIGITS, method=name)
     if isinstance(config.method.target, MomentumEncoder):
-        # Averages over more steps than there are would leave the momentum encoder, and so the queue, as they began.
+        # A longer average would leave the momentum encoder, and so the queue, as initialized.
         momentum = min(config.method.target.momentum, 1 - 3 / steps)
         target = dataclasses.replace(config.method.target, momentum=momentum)
         config = dataclasses.replace(config, method=config.method.replace(target=target))
@@ -78,7 +82,7 @@ def configuration(name: str, steps: int) -> Config:
 
 
 def measure(session: Session, folder: pathlib.Path, steps: int) -> tuple[State, dict[str, float]]:
-    """The state after so many steps, and the losses at both ends, what became of the embeddings, and the seconds."""
+    """The state after training, first and last loss, spread of the embeddings, and seconds."""
     run = RunFolder(folder)
     run.create(session.config, overwrite=False)
     started = time.perf_counter()

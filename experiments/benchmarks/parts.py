@@ -1,4 +1,4 @@
-"""The parts of a training step as programs of their own, with the operations that the compiler counts in each."""
+"""The parts of a training step as separate programs, and the operations of each."""
 
 import functools
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def step_parts(session: Session) -> dict[str, Program]:
 
 
 def scanned_steps(session: Session, count: int) -> Callable[[], Any]:
-    """So many steps in one program, from the state that the call before left."""
+    """Several steps in one program, from the state after the last call."""
     places = training.epoch_indices(session.recipe, session.mesh, 0)
     places = places[jnp.arange(count) % len(places)]
     whole = resident(session.dataset.train, session.mesh)
@@ -87,7 +87,7 @@ def embedding(session: Session) -> Callable[[], Any]:
 
 
 def crops(images: int, source: int, size: int) -> Callable[[], Any]:
-    """Two views of so many images by the asymmetric recipe: crop, jitter, grayscale, blur or solarize, flip."""
+    """Two views by the asymmetric recipe: crop, jitter, grayscale, blur or solarize, flip."""
     recipe = with_size(AUGMENTATIONS["byol"], size)
     pixels = jax.random.bits(jax.random.key(0), (images, source, source, 3), jnp.uint8)
     keys = jax.random.split(jax.random.key(1), images)
@@ -95,7 +95,10 @@ def crops(images: int, source: int, size: int) -> Callable[[], Any]:
 
 
 def flops(program: Any, *arguments: Any) -> float:
-    """Operations of a jitted program as it is written, by the compiler's count; the body of a loop counts once."""
+    """Operations of a jitted program before optimization, as the compiler counts them.
+
+    The body of a loop counts once.
+    """
     return float(program.lower(*arguments).cost_analysis()["flops"])
 
 
@@ -106,7 +109,7 @@ def _views_flops(session: Session, batch: Batch) -> float:
 
 
 def _encoder(session: Session, *, backward: bool) -> Any:
-    """Encoder and heads on the views one after the other, as in a step, under a loss that costs nothing."""
+    """Encoder and heads on one view after the other, as in a step, under a trivial loss."""
     network = session.recipe.network
 
     def share(params: Any, stats: Any, views: tuple[Array, ...]) -> Array:

@@ -1,24 +1,25 @@
-"""What a training step needs on a TPU pod, compiled for the pod on a machine that has no TPU.
+"""Memory, FLOPs and collectives of a training step on a TPU pod, compiled without a TPU.
 
-    python experiments/benchmarks/pod.py [--topology v5e:16x16] [--batch 128] [--search] [--out FILE.json]
+    python experiments/benchmarks/pod.py [--topology v5e:16x16] [--batch 128] [--search]
     python experiments/benchmarks/pod.py --short                  (losses only, on 8 chips: seconds)
     python experiments/benchmarks/pod.py --scaling [--batch 128] [--out FILE.json]
 
-libtpu, which brings the TPU's compiler, must be installed (pip install 'jax[tpu]'). Nothing is run and no data is
-loaded: figures are the compiler's own, and none is a time on a TPU. Per chip:
+libtpu, the TPU's compiler, must be installed (pip install 'jax[tpu]'). Nothing is run and no data
+is loaded: figures come from the compiler, and none is a time on a TPU. Per chip:
 
-- `info_nce` alone, value and gradient: HBM and FLOPs, dense, streamed and round a ring, on 8 to 2048 chips; and the
-  largest global batch that fits the topology.
-- The experiment's whole step: HBM, FLOPs, collectives, and the share that the loss has in each. It takes minutes.
-- With --search, the largest batch of the whole step that fits.
-- With --scaling, and nothing else then, what the whole step sends on 8 to 2048 chips; see scaling.py.
+- `info_nce` alone, value and gradient: HBM and FLOPs, dense, streamed and in a ring, on 8 to 2048
+  chips; and the largest global batch that fits the topology.
+- The whole step of the experiment: HBM, FLOPs, collectives, and the share of the loss in each. It
+  takes minutes.
+- With --search, the largest batch at which the whole step fits.
+- With --scaling, only the traffic of the whole step on 8 to 2048 chips; see scaling.py.
 
-HBM is arguments, temporaries, outputs that reuse no argument, and code. Gathered columns of some MiB lie in the chip's
-VMEM and count for nothing, and near the limit the compiler computes activations again rather than refuse. Collectives
-are those of the program before the compiler, which merges some: how often they are called, and the bytes that they
-carry, the larger of what goes in and what comes out. The compiler counts the body of a loop once. FLOPs of the losses are
-therefore those of their matrix products in the program before the compiler, loops counted as often as they run, and the
-step's are the compiler's with this mended.
+HBM is arguments, temporaries, outputs that reuse no argument, and code. Gathered columns of a few
+MiB lie in the chip's VMEM and are not counted. Near the limit the compiler recomputes activations.
+Collectives are those of the lowered program, of which the compiler merges some: the number of
+calls, and their bytes, the larger of input and output. The compiler counts the body of a loop once.
+FLOPs of the losses are therefore those of the matrix products in the lowered program, with loops
+counted as often as they run; FLOPs of the step are the compiler's with this correction.
 """
 
 import dataclasses
@@ -66,7 +67,7 @@ LOSS_BARS = {"hbm_share": 0.02, "flops_share": 0.02}  # most that the loss may t
 
 @dataclasses.dataclass(frozen=True)
 class Options(Output):
-    """What a training step needs on a TPU pod, compiled for the pod on a machine that has no TPU."""
+    """Memory, FLOPs and collectives of a training step on a TPU pod, compiled without a TPU."""
 
     experiment: pathlib.Path = pathlib.Path(__file__).parents[1] / "imagenet.py"
     """Experiment file."""
@@ -84,7 +85,7 @@ class Options(Output):
     """Width of the embeddings, for the losses alone."""
 
     search: bool = False
-    """Look for the largest batch of a chip that fits: a compilation of the whole step for each it tries."""
+    """Search the largest batch of a chip that fits; compiles the whole step for each it tries."""
 
     search_step: int = 32
     """To within how many images of a chip."""
@@ -96,7 +97,7 @@ class Options(Output):
     """With --scaling: topologies of v5e and v5p."""
 
     scaling: bool = False
-    """Weak scaling alone: what the whole step sends on 8 to 2048 chips; a compilation of ten minutes or so for each pod."""
+    """Only weak scaling: traffic of the whole step on 8 to 2048 chips; ten minutes for each."""
 
 
 def main(options: Options) -> None:
@@ -222,7 +223,7 @@ def largest(
 
 
 def step_figures(options: Options, mesh: Mesh, console: rich.console.Console) -> dict[str, Any]:
-    """What the whole step needs, and the loss alone at its shapes."""
+    """Figures of the whole step, and of the loss alone at its shapes."""
     config = load_experiment(options.experiment)
     shape, rows = options.image_shape, options.batch
     recipe = recipe_of(config, global_batch=rows * mesh.size, channels=shape[-1])
@@ -248,7 +249,7 @@ def step_figures(options: Options, mesh: Mesh, console: rich.console.Console) ->
 def search(
     options: Options, mesh: Mesh, known: Need, console: rich.console.Console
 ) -> dict[str, Any]:
-    """The largest batch of a chip at which the whole step fits, from the batch whose need is known."""
+    """The largest batch of a chip at which the whole step fits, from a batch that is known."""
     config, shape = load_experiment(options.experiment), options.image_shape
     needs = {options.batch: known}
 
@@ -291,7 +292,7 @@ def tables(record: dict[str, Any]) -> Iterator[rich.table.Table]:
             "rows a chip",
             "global batch",
             "HBM",
-            "refused",
+            "does not fit",
         )
         for row in record["largest_losses"]:
             most.add_row(
@@ -313,8 +314,11 @@ def tables(record: dict[str, Any]) -> Iterator[rich.table.Table]:
 
 def _step_table(record: dict[str, Any]) -> rich.table.Table:
     step = record["step"]
-    title = f"{step['method']} on {record['topology']}: {step['rows']} images a chip, {step['global_batch']} in all"
-    table = rich.table.Table("a chip", "whole step", "loss alone", "its share", title=title)
+    title = (
+        f"{step['method']} on {record['topology']}: {step['rows']} images a chip, "
+        f"{step['global_batch']} in all"
+    )
+    table = rich.table.Table("a chip", "whole step", "loss alone", "share of the loss", title=title)
     need, loss, loss_flops = step["need"], step["loss_need"], step["loss_tally"].matmul_flops
     for part in ("arguments", "temporaries", "outputs", "aliased", "code"):
         cells = (getattr(of, part) for of in (need, loss))
@@ -364,7 +368,7 @@ def _collectives(counted: Tally) -> str:
 
 
 def plot(record: dict[str, Any]) -> Any:
-    """HBM of the losses alone against the number of chips, a panel for each number of rows a chip."""
+    """HBM of the losses alone against the number of chips, a panel for each batch of a chip."""
     drawn = figure(len(LOSS_ROWS))
     for panel, rows in zip(drawn.axes, LOSS_ROWS, strict=True):
         for implementation in IMPLEMENTATIONS:
@@ -376,7 +380,7 @@ def plot(record: dict[str, Any]) -> Any:
                 and row["need"].hbm is not None
             ]
             panel.plot(*zip(*points, strict=True), marker="o", label=implementation)
-        panel.axhline(V5E_GIB, color="grey", linestyle="--", label="a v5e chip")
+        panel.axhline(V5E_GIB, color="gray", linestyle="--", label="a v5e chip")
         panel.set_xscale("log", base=2)
         panel.set(yscale="log", xlabel="chips (2048: v5p, others v5e)", title=f"{rows} rows a chip")
     drawn.axes[0].set_ylabel(f"HBM of info_nce a chip, GiB (D = {record['width']})")

@@ -1,4 +1,4 @@
-"""The programs that a pod would run, lowered for chips that need not exist: losses alone, and the whole training step."""
+"""Losses and the whole training step, lowered for TPU pods that need not be present."""
 
 import dataclasses
 import functools
@@ -50,7 +50,8 @@ def prepare_compiler() -> None:
     jax.config.update("jax_platforms", "cpu")
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise UserError(
-            "libtpu, the TPU's compiler, is not installed: pip install 'jax[tpu]'; no TPU is needed."
+            "libtpu, the TPU's compiler, is not installed: pip install 'jax[tpu]'; no TPU is "
+            "needed."
         )
 
 
@@ -77,7 +78,7 @@ def mesh_of(devices: list[jax.Device]) -> Mesh:
 def info_nce_program(
     mesh: Mesh, rows: int, width: int, implementation: str, *, constant_keys: bool
 ) -> jax.stages.Lowered:
-    """Value and gradient of `info_nce` at so many rows a chip."""
+    """Value and gradient of `info_nce` with this number of rows a chip."""
 
     def share(q: Array, k: Array) -> Array:
         return losses.info_nce(q, k, implementation=implementation, axis_name=AXIS)
@@ -94,7 +95,7 @@ def info_nce_program(
 def loss_program(
     recipe: Recipe, mesh: Mesh, rows: int, shape: tuple[int, ...]
 ) -> jax.stages.Lowered:
-    """Value and gradient of the method's objective, at what it sees in the step."""
+    """Value and gradient of the method's objective, at its inputs in the step."""
     state, batch = inputs(recipe, mesh, rows, shape)
     seen = jax.eval_shape(observation(recipe, mesh), state, batch)
     seen = Outputs(
@@ -112,7 +113,7 @@ def step_program(
 
 
 def inputs(recipe: Recipe, mesh: Mesh, rows: int, shape: tuple[int, ...]) -> tuple[State, Batch]:
-    """The shapes of what a step takes, laid out as it takes them."""
+    """Shapes and shardings of the arguments of a step."""
     state = jax.eval_shape(lambda: init_state(recipe, image_examples(*shape)))
     count = rows * mesh.size
     number = jax.ShapeDtypeStruct((count,), jnp.int32)
@@ -128,7 +129,7 @@ def laid_out(tree: Any, mesh: Mesh, spec: P) -> Any:
 
 
 def recipe_of(config: Config, *, global_batch: int, channels: int) -> Recipe:
-    """The recipe at another batch size, for ImageNet's number of images, without their channels' statistics."""
+    """The recipe at another batch size for ImageNet's number of images; statistics are made up."""
     mean, std = (0.5,) * channels, (0.25,) * channels
     data = dataclasses.replace(config.data, mean=mean, std=std)
     config = dataclasses.replace(config, batch_size=global_batch, data=data)

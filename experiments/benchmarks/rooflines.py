@@ -1,4 +1,4 @@
-"""What a device can do at best: matrix products, convolutions, and reading and writing its memory."""
+"""Peak rates of a device: matrix products, convolutions, and its memory."""
 
 import functools
 import math
@@ -12,7 +12,7 @@ Array = jax.Array
 
 
 class Program(NamedTuple):
-    """Something to time: a call, and what one call does.
+    """A call to time, and the work of one call.
 
     Attributes:
       call: starts it, and returns what is to be waited for.
@@ -26,7 +26,7 @@ class Program(NamedTuple):
 
 
 def matrix_product(side: int, times: int) -> Program:
-    """So many products of square bfloat16 matrices, each with the result of the one before."""
+    """A chain of products of square bfloat16 matrices."""
     keys = jax.random.split(jax.random.key(0))
     x, w = (jax.random.normal(key, (side, side), jnp.bfloat16) for key in keys)
     w = w / math.sqrt(side)  # results keep their size
@@ -35,7 +35,7 @@ def matrix_product(side: int, times: int) -> Program:
 
 
 def convolution(batch: int, side: int, channels: int, times: int) -> Program:
-    """So many 3x3 bfloat16 convolutions of [batch, side, side, channels] that keep its shape, one after the other."""
+    """A chain of 3x3 bfloat16 convolutions of [batch, side, side, channels]."""
     keys = jax.random.split(jax.random.key(0))
     x = jax.random.normal(keys[0], (batch, side, side, channels), jnp.bfloat16)
     w = jax.random.normal(keys[1], (3, 3, channels, channels), jnp.bfloat16) / math.sqrt(
@@ -49,7 +49,7 @@ def convolution(batch: int, side: int, channels: int, times: int) -> Program:
 
 
 def memory(mebibytes: int, times: int) -> Program:
-    """So many passes that read an array of bfloat16 and write one of the same size."""
+    """Passes that read a bfloat16 array and write one of the same size."""
     x = jnp.ones((mebibytes, 2**19), jnp.bfloat16)
     program = repeated(lambda x, w: x * w, times)
     half = jnp.asarray(0.5, jnp.bfloat16)
@@ -71,7 +71,7 @@ def repeated(
 def programs(
     *, sides: tuple[int, ...], batches: tuple[int, ...], channels: int, mebibytes: int, times: int
 ) -> dict[str, Callable[[], Program]]:
-    """How to make each program, by what it is called: made one at a time, they share the device's memory in turn."""
+    """A function that makes each program, by name; only one at a time takes device memory."""
     made: dict[str, Callable[[], Program]] = {}
     for side in sides:
         made[f"matrix product {side}"] = functools.partial(matrix_product, side, times)

@@ -1,13 +1,14 @@
-"""Weak scaling of the training step on TPU pods, on paper and in the compiler: what each chip sends as chips are added.
+"""Weak scaling of the training step on TPU pods: the bytes that each chip sends.
 
-Of the program that the TPU's compiler made, every collective is counted, loops as often as they run, with the bytes
-that leave a chip when it goes round in rings, which is the least: 2 (n - 1) / n of an all-reduce's array, (n - 1) / n
-of the whole array of an all-gather or a reduce-scatter, all of a collective-permute's.
+Every collective of the compiled program is counted, in loops as often as they run, with the bytes
+that leave a chip in a ring algorithm, which are the fewest possible: 2 (n - 1) / n of the array of
+an all-reduce, (n - 1) / n of the whole array of an all-gather or a reduce-scatter, and the array of
+a collective-permute.
 
-Times are arithmetic, not measured: those bytes over the chip's links, and FLOPs over its peak. Where a chip computes
-at 40% of its peak, communication has 0.4 times the share. A call also takes its way across the pod, taken as a
-microsecond a hop, which no batch shortens: that is told beside. Nothing is taken off for communication beside
-computation.
+Times are computed, not measured: those bytes over the bandwidth of the links, and FLOPs over the
+peak. At 40% of the peak, the share of communication is 0.4 times as large. The latency of a call,
+taken as a microsecond a hop, does not depend on the batch and is reported separately. No overlap of
+communication and computation is assumed.
 """
 
 import dataclasses
@@ -36,7 +37,8 @@ class Chip:
 
     Attributes:
       flops: bfloat16, per second at the peak.
-      link: bytes per second of one link, one way: the sheet's bidirectional bandwidth over twice the links.
+      link: bytes per second of one link, one way: the bidirectional bandwidth of the data sheet
+        over twice the links.
       wraps: the length from which on an axis of a pod is a ring, and not a line.
     """
 
@@ -63,7 +65,7 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
 def compiled_traffic(text: str) -> dict[str, Traffic]:
-    """Collectives of one chip in a compiled program, by kind: calls, and bytes as `tally` counts them.
+    """Collectives of one chip in a compiled program, by kind: calls, and bytes as in `tally`.
 
     Args:
       text: the program, as `jax.stages.Compiled.as_text` tells it.
@@ -72,7 +74,7 @@ def compiled_traffic(text: str) -> dict[str, Traffic]:
       ValueError: a loop with a collective in it runs no constant number of times.
     """
     computations, entry = _computations(text)
-    # One that goes on beside the computation stands in every fusion that it passes, and is counted where it starts.
+    # An asynchronous one appears in every fusion that it overlaps, and is counted where it starts.
     started = set(re.findall(r"%?async-collective-start[\w.\-]* = .* calls=%?([\w.\-]+)", text))
 
     @functools.cache
@@ -115,7 +117,7 @@ def measure(
     shape: tuple[int, int, int],
     console: rich.console.Console,
 ) -> list[dict[str, Any]]:
-    """A row for each pod: the whole step, and the batch at which its links take a tenth of its computation.
+    """A row for each pod: the whole step, and the batch at which communication takes SHARE of it.
 
     Args:
       experiment: whose step.
@@ -133,7 +135,7 @@ def measure(
         need, text = compiled_need(step)
         traffic = compiled_traffic(text)
         asked = tally(step).collectives
-        # The compiler may gather by an all-reduce: what does not grow is told by the program that it was given.
+        # The compiler may gather by an all-reduce: the lowered program has the constant part.
         fixed = sent({"all_reduce": asked["all_reduce"]}, mesh.size)
         row = {
             "topology": topology,
@@ -176,10 +178,10 @@ def times(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def batch_at_share(row: Mapping[str, Any], *, hops: bool = False) -> float:
-    """Images of a chip at which communication takes SHARE of computation at the peak; infinite if it always takes more.
+    """Images of a chip at which communication takes SHARE of computation at the peak.
 
-    Computation is proportional to the batch. Of what is sent, embeddings are too; what is summed over chips is not:
-    gradients, statistics and Gram matrices.
+    Infinite if it always takes more. Computation is proportional to the batch, and so are the
+    embeddings that are sent; gradients, statistics and Gram matrices are not.
     """
     grows = row["link_seconds"] * row["sent_per_image"] / row["sent"]
     fixed = row["link_seconds"] - grows * row["images"] + hops * row["hop_seconds"]
@@ -194,7 +196,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> rich.table.Table:
         "chips",
         "MB sent",
         "before the compiler",
-        "of it for each image",
+        "of it per image",
         "calls",
         "TFLOP",
         "ms: compute, links, hops",
@@ -221,7 +223,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> rich.table.Table:
 
 
 def plot(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """What a chip sends in a step, and what share of computation that takes, by chips."""
+    """Bytes that a chip sends in a step, and their time relative to computation, by chips."""
     drawn = figure(2)
     amounts, times_ = drawn.axes
     for kind in CHIPS:
@@ -231,7 +233,7 @@ def plot(rows: Sequence[Mapping[str, Any]]) -> Any:
         for part, style in (("link", "-"), ("hop", ":")):
             values = [row[f"{part}_seconds"] / row["compute_seconds"] for row in some]
             times_.plot(chips, values, style, marker="o", label=f"{kind}, {part}s")
-    times_.axhline(SHARE, color="grey", linestyle="--")
+    times_.axhline(SHARE, color="gray", linestyle="--")
     images = rows[0]["images"]
     amounts.set(ylabel=f"MB that a chip sends in a step of {images} images", ylim=(0, None))
     times_.set(ylabel="share of computation at the peak", yscale="log")
@@ -272,7 +274,7 @@ def _trips(computations: Mapping[str, list[str]], loop: str) -> int:
 
 
 def _carried(line: str, found: re.Match) -> int:
-    """Bytes of the larger of what goes into a collective and what comes out."""
+    """Bytes of a collective: the larger of its input and its output."""
     sizes = [
         math.prod(map(int, filter(None, shape.split(",")))) * max(1, int(bits or 8) // 8)
         for _, bits, shape in _SHAPE.findall(found["shapes"])

@@ -17,7 +17,7 @@ Record = Mapping[str, Any]
 
 
 def write_table(out: pathlib.Path) -> str:
-    """The table of all results in OUT/results and what they were measured on, which OUT/table.md gets too."""
+    """The table of all results in OUT/results and their hardware; also written to OUT/table.md."""
     records = [json.loads(path.read_text()) for path in sorted((out / "results").glob("*.json"))]
     text = io.StringIO()
     rich.console.Console(file=text, width=200).print(table(records))
@@ -28,7 +28,7 @@ def write_table(out: pathlib.Path) -> str:
 
 
 def table(records: Sequence[Record]) -> rich.table.Table:
-    """Methods by line: kNN on the way and at the end, linear probe, seconds; mean and deviation over seeds."""
+    """A method a row: kNN during training and after, linear probe, seconds; mean ± std of seeds."""
     epochs = [
         epoch for epoch in SHOWN if any(str(epoch) in record["knn_by_epoch"] for record in records)
     ]
@@ -62,7 +62,7 @@ def table(records: Sequence[Record]) -> rich.table.Table:
 
 
 def conditions(records: Sequence[Record]) -> list[str]:
-    """What the figures were measured on and how: every value that occurs among the runs."""
+    """Hardware and settings of the measurements: every value that occurs among the runs."""
     runs = [
         {
             **record["machine"],

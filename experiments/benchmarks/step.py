@@ -1,16 +1,17 @@
-"""Where the time of a training step goes, and what the training loop adds to it.
+"""Time of a training step, by part, and the overhead of the training loop.
 
     python experiments/benchmarks/step.py [EXPERIMENT.py] [--method NAME] [--out FILE.json]
 
 Four measurements, each the median of several repeats with its quartiles:
 
 - The whole step, compiled, on one batch that lies on the devices: images per second.
-- Its parts, each compiled alone: both views of the batch, and the loss with its gradient at embeddings of that
-  shape. The rest of the step is encoder, heads, momentum encoder and update. A part compiled alone may be a little
-  slower than within the step, where XLA merges it with its neighbours.
+- Its parts, each compiled alone: both views of the batch, and the loss with its gradient at
+  embeddings of that shape. The rest of the step is encoder, heads, momentum encoder and update. A
+  part compiled alone may be slower than within the step, where XLA fuses it with other operations.
 - How often the step is traced in the first steps of a real training run. It must be once.
-- What `jaxclr.training.train` adds to a step, with a model so small that the host matters: the loop's epochs take turns
-  with as many calls of the same step in a bare loop on one batch, so that both meet the machine in the same mood.
+- The overhead of `jaxclr.training.train` per step, with a model so small that the host matters:
+  epochs of the loop alternate with as many calls of the same step in a bare loop on one batch, so
+  that both see the same load.
 """
 
 import dataclasses
@@ -71,7 +72,7 @@ OUTPUT_SPECS = Outputs(
 
 @dataclasses.dataclass(frozen=True)
 class Options(Output):
-    """Where the time of a training step goes, and what the training loop adds to it."""
+    """Time of a training step, by part, and the overhead of the training loop."""
 
     experiment: tyro.conf.Positional[pathlib.Path] = pathlib.Path(__file__).parents[1] / "digits.py"
     """Experiment file."""
@@ -83,7 +84,7 @@ class Options(Output):
     """Another batch size than the file's own."""
 
     random_images: tuple[int, int, int, int] | None = None
-    """N H W C: that many images of noise in place of the file's data, which need not be there then."""
+    """N H W C: so many images of noise in place of the data of the experiment."""
 
     repeats: int = 9
     """Repeats of each measurement of the step."""
@@ -117,7 +118,7 @@ def main(options: Options) -> None:
 
 
 def configuration(options: Options, folder: pathlib.Path) -> Config:
-    """The experiment's configuration with what the options change."""
+    """The experiment's configuration with the changes of the options."""
     config = load_experiment(options.experiment, method=options.method)
     if options.batch_size is not None:
         config = dataclasses.replace(config, batch_size=options.batch_size)
@@ -131,7 +132,7 @@ def configuration(options: Options, folder: pathlib.Path) -> Config:
 
 
 def measure_step(session: Session, *, repeats: int, steps: int) -> dict[str, Any]:
-    """Milliseconds of the whole step and of its parts; repeats of one take turns with those of the others."""
+    """Milliseconds of the whole step and of its parts, whose repeats alternate."""
     batch = next(batches(session))
     calls = {
         "whole": step_call(session, batch),
@@ -186,7 +187,7 @@ def augmentation_call(session: Session, batch: Batch) -> Callable[[], Any]:
 
 
 def loss_call(session: Session, batch: Batch) -> Callable[[], Any]:
-    """The loss and its gradient at what the objective sees in the first step."""
+    """The loss and its gradient at the objective's inputs in the first step."""
     state = session.init_state()
     out = observation(session.recipe, session.mesh)(state, batch)
     mapped = loss_and_gradient(session.recipe, session.mesh)
@@ -194,13 +195,13 @@ def loss_call(session: Session, batch: Batch) -> Callable[[], Any]:
 
 
 def observation(recipe: Recipe, mesh: Mesh) -> Callable[[State, Batch], Outputs]:
-    """What the objective sees in a step."""
+    """The objective's inputs in a step."""
     seen = functools.partial(observe, recipe=recipe, axis_name=AXIS)
     return on_devices(seen, mesh, (P(), P(AXIS)), OUTPUT_SPECS)
 
 
 def loss_and_gradient(recipe: Recipe, mesh: Mesh) -> Callable[[Outputs, Any], Any]:
-    """The loss at what the objective sees and a state of the method, with the gradients that it has in the step."""
+    """The loss of the outputs and a state of the method, with its gradients as in the step."""
     method = recipe.method
 
     def share(trained: Mapping[str, Any], out: Outputs, state: Any) -> Array:
@@ -227,7 +228,7 @@ def loss_and_gradient(recipe: Recipe, mesh: Mesh) -> Callable[[Outputs, Any], An
 
 
 def count_traces(session: Session, folder: pathlib.Path, steps: int) -> int:
-    """How often the step is traced in so many steps of training, which include logs and a checkpoint."""
+    """How often the step is traced in training steps that include logs and a checkpoint."""
     traces = 0
     schedule = session.recipe.schedule
 
@@ -248,9 +249,9 @@ def count_traces(session: Session, folder: pathlib.Path, steps: int) -> int:
 def measure_loop(folder: pathlib.Path, *, repeats: int) -> dict[str, Any]:
     """Milliseconds of a step in `train` and in a bare loop, with a tiny model on digits.
 
-    `train` calls an evaluation after each epoch, once the state is ready. Here it takes the time, and has the bare loop
-    run as many steps as an epoch has. The first epoch, which compiles, does not count, and no checkpoint falls within
-    an epoch; logging the evaluation, once an epoch, does count.
+    `train` calls an evaluation after each epoch, once the state is ready. Here it takes the time,
+    and has the bare loop run as many steps as an epoch has. The first epoch, which compiles, does
+    not count, and no checkpoint falls within an epoch; logging the evaluation, once an epoch, does.
     """
     session = training.open_session(tiny_config(epochs=repeats + 1))
     per_epoch, batch = session.steps_per_epoch, next(batches(session))
@@ -283,7 +284,7 @@ def measure_loop(folder: pathlib.Path, *, repeats: int) -> dict[str, Any]:
 
 
 def tiny_config(*, epochs: int) -> Config:
-    """A model of 67 arrays whose step takes a millisecond or so, so that the host's part of it shows."""
+    """A model of 67 arrays whose step takes about a millisecond, so that the host's part shows."""
     method = SimAffinity(
         projector=Mlp(layers=2, hidden=8, out=8, last_norm=True),
         predictor=Mlp(layers=3, hidden=8, out=8),
@@ -313,7 +314,7 @@ def batches(session: Session) -> Iterator[Batch]:
 
 
 def one_at_a_time(session: Session) -> bool:
-    """Whether steps must not overlap, as in `train`: several virtual CPU devices would wait for each other for ever."""
+    """Whether steps must not overlap, as in `train`: virtual CPU devices could deadlock."""
     return session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
 
 

@@ -1,10 +1,11 @@
-"""Every loss, a tile at a time against all of its pairs at once: what the memory that streaming saves costs in time.
+"""Every loss, streamed and dense: the memory that streaming saves, and its cost in time.
 
     python experiments/benchmarks/streaming.py [--rows 1024] [--only NAME ...] [--out FILE.json]
 
-The losses are those of the tests' battery, with its hyper-parameters, value and gradient in float32. Streamed is what
-"auto" takes for many pairs; dense forms all logits, and for functions of pairs keeps one tile of all pairs for the gradient
-instead of computing it again. A loss that looks at no pairs is the same program twice, and left out.
+The losses are those of tests/losses/battery.py, with its hyper-parameters, value and gradient in
+float32. Streamed is what "auto" takes for many pairs; dense forms all logits, and for functions of
+pairs keeps one tile of all pairs for the gradient instead of recomputing it. Losses without pairs
+are left out, because both programs are the same.
 """
 
 import contextlib
@@ -95,7 +96,7 @@ def compare(entry: Entry, options: Options) -> dict[str, Any] | None:
 
 
 def compiled(entry: Entry, arrays: list[np.ndarray]) -> jax.stages.Compiled:
-    """Value and gradient of a loss; traced anew, whatever was traced before."""
+    """Value and gradient of a loss, always traced anew."""
     loss = lambda *arrays: entry(*arrays)
     return jax.jit(jax.value_and_grad(loss, argnums=entry.floats)).lower(*arrays).compile()
 

@@ -1,9 +1,9 @@
-"""SimCLR on CIFAR-10 in plain PyTorch, as fast as a user would have it: what gpu.py measures ours against.
+"""SimCLR on CIFAR-10 in plain PyTorch, which gpu.py compares with jaxclr.
 
-ResNet-18 without stem pool, channels last, autocast to bfloat16, views taken on the device from uint8, the network and
-the views through torch.compile where that works, no wait for the device within a run. Heads, loss, optimiser and the make
-of the views are those of the recipe `simclr` in cifar10.py, but that the parts of the colour jitter come in one order
-always, which is faster than an order for each image.
+ResNet-18 without stem pool, channels last, autocast to bfloat16, views drawn on the device from
+uint8, torch.compile for the network and the views where it works, no synchronization within a run.
+Heads, loss, optimizer and views are those of the recipe `simclr` in cifar10.py, except that the
+parts of the color jitter have a fixed order, which is faster than an order for each image.
 """
 
 import math
@@ -56,7 +56,7 @@ def network(width: int, blocks: tuple[int, ...], hidden: int, out: int) -> nn.Mo
 
 
 def view(images: torch.Tensor) -> torch.Tensor:
-    """One random view of uint8 images [b, 3, h, h]: crop and flip in one resampling, jitter, grayscale, normalisation."""
+    """A random view of uint8 images [b, 3, h, h]: crop with flip, jitter, grayscale, normalize."""
     b, device = len(images), images.device
     uniform = lambda low, high: torch.empty(b, device=device).uniform_(low, high)
     coin = lambda probability: (torch.rand(b, device=device) < probability)[:, None, None, None]
@@ -131,7 +131,7 @@ class SimClr:
                 self.compile = f"failed: {str(error).strip().splitlines()[0]}"
 
     def run(self, steps: int) -> float:
-        """The last loss of so many steps, once the device is through with them."""
+        """The last loss of a number of steps, after the device has finished them."""
         loss = torch.zeros(())
         for _ in range(steps):
             rows = torch.randint(len(self.images), (self.batch_size,), device=self.device)

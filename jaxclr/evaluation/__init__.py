@@ -1,4 +1,4 @@
-"""How good cached features are: nearest neighbours, linear probes, and signs of collapse."""
+"""How good cached features are: nearest neighbors, linear probes, and signs of collapse."""
 
 from jaxclr.evaluation.few_labels import ALPHAS, FewLabelProbe, few_label_probe
 from jaxclr.evaluation.knn import knn_accuracy, knn_predict

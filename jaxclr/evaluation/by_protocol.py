@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 import rich.box
+import rich.console
 import rich.table
 
 from jaxclr.data import Data
@@ -20,9 +21,9 @@ def evaluate(subject: Subject, protocol: Protocol, *, seeds: int = 1) -> dict[st
     """The figures of a protocol.
 
     Args:
-      subject: the run's encoder and data, perhaps `on_data` that is not its own.
+      subject: the run's encoder, and its own data or others; see `on_data`.
       protocol: with its settings.
-      seeds: how often, with seeds from 0; a protocol that draws nothing is run once.
+      seeds: number of seeds, from 0; a deterministic protocol is run once.
 
     Returns:
       A record: settings; mean, deviation (n - 1) and values of each figure; what was chosen for
@@ -50,7 +51,7 @@ def evaluate(subject: Subject, protocol: Protocol, *, seeds: int = 1) -> dict[st
         "test_images": 0 if subject.test is None else subject.test.size,
         "percent": protocol.percent,
         "figures": {name: _summary(some) for name, some in values.items()},
-        "chosen": [result.chosen for result in results],
+        "chosen": [dict(result.chosen) for result in results],
     }
 
 
@@ -60,7 +61,7 @@ def protocol_table(record: dict[str, Any]) -> rich.table.Table:
     where = f"{record['data']['source']}, {sizes}{', in %' * record['percent']}"
     title = f"{record['protocol']} on {where}"
     result = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
-    columns = {
+    columns: dict[str, rich.console.JustifyMethod] = {
         "": "left",
         "mean ± std": "right",
         "draws": "right",
@@ -78,15 +79,16 @@ def protocol_table(record: dict[str, Any]) -> rich.table.Table:
 
 
 def _check_finite(state: State) -> None:
-    """Refuses parameters that are not finite.
+    """Raises UserError if parameters or statistics are not finite.
 
-    Features may hide it, for XLA's fast maximum on CPUs takes ReLU(NaN) as 0.
+    Features may hide it: XLA's fast maximum on CPUs takes ReLU(NaN) as 0.
     """
     leaves = jax.tree.leaves(jax.device_get((state.params, state.batch_stats)))
     if not all(np.isfinite(leaf).all() for leaf in leaves):
         raise UserError(
-            f"The parameters or statistics of step {int(state.step)} are not finite "
-            "(NaN), so there is nothing to evaluate. Train again with a lower learning rate, or with --clip-norm."
+            f"The parameters or statistics of step {int(state.step)} are not finite (NaN), so "
+            "there is nothing to evaluate. Train again with a lower learning rate, or with "
+            "--clip-norm."
         )
 
 

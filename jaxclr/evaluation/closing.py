@@ -1,4 +1,4 @@
-"""The record that closes a run: kNN and linear probes of its encoder and of baselines."""
+"""The record at the end of a run: kNN and linear probes of its encoder and of baselines."""
 
 import math
 from typing import Any
@@ -25,10 +25,10 @@ SEED = 0  # of label draws and held-out rows: the same for every run, so that ru
 def monitor(subject: Subject) -> dict[str, float]:
     """kNN accuracy on the test split, for monitoring during training; {} without labels."""
     try:
-        splits = labelled_splits(subject.dataset)
+        train, test = labelled_splits(subject.dataset)
     except UserError:
         return {}
-    accuracies = _knn(subject.classes, *map(subject.represent, splits))
+    accuracies = _knn(subject.classes, subject.represent(train), subject.represent(test))
     return {f"knn_{k}": round(accuracy, 6) for (k, _), accuracy in accuracies.items()}
 
 
@@ -48,22 +48,22 @@ def closing_record(subject: Subject, *, baselines: bool = True) -> dict[str, Any
     Raises:
       UserError: the data has no labels or no test split.
     """
-    splits = labelled_splits(subject.dataset)
-    features = {}
+    train, test = labelled_splits(subject.dataset)
+    features: dict[str, tuple[Features, Features]] = {}
     if baselines:
-        if isinstance(subject.train, Split):
-            raw = "raw data" if subject.train.channels is None else "raw pixels"
-            features[raw] = tuple(map(_raw, splits))
+        if isinstance(train, Split) and isinstance(test, Split):
+            raw = "raw data" if train.channels is None else "raw pixels"
+            features[raw] = _raw(train), _raw(test)
         untrained = subject.at(subject.init_state())
-        features["untrained"] = tuple(map(untrained.represent, splits))
-    features["trained"] = tuple(map(subject.represent, splits))
+        features["untrained"] = untrained.represent(train), untrained.represent(test)
+    features["trained"] = subject.represent(train), subject.represent(test)
     return {
         "method": type(subject.recipe.method).__name__,
         "data": subject.dataset.name,
         "seed": subject.recipe.seed,
         "step": int(subject.state.step),
-        "train_images": subject.train.size,
-        "test_images": subject.test.size,
+        "train_images": train.size,
+        "test_images": test.size,
         "features": {name: _probes(subject.classes, *pair) for name, pair in features.items()},
     }
 
@@ -88,11 +88,11 @@ def _raw(split: Split) -> Features:
     as_float = lambda leaf: leaf.astype(np.float32) / (255 if leaf.dtype == np.uint8 else 1)
     (whole,) = batches(split, size=None, batch=split.size)
     rows = [as_float(leaf).reshape(split.size, -1) for leaf in jax.tree.leaves(whole.data)]
-    return Features(np.concatenate(rows, axis=1), whole.labels).labelled(split)
+    return Features(np.concatenate(rows, axis=1), whole.labels).labeled(split)
 
 
 def _probes(classes: tuple[str, ...], train: Features, test: Features) -> dict[str, Any]:
-    settings = {"classes": len(classes), "seed": SEED}
+    settings: dict[str, Any] = {"classes": len(classes), "seed": SEED}
     fewest = int(np.bincount(train.labels, minlength=len(classes)).min())
     figures: dict[str, Any] = {}
     for count in (count for count in LABELS if count < fewest):

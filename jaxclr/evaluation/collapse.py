@@ -21,7 +21,7 @@ _FEW = (
 def collapse_warning(*, effective_rank: float, total_variance: float, width: int) -> str | None:
     """What is wrong with features and what usually helps, or None if nothing is.
 
-    Rounding noise around a point has a high rank, so that the variance is looked at first.
+    Rounding noise around a point has a high rank, so the variance is checked first.
 
     Args:
       effective_rank: of the centered covariance of unit rows, `metrics.effective_rank`.

@@ -1,18 +1,23 @@
 """Checks of features and labels that every evaluation starts with."""
 
+import jax
 import numpy as np
 
 from jaxclr.errors import UserError
 
+Array = jax.Array
 
-def check_features(name: str, x) -> None:
+
+def check_features(name: str, x: np.ndarray | Array) -> None:
     """Raises unless x is a matrix of at least one row."""
     if x.ndim != 2 or x.shape[0] == 0:
         raise ValueError(f"{name} must be [n, D] with n > 0, got shape {x.shape}.")
 
 
-def check_labelled(name: str, x, y, classes: int) -> np.ndarray:
-    """The labels as int32 on the host, once they are seen to be 0..classes-1, one per row of x."""
+def check_labeled(
+    name: str, x: np.ndarray | Array, y: np.ndarray | Array, classes: int
+) -> np.ndarray:
+    """Checked labels, one per row of x: int32 on the host, 0..classes-1."""
     check_features(f"{name}_x", x)
     y = np.asarray(y)
     if y.shape != (x.shape[0],):
@@ -27,10 +32,16 @@ def check_labelled(name: str, x, y, classes: int) -> np.ndarray:
     return y.astype(np.int32)
 
 
-def check_pair(train_x, train_y, test_x, test_y, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of both splits, checked as above, and the widths of their features compared."""
-    train_y = check_labelled("train", train_x, train_y, classes)
-    test_y = check_labelled("test", test_x, test_y, classes)
+def check_pair(
+    train_x: np.ndarray | Array,
+    train_y: np.ndarray | Array,
+    test_x: np.ndarray | Array,
+    test_y: np.ndarray | Array,
+    classes: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Checked labels of both splits, whose features must have one width."""
+    train_y = check_labeled("train", train_x, train_y, classes)
+    test_y = check_labeled("test", test_x, test_y, classes)
     if train_x.shape[1] != test_x.shape[1]:
         raise ValueError(
             f"train_x and test_x differ in width: {train_x.shape[1]} and {test_x.shape[1]}."
@@ -44,8 +55,8 @@ def check_finite(name: str, values: np.ndarray) -> None:
     if len(bad):
         raise UserError(
             f"{len(bad)} of {len(values)} {name} images have features that are not finite (NaN), "
-            f"the first of them image {bad[0]}: the parameters diverged, or images are far from those "
-            "of training. Evaluate an earlier checkpoint."
+            f"the first of them image {bad[0]}: the parameters diverged, or the images are far "
+            "from those of training. Evaluate an earlier checkpoint."
         )
 
 

@@ -1,4 +1,4 @@
-"""A few labels per class, many times over, and a ridge regression in closed form."""
+"""Few-label probe: ridge regression in closed form on several draws of labels."""
 
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ def few_label_probe(
     seed: int,
     grid: tuple[float, ...] = ALPHAS,
 ) -> FewLabelProbe:
-    """Ridge regression of the classes' indicators on a few labels per class, many times over.
+    """Ridge regression of the classes' indicators on several draws of a few labels per class.
 
     All features are standardized by the whole training set, which takes no labels. Every alpha is
     fitted to every draw and evaluated on up to 2,000 training rows outside that draw; the alpha
@@ -75,12 +75,12 @@ def few_label_probe(
     mean, std = feature_scale(train_x)
     scaled = lambda x: (np.asarray(x, np.float32) - mean) / std
 
-    ridges, validation = [], []
-    for labelled, held_out in draw_few(train_y, classes, per_class, draws, seed):
-        ridge = decompose(scaled(train_x[labelled]), train_y[labelled], classes=classes)
+    ridges, shares = [], []
+    for labeled, held_out in draw_few(train_y, classes, per_class, draws, seed):
+        ridge = decompose(scaled(train_x[labeled]), train_y[labeled], classes=classes)
         ridges.append(ridge)
-        validation.append(_hits(ridge, scaled(train_x[held_out]), train_y[held_out], grid))
-    validation = np.mean(validation, axis=0, dtype=np.float64)
+        shares.append(_hits(ridge, scaled(train_x[held_out]), train_y[held_out], grid))
+    validation = np.asarray(shares, np.float64).mean(axis=0)
     alpha = grid[int(np.argmax(validation))]
     test_x = jnp.asarray(scaled(test_x))
     accuracies = [float(_hits(ridge, test_x, test_y, (alpha,))[0]) for ridge in ridges]
@@ -117,9 +117,9 @@ def draw_few(
     result = []
     for _ in range(draws):
         drawn = [generator.choice(rows, per_class, replace=False) for rows in members]
-        labelled = np.sort(np.concatenate(drawn))
-        rest = np.setdiff1d(np.arange(len(labels)), labelled)
-        result.append((labelled, np.sort(generator.permutation(rest)[:VALIDATION_ROWS])))
+        labeled = np.sort(np.concatenate(drawn))
+        rest = np.setdiff1d(np.arange(len(labels)), labeled)
+        result.append((labeled, np.sort(generator.permutation(rest)[:VALIDATION_ROWS])))
     return result
 
 
@@ -142,7 +142,7 @@ class Ridge(NamedTuple):
 
 
 def decompose(x: np.ndarray | Array, y: np.ndarray | Array, *, classes: int) -> Ridge:
-    """What all ridges of rows [n, D] and labels [n] share: O(n D min(n, D))."""
+    """The decomposition of rows [n, D] that serves every alpha: O(n D min(n, D))."""
     return _decompose(x, jax.nn.one_hot(y, classes))
 
 

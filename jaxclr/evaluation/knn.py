@@ -9,14 +9,14 @@ from jax import Array
 
 from jaxclr.affinity import unit_rows
 from jaxclr.errors import UserError
-from jaxclr.evaluation.feature_checks import check_features, check_labelled, check_pair
+from jaxclr.evaluation.feature_checks import check_features, check_labeled, check_pair
 
 
 def knn_accuracy(
-    train_x: Array,
-    train_y: Array,
-    test_x: Array,
-    test_y: Array,
+    train_x: np.ndarray | Array,
+    train_y: np.ndarray | Array,
+    test_x: np.ndarray | Array,
+    test_y: np.ndarray | Array,
     *,
     classes: int,
     k: int,
@@ -50,9 +50,9 @@ def knn_accuracy(
 
 
 def knn_predict(
-    train_x: Array,
-    train_y: Array,
-    test_x: Array,
+    train_x: np.ndarray | Array,
+    train_y: np.ndarray | Array,
+    test_x: np.ndarray | Array,
     *,
     classes: int,
     k: int,
@@ -88,7 +88,7 @@ def knn_predict(
       Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, 2018
       (arXiv:1805.01978), section 3.4.
     """
-    train_y = check_labelled("train", train_x, train_y, classes)
+    train_y = check_labeled("train", train_x, train_y, classes)
     check_features("test_x", test_x)
     count = train_x.shape[0]
     check_neighbors(k, count)
@@ -109,7 +109,7 @@ def knn_predict(
 
 
 def check_neighbors(k: int, count: int) -> None:
-    """Raises UserError if more neighbours are asked for than there are training rows."""
+    """Raises UserError if more neighbors are asked for than there are training rows."""
     if k > count:
         raise UserError(f"k = {k} neighbors of {count} training rows; set k to {count} or less.")
 

@@ -24,8 +24,8 @@ _ROWS = 4096  # features on the device at a time
 class LinearFit(NamedTuple):
     """Weights [D, C] and bias [C] of a linear classifier."""
 
-    weights: Array
-    bias: Array
+    weights: np.ndarray | Array
+    bias: np.ndarray | Array
 
 
 class Scale(NamedTuple):
@@ -196,7 +196,7 @@ def _flatten(fit: LinearFit) -> np.ndarray:
 
 
 def _sum_blocks(function, fit, x, y, weights, scale):
-    """What a function adds up over blocks of rows, on the host."""
+    """Sum of a function over blocks of rows, on the host."""
     total = None
     for start in range(0, len(x), _ROWS):
         rows = slice(start, start + _ROWS)
@@ -215,7 +215,7 @@ def _cross_entropy(fit: LinearFit, x: Array, y: Array, scale: Scale | None) -> t
     if scale is not None:
         x = (x.astype(jnp.float32) - scale.mean[None]) / scale.std[None]
     logits = linear_logits(fit, x)
-    # Of the other classes against the row's own: small losses keep their digits.
+    # Relative to the logit of the row's class, small losses keep their digits.
     own = jax.nn.one_hot(y, logits.shape[1], dtype=bool)
     others = jax.nn.logsumexp(jnp.where(own, -1e30, logits), axis=1)
     return jax.nn.softplus(others - jnp.sum(jnp.where(own, logits, 0), axis=1)), logits

@@ -130,7 +130,7 @@ def collapse_auc(z: Array) -> Array:
     .. math:: \frac1K \sum_{k=1}^K \frac{\sum_{i \le k} \sigma_i}{\sum_i \sigma_i},
               \quad \sigma = \sigma(Z - \bar z),\; K = \min(n, D)
 
-    About 1/2 for an isotropic cloud, 1 for features on a line. Centred, not normalized.
+    About 1/2 for an isotropic cloud, 1 for features on a line. Centered, not normalized.
 
     Args:
       z: features, [n, D]; representations of the training set in the paper.
@@ -166,7 +166,7 @@ def alignment(z1: Array, z2: Array, *, alpha: float = 2.0) -> Array:
       A scalar.
 
     Raises:
-      ValueError: z1 and z2 differ in shape or are no matrices, or alpha is not positive.
+      ValueError: z1 and z2 differ in shape or are not matrices, or alpha is not positive.
 
     References:
       Wang and Isola, Understanding Contrastive Representation Learning through Alignment and
@@ -217,8 +217,8 @@ def augmentation_confusion_ratio(views: Array | Sequence[Array]) -> Array:
       A float32 scalar in [0, 1].
 
     Raises:
-      TypeError: views are no arrays of floats.
-      ValueError: views differ in shape, are no matrices, or are too few.
+      TypeError: views are not arrays of floats.
+      ValueError: views differ in shape, are not matrices, or are too few.
 
     References:
       Wang et al., Chaos is a Ladder: A New Theoretical Understanding of Contrastive Learning via

@@ -10,6 +10,8 @@ from jax.sharding import PartitionSpec as P
 
 from jaxclr.data import Dataset
 from jaxclr.evaluation.knn import knn_predict
+from jaxclr.evaluation.subject import labelled_splits
+from jaxclr.steps.examples import labels_of
 from jaxclr.steps.recipe import Recipe
 from jaxclr.steps.scanned import map_images, represent_images
 from jaxclr.steps.state import State
@@ -27,7 +29,7 @@ def compile_knn(
     rows: int = 500,
     tile: int = 1024,
 ) -> Callable[[State, Array, Array], Array]:
-    """kNN accuracy on the test split in one program, for which the host need not wait.
+    """kNN accuracy on the test split in one program, which runs asynchronously.
 
     Args:
       recipe: the recipe of the run.
@@ -42,15 +44,15 @@ def compile_knn(
       A function of a state and of the images of both splits, uint8 [N, H, W, C] on every device;
       float32 [].
     """
-    train, test = dataset.train, dataset.test
+    train_y, test_y = map(labels_of, labelled_splits(dataset))
     settings = {"classes": len(dataset.classes), "temperature": temperature, "tile": tile}
     represent = functools.partial(representations, recipe=recipe, mesh=mesh, rows=rows)
 
     @jax.jit
     def accuracy(state: State, train_images: Array, test_images: Array) -> Array:
         train_x, test_x = represent(state, train_images), represent(state, test_images)
-        predicted = knn_predict(train_x, train.labels, test_x, k=min(k, train.size), **settings)
-        return jnp.mean(predicted == test.labels)
+        predicted = knn_predict(train_x, train_y, test_x, k=min(k, len(train_y)), **settings)
+        return jnp.mean(predicted == test_y)
 
     return accuracy
 

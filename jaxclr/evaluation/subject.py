@@ -29,7 +29,7 @@ class Features(NamedTuple):
     values: np.ndarray
     labels: np.ndarray
 
-    def labelled(self, split: Split | Stream | Records) -> "Features":
+    def labeled(self, split: Split | Stream | Records) -> "Features":
         """Those of a split with labels that have one; all of a split without."""
         if not split.labelled or (self.labels >= 0).all():
             return self
@@ -88,7 +88,7 @@ class Subject:
         for some in batches(split, size=self.size):
             values.append(apply_in_batches(function, some.data))
             labels.append(some.labels)
-        return Features(np.concatenate(values), np.concatenate(labels)).labelled(split)
+        return Features(np.concatenate(values), np.concatenate(labels)).labeled(split)
 
     @functools.cached_property
     def features(self) -> tuple[Features, Features]:
@@ -97,7 +97,7 @@ class Subject:
         Raises:
           UserError: some are not finite, or test has a class that train lacks.
         """
-        train, test = self.represent(self.train), self.represent(self.test)
+        train, test = map(self.represent, labelled_splits(self.dataset))
         for name, features in (("training", train), ("test", test)):
             check_finite(name, features.values)
         check_known(train.labels, test.labels, self.classes)
@@ -105,15 +105,18 @@ class Subject:
 
     @functools.cached_property
     def variables(self) -> Tree:
-        """The encoder's "params" and "batch_stats", on one device: norms of fine-tuning see its rows alone."""
+        """The encoder's "params" and "batch_stats", on one device.
+
+        Norms see the rows of that device only in fine-tuning.
+        """
         return {name: encoder_part(parts) for name, parts in on_one_device(self.state).items()}
 
     def plain(self, images: Array) -> Array:
-        """What the encoder takes of examples without augmentation."""
+        """The encoder's input from examples without augmentation."""
         return plain_view(images, self.recipe)
 
     def augmented(self, keys: Array, images: Array) -> Array:
-        """The same with the run's first view less its changes of color, by typed keys [b]."""
+        """The same from the run's first view without changes of color, drawn by typed keys [b]."""
         light = Augmentation((_light(self.recipe.augmentation.views[0]),))
         return normalize_view(light(keys, images)[0], self.recipe)
 
@@ -133,10 +136,10 @@ def on_one_device(state: State) -> Tree:
 
 
 def on_data(subject: Subject, data: Data | Arrays | Source) -> Subject:
-    """The subject with other data to evaluate on, which the network sees as it saw its own.
+    """The subject with other data, which are preprocessed like its own.
 
     Raises:
-      UserError: the data cannot be had, or has other channels than the encoder takes.
+      UserError: the data cannot be loaded, or have other channels than the encoder takes.
     """
     own = subject.data
     if data == own:
@@ -153,7 +156,8 @@ def on_data(subject: Subject, data: Data | Arrays | Source) -> Subject:
     size = plain_size(getattr(data, "image_size", None), subject.recipe.augmentation)
     if isinstance(dataset.train, Stream) and size is None:
         raise UserError(
-            f"'{dataset.name}' is streamed, and the run does not tell its size; set --data.image-size."
+            f"'{dataset.name}' is streamed, and the run does not tell the size of its images; set "
+            "--data.image-size."
         )
     return dataclasses.replace(subject, dataset=dataset, data=data, size=size)
 
@@ -161,17 +165,18 @@ def on_data(subject: Subject, data: Data | Arrays | Source) -> Subject:
 def check_channels(source: str, dataset: Dataset, wanted: int | None) -> None:
     """Raises UserError unless images have the channels that the encoder takes."""
     got = dataset.train.channels
-    if got != wanted and None in (got, wanted):
-        kinds = ("other data than images", "images")
+    if got == wanted:
+        return
+    if got is None or wanted is None:
+        kind = lambda channels: "other data than images" if channels is None else "images"
         raise UserError(
-            f"'{source}' holds {kinds[got is not None]}, the encoder takes {kinds[wanted is not None]}; take other data."
+            f"'{source}' holds {kind(got)}, the encoder takes {kind(wanted)}; take other data."
         )
-    if got != wanted:
-        channels = {1: "gray", 3: "rgb"}.get(wanted)
-        remedy = f"set --data.channels {channels}" if channels else "take other data"
-        raise UserError(
-            f"'{source}' has images of {got} channel(s), the encoder takes {wanted}; {remedy}."
-        )
+    channels = {1: "gray", 3: "rgb"}.get(wanted)
+    remedy = f"set --data.channels {channels}" if channels else "take other data"
+    raise UserError(
+        f"'{source}' has images of {got} channel(s), the encoder takes {wanted}; {remedy}."
+    )
 
 
 def labelled_splits(dataset: Dataset) -> tuple[Split | Stream | Records, Split | Stream | Records]:
@@ -182,7 +187,7 @@ def labelled_splits(dataset: Dataset) -> tuple[Split | Stream | Records, Split |
     """
     if dataset.test is None or not dataset.train.labelled or not dataset.test.labelled:
         raise UserError(
-            f"'{dataset.name}' has no labelled test split, so there is nothing to evaluate "
+            f"'{dataset.name}' has no labeled test split, so there is nothing to evaluate "
             "against. Give images in class sub-folders, or labels, and a test split or "
             "--data.test-fraction."
         )
@@ -190,7 +195,7 @@ def labelled_splits(dataset: Dataset) -> tuple[Split | Stream | Records, Split |
 
 
 def _light(view: Any) -> Any:
-    """What a view of ours does to positions, not to colors; another view as it is."""
+    """A view of this library without its changes of color; another view as it is."""
     if isinstance(view, PhotoView):
         return dataclasses.replace(view, jitter=0.0, grayscale=0.0, blur=0.0, solarize=0.0)
     if isinstance(view, DigitView):

@@ -30,7 +30,7 @@ def open_data(loaded: Loaded, data: Data | Arrays | Source) -> Dataset:
     """The splits of a data source whose images an encoder takes.
 
     Raises:
-      UserError: the data cannot be had, or have other channels than the encoder takes.
+      UserError: the data cannot be loaded, or have other channels than the encoder takes.
     """
     # Images are normalized as the encoder's were, whatever theirs are.
     dataset = load_data(dataclasses.replace(data, mean=None, std=None))
@@ -85,7 +85,7 @@ def embed(
             "The encoder takes images of any size, and streamed ones may differ; "
             "set --data.image-size."
         )
-    # By value, not by name: a run may be trained on, and a folder moved.
+    # By value, not by name: a run may be continued, and a folder moved.
     job = {
         **{
             f"data.{name}": value

@@ -6,9 +6,10 @@ from typing import Literal
 
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 
-from jaxclr.data import Stream
+from jaxclr.data import Split
 from jaxclr.data import load as load_data
 from jaxclr.encoders import ViT
 from jaxclr.errors import UserError
@@ -34,7 +35,7 @@ def export(
 
     "safetensors" has the arrays of a ResNet by torchvision's names, of a ViT by timm's, in their
     layouts, to load with strict=True (there is no classifier); a note says how images are
-    normalised. "stablehlo" is a function of uint8 images [b, H, W, C], any b, that contains
+    normalized. "stablehlo" is a function of uint8 images [b, H, W, C], any b, that contains
     preprocessing and weights:
 
     >>> encode = jax.export.deserialize(bytearray(pathlib.Path(out).read_bytes())).call
@@ -73,7 +74,7 @@ def export(
         write_safetensors(out, to_torch(spec, loaded.variables, side=height), notes)
 
 
-def stablehlo(loaded: Loaded, shape: tuple[int, int, int]) -> bytes:
+def stablehlo(loaded: Loaded, shape: tuple[int, ...]) -> bytes:
     """The encoder as a serialized `jax.export.Exported` for CPUs, GPUs and TPUs.
 
     Args:
@@ -86,17 +87,19 @@ def stablehlo(loaded: Loaded, shape: tuple[int, int, int]) -> bytes:
 
     @jax.jit
     def encode(images: jax.Array) -> jax.Array:
-        return module.apply(variables, loaded.preprocess(images), False).astype(np.float32)
+        return jnp.asarray(module.apply(variables, loaded.preprocess(images), False), jnp.float32)
 
     images = jax.ShapeDtypeStruct((batch, *shape), np.uint8)
     return bytes(jax.export.export(encode, platforms=PLATFORMS)(images).serialize())
 
 
-def image_shape(loaded: Loaded, side: int | None) -> tuple[int, int, int]:
+def image_shape(loaded: Loaded, side: int | None) -> tuple[int, ...]:
     """Height, width and channels of the images that an encoder is exported for."""
     if (side := side or loaded.size) is not None:
+        if loaded.channels is None:
+            raise UserError("The encoder takes other data than images; leave --image-size out.")
         return side, side, loaded.channels
     train = load_data(loaded.config.data).train
-    if isinstance(train, Stream):
+    if not isinstance(train, Split):
         raise UserError("The encoder takes images of any size; give --image-size.")
     return train.examples.shape[1:]

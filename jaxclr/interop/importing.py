@@ -26,17 +26,17 @@ from jaxclr.training.session import make_recipe
 
 Tree = Any
 
-# Of ImageNet's channels, with which nearly every public encoder was trained.
+# ImageNet's, which nearly every public encoder uses.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH_SIZE = 64  # nothing is trained; many numbers of devices divide it
 
 
 class Weights(NamedTuple):
-    """What a file says of an encoder.
+    """An encoder read from a file.
 
     Attributes:
       variables: "params" and "batch_stats".
-      side: of the images in pixels for which it is meant, as far as the file tells.
+      side: of its images in pixels; a default if the file does not determine it.
       channels: of the images.
       found: where in the file it was, and what else is there.
     """
@@ -60,7 +60,7 @@ def read_encoder(path: pathlib.Path, spec: Encoder, *, prefix: str | None = None
       UserError: the file cannot be read, or holds another encoder: what is missing, left over or of
         another shape.
     """
-    check_named(spec)
+    spec = check_named(spec)
     arrays = read_weights(path)
     try:
         found = find_encoder(arrays, spec, prefix)
@@ -118,16 +118,17 @@ def import_encoder(
             f"{path} takes images of {weights.channels} channel(s); give their --data.mean and "
             "--data.std, scaled to [0, 1]."
         )
-    changes: dict[str, Any] = {} if data.mean else {"mean": MEAN, "std": STD}
+    mean, std = (data.mean, data.std) if data.mean else (MEAN, STD)
+    changes: dict[str, Any] = {"mean": mean, "std": std}
     if weights.channels == 3 and data.channels == "as_is":
         changes["channels"] = "rgb"
     if data.image_size is None and data.source.partition(":")[0] in ("folder", "tfds"):
         changes["image_size"] = side
     data = dataclasses.replace(data, **changes)
-    if len(data.mean) != weights.channels:
+    if len(mean) != weights.channels:
         raise UserError(
             f"{path} takes images of {weights.channels} channel(s), data.mean has "
-            f"{len(data.mean)} numbers."
+            f"{len(mean)} numbers."
         )
     config = Config(
         method=Imported(file=str(path), prefix=weights.found.prefix),

@@ -1,10 +1,10 @@
-"""Where in a file of weights an encoder is, and what its arrays are called there.
+"""Location and names of an encoder's arrays in a file of weights.
 
 Files differ in what stands before the names: MoCo v3 and UniCLR have
 state_dict.module.base_encoder. and .momentum_encoder., MoCo v2 .encoder_q. and .encoder_k., SimSiam
 .encoder., solo-learn state_dict.backbone., SwAV module., torchvision, timm, VICReg and Barlow Twins
-nothing. So an encoder is found by a name that it must have, whatever stands before it; and of an
-encoder and its moving average, the encoder is taken.
+nothing. So an encoder is found by a name that it must have, with any prefix. Of an encoder and its
+moving average, the encoder is taken.
 """
 
 import re
@@ -16,7 +16,7 @@ import numpy as np
 from jaxclr.encoders import ResNet, ViT
 from jaxclr.errors import UserError
 
-# PartialTable that may stand beside an encoder's own, under the same prefix, and that it can do without.
+# Parts beside the encoder's arrays, under the same prefix, that are not read.
 HEADS = (
     "fc",
     "head",
@@ -129,7 +129,7 @@ def _the_one(places: Collection[str]) -> str:
 
 
 def _places(names: Iterable[str], landmark: str) -> list[str]:
-    """What stands before a landmark wherever it is."""
+    """The prefixes of all names that end in a landmark."""
     heads = (name.removesuffix(landmark) for name in names if name.endswith(landmark))
     return [head for head in heads if not head or head.endswith(".")]
 

@@ -3,7 +3,7 @@
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,7 @@ from jaxclr import trees
 from jaxclr.augment import PhotoView
 from jaxclr.encoders.own import build_encoder, towers_of
 from jaxclr.errors import UserError
+from jaxclr.methods import Branch
 from jaxclr.runs.checkpoints import read_variables
 from jaxclr.runs.config import Config
 from jaxclr.runs.folder import RunFolder
@@ -34,8 +35,8 @@ class Loaded(NamedTuple):
         and compiled once for each shape.
       embed: the same to embeddings, outputs of the projector, float32 [b, D].
       variables: "params" and "batch_stats" of `module`.
-      module: a Linen module called as module.apply(variables, preprocess(examples), train), for those
-        who want gradients or layers.
+      module: a Linen module called as module.apply(variables, preprocess(examples), train), for
+        gradients and layers.
       preprocess: examples to the module's input; images are resized to the size of the run's first
         view (not cropped), scaled to [0, 1], and normalized by the run's mean and deviation
         (config.data.mean, config.data.std).
@@ -65,7 +66,7 @@ class Loaded(NamedTuple):
 
 
 def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
-    """The encoder of a run's newest undamaged checkpoint; the run's data need not be at hand.
+    """The encoder of a run's newest undamaged checkpoint; the run's data need not be available.
 
     >>> encoder = jaxclr.load("runs/digits-sim_affinity-0")
     >>> encoder.encode(np.zeros((2, 8, 8, 1), np.uint8)).shape
@@ -97,13 +98,13 @@ def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
 
     @jax.jit
     def apply(variables: Tree, examples: Tree) -> Array:
-        return module.apply(variables, preprocess(examples), False).astype(jnp.float32)
+        return jnp.asarray(module.apply(variables, preprocess(examples), False), jnp.float32)
 
     @jax.jit
     def project(variables: Tree, examples: Tree) -> Array:
         network = recipe.network.clone(predictor=None)
         branch = network.apply(variables, preprocess(examples), train=False, view=view)
-        return branch.embedding.astype(jnp.float32)
+        return cast(Branch, branch).embedding.astype(jnp.float32)
 
     def embed(examples: Tree) -> Array:
         check(examples)
@@ -116,7 +117,7 @@ def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
         return apply(variables, examples)
 
     def check(examples: Tree) -> None:
-        if config.data.mean is not None:  # which images have, and other data have not
+        if config.data.mean is not None:  # images have one, other data do not
             _check_images(examples, channels=len(config.data.mean))
 
     return Loaded(encode, embed, variables, module, preprocess, config, step)

@@ -1,4 +1,4 @@
-"""What torchvision (ResNet) and timm (ViT) call our arrays, and how they lay them out."""
+"""Names and layouts of an encoder's arrays in torchvision (ResNet) and timm (ViT)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -52,7 +52,7 @@ def to_torch(
     check_named(spec)
     arrays = {
         torch_name(spec, path): np.ascontiguousarray(_to_torch(spec, path, np.asarray(leaf)))
-        for path, leaf in traverse_util.flatten_dict(dict(variables)).items()
+        for path, leaf in _flat(variables).items()
     }
     if isinstance(spec, ViT) and spec.positions == "sincos" and side is not None:
         width = arrays["cls_token"].shape[-1]
@@ -72,7 +72,7 @@ def from_torch(spec: ResNet | ViT, arrays: Mapping[str, np.ndarray], like: Tree)
         path: np.ascontiguousarray(
             _from_torch(spec, path, arrays[torch_name(spec, path)]), leaf.dtype
         )
-        for path, leaf in traverse_util.flatten_dict(dict(like)).items()
+        for path, leaf in _flat(like).items()
     }
     return traverse_util.unflatten_dict(flat)
 
@@ -80,7 +80,7 @@ def from_torch(spec: ResNet | ViT, arrays: Mapping[str, np.ndarray], like: Tree)
 def torch_shapes(spec: ResNet | ViT, like: Tree) -> dict[str, tuple[int, ...]]:
     """The names and shapes of an encoder in PyTorch, from the shapes of its variables."""
     shapes = {}
-    for path, leaf in traverse_util.flatten_dict(dict(like)).items():
+    for path, leaf in _flat(like).items():
         shapes[torch_name(spec, path)] = _to_torch(spec, path, np.empty(leaf.shape, np.bool)).shape
     return shapes
 
@@ -101,17 +101,23 @@ def fixed_positions(grid: int, width: int) -> np.ndarray:
     return np.concatenate([np.zeros((1, width)), sincos_positions(grid, grid, width)])[None]
 
 
-def check_named(spec: Any) -> None:
-    """Raises UserError unless an encoder is one that PyTorch has names for."""
+def check_named(spec: Any) -> ResNet | ViT:
+    """The encoder, if torchvision or timm has names for its arrays; else raises UserError."""
     if not isinstance(spec, ResNet | ViT):
         raise UserError(
             f"{type(spec).__name__} has no counterpart in torchvision or timm, whose names these "
             "weights would bear; a ResNet or a ViT has. Export it with --to stablehlo."
         )
+    return spec
+
+
+def _flat(tree: Tree) -> Mapping[Path, Any]:
+    """Leaves by their path."""
+    return traverse_util.flatten_dict(dict(tree))
 
 
 def _to_torch(spec: ResNet | ViT, path: Path, x: np.ndarray) -> np.ndarray:
-    if path[-2:] == ("patch_embedding", "kernel"):
+    if isinstance(spec, ViT) and path[-2:] == ("patch_embedding", "kernel"):
         patch = spec.patch
         return x.reshape(patch, patch, -1, x.shape[-1]).transpose(3, 2, 0, 1)
     if path[-1] == "kernel":

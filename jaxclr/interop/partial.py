@@ -99,7 +99,7 @@ class PartialTable:
         self._saved = time.monotonic()
         if not self._waiting:
             return
-        columns = {
+        columns: dict[str, Any] = {
             name: np.concatenate([some[name] for some in self._waiting])
             for name in self._waiting[0]
         }

@@ -20,7 +20,7 @@ def read_weights(path: pathlib.Path) -> dict[str, np.ndarray]:
     Nothing but tensors and plain values is unpickled.
 
     Raises:
-      UserError: there is no such file, it is damaged or of another kind, or it takes PyTorch, which
+      UserError: there is no such file, it is damaged or of another kind, or it needs PyTorch, which
         is not installed.
     """
     if not path.is_file():
@@ -57,10 +57,10 @@ def write_safetensors(
 
 def _unpickle(path: pathlib.Path) -> Any:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]  not every user has it
     except ModuleNotFoundError as error:
         raise UserError(
-            f"{path} takes PyTorch to read: pip install 'jaxclr[torch]', or where PyTorch is "
+            f"{path} needs PyTorch: pip install 'jaxclr[torch]', or where PyTorch is "
             "installed turn its state_dict into a .safetensors file (safetensors.torch.save_file)."
         ) from error
     try:

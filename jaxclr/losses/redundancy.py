@@ -27,7 +27,7 @@ from jaxclr.affinity.tiles import matmul
 Array = jax.Array
 
 _VARIANCE_FLOOR = 1e-4  # under VICReg's root
-_STANDARDISING_EPS = 1e-5  # batch normalization's
+_STANDARDIZING_EPS = 1e-5  # batch normalization's
 
 
 def vicreg(
@@ -314,7 +314,7 @@ def cross_correlation(
     x, y = (kept * (z - total / count) for z, total in zip((z1, z2), sums, strict=True))
     squares = jnp.sum(x * x, axis=0), jnp.sum(y * y, axis=0)
     product, (of_x, of_y) = sum_over((matmul(x.T, y), squares), axis_name)
-    inverse = lambda squares: jax.lax.rsqrt(squares / count + _STANDARDISING_EPS)
+    inverse = lambda squares: jax.lax.rsqrt(squares / count + _STANDARDIZING_EPS)
     return product / count * inverse(of_x)[:, None] * inverse(of_y)[None, :]
 
 

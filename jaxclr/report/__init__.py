@@ -1,1 +1,1 @@
-"""A page that shows what was learned: one HTML file, which `page.write_report` writes."""
+"""The report of runs as one HTML file; see `page.write_report`."""

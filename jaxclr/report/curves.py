@@ -9,7 +9,7 @@ from jaxclr.report.records import Record
 
 # Name in metrics.jsonl, title, caption.
 _CURVES = (
-    ("loss", "Loss", "Of the objective; the losses of different objectives do not compare."),
+    ("loss", "Loss", "Of the objective; the losses of different objectives are not comparable."),
     ("knn_20", "kNN accuracy", "On the test split during training, 20 neighbors."),
     (
         "effective_rank",
@@ -19,7 +19,8 @@ _CURVES = (
     (
         "rank_me",
         "RankMe",
-        "The same of the singular values of the embeddings as they are: neither centered nor normalized.",
+        "Entropy, as a number of directions, of the singular values of the embeddings, neither "
+        "centered nor normalized.",
     ),
     ("total_variance", "Total variance", "Of unit embeddings: 0 for a single point, at most 1."),
     (
@@ -30,7 +31,7 @@ _CURVES = (
     (
         "asymmetry",
         "Asymmetry of A",
-        "Norm of A less its transpose over the norm of A, predictions against targets.",
+        "Norm of A minus its transpose, over the norm of A; predictions against targets.",
     ),
     ("learning_rate", "Learning rate", ""),
     ("momentum", "Momentum of the target network", "Share of the average that a step keeps."),
@@ -41,7 +42,7 @@ _CURVES = (
 
 
 def curves(records: Sequence[Record]) -> list[Piece]:
-    """A plot for everything that a run logs over its steps."""
+    """A plot for each metric that a run logs over its steps."""
     return [_curve(records, *curve) for curve in _CURVES]
 
 

@@ -24,9 +24,10 @@ def spectra(record: Record) -> list[Piece]:
     color = line_of(record.number)["color"]
     first, last = values[0], values[-1]
     alt = (
-        f"Spectrum of the embeddings of {record.name}, largest eigenvalue first, at {len(chosen)} times from step "
-        f"{steps[0]} to {steps[-1]}. The largest holds {first[0] / max(sum(first), 1e-30):.0%} of the variance at first and "
-        f"{last[0] / max(sum(last), 1e-30):.0%} in the end."
+        f"Spectrum of the embeddings of {record.name}, largest eigenvalue first, at {len(chosen)} "
+        f"times from step {steps[0]} to {steps[-1]}. The largest holds "
+        f"{first[0] / max(sum(first), 1e-30):.0%} of the variance at the start and "
+        f"{last[0] / max(sum(last), 1e-30):.0%} at the end."
     )
     key = f"spectrum-{record.number}"
     with Plot(key, alt) as plot:
@@ -36,7 +37,10 @@ def spectra(record: Record) -> list[Piece]:
             plot.axes.plot(ranks, heights, color=color, alpha=strength, label=label)
         plot.axes.set(yscale="log", xlabel="rank of the eigenvalue", ylabel="eigenvalue")
         plot.axes.legend()
-    caption = "Of the centered covariance of unit embeddings, paler the earlier. A cliff: few directions are used."
+    caption = (
+        "Of the centered covariance of unit embeddings; earlier steps are paler. A cliff: few "
+        "directions are used."
+    )
     return [Figure(key, "Spectrum over time", plot.html, caption, record)]
 
 
@@ -64,7 +68,10 @@ def plane(records: Sequence[Record]) -> list[Piece]:
         plot.axes.set(
             xlabel="alignment (lower: views agree)", ylabel="uniformity (lower: spread out)"
         )
-    caption = "A ring at the start, a dot at the end. The lower left is best; a collapse goes to the upper left."
+    caption = (
+        "A ring at the start, a dot at the end. The lower left is best; a collapse goes to the "
+        "upper left."
+    )
     return [Figure("plane", title, plot.html, caption)]
 
 
@@ -82,8 +89,9 @@ def cosines(record: Record) -> list[Piece]:
     middle = (edges[1:] + edges[:-1]) / 2
     mean = lambda shares: float(np.dot(shares, middle))
     alt = (
-        f"Cosines in the affinity matrix of {record.name}: positives have a mean of {mean(positives[0]):.2f} at first and "
-        f"{mean(positives[-1]):.2f} in the end, negatives {mean(negatives[0]):.2f} and {mean(negatives[-1]):.2f}."
+        f"Cosines in the affinity matrix of {record.name}: positives have a mean of "
+        f"{mean(positives[0]):.2f} at the start and {mean(positives[-1]):.2f} at the end, "
+        f"negatives {mean(negatives[0]):.2f} and {mean(negatives[-1]):.2f}."
     )
     key = f"cosines-{record.number}"
     with Plot(key, alt) as plot:
@@ -100,5 +108,7 @@ def cosines(record: Record) -> list[Piece]:
         )
         plot.axes.set(xlabel="cosine", ylabel="share", xlim=(-1, 1), xticks=(-1, -0.5, 0, 0.5, 1))
         plot.axes.legend()
-    caption = "Predictions against targets of a batch. Where both lie at 1, everything looks alike."
+    caption = (
+        "Predictions against targets of a batch. If both are near 1, the embeddings have collapsed."
+    )
     return [Figure(key, "Positives against negatives", plot.html, caption, record)]

@@ -1,4 +1,4 @@
-"""What a page consists of."""
+"""Figures of the page, and the notes that replace missing ones."""
 
 import html
 from collections.abc import Callable, Sequence
@@ -66,5 +66,6 @@ def swatch(number: int) -> str:
     dashes = ("", "5 3", "6 2 1.5 2", "1.5 2")[(number - 1) % 4]
     return (
         f'<svg class="swatch" viewBox="0 0 28 8" aria-hidden="true"><path d="M0 4H28" '
-        f'stroke="var(--run{(number - 1) % 8 + 1})" stroke-width="3" stroke-dasharray="{dashes}"/></svg>'
+        f'stroke="var(--run{(number - 1) % 8 + 1})" stroke-width="3" '
+        f'stroke-dasharray="{dashes}"/></svg>'
     )

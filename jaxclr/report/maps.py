@@ -5,6 +5,7 @@ import json
 import warnings
 
 import matplotlib
+import matplotlib.colors
 import numpy as np
 
 from jaxclr.report.figures import Figure, Piece, missing
@@ -28,7 +29,7 @@ def maps(record: Record) -> list[Piece]:
     for name, (positions, caption) in found.items():
         kind = name.lower().replace("-", "")
         key = f"map-{kind}-{record.number}"
-        colored = ", colored by class" if record.labelled else ""
+        colored = ", colored by class" if record.labeled else ""
         alt = f"Map of {len(points)} examples of {record.name} by {name}{colored}. {caption}"
         with Plot(key, alt, size=(5.4, 3.8)) as plot:
             dots = {"c": _colors(record), "edgecolors": CARD, "linewidths": 0.5}
@@ -40,7 +41,8 @@ def maps(record: Record) -> list[Piece]:
         svg = plot.html.replace("<svg", '<svg tabindex="0"', 1)
         body = _legend(record) + (
             f'<div class="map" data-sheet="sheet-{record.number}">{svg}'
-            '<p class="shown" aria-live="polite">Point at a dot, or focus the map and press the arrow keys.</p></div>'
+            '<p class="shown" aria-live="polite">Point at a dot, or focus the map and press the '
+            "arrow keys.</p></div>"
         )
         if kind == "pca":
             body += sheet
@@ -54,7 +56,7 @@ def _pca(points: np.ndarray) -> tuple[np.ndarray, str]:
     two = (left * values)[:, :2]
     two = np.pad(two, ((0, 0), (0, 2 - two.shape[1])))
     share = np.sum(values[:2] ** 2) / max(np.sum(values**2), 1e-30)
-    return two, f"Two directions of the largest variance, {share:.0%} of all."
+    return two, f"The two directions of largest variance, {share:.0%} of the total."
 
 
 def _tsne(points: np.ndarray) -> tuple[np.ndarray, str]:
@@ -62,11 +64,9 @@ def _tsne(points: np.ndarray) -> tuple[np.ndarray, str]:
 
     perplexity = min(30.0, (len(points) - 1) / 3)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of points that coincide, as those of a collapsed encoder do
-        # Exact: of a few hundred points it takes a quarter of Barnes-Hut's time. Random: coinciding
-        # points have no principal axes to start from.
+        warnings.simplefilter("ignore")  # about coinciding points of a collapsed encoder
+        # Exact: for a few hundred points it takes a quarter of the time of Barnes-Hut. Random:
+        # coinciding points have no principal axes to start from.
         tsne = TSNE(
             perplexity=perplexity, method="exact", max_iter=500, init="random", random_state=0
         )
@@ -74,7 +74,7 @@ def _tsne(points: np.ndarray) -> tuple[np.ndarray, str]:
     return (
         found,
         f"Neighbors stay neighbors (perplexity {perplexity:.3g}); "
-        "sizes of groups and gaps mean nothing.",
+        "sizes of groups and gaps have no meaning.",
     )
 
 
@@ -84,16 +84,16 @@ def _palette(count: int) -> np.ndarray:
     return colors(np.arange(count)) if count <= 20 else colors(np.linspace(0, 0.95, count))
 
 
-def _colors(record: Record):
-    if not record.labelled:
+def _colors(record: Record) -> str | np.ndarray:
+    if not record.labeled:
         return line_of(record.number)["color"]
     return _palette(len(record.fixed["classes"]))[record.fixed["query_labels"]]
 
 
 def _legend(record: Record) -> str:
-    """Names of the classes, if they can be told apart."""
+    """Names of the classes, if there are few enough colors."""
     classes = record.fixed["classes"]
-    if not record.labelled or len(classes) > 20:
+    if not record.labeled or len(classes) > 20:
         return ""
     colors = [matplotlib.colors.to_hex(color) for color in _palette(len(classes))]
     entries = (
@@ -104,9 +104,9 @@ def _legend(record: Record) -> str:
 
 
 def _sheet(record: Record) -> str:
-    """What the page's script says of each point, and all thumbnails in one picture, row by row."""
+    """Names of the points for the page's script, and all thumbnails in one picture."""
     labels, classes = record.fixed["query_labels"], record.fixed["classes"]
-    data = {"names": [str(classes[label]) for label in labels] if record.labelled else []}
+    data = {"names": [str(classes[label]) for label in labels] if record.labeled else []}
     if not record.pictured:
         return f"<span hidden {_attributes(record, data)}></span>"
     images = record.fixed["queries"]

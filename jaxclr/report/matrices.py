@@ -30,10 +30,13 @@ def affinities(record: Record) -> list[Piece]:
         off = matrix[~np.eye(len(matrix), dtype=bool)]
         alt = (
             f"Affinity matrix of {len(rows)} fixed examples of {record.name} at step {step}: the "
-            f"diagonal has a mean cosine of {np.diag(matrix).mean():.2f}, the rest {off.mean() if len(off) else 0:.2f}."
+            f"diagonal has a mean cosine of {np.diag(matrix).mean():.2f}, the rest "
+            f"{off.mean() if len(off) else 0:.2f}."
         )
-        order_of = "Examples in the order of their classes. " * record.labelled
-        caption = f"{order_of}Red on the diagonal: views agree{'; in blocks: classes do' * record.labelled}."
+        caption = "Red on the diagonal: views agree"
+        if record.labeled:
+            caption = f"Examples in the order of their classes. {caption}; in blocks: classes do"
+        caption += "."
         key = f"affinity-{record.number}-{step}"
         with Plot(key, alt, size=(4.3, 3.4)) as plot:
             shown = plot.axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="none")
@@ -49,7 +52,7 @@ def affinities(record: Record) -> list[Piece]:
 def _name_blocks(axes: Axes, record: Record, labels: np.ndarray) -> None:
     """Names of the classes beside their examples, which are in order."""
     classes = record.fixed["classes"]
-    if not record.labelled or len(classes) > MOST_CLASSES:
+    if not record.labeled or len(classes) > MOST_CLASSES:
         return
     present, first, count = np.unique(labels, return_index=True, return_counts=True)
     names = [str(name)[:10] for name in classes[present]]
@@ -83,7 +86,7 @@ def predicted_classes(record: Record) -> np.ndarray:
 
 def confusions(record: Record) -> list[Piece]:
     """Errors by class: a matrix for few classes, the worst of many."""
-    if not record.end or not record.labelled:
+    if not record.end or not record.labeled:
         return missing(record, "errors by class", "there are no labels, or no snapshots.")
     classes, labels = record.fixed["classes"], record.fixed["query_labels"]
     predicted = predicted_classes(record)
@@ -93,8 +96,8 @@ def confusions(record: Record) -> list[Piece]:
     key = f"confusion-{record.number}"
     held_out = " that were not trained on" * ("test_images" in record.evaluation)
     caption = (
-        f"{wrong} of {len(labels)} examples{held_out} are named wrongly by their {NEIGHBORS} nearest of "
-        f"{len(record.fixed['gallery_labels'])} training examples."
+        f"{wrong} of {len(labels)} examples{held_out} are classified wrongly by their {NEIGHBORS} "
+        f"nearest of {len(record.fixed['gallery_labels'])} training examples."
     )
     errors = _table(counts, classes)
     if len(classes) > MOST_CLASSES:
@@ -105,7 +108,11 @@ def confusions(record: Record) -> list[Piece]:
         plot.axes.set_xticks(range(len(classes)), names, rotation=_rotation(names))
         plot.axes.set_yticks(range(len(classes)), names)
         plot.axes.set(
-            xlabel="named", ylabel="class", xlim=edges[[0, -1]], ylim=edges[[-1, 0]], aspect="equal"
+            xlabel="predicted",
+            ylabel="class",
+            xlim=edges[[0, -1]],
+            ylim=edges[[-1, 0]],
+            aspect="equal",
         )
         plot.axes.grid(visible=False)
         plot.axes.tick_params(length=0)
@@ -114,7 +121,9 @@ def confusions(record: Record) -> list[Piece]:
             # An error in a hundred can be seen, and the number be read on all of a class.
             paint = {"color": color, "alpha": 0.1 + 0.4 * shares[row, column], "linewidth": 0}
             plot.axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **paint))
-            plot.axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=8)
+            plot.axes.text(
+                column, row, str(counts[row, column]), ha="center", va="center", fontsize=8
+            )
     return [Figure(key, "Errors by class", plot.html + errors, caption, record)]
 
 
@@ -132,6 +141,7 @@ def _table(counts: np.ndarray, classes: np.ndarray) -> str:
         rows.append(
             f"<tr><th scope=row>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
         )
-    titles = ("class", "errors", "examples", "most often named")
+    titles = ("class", "errors", "examples", "most often predicted")
     head = f"<tr>{''.join(f'<th scope=col>{title}</th>' for title in titles)}</tr>"
-    return f"<details open><summary>Error rates</summary><div class=wide><table>{head}{''.join(rows)}</table></div></details>"
+    table = f"<table>{head}{''.join(rows)}</table>"
+    return f"<details open><summary>Error rates</summary><div class=wide>{table}</div></details>"

@@ -18,7 +18,7 @@ from jaxclr.runs.files import write_atomically, writing
 
 
 def write_report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
-    """Writes one HTML file about runs side by side, which needs no network and no other file.
+    """Writes the report of one or more runs as one self-contained HTML file.
 
     Args:
       folders: of the runs, at least one.
@@ -35,7 +35,7 @@ def write_report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
 
 def page(records: Sequence[Record]) -> str:
     """The HTML of runs."""
-    part = lambda name: importlib.resources.files(__package__).joinpath(name).read_text()
+    part = lambda name: importlib.resources.files("jaxclr.report").joinpath(name).read_text()
     sections = {
         "Curves": curves(records),
         "Geometry of the embeddings": [
@@ -70,4 +70,7 @@ def page(records: Sequence[Record]) -> str:
 
 def _section(key: str, title: str, pieces: Sequence[Piece]) -> str:
     body = "".join(piece.html for piece in pieces)
-    return f'<section aria-labelledby="{key}">\n<h2 id="{key}">{title}</h2>\n<div class="grid">\n{body}</div>\n</section>\n'
+    return (
+        f'<section aria-labelledby="{key}">\n<h2 id="{key}">{title}</h2>\n'
+        f'<div class="grid">\n{body}</div>\n</section>\n'
+    )

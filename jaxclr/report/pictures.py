@@ -1,6 +1,7 @@
 """Pictures: nearest neighbors of a few images, and the views that the encoder is shown."""
 
 import html
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,37 +26,23 @@ def neighbors(record: Record) -> list[Piece]:
     nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :NEIGHBORS]
     rows, wrong = [], 0
     for row, query in enumerate(chosen):
-        cells = [
-            _picture(
-                images["queries"][query],
-                f"Query{_of_class(record, 'query_labels', query)}",
-                "query",
-            )
-        ]
+        cells = [_query(record, "Query", query)]
         for column, index in enumerate(nearest[row]):
             other = (
-                record.labelled and images["gallery_labels"][index] != images["query_labels"][query]
+                record.labeled and images["gallery_labels"][index] != images["query_labels"][query]
             )
             wrong += bool(other)
             said = (
-                f"Neighbor {column + 1}{_of_class(record, 'gallery_labels', index)}, cosine {cosines[row, index]:.3f}"
-                + ", another class" * bool(other)
+                f"Neighbor {column + 1}{_of_class(record, 'gallery_labels', index)}, "
+                f"cosine {cosines[row, index]:.3f}" + ", another class" * bool(other)
             )
             cells.append(_picture(images["gallery"][index], said, "other" if other else ""))
-        rows.append(f"<li>{''.join(cells)}</li>")
+        rows.append(cells)
     caption = "The query first, then the nearest training images, the nearest first."
-    if record.labelled:
+    if record.labeled:
         caption += f" {wrong} of {nearest.size} are of another class: framed with dashes."
-    body = f'<ol class="pictures">{"".join(rows)}</ol>'
-    return [
-        Figure(
-            f"neighbors-{record.number}",
-            f"Nearest neighbors of {len(chosen)} queries",
-            body,
-            caption,
-            record,
-        )
-    ]
+    key, title = f"neighbors-{record.number}", f"Nearest neighbors of {len(chosen)} queries"
+    return [Figure(key, title, _pictures(rows), caption, record)]
 
 
 def views(record: Record) -> list[Piece]:
@@ -70,27 +57,30 @@ def views(record: Record) -> list[Piece]:
         return missing(record, "views", "the run has no snapshots.")
     images, rows = record.fixed, []
     for index in range(len(images[found[0]])):
-        cells = [
-            _picture(
-                images["queries"][index],
-                f"Image{_of_class(record, 'query_labels', index)}",
-                "query",
-            )
-        ]
-        cells += [
+        shown = (
             _picture(images[name][index], f"View {number}", "")
             for number, name in enumerate(found, 1)
-        ]
-        rows.append(f"<li>{''.join(cells)}</li>")
-    body = f'<ol class="pictures">{"".join(rows)}</ol>'
+        )
+        rows.append([_query(record, "Image", index), *shown])
     caption = "The image first, then its views of one step."
-    return [Figure(f"views-{record.number}", "Views that it was shown", body, caption, record)]
+    key, title = f"views-{record.number}", "Views in training"
+    return [Figure(key, title, _pictures(rows), caption, record)]
+
+
+def _pictures(rows: Sequence[Sequence[str]]) -> str:
+    items = "".join(f"<li>{''.join(row)}</li>" for row in rows)
+    return f'<ol class="pictures">{items}</ol>'
+
+
+def _query(record: Record, word: str, index: int) -> str:
+    said = f"{word}{_of_class(record, 'query_labels', index)}"
+    return _picture(record.fixed["queries"][index], said, "query")
 
 
 def _of_class(record: Record, labels: str, index: int) -> str:
     return (
         f" of class {record.fixed['classes'][record.fixed[labels][index]]}"
-        if record.labelled
+        if record.labeled
         else ""
     )
 

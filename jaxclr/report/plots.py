@@ -5,6 +5,8 @@ import html
 import io
 import re
 from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
 
 import matplotlib
 import numpy as np
@@ -12,13 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-# Colours that stand for the page's: CSS decides what they are.
+# Placeholders, which `_inline` replaces by the CSS variables of the page.
 INK, GRID, ALARM, CARD = "#0000e0", "#0000e1", "#0000e2", "#0000e3"
 _RUN = "#0000f{}"
 RUNS = 8  # colors; the next run has the first one again, with other dashes
 _DASHES = ("-", "--", "-.", ":")
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
     "text.color": INK,
@@ -55,21 +57,26 @@ class Plot:
         self._size = size
         self.html = ""
 
-    def __enter__(self) -> "Plot":
+    def __enter__(self) -> Self:
         self._style.__enter__()
         self.figure = Figure(figsize=self._size, layout="constrained")
         self.axes: Axes = self.figure.add_subplot()
         return self
 
-    def __exit__(self, kind, *rest: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if kind is None:
             buffer = io.StringIO()
             self.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
             self.html = _inline(buffer.getvalue(), self._alt)
-        self._style.__exit__(kind, *rest)
+        self._style.__exit__(kind, error, trace)
 
 
-def line_of(number: int) -> dict[str, object]:
+def line_of(number: int) -> dict[str, Any]:
     """How matplotlib draws the lines of a run; the legend's buttons find them by their class."""
     color = (number - 1) % RUNS + 1
     return {
@@ -82,7 +89,7 @@ def line_of(number: int) -> dict[str, object]:
 def thin(
     steps: Sequence[int], values: Sequence[float], most: int = 300
 ) -> tuple[np.ndarray, np.ndarray]:
-    """At most so many points, each the mean of its neighbors."""
+    """A curve of at most so many points, each the mean of its neighbors."""
     groups = min(most, len(steps))
     split = lambda x: np.array(
         [part.mean() for part in np.array_split(np.asarray(x, float), groups)]
@@ -95,7 +102,7 @@ def thin(
 
 
 def png(pixels: np.ndarray) -> str:
-    """A picture, uint8 [h, w, C], as the address of itself."""
+    """A picture, uint8 [h, w, C], as a data URL."""
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
         buffer, "PNG", optimize=True
@@ -113,7 +120,7 @@ def _inline(svg: str, alt: str) -> str:
         r' id="([\w.-]+)"', lambda found: found.group() if found[1] in referred else "", svg
     )
     opening = svg[: svg.index(">") + 1]
-    box = re.search(r'viewBox="[^"]*"', opening).group()
+    (box,) = re.findall(r'viewBox="[^"]*"', opening)
     svg = (
         f'<svg {box} role="img" aria-label="{html.escape(alt, quote=True)}">' + svg[len(opening) :]
     )

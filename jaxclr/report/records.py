@@ -1,4 +1,4 @@
-"""What the folder of a run holds, read without the run's data, network or devices."""
+"""Contents of the folder of a run, read without the run's data, network or devices."""
 
 import functools
 import json
@@ -15,7 +15,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Record(NamedTuple):
-    """A run, as its folder has it; whatever is missing there is empty here.
+    """A run as stored in its folder; missing files are empty here.
 
     Attributes:
       number: of the run in the report, from 1: the color and the dashes of its lines.
@@ -23,7 +23,7 @@ class Record(NamedTuple):
       config: config.json.
       lines: those of metrics.jsonl.
       evaluation: evaluation.json.
-      fixed: of what the snapshots are: snapshots/labels.npz and, of images, images.npz.
+      fixed: the examples of the snapshots: snapshots/labels.npz and, for images, images.npz.
       snapshots: snapshots/STEP.npz by step.
       bad_step: bad_step.json.
     """
@@ -46,12 +46,12 @@ class Record(NamedTuple):
         return max((line["step"] for line in self.lines), default=0)
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
         return bool(self.fixed) and int(self.fixed["query_labels"].min()) >= 0
 
     @property
     def pictured(self) -> bool:
-        """Whether there are pictures of what the snapshots are of."""
+        """Whether the examples of the snapshots are images."""
         return "queries" in self.fixed
 
     @property
@@ -60,7 +60,7 @@ class Record(NamedTuple):
         return self.snapshots[max(self.snapshots)] if self.snapshots else {}
 
     def series(self, name: str) -> tuple[list[int], list[Any]]:
-        """Steps, and what metrics.jsonl says of a name there."""
+        """Steps and values of a name in metrics.jsonl."""
         found = {line["step"]: line[name] for line in self.lines if name in line}
         return list(found), list(found.values())
 
@@ -71,7 +71,7 @@ class Record(NamedTuple):
 
 
 def name_of(part: Any) -> str:
-    """The name of a part of config.json: of its class or function, without the file that defines it."""
+    """The class or function of a part of config.json, without the file that defines it."""
     if isinstance(part, list):
         return " + ".join(map(name_of, part))
     name = part.get("type") or part.get("function") or part.get("session") or ""
@@ -123,7 +123,7 @@ def _read(run: RunFolder, name: str, number: int) -> Record:
 
 
 def _fixed(folder: pathlib.Path, snapshots: Mapping[int, Arrays]) -> Arrays:
-    """What the snapshots are of; without a file that says so, there are no labels."""
+    """The examples of the snapshots; without labels if no file has them."""
     if not snapshots:
         return {}
     first = next(iter(snapshots.values()))
@@ -139,7 +139,7 @@ def _fixed(folder: pathlib.Path, snapshots: Mapping[int, Arrays]) -> Arrays:
 
 
 def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Whole lines, by step: the last one of a run that goes on may be half written."""
+    """Complete lines, by step: the last one of a run in progress may be incomplete."""
     if not path.is_file():
         return []
     lines = []

@@ -1,4 +1,4 @@
-"""What was run, what came of it, and what went wrong."""
+"""Tables of configurations and results, and warnings."""
 
 import html
 import json
@@ -23,7 +23,7 @@ _HEADLINES = (
 
 
 class Value(NamedTuple):
-    """A figure in words, and what to know of it beside."""
+    """A figure as text, with a note."""
 
     text: str
     note: str = ""
@@ -41,11 +41,13 @@ def warnings(records: Sequence[Record]) -> str:
             boxes.append(
                 (
                     record,
-                    f"Loss, gradient or update was not finite at step {step}; the state before it is kept.",
+                    f"Loss, gradient or update was not finite at step {step}; the state before it "
+                    "is kept.",
                 )
             )
     return "".join(
-        f'<p class="warning" role="note"><strong>Warning, {html.escape(record.name)}.</strong> {html.escape(text)}</p>\n'
+        f'<p class="warning" role="note"><strong>Warning, {html.escape(record.name)}.</strong> '
+        f"{html.escape(text)}</p>\n"
         for record, text in boxes
     )
 
@@ -53,8 +55,8 @@ def warnings(records: Sequence[Record]) -> str:
 def legend(records: Sequence[Record]) -> str:
     """The colors of the runs, as buttons that hide them and show them again."""
     return "".join(
-        f'<button type="button" aria-pressed="true" data-run="run{record.number}">{swatch(record.number)} '
-        f"{html.escape(record.name)}</button>"
+        f'<button type="button" aria-pressed="true" data-run="run{record.number}">'
+        f"{swatch(record.number)} {html.escape(record.name)}</button>"
         for record in records
     )
 
@@ -84,7 +86,7 @@ def _headline(record: Record, figure: Value) -> str:
 
 
 def figures_tables(records: Sequence[Record]) -> str:
-    """Tables with a column for every run: what it is, and what came of it."""
+    """Tables with a column for every run: its settings and its results."""
     columns = {title: [figures(record) for record in records] for title, figures in _GROUPS.items()}
     return "".join(_table(title, records, some) for title, some in columns.items())
 
@@ -132,10 +134,8 @@ def configuration(records: Sequence[Record]) -> str:
         )
     for record in records:
         text = html.escape(json.dumps(record.config, indent=2))
-        name = html.escape(record.name)
-        parts.append(
-            f"<details><summary>config.json of {name}</summary><pre tabindex=0>{text}</pre></details>"
-        )
+        summary = f"<summary>config.json of {html.escape(record.name)}</summary>"
+        parts.append(f"<details>{summary}<pre tabindex=0>{text}</pre></details>")
     return "".join(parts)
 
 
@@ -147,14 +147,15 @@ def _what(record: Record) -> dict[str, Value]:
         "encoder": name_of(config["encoder"]),
         "data": config["data"].get("source", name_of(config["data"]))
         + (f", {images} examples" if images else ""),
-        "length": f"{config['epochs']} epochs, {record.last_step} steps of {config['batch_size']} examples",
+        "length": f"{config['epochs']} epochs, {record.last_step} steps of "
+        f"{config['batch_size']} examples",
         "seed": str(config["seed"]),
     }
     return {name: Value(text) for name, text in rows.items()}
 
 
 def _accuracies(record: Record) -> dict[str, Value]:
-    """Of the trained encoder; what raw pixels and the untrained encoder reach is noted."""
+    """Of the trained encoder; the note has those of raw pixels and of the untrained encoder."""
     features = dict(record.evaluation.get("features", {}))
     trained = features.pop("trained", {})
     figures = {}

@@ -96,7 +96,7 @@ def test_refuses(tiny, sources):
         on_data(tiny, sources("colours"))
     with pytest.raises(UserError, match="Images of 1 x 1 pixels are too small for SmallConv"):
         evaluate(on_data(tiny, sources("pixels")), Knn())
-    with pytest.raises(UserError, match="'unlabelled' has no labelled test split"):
+    with pytest.raises(UserError, match="'unlabelled' has no labeled test split"):
         evaluate(on_data(tiny, sources("unlabelled")), ClusterAgreement())
     with pytest.raises(UserError, match="leave --data.mean and --data.std out"):
         on_data(tiny, dataclasses.replace(sources("letters"), mean=(0.5,), std=(0.5,)))

@@ -1,4 +1,4 @@
-"""Collapse metrics against their definitions in NumPy, on spectra known in closed form, and on official values."""
+"""Collapse metrics against NumPy, on spectra known in closed form, and on official values."""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,8 @@ OF_FEATURES = (
             3.9,
             0.9,
             64,
-            "use few directions: effective rank of their centered covariance 3.9 of at most 64, bound 4",
+            "use few directions: effective rank of their centered covariance 3.9 of at most 64, "
+            "bound 4",
         ),
         (1.2, 0.9, 12, "bound 1.5"),
         (1.05, 0.9, 4, "bound 1.1"),

@@ -1,4 +1,4 @@
-"""Protocols against scikit-learn, on features and on a tiny encoder; what they draw, choose and refuse."""
+"""Protocols against scikit-learn, on features and on a tiny encoder: draws, choices, errors."""
 
 import dataclasses
 import functools

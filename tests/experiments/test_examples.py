@@ -14,7 +14,7 @@ FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 
 @pytest.fixture
 def example(monkeypatch):
-    """Imports an example as its script would be; examples are a user's code, and may promote ranks."""
+    """Imports an example as a script does; examples are a user's code, and may promote ranks."""
     monkeypatch.syspath_prepend(FOLDER)
     with jax.numpy_rank_promotion("allow"):
         yield importlib.import_module

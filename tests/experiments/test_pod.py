@@ -1,4 +1,4 @@
-"""The pod benchmark's own arithmetic: what it counts in a program, what it reads, how it searches. No TPU compiler."""
+"""The pod benchmark without a TPU compiler: what it counts, what it reads, how it searches."""
 
 import importlib
 import pathlib
@@ -72,27 +72,34 @@ def test_a_compiled_program_tells_the_same(monkeypatch):
     assert scaling.sent(found, 8) == 7 / 8 * (2 * 2048 + 2 * 256) + 5 * 256
 
 
-# As the TPU's compiler writes them: layouts with tiles, starts that list operands and results, a collective that is in
-# each fusion that it passes.
+# As the TPU's compiler writes them: layouts with tiles, starts that list operands and results, a
+# collective that is in each fusion that it passes.
 TPU = """
 %fused (x: bf16[8,128]) -> bf16[8,128] {
-  %gather.1 = (f32[64,256]{1,0}, f32[512,256]{1,0:T(8,128)S(1)}) all-gather-start(%x), replica_groups=[1,8]<=[8]
+  %gather.1 = (f32[64,256]{1,0}, f32[512,256]{1,0:T(8,128)S(1)}) \
+all-gather-start(%x), replica_groups=[1,8]<=[8]
   %all-gather-done.1 = f32[512,256]{1,0:T(8,128)S(1)} all-gather-done(%gather.1)
-  %start = (f32[64,256]{1,0}, f32[64,256]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%x), pairs={{0,1}}
+  %start = (f32[64,256]{1,0}, f32[64,256]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) \
+collective-permute-start(%x), pairs={{0,1}}
 }
 
 %begun (x: f32[16,128]) -> f32[128,128] {
-  ROOT %all-gather.5 = f32[128,128]{1,0:T(8,128)} all-gather(%x), replica_groups=[1,8]<=[8], attributes={chain_id="1"}
+  ROOT %all-gather.5 = f32[128,128]{1,0:T(8,128)} \
+all-gather(%x), replica_groups=[1,8]<=[8], attributes={chain_id="1"}
 }
 
 %passed.1 (x: f32[16,128]) -> f32[128,128] {
-  ROOT %all-gather.6 = f32[128,128]{1,0:T(8,128)} all-gather(%x), replica_groups=[1,8]<=[8], attributes={chain_id="1"}
+  ROOT %all-gather.6 = f32[128,128]{1,0:T(8,128)} \
+all-gather(%x), replica_groups=[1,8]<=[8], attributes={chain_id="1"}
 }
 
 ENTRY %main.26_spmd (param: f32[64,256]) -> f32[] {
-  %async-collective-start.1 = (f32[128,128]{1,0:T(8,128)}, s32[]{:T(128)}) fusion(%param), kind=kCustom, calls=%begun
-  %fusion.1 = f32[128,128]{1,0:T(8,128)} fusion(%async-collective-start.1), kind=kOutput, calls=%passed.1
-  %all-reduce.3 = (f32[256]{0:T(256)}, bf16[2,64]{1,0:T(2,128)}) all-reduce(%a, %b), replica_groups={{0,1,2,3,4,5,6,7}}
+  %async-collective-start.1 = (f32[128,128]{1,0:T(8,128)}, s32[]{:T(128)}) \
+fusion(%param), kind=kCustom, calls=%begun
+  %fusion.1 = f32[128,128]{1,0:T(8,128)} \
+fusion(%async-collective-start.1), kind=kOutput, calls=%passed.1
+  %all-reduce.3 = (f32[256]{0:T(256)}, bf16[2,64]{1,0:T(2,128)}) \
+all-reduce(%a, %b), replica_groups={{0,1,2,3,4,5,6,7}}
   ROOT %fusion = bf16[8,128]{1,0:T(8,128)} fusion(%a), kind=kLoop, calls=%fused
 }
 """
@@ -111,7 +118,7 @@ def test_a_tpus_program_is_read(monkeypatch):
 def test_the_batch_at_which_links_are_a_tenth(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     scaling, lowered = map(importlib.import_module, ("scaling", "lowered"))
-    # 100 images: 1 TFLOP each; 2 GB of gradients and 0.01 GB for each image. Across 16 x 16 it is 16 hops.
+    # 100 images of 1 TFLOP; 2 GB of gradients and 0.01 GB per image. Across 16 x 16 it is 16 hops.
     row = {
         "topology": "v5e:16x16",
         "images": 100,

@@ -1,4 +1,4 @@
-"""The runs against the clock: they stop and go on to the same figures, and their results become a table."""
+"""The speedrun: runs stop and resume with the same figures, and their results become a table."""
 
 import importlib
 import itertools

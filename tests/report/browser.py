@@ -1,7 +1,10 @@
-"""The report of two short runs on digits in headless Chromium: python tests/report/browser.py FOLDER
+"""The report of two short runs on digits in headless Chromium.
 
-Fails unless the page opens from a file without a word on its console, every figure has a size, nothing is wider than a window
-of 1280 and of 400 pixels, the map answers pointer and keys, and a button hides a run. Leaves screenshots in the folder.
+    python tests/report/browser.py FOLDER
+
+Fails unless the page opens from a file with an empty console, every figure has a size, nothing is
+wider than a window of 1280 and of 400 pixels, the map answers pointer and keys, and a button hides
+a run. Leaves screenshots in the folder.
 """
 
 import html
@@ -24,18 +27,22 @@ CHECKS = """
 addEventListener("load", () => {
   const svg = document.querySelector(".map svg"), lens = document.getElementById("lens");
   const button = document.querySelector(".legend button");
-  const flat = [...document.querySelectorAll("figure")].filter(f => f.getBoundingClientRect().height < 60).map(f => f.id);
+  const low = f => f.getBoundingClientRect().height < 60;
+  const flat = [...document.querySelectorAll("figure")].filter(low).map(f => f.id);
   const broken = [...document.images].filter(i => !i.hidden && !i.naturalWidth).length;
-  const wide = document.documentElement.scrollWidth - innerWidth, high = document.documentElement.scrollHeight;
+  const wide = document.documentElement.scrollWidth - innerWidth;
+  const high = document.documentElement.scrollHeight;
   const said = svg.parentElement.querySelector(".shown");
   svg.querySelector(".points use").dispatchEvent(new PointerEvent("pointerenter"));
   const hovered = !lens.hidden && said.textContent;
   const press = key => svg.dispatchEvent(new KeyboardEvent("keydown", {key})) && said.textContent;
-  const moved = ["ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp"].some(key => press(key) !== hovered);
+  const arrows = ["ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp"];
+  const moved = arrows.some(key => press(key) !== hovered);
   press("Escape");
   const closed = lens.hidden;
   button.click();
-  const hidden = [...document.querySelectorAll("main .run1")].every(part => getComputedStyle(part).display === "none");
+  const gone = part => getComputedStyle(part).display === "none";
+  const hidden = [...document.querySelectorAll("main .run1")].every(gone);
   button.click();
   parent.postMessage({flat, broken, wide, high, hovered, moved, closed, hidden}, "*");
 });
@@ -85,7 +92,8 @@ def check(report: pathlib.Path, out: pathlib.Path) -> None:
             browse(frame, f"--screenshot={out / f'{width}-{theme}.png'}", *options)
     browse(report, f"--print-to-pdf={out / 'report.pdf'}", "--no-pdf-header-footer")
     print(
-        f"No error; {size:.2f} MiB. Screenshots at 1280 and 400 pixels, light and dark, and a print are in {out}."
+        f"No error; {size:.2f} MiB. Screenshots at 1280 and 400 pixels, light and dark, and a "
+        f"print are in {out}."
     )
 
 

@@ -63,7 +63,7 @@ def test_errors_are_those_of_the_nearest_neighbours_at_the_end(record, oracle):
     wrong = 30 - np.trace(counts)
     assert 0 < wrong < 20
     assert figure.caption.startswith(
-        f"{wrong} of 30 examples are named wrongly by their 20 nearest of 90"
+        f"{wrong} of 30 examples are classified wrongly by their 20 nearest of 90"
     )
     rows = re.findall(
         r"<tr><th scope=row>(.*?)</th><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", figure.body
@@ -115,7 +115,7 @@ def test_affinities_are_shown_of_each_step(record):
 def test_the_map_by_pca_is_scikit_learns(record):
     pca, tsne = maps(record)
     share = PCA(2).fit(record.snapshots[8]["queries"]).explained_variance_ratio_.sum()
-    assert pca.caption == f"Two directions of the largest variance, {share:.0%} of all."
+    assert pca.caption == f"The two directions of largest variance, {share:.0%} of the total."
     for figure in (pca, tsne):
         assert figure.body.count("<use") >= 30
         assert all(f"</span>{name}" in figure.body for name in ("ant", "bee", "&lt;cat&gt;"))

@@ -68,7 +68,7 @@ PROTOCOLS = {
 
 @dataclasses.dataclass(frozen=True)
 class Nothing(Method):
-    """Negative cosine of two views of an encoder and its average that follows at once: nothing prevents collapse."""
+    """Negative cosine of two views with a momentum of 0: nothing prevents collapse."""
 
     target: MomentumEncoder = MomentumEncoder(momentum=0.0, ramp=False)
 

@@ -181,9 +181,11 @@ def test_a_save_that_fails_leaves_those_before_it(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(seals, "seal", full)
-    with pytest.raises(UserError, match="could not be written to .*: No space left on device"):
-        with Checkpoints(folder, keep=1) as checkpoints:
-            checkpoints.save(NEW, 3)
+    with (
+        pytest.raises(UserError, match="could not be written to .*: No space left on device"),
+        Checkpoints(folder, keep=1) as checkpoints,
+    ):
+        checkpoints.save(NEW, 3)
     assert {path.name for path in folder.iterdir()} == {"1", "2"}
     assert is_one_of_them(restored(folder)[0]) == 2
 

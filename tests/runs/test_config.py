@@ -44,7 +44,7 @@ def test_what_is_wrong_is_said(message):
     assert message in str(error.value)
 
 
-# What runs stored before heads and targets were fields of those methods alone that have a use for them.
+# What runs stored when heads and targets were fields of every method.
 FORMER = {
     "simclr": {"predictor": None, "target": {"type": "Shared"}},
     "sim_trace_plain": {"predictor": None, "target": {"type": "Shared"}},

@@ -107,7 +107,10 @@ def test_neighbours_travel_with_a_file(tmp_path):
         "parts/own.py",
         "parts/package/__init__.py",
     ]
-    code = f"from jaxclr.runs.folder import RunFolder; import pathlib; print(RunFolder(pathlib.Path({str(tmp_path / 'run')!r})).config().method.factor)"
+    code = (
+        "from jaxclr.runs.folder import RunFolder; import pathlib; "
+        f"print(RunFolder(pathlib.Path({str(tmp_path / 'run')!r})).config().method.factor)"
+    )
     for source in project.rglob("*.py"):
         source.unlink()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -205,7 +208,7 @@ def test_a_key_is_secret():
 
 
 def test_an_own_method_of_before_is_read_back(tmp_path):
-    """Runs of jaxclr 0.1 kept the source of their method in method.py, and named it by its class."""
+    """Runs of jaxclr 0.1 have the source of their method in method.py, and its class by name."""
     run = tmp_path / "run"
     RunFolder(run).create(tiny_config("simclr"), overwrite=False)
     tree = json.loads((run / "config.json").read_text())

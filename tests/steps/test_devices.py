@@ -1,4 +1,4 @@
-"""The whole step, augmentation and synchronised norms included, is the same on any number of devices, by both mappers."""
+"""The whole step, with augmentation and synchronized norms, is the same on any devices."""
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,8 @@ from tiny import QUICK, distance, run_steps, tiny_config
 
 from jaxclr.methods import METHODS
 
-# A step that compiles three times takes long: of others than QUICK the short suite holds objective and state alone
-# (tests/methods/test_global_batch.py).
+# A step that compiles three times takes long: of others than QUICK the short suite holds objective
+# and state alone (tests/methods/test_global_batch.py).
 every_method = pytest.mark.parametrize(
     "method",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in METHODS],

@@ -86,15 +86,15 @@ MISFITS = {
     "view 2 (first) gives float32 [1, 20, 3] for a batch of 16; it must give arrays [16, ...]": {
         "augmentation": views(series, first)
     },
-    "view 1 gives float32 [16, 20], and the encoder Net cannot take it: ValueError: not enough values to unpack": {
+    "view 1 gives float32 [16, 20], and the encoder Net cannot take it: ValueError: "
+    "not enough values to unpack": {
         "augmentation": views(lambda keys, batch: batch["series"][:, :, 0], series)
     },
     "for which the encoder Nnx gives float32 [16, 20, 2]; it must give floats [b, F]": {
         "encoder": Nnx(lambda rngs: nnx.Linear(3, 2, rngs=rngs))
     },
-    "the encoder Counting has variables in counts; a state stores those in params and batch_stats only": {
-        "encoder": Counting()
-    },
+    "the encoder Counting has variables in counts; a state stores those in params and "
+    "batch_stats only": {"encoder": Counting()},
     "NotLinen.build(axis_name) returned str, not a flax.linen.Module": {"encoder": NotLinen()},
     "encoder is a tuple of 3, one for each view, and the augmentation has 2 views": {
         "encoder": (Net(), Net(), Net())
@@ -106,9 +106,8 @@ MISFITS = {
         "optimizer": lambda schedule: optax.masked(optax.sgd(schedule), {"encoder": True})
     },
     "method Vector cannot take the outputs of 2 views": {"method": Vector()},
-    "method Misspelled cannot take the outputs of 2 views: AttributeError: 'Outputs' object has no attribute 'embedings'": {
-        "method": Misspelled()
-    },
+    "method Misspelled cannot take the outputs of 2 views: AttributeError: 'Outputs' object has no "
+    "attribute 'embedings'": {"method": Misspelled()},
     "augmentation.plain cannot take the data, {series: float32 [16, 20, 3]}: KeyError: 'x'": {
         "augmentation": Augmentation(views=(series, series), plain=lambda batch: batch["x"])
     },

@@ -1,4 +1,4 @@
-"""Batches of a split, of any tree of arrays, and functions that are compiled for one size of batch."""
+"""Batches of a split, of any tree of arrays, and functions compiled for one batch size."""
 
 import jax
 import jax.numpy as jnp

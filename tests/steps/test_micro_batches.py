@@ -1,4 +1,4 @@
-"""A batch in micro-batches is the batch: the loss and its gradient are those of all rows, the memory that of a few."""
+"""Micro-batches: loss and gradient are those of the whole batch, memory is that of a part."""
 
 import dataclasses
 import functools
@@ -112,7 +112,7 @@ def test_statistics_are_each_micro_batchs_own_and_move_in_their_order():
 
 
 def temporaries(encoder, view, rows, micro_batches):
-    """Bytes that a step on images of 32 x 32 x 3 takes beside its arguments, by the compiler's own account."""
+    """Bytes of a step on images of 32 x 32 x 3 besides its arguments, from the compiler."""
     config = tiny_config(
         "simclr",
         encoder=encoder,

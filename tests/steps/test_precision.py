@@ -1,4 +1,4 @@
-"""One switch, the encoder's dtype: encoder and heads compute in bfloat16; parameters, statistics and losses are float32."""
+"""The encoder's dtype: encoder and heads in bfloat16; parameters, statistics, losses in float32."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""A method's refresh at the start of an epoch: what it is given, when it comes, and that a resumed run repeats it."""
+"""A method's refresh at the start of an epoch: its input, its time, and resumed runs."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""Programs of many steps and of many images: the training loop's steps, and what evaluation sees."""
+"""Programs of many steps and of many images against the training loop and evaluation."""
 
 import jax
 import numpy as np
@@ -50,7 +50,8 @@ def test_scanned_steps_are_those_of_the_loop(session, whole):
     assert first.step.is_deleted()  # consumed
     np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-5)
     assert int(scanned.step) == STEPS and metrics["bad_step"].tolist() == [-1] * STEPS
-    # Programs round differently, and norms amplify it; another batch or key would be off by as much as the parameters moved.
+    # Programs round differently, and norms amplify it; another batch or key would be off by as much
+    # as the parameters moved.
     moved = distance(jax.device_get(looped.params), start)
     for part in ("params", "target_params", "batch_stats"):
         one, other = (jax.device_get(getattr(state, part)) for state in (scanned, looped))

@@ -1,4 +1,4 @@
-"""A run on a stream: what it trains on, where it goes on, and what is embedded of it without augmentation."""
+"""A run on a stream: what it trains on, where it resumes, and its images without augmentation."""
 
 import dataclasses
 import io
@@ -96,6 +96,7 @@ def test_features_and_refresh_are_those_of_images_in_memory(session, resident):
     for here, held in zip(
         (session.dataset.train, session.dataset.test),
         (resident.dataset.train, resident.dataset.test),
+        strict=True,
     ):
         features = (session.subject(state).represent(here), resident.subject(state).represent(held))
         jax.tree.map(np.testing.assert_array_equal, *features)

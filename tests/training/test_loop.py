@@ -1,4 +1,4 @@
-"""A run from start to end: stopping and resuming, compiling once, stopping at a loss that is not finite."""
+"""A run from start to end: stopping, resuming, compiling once, and losses that are not finite."""
 
 import dataclasses
 import gzip
@@ -60,7 +60,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(session, uninterrupted, tmp_path
     run = RunFolder(tmp_path / "run")
     run.create(session.config, overwrite=False)
     training.train(session, run, console=QUIET, stop_after=7)
-    # what a run that went on and died leaves behind: lines past its newest checkpoint, the last one torn
+    # A run that was killed leaves lines past its newest checkpoint, the last one incomplete.
     with run.metrics.open("a") as file:
         file.write('{"step": 9, "loss": 0.0}\n{"step": 1')
     again = training.train(session, run, console=QUIET)

@@ -1,4 +1,4 @@
-"""What stops a run loses nothing of it: signals, a full disk, a damaged checkpoint, a second run in the same folder."""
+"""Interrupted runs: signals, a full disk, a damaged checkpoint, a second run in the folder."""
 
 import io
 import os
@@ -137,9 +137,11 @@ def test_a_folder_is_held_until_its_process_dies(tmp_path):
     holder = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=f"run is in use by process {holder.pid} on "):
-            with files.locked(path):
-                pass
+        with (
+            pytest.raises(UserError, match=f"run is in use by process {holder.pid} on "),
+            files.locked(path),
+        ):
+            pass
     finally:
         holder.kill()
         holder.wait()

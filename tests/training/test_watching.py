@@ -1,4 +1,4 @@
-"""What is looked at on the way: warnings in their time, images of the test split, two views by their own statistics."""
+"""Observation during training: warnings, images of the test split, statistics of two views."""
 
 import types
 

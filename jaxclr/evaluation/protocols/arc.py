@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jaxclr.evaluation.feature_checks import check_finite
 from jaxclr.evaluation.metrics import augmentation_confusion_ratio, average_relative_confusion
 from jaxclr.evaluation.protocols.protocol import Protocol, Result
 from jaxclr.evaluation.subject import Subject, on_one_device
+from jaxclr.methods import Branch
 from jaxclr.steps.examples import apply_in_batches, batches
 from jaxclr.steps.views import normalize_view
 
@@ -80,11 +81,12 @@ def embed_views(subject: Subject, count: int) -> Callable[[Any], tuple[Array, Ar
     @jax.jit
     def of_network(variables: Any, keys: Array, images: Array) -> Array:
         views = jax.tree.map(lambda *each: jnp.stack(each), *with_views(alike, count)(keys, images))
-        of_one = lambda view: recipe.network.apply(
-            variables, normalize_view(view, recipe), train=False
-        )
-        embedded = jax.lax.map(lambda view: of_one(view).embedding.astype(jnp.float32), views)
-        return embedded.swapaxes(0, 1)
+
+        def embed(view: Any) -> Array:
+            found = recipe.network.apply(variables, normalize_view(view, recipe), train=False)
+            return cast(Branch, found).embedding.astype(jnp.float32)
+
+        return jax.lax.map(embed, views).swapaxes(0, 1)
 
     both = [on_one_device(state) for state in (subject.state, subject.init_state())]
     return lambda some: tuple(of_network(variables, *some) for variables in both)

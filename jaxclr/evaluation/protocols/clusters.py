@@ -1,4 +1,4 @@
-"""Whether classes are clusters: k-means without labels."""
+"""Agreement of classes with clusters of k-means."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ class ClusterAgreement(Protocol):
     """Of Lloyd, from the seeds of k-means++."""
 
     restarts: Annotated[int, Ge(1)] = 10
-    """Tries, of which the one with the smallest distances on training images is taken."""
+    """Runs of k-means; the one with the smallest distances on training images is used."""
 
     def run(self, subject: Subject, seed: int) -> Result:
         count = self.clusters or len(subject.classes)
@@ -46,7 +46,7 @@ class ClusterAgreement(Protocol):
 
 
 def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, tuple[float]]:
-    """How clusters agree with classes, whatever their numbers.
+    """Agreement of clusters with classes; their numbers may differ.
 
     Args:
       labels: classes, integers [n].

@@ -12,12 +12,12 @@ import numpy as np
 import optax
 from annotated_types import Ge, Gt, Interval, MinLen
 
-from jaxclr.data import Split, Stream
+from jaxclr.data import Records, Split, Stream
 from jaxclr.errors import UserError
 from jaxclr.evaluation.feature_checks import check_known
 from jaxclr.evaluation.linear import LinearFit, linear_logits
 from jaxclr.evaluation.protocols.protocol import Protocol, Result
-from jaxclr.evaluation.subject import Subject
+from jaxclr.evaluation.subject import Subject, labelled_splits
 from jaxclr.steps.examples import apply_in_batches, batches, fill, labels_of
 from jaxclr.steps.recipe import with_whole_batch
 
@@ -32,21 +32,21 @@ class FineTuning(Protocol):
     """Encoder and a linear head trained on labels: SGD, Nesterov momentum 0.9, cosine schedule."""
 
     learning_rates: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (0.1, 0.03, 0.3)
-    """Peaks, whatever the batch size. Of several, the one that does best on held-out labelled
-    images, of equals the first, is trained again on all of them; the first, too, where no class has
-    a label to spare."""
+    """Peak learning rates, independent of the batch size. The one with the best accuracy on
+    held-out labeled images, of equals the first, is selected for training on all of them; the first
+    one where no class has a label to hold out."""
 
     epochs: Annotated[int, Ge(1)] = 60
-    """Passes over the labelled images."""
+    """Passes over the labeled images."""
 
     least_steps: Annotated[int, Ge(1)] = 300
-    """Least steps of a training, however few images there are."""
+    """Minimum number of steps of a training."""
 
     batch_size: Annotated[int, Ge(1)] = 64
     """Images in a step; all of them if there are fewer."""
 
     held_out: Annotated[float, Interval(gt=0, lt=1)] = 0.2
-    """Share of the labelled images on which a learning rate is chosen."""
+    """Share of the labeled images on which a learning rate is chosen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Semi(FineTuning):
     """The encoder fine-tuned on a share of the labels, with a linear head (arXiv:2002.05709)."""
 
     shares: Annotated[tuple[Annotated[float, Interval(gt=0, le=1)], ...], MinLen(1)] = (0.01, 0.1)
-    """Shares of the labels, drawn from every class alike, one of each at least."""
+    """Shares of the labels, drawn from each class, at least one label of each."""
 
     def run(self, subject: Subject, seed: int) -> Result:
         labels = checked_labels(subject)
@@ -89,10 +89,10 @@ def draw_share(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 
 def checked_labels(subject: Subject) -> np.ndarray:
-    """Labels of the training images, int32 [N], once those of test are known to be among them."""
-    labels = labels_of(subject.train)
-    check_known(labels, labels_of(subject.test), subject.classes)
-    return labels
+    """Labels of the training images, int32 [N]; those of test must be among them."""
+    train, test = map(labels_of, labelled_splits(subject.dataset))
+    check_known(train, test, subject.classes)
+    return train
 
 
 def tune(
@@ -102,7 +102,7 @@ def tune(
 
     Args:
       subject: encoder and images.
-      rows: indices of the labelled images in the training split, [n].
+      rows: indices of the labeled images in the training split, [n].
       labels: their labels, [n].
       settings: of the protocol.
       seed: of the validation split, the order of images, and their augmentation.
@@ -125,8 +125,8 @@ def tune(
             f"Fine-tuning diverged at a learning rate of {rates[best]:g}; "
             "give lower --learning-rates."
         )
-    accuracy = _accuracy(subject, tuned, split=subject.test)
-    return accuracy, {"learning rate": rates[best]}
+    _, test = labelled_splits(subject.dataset)
+    return _accuracy(subject, tuned, split=test), {"learning rate": rates[best]}
 
 
 def hold_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -199,7 +199,11 @@ def _step(
 
 
 def _accuracy(
-    subject: Subject, tuned: Tree, *, split: Split | Stream, rows: np.ndarray | None = None
+    subject: Subject,
+    tuned: Tree,
+    *,
+    split: Split | Stream | Records,
+    rows: np.ndarray | None = None,
 ) -> float:
     functions = {"encoder": subject.encoder, "plain": subject.plain}
     classify = functools.partial(_classify, *tuned, **functions)
@@ -213,6 +217,7 @@ def _classify(
     params: Tree, stats: Tree, images: Tree, *, encoder: nn.Module, plain: Callable[[Array], Array]
 ) -> Array:
     variables = {"params": params["encoder"], "batch_stats": stats}
-    logits = linear_logits(params["head"], encoder.apply(variables, plain(images), False))
+    representations = jnp.asarray(encoder.apply(variables, plain(images), False))
+    logits = linear_logits(params["head"], representations)
     # A classifier that is not finite is never right.
     return jnp.where(jnp.isfinite(logits).all(axis=1), jnp.argmax(logits, axis=1), -1)

@@ -1,6 +1,8 @@
-"""What a protocol is."""
+"""The base class of protocols."""
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from jaxclr.evaluation.subject import Subject
@@ -8,7 +10,7 @@ from jaxclr.fields import check_fields
 
 
 class Result(NamedTuple):
-    """What a protocol found.
+    """The result of a protocol for one seed.
 
     Attributes:
       figures: by name, a value for each draw.
@@ -16,7 +18,7 @@ class Result(NamedTuple):
     """
 
     figures: dict[str, tuple[float, ...]]
-    chosen: dict[str, dict[str, Any]] = {}
+    chosen: Mapping[str, dict[str, Any]] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
