@@ -81,7 +81,7 @@ def test_an_encoder(example):
 @pytest.mark.parametrize("example", ["source"], indirect=True)
 def test_a_source(example, monkeypatch):
     from jaxclr.data import sources
-    from jaxclr.data.config import ARGUMENTS
+    from jaxclr.data.source_options import ARGUMENTS
 
     monkeypatch.setattr(sources, "SOURCES", dict(sources.SOURCES))
     jaxclr.data.register("bars", example.load)

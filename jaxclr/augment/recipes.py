@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from jaxclr.augment.views import DigitView, PhotoView
+from jaxclr.augment.image_views import DigitView, PhotoView
 from jaxclr.errors import UserError
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import rich.console
 
 from jaxclr import errors
-from jaxclr.cli.words import complain, say
+from jaxclr.cli.console import complain, say
 from jaxclr.errors import UserError
 from jaxclr.processes import launch
 from jaxclr.processes.signals import Stopped
@@ -54,17 +54,17 @@ COMMANDS = {
         "Show what was learned in one HTML file: jaxclr report RUN [RUN ...] [--out FILE]",
     ),
     "embed": Command(
-        "weights",
+        "exchanging",
         "embed",
         "Write representations of examples: jaxclr embed RUN [DATA] --out FILE.npz|.parquet",
     ),
     "export": Command(
-        "weights",
+        "exchanging",
         "export",
         "Write an encoder for other programs: jaxclr export RUN --to safetensors|stablehlo --out FILE",
     ),
     "import": Command(
-        "weights",
+        "exchanging",
         "import_",
         "Make a run of public weights: jaxclr import FILE --encoder NAME --out RUN",
     ),
@@ -73,7 +73,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command; what ends it early is one sentence on standard error and an exit status (`words.STATUSES`)."""
+    """Runs a command; what ends it early is one sentence on standard error and an exit status (`console.STATUSES`)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # JAX's Cholesky and solves on CPUs call OpenBLAS, whose threads wait for each other where devices share the cores: a step
     # of SimTrace on two virtual devices took 178 ms with them and 9 ms without. It reads this once, when it is loaded.

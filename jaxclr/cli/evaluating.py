@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import rich.console
 import tyro
 
+from jaxclr.cli.console import first_line, named, parse, take
 from jaxclr.cli.opening import open_run
-from jaxclr.cli.words import first_line, named, parse, take
 from jaxclr.data import Data
 from jaxclr.errors import SharedError, UserError
 from jaxclr.evaluation.by_protocol import protocol_table

@@ -12,7 +12,7 @@ import tyro
 
 from jaxclr import errors
 from jaxclr.cli import definitions
-from jaxclr.cli.words import parse
+from jaxclr.cli.console import parse
 
 
 @dataclasses.dataclass(frozen=True)

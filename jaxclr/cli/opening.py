@@ -5,7 +5,7 @@ import pathlib
 import rich.console
 
 from jaxclr import api
-from jaxclr.cli.words import say
+from jaxclr.cli.console import say
 from jaxclr.processes import runtime
 
 

@@ -10,8 +10,8 @@ import tyro
 
 from jaxclr import api
 from jaxclr.augment import AUGMENTATIONS, with_views
+from jaxclr.cli.console import STATUSES, count, named, parse, say, take
 from jaxclr.cli.opening import open_run
-from jaxclr.cli.words import STATUSES, count, named, parse, say, take
 from jaxclr.encoders import ENCODERS
 from jaxclr.errors import UserError
 from jaxclr.methods import METHODS

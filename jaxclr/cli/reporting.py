@@ -8,7 +8,7 @@ import rich.console
 import tyro
 
 from jaxclr import api
-from jaxclr.cli.words import parse, say
+from jaxclr.cli.console import parse, say
 from jaxclr.errors import UserError
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from jaxclr.augment.boxes import CROP_DRAWS, crop_box
 from jaxclr.data import threefry
-from jaxclr.data.config import Data
 from jaxclr.data.images import Encoded, decoded, open_image, shape_of, to_array
+from jaxclr.data.source_options import Data
 
 REDUCTIONS = (8, 4, 2)
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxclr import trees
-from jaxclr.data.config import Data
+from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 
 if TYPE_CHECKING:
-    from jaxclr.data.records import Records
+    from jaxclr.data.random_access import Records
 
 
 class Split(NamedTuple):

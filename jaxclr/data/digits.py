@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from jaxclr.data.config import Data
 from jaxclr.data.dataset import Dataset, Split, check_fixed_size, check_not_streamed
 from jaxclr.data.images import convert_channels
+from jaxclr.data.source_options import Data
 
 
 def load(argument: str, data: Data) -> Dataset:

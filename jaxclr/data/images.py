@@ -8,7 +8,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from jaxclr.data.config import Data
+from jaxclr.data.source_options import Data
 from jaxclr.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")

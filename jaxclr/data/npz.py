@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclr.data.config import Data
 from jaxclr.data.dataset import (
     Dataset,
     Split,
@@ -18,6 +17,7 @@ from jaxclr.data.dataset import (
     split_rows,
 )
 from jaxclr.data.images import convert_channels
+from jaxclr.data.source_options import Data
 from jaxclr.errors import UserError
 
 

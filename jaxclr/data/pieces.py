@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxclr.data.crops import Crop, crop_draws, take_crops
-from jaxclr.data.order import epoch_order
+from jaxclr.data.shuffling import epoch_order
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from jaxclr.data import arrays, digits, folder, npz, records
+from jaxclr.data import arrays, digits, image_folder, npz, random_access
 from jaxclr.data.arrays import Arrays
-from jaxclr.data.config import ARGUMENTS, Data
 from jaxclr.data.dataset import Dataset
-from jaxclr.data.records import Source
+from jaxclr.data.random_access import Source
+from jaxclr.data.source_options import ARGUMENTS, Data
 from jaxclr.errors import UserError
 
 
@@ -22,7 +22,7 @@ Load = Callable[[str, Data], Dataset | Arrays | Source]
 
 SOURCES: dict[str, Load] = {
     "digits": digits.load,
-    "folder": folder.load,
+    "folder": image_folder.load,
     "npz": npz.load,
     "tfds": _tfds,
 }
@@ -63,7 +63,7 @@ def load(data: Data | Arrays | Source) -> Dataset:
     if isinstance(data, Arrays):
         return arrays.load(data)
     if isinstance(data, Source):
-        return records.load(data)
+        return random_access.load(data)
     kind, _, argument = data.source.partition(":")
     dataset = SOURCES[kind](argument, data)
     if isinstance(dataset, Arrays | Source):

@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from jaxclr.data.config import Data
 from jaxclr.data.images import Encoded, Unreadable, decode, in_order, unreadable
+from jaxclr.data.source_options import Data
 from jaxclr.errors import UserError
 
 SAMPLE = 512  # images on which channel statistics are measured

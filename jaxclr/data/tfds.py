@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow_datasets
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxclr.data.config import Data
 from jaxclr.data.dataset import Dataset, Split, abbreviate, split_rows, why_streamed
 from jaxclr.data.images import Encoded, decode_all, first_shape
+from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from annotated_types import Ge
 
-from jaxclr.encoders.common import (
+from jaxclr.encoders.layers import (
     AxisName,
     Precision,
     batch_norm,

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxclr.encoders.common import AxisName, Precision, batch_norm, check_images, compute_dtype
+from jaxclr.encoders.layers import AxisName, Precision, batch_norm, check_images, compute_dtype
 from jaxclr.fields import check_fields
 
 _STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge
 
-from jaxclr.encoders.common import AxisName, Precision, check_images, compute_dtype
+from jaxclr.encoders.layers import AxisName, Precision, check_images, compute_dtype
 from jaxclr.errors import UserError
 from jaxclr.fields import check_fields
 

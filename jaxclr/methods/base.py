@@ -9,7 +9,7 @@ from annotated_types import Interval
 
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp, Precision, build_encoder
-from jaxclr.encoders.own import PerView, precision_of, towers_of
+from jaxclr.encoders.custom import PerView, precision_of, towers_of
 from jaxclr.errors import UserError
 from jaxclr.fields import check_fields
 

@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt
 from jaxclr import losses
 from jaxclr.affinity import AxisName, batch_size, gather_rows, row_ids
 from jaxclr.encoders import Mlp
-from jaxclr.encoders.common import batch_norm
+from jaxclr.encoders.layers import batch_norm
 from jaxclr.methods.base import Method, Outputs, Sizes, Tree
 
 Array = jax.Array

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from jaxclr import trees
 from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.data import Dataset, Records, Split, Stream, channel_statistics, load
-from jaxclr.encoders.own import build_encoder, towers_of
+from jaxclr.encoders.custom import build_encoder, towers_of
 from jaxclr.errors import UserError
 from jaxclr.evaluation.subject import Subject, compile_represent
 from jaxclr.processes import runtime

@@ -106,7 +106,7 @@ def test_jitter_takes_every_order(images, monkeypatch):
     def paint_order(x, *strengths, order):
         return x.at[:, 0, :4, 0].set(order / 4)
 
-    monkeypatch.setattr("jaxclr.augment.views.colour_jitter", paint_order)
+    monkeypatch.setattr("jaxclr.augment.image_views.colour_jitter", paint_order)
     view = PhotoView(size=8, flip=0, grayscale=0)
     painted = jax.jit(view)(keys(600), np.tile(images[:1, :8, :8], (600, 1, 1, 1)))
     orders, counts = np.unique(4 * painted[:, 0, :4, 0], axis=0, return_counts=True)

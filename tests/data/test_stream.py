@@ -10,7 +10,7 @@ from PIL import Image
 from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.data import Data, Stream, images, load
 from jaxclr.data.crops import Crop, crop_draws, take_crops
-from jaxclr.data.folder import _encoded
+from jaxclr.data.image_folder import _encoded
 from jaxclr.data.pieces import Pieces
 from jaxclr.errors import UserError
 

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 from flax import nnx
 
-from jaxclr.encoders.common import AxisName, Precision
+from jaxclr.encoders.layers import AxisName, Precision
 from jaxclr.errors import UserError
 
 TAKEN = (

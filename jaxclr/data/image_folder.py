@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclr.data.config import Data
 from jaxclr.data.dataset import Dataset, Split, abbreviate, split_rows, why_streamed
 from jaxclr.data.images import Encoded, Unreadable, decode_all, first_shape, open_image
+from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 

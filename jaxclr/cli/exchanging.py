@@ -9,8 +9,8 @@ import rich.console
 import rich.progress
 import tyro
 
+from jaxclr.cli.console import named, parse, say, take
 from jaxclr.cli.opening import open_run
-from jaxclr.cli.words import named, parse, say, take
 from jaxclr.data import Data
 from jaxclr.encoders import ENCODERS, Encoder, ResNet, ViT
 from jaxclr.errors import UserError

@@ -15,7 +15,7 @@ from jax import Array
 
 from jaxclr.augment.blur import gaussian_blur
 from jaxclr.augment.boxes import CROP_DRAWS, between, crop_box
-from jaxclr.augment.colour import colour_jitter, grayscale, solarize
+from jaxclr.augment.color import colour_jitter, grayscale, solarize
 from jaxclr.augment.corrupt import add_noise, erase
 from jaxclr.augment.geometry import affine, crop_resize, flip, to_float, warp
 from jaxclr.errors import UserError

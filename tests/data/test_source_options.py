@@ -3,7 +3,7 @@
 import pytest
 
 from jaxclr.data import SOURCES, Data, load
-from jaxclr.data.config import ARGUMENTS
+from jaxclr.data.source_options import ARGUMENTS
 from jaxclr.errors import UserError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxclr import trees
 from jaxclr.data.dataset import Dataset
-from jaxclr.data.order import epoch_order
 from jaxclr.data.pieces import ENDLESS, read_in_workers
+from jaxclr.data.shuffling import epoch_order
 from jaxclr.errors import UserError
 
 LABEL = "label"
