@@ -7,7 +7,7 @@ from jaxclr.augment.color import adjust_brightness as adjust_brightness
 from jaxclr.augment.color import adjust_contrast as adjust_contrast
 from jaxclr.augment.color import adjust_hue as adjust_hue
 from jaxclr.augment.color import adjust_saturation as adjust_saturation
-from jaxclr.augment.color import colour_jitter as colour_jitter
+from jaxclr.augment.color import color_jitter as color_jitter
 from jaxclr.augment.color import grayscale as grayscale
 from jaxclr.augment.color import solarize as solarize
 from jaxclr.augment.corrupt import add_noise as add_noise

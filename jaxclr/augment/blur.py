@@ -6,7 +6,7 @@ from jax import Array
 
 from jaxclr.augment.geometry import check_batch, separable
 
-# At this width the nearest neighbour weighs exp(-5000), which is 0 in every float type.
+# At this width the nearest neighbor weighs exp(-5000), which is 0 in every float type.
 _SHARP = 0.01
 
 
@@ -44,7 +44,7 @@ def _smoothing(sigma: Array, side: int, dtype) -> Array:
     inner = (j > 0) & (j < side - 1)  # the edge pixels are their own mirror images
     weights = jnp.zeros((side, side), dtype)
     for turn in (-1, 0, 1):
-        centre = 2 * (side - 1) * turn
-        weights += jnp.exp(-(((centre + j - i) / sigma) ** 2) / 2)
-        weights += jnp.where(inner, jnp.exp(-(((centre - j - i) / sigma) ** 2) / 2), 0)
+        center = 2 * (side - 1) * turn
+        weights += jnp.exp(-(((center + j - i) / sigma) ** 2) / 2)
+        weights += jnp.where(inner, jnp.exp(-(((center - j - i) / sigma) ** 2) / 2), 0)
     return weights / weights.sum(axis=1, keepdims=True)

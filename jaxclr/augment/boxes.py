@@ -21,7 +21,7 @@ def crop_box(
     """The boxes of a random resized crop: area uniform, log of width over height uniform.
 
     The first of ten candidates that fits is taken, at a uniform place; if none fits, the largest
-    centred box whose ratio is allowed. Boxes are whole pixels.
+    centerd box whose ratio is allowed. Boxes are whole pixels.
 
     Draws of NumPy give boxes of NumPy, so that hosts that crop follow the same rule; a length that falls between two
     pixels may round to the other one there.

@@ -1,4 +1,4 @@
-"""Colours of batches [b, H, W, C] of floats in [0, 1], as Pillow and torchvision define them.
+"""Colors of batches [b, H, W, C] of floats in [0, 1], as Pillow and torchvision define them.
 
 Every operation takes one parameter per image. Inside, an image is a tuple of C planes [b, H, W], so
 that loops are long and contiguous.
@@ -49,12 +49,12 @@ def adjust_hue(images: Array, shift: Array) -> Array:
 
     Args:
       images: [b, H, W, 3].
-      shift: [b], in turns; -0.5 and 0.5 are the complementary colour.
+      shift: [b], in turns; -0.5 and 0.5 are the complementary color.
     """
     return _stack(_turn_hue(_rgb(images), shift[:, None, None]))
 
 
-def colour_jitter(
+def color_jitter(
     images: Array,
     brightness: Array | None,
     contrast: Array | None,
@@ -160,7 +160,7 @@ def _planes(images: Array) -> Planes:
 
 def _rgb(images: Array) -> Planes:
     if images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(f"Colour operations want images [b, H, W, 3], got {images.shape}.")
+        raise ValueError(f"Color operations want images [b, H, W, 3], got {images.shape}.")
     return _planes(images)
 
 

@@ -18,7 +18,7 @@ def crop_resize(
        \quad c_i = \text{start} + s\,(i + 1/2), \quad s = \text{length} / \text{size}
 
     Rows of R sum to one. The triangle widens when shrinking, so nothing aliases, and is cut at the
-    borders of the image, not of the box: as in Pillow, a box sees its neighbouring pixels.
+    borders of the image, not of the box: as in Pillow, a box sees its neighboring pixels.
     It is two matrix products per image, which accelerators do far faster than gathers.
 
     Args:
@@ -76,7 +76,7 @@ def flip(images: Array, apply: Array) -> Array:
 
 
 def affine(angle: Array, scale: Array, shift: Array, height: int, width: int) -> Array:
-    r"""Matrices for :func:`warp` that turn, enlarge and shift an image about its centre.
+    r"""Matrices for :func:`warp` that turn, enlarge and shift an image about its center.
 
     A point p of the result comes from the source point :math:`R(-\theta)\,(p - c - t) / s + c`.
 
@@ -87,14 +87,14 @@ def affine(angle: Array, scale: Array, shift: Array, height: int, width: int) ->
       height, width: sides of the image in pixels.
 
     Returns:
-      [b, 2, 3], from (x, y, 1) in the result to (x, y) in the source; pixel centres are integers.
+      [b, 2, 3], from (x, y, 1) in the result to (x, y) in the source; pixel centers are integers.
     """
     angle = jnp.deg2rad(angle)
     cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
     linear = jnp.stack([jnp.stack([cos, sin], -1), jnp.stack([-sin, cos], -1)], -2)
-    centre = jnp.array([[(width - 1) / 2, (height - 1) / 2]], linear.dtype)
-    moved = (linear * (centre + shift)[:, None, :]).sum(-1)
-    return jnp.concatenate([linear, (centre - moved)[:, :, None]], -1)
+    center = jnp.array([[(width - 1) / 2, (height - 1) / 2]], linear.dtype)
+    moved = (linear * (center + shift)[:, None, :]).sum(-1)
+    return jnp.concatenate([linear, (center - moved)[:, :, None]], -1)
 
 
 def warp(images: Array, matrix: Array) -> Array:
@@ -172,7 +172,7 @@ def _resampling(start: Array, length: Array, inputs: int, outputs: int, dtype) -
     if outputs < 1:
         raise ValueError(f"The size of a view must be at least 1 pixel, got {outputs}.")
     scale = length.astype(dtype) / outputs
-    centres = start.astype(dtype) + scale * (jnp.arange(outputs, dtype=dtype) + 0.5)
-    distances = jnp.arange(inputs, dtype=dtype)[None, :] + 0.5 - centres[:, None]
+    centers = start.astype(dtype) + scale * (jnp.arange(outputs, dtype=dtype) + 0.5)
+    distances = jnp.arange(inputs, dtype=dtype)[None, :] + 0.5 - centers[:, None]
     weights = jnp.maximum(0, 1 - jnp.abs(distances) / jnp.maximum(scale, 1))
     return weights / weights.sum(axis=1, keepdims=True)

@@ -15,7 +15,7 @@ from jax import Array
 
 from jaxclr.augment.blur import gaussian_blur
 from jaxclr.augment.boxes import CROP_DRAWS, between, crop_box
-from jaxclr.augment.color import colour_jitter, grayscale, solarize
+from jaxclr.augment.color import color_jitter, grayscale, solarize
 from jaxclr.augment.corrupt import add_noise, erase
 from jaxclr.augment.geometry import affine, crop_resize, flip, to_float, warp
 from jaxclr.errors import UserError
@@ -28,21 +28,21 @@ _Part = Annotated[float, Interval(gt=0, le=1)]
 
 @dataclasses.dataclass(frozen=True)
 class PhotoView:
-    """Crop, colour jitter, grayscale, blur, solarize and flip, in this order: the usual recipe.
+    """Crop, color jitter, grayscale, blur, solarize and flip, in this order: the usual recipe.
 
     Called with keys [b] (typed PRNG keys, one per image) and uint8 images [b, H, W, C], it returns
     floats in [0, 1], [b, size, size, C]: float32, or float64 if x64 is on. Saturation, hue and
-    grayscale are for colour: they are left out unless C is 3.
+    grayscale are for color: they are left out unless C is 3.
 
     Attributes:
       size: side of the view in pixels.
       crop_scale: least and greatest area of the crop, as a fraction of the image's.
       crop_ratio: least and greatest width of the crop over its height; its logarithm is uniform.
       flip: probability of a mirror image.
-      jitter: probability of the colour jitter, whose four parts come in random order.
+      jitter: probability of the color jitter, whose four parts come in random order.
       brightness, contrast, saturation: factors are uniform within 1 ± strength, but not below 0.
       hue: shifts are uniform within ± this many turns, at most 0.5.
-      grayscale: probability of losing the colours.
+      grayscale: probability of losing the colors.
       blur: probability of a Gaussian blur.
       blur_sigma: its least and greatest width, in pixels of the view.
       solarize: probability of inverting what is brighter than 0.5.
@@ -110,12 +110,12 @@ class PhotoView:
     def _finish(
         self, x: Array, order: Array, strengths: Array, sigma: Array, coins: Array
     ) -> Array:
-        has_colour = x.shape[-1] == 3
+        has_color = x.shape[-1] == 3
         flips, jitters, grays, blurs, solarizes = jnp.unstack(coins, axis=1)
-        factors = self._factors(strengths, jitters < self.jitter, has_colour)
+        factors = self._factors(strengths, jitters < self.jitter, has_color)
         if any(factor is not None for factor in factors):
-            x = colour_jitter(x, *factors, order=jnp.argsort(order, axis=1))
-        if self.grayscale and has_colour:
+            x = color_jitter(x, *factors, order=jnp.argsort(order, axis=1))
+        if self.grayscale and has_color:
             x = grayscale(x, grays < self.grayscale)
         if self.blur:
             sigma = between(*self.blur_sigma, sigma[:, 0])
@@ -126,12 +126,12 @@ class PhotoView:
             x = flip(x, flips < self.flip)
         return jnp.clip(x, 0, 1)  # resampling and blur leave it by a rounding error
 
-    def _factors(self, draws: Array, apply: Array, has_colour: bool) -> list[Array | None]:
+    def _factors(self, draws: Array, apply: Array, has_color: bool) -> list[Array | None]:
         """Brightness, contrast, saturation, hue [b] from draws [b, 4]; None if never applied."""
         names = ("brightness", "contrast", "saturation", "hue")
         factors: list[Array | None] = []
         for name, draw in zip(names, jnp.unstack(draws, axis=1), strict=True):
-            strength = getattr(self, name) if has_colour or name in names[:2] else 0
+            strength = getattr(self, name) if has_color or name in names[:2] else 0
             low, nothing = (-strength, 0) if name == "hue" else (max(0, 1 - strength), 1)
             factor = jnp.where(apply, between(low, nothing + strength, draw), nothing)
             factors.append(factor if self.jitter and strength else None)

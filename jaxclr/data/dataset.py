@@ -37,7 +37,7 @@ class Split(NamedTuple):
         return None if images is None else images.shape[-1]
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
         return self.labels is not None
 
 

@@ -13,7 +13,7 @@ from jaxclr.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 GRAY = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L")
-COLOUR = ("RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
+COLOR = ("RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 
 # Below this many pixels a file, Python's own work outweighs decoding, and threads only wait for
 # its lock: 50,000 files of 32x32 take 5.3 s in one thread and 5.4 to 7.3 s in several.
@@ -40,7 +40,7 @@ def open_image(file: Encoded) -> Image.Image:
         raise Unreadable(f"'{file.name}' cannot be read as an image") from error
     except Exception as error:  # Pillow raises a dozen kinds, even SyntaxError.
         raise Unreadable(f"'{file.name}' cannot be read as an image ({_reason(error)})") from error
-    if image.mode not in GRAY + COLOUR:
+    if image.mode not in GRAY + COLOR:
         image.close()
         raise Unreadable(f"'{file.name}' has pixels of kind '{image.mode}', not of 8 or 16 bits")
     return image
@@ -95,7 +95,7 @@ def to_array(image: Image.Image) -> np.ndarray:
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resizes the short side to `size` (bicubic, antialiased) and crops the centre square."""
+    """Resizes the short side to `size` (bicubic, antialiased) and crops the center square."""
     short = min(image.size)
     if short != size:
         width, height = (max(size, round(side * size / short)) for side in image.size)
@@ -222,9 +222,9 @@ def in_order(pool, function, jobs, *, ahead):
 
 def _misfit(first: str, shape: tuple, name: str, other: tuple) -> UserError:
     if shape[2] != other[2]:
-        gray, colour = (first, name) if shape[2] == 1 else (name, first)
+        gray, color = (first, name) if shape[2] == 1 else (name, first)
         return UserError(
-            f"'{gray}' is grayscale and '{colour}' is RGB. "
+            f"'{gray}' is grayscale and '{color}' is RGB. "
             "Set --data.channels rgb (or gray) to turn all images into one kind."
         )
     return UserError(

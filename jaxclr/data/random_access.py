@@ -65,13 +65,13 @@ class Records:
 
     Attributes:
       source: of items.
-      labelled: whether items have labels.
+      labeled: whether items have labels.
       workers: processes that read.
       why: the reason for reading them as they are needed, for the user.
     """
 
     source: Any
-    labelled: bool
+    labeled: bool
     workers: int | None
     why: str = "the source is read item by item"
 
@@ -100,7 +100,7 @@ class Records:
         examples, labels = [], []
         for index in indices:
             item = dict(self.source[int(index)])
-            labels.append(int(item.pop(LABEL)) if self.labelled else -1)
+            labels.append(int(item.pop(LABEL)) if self.labeled else -1)
             examples.append(item)
         try:
             stacked = trees.stack(examples)
@@ -166,9 +166,9 @@ def load(data: Source) -> Dataset:
         for source in (data.train, data.test)
     ]
     classes = tuple(map(str, data.classes))
-    if splits[0].labelled and not classes:
+    if splits[0].labeled and not classes:
         largest = max(
-            int(split.labels().max()) for split in splits if split is not None and split.labelled
+            int(split.labels().max()) for split in splits if split is not None and split.labeled
         )
         classes = tuple(str(value) for value in range(largest + 1))
     return Dataset("source", splits[0], splits[1], classes, ())

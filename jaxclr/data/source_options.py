@@ -26,7 +26,7 @@ class Data:
     """Where TFDS data sets are prepared; None: TFDS's own default, ~/tensorflow_datasets."""
 
     image_size: Annotated[int, Ge(1)] | None = None
-    """Resize the short side to this many pixels, then crop the centre; None: as they are. Streamed images are trained
+    """Resize the short side to this many pixels, then crop the center; None: as they are. Streamed images are trained
     on as they are, and evaluated at this size; None: at the size of the first view."""
 
     channels: Channels = "as_is"
@@ -40,7 +40,7 @@ class Data:
     takes the place of such a one."""
 
     mean: tuple[Annotated[float, Interval(ge=0, le=1)], ...] | None = None
-    """Mean per channel, pixels scaled to [0, 1], to normalise with; None: measured on train, or on a sample of it
+    """Mean per channel, pixels scaled to [0, 1], to normalize with; None: measured on train, or on a sample of it
     where images are streamed."""
 
     std: tuple[Annotated[float, Interval(gt=0, le=1)], ...] | None = None

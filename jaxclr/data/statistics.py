@@ -1,4 +1,4 @@
-"""Mean and standard deviation per channel, to normalise images with."""
+"""Mean and standard deviation per channel, to normalize images with."""
 
 import numpy as np
 

@@ -46,7 +46,7 @@ class Stream:
     Attributes:
       stored: where the images are.
       rows: their row numbers there, int64 [N].
-      labelled: whether they have labels.
+      labeled: whether they have labels.
       channels: of every image, once decoded.
       data: channels and skip_corrupt.
       why: the reason for streaming, for the user.
@@ -54,7 +54,7 @@ class Stream:
 
     stored: Stored
     rows: np.ndarray
-    labelled: bool
+    labeled: bool
     channels: int
     data: Data
     why: str

@@ -134,8 +134,8 @@ def _streams(
         test_rows = np.arange(len(test))
     else:
         rows, test_rows = split_rows(len(train), None, data.test_fraction)
-    labelled = train.label_key is not None
-    stream = lambda records, rows: Stream(records, rows, labelled, channels, data, why)
+    labeled = train.label_key is not None
+    stream = lambda records, rows: Stream(records, rows, labeled, channels, data, why)
     return stream(train, rows), None if test_rows is None else stream(test or train, test_rows)
 
 

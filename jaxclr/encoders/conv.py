@@ -73,13 +73,13 @@ class SmallConvModule(nn.Module):
                 kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
                 dtype=compute_dtype(self.spec.dtype),
                 name=f"conv_{index}",
-            )(neighbourhoods(x))
+            )(neighborhoods(x))
             x = batch_norm(self.spec.dtype, self.axis_name, train, name=f"norm_{index}")(x)
             x = nn.relu(x)
         return jnp.mean(x, axis=(1, 2))
 
 
-def neighbourhoods(x: jax.Array) -> jax.Array:
+def neighborhoods(x: jax.Array) -> jax.Array:
     """The zero-padded 3x3 surroundings of each place: [b, h, w, c] to [b, h, w, 9c]."""
     _, height, width, _ = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

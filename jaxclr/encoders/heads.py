@@ -51,7 +51,7 @@ class Mlp:
         check_fields(self, "Mlp")
 
     def build(self, axis_name: AxisName, dtype: Precision = "float32") -> nn.Module:
-        """The Linen module, called as module(x, train); norms are synchronised over axis_name.
+        """The Linen module, called as module(x, train); norms are synchronized over axis_name.
 
         Raises:
           UserError: dtype is neither "float32" nor "bfloat16".

@@ -1,4 +1,4 @@
-"""What the encoders share: precision, normalisation, and checks of fields and inputs."""
+"""What the encoders share: precision, normalization, and checks of fields and inputs."""
 
 from typing import Any, Literal, get_args
 
@@ -46,7 +46,7 @@ def check_floats(x: jax.Array, name: str, shape: str) -> None:
         raise ValueError(f"{name} must be {shape}, got shape {x.shape}.")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
-            f"{name} must be floating, got {x.dtype}; convert and normalise before the module."
+            f"{name} must be floating, got {x.dtype}; convert and normalize before the module."
         )
 
 

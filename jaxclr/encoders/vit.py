@@ -30,7 +30,7 @@ class ViT:
       positions: "sincos" are fixed and computed from the image, so that one set of parameters serves
         every image size; "learned" are parameters, and fit images of one size only.
       frozen_patch_embedding: leave the patch embedding at its random start by stopping its
-        gradient, which MoCo v3 found to steady the training. Weight decay is the optimiser's, which
+        gradient, which MoCo v3 found to steady the training. Weight decay is the optimizer's, which
         must skip it.
       dtype: precision of the computation; parameters are float32, and norms and softmax compute in
         float32, in both.
@@ -180,7 +180,7 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
 
 
 def _layer_norm(dtype: Precision, name: str) -> nn.LayerNorm:
-    # Flax normalises in float32 at least, and casts the result alone to a narrower dtype.
+    # Flax normalizes in float32 at least, and casts the result alone to a narrower dtype.
     return nn.LayerNorm(epsilon=1e-6, dtype=compute_dtype(dtype), name=name)
 
 

@@ -134,7 +134,7 @@ def _open(config: Config) -> Session:
             f"batch_size {config.batch_size} is larger than the {train.size} training {kind} of "
             f"'{source}'; set --batch-size to {train.size} or less."
         )
-    if config.method.needs_labels and not train.labelled:
+    if config.method.needs_labels and not train.labeled:
         raise UserError(
             f"{type(config.method).__name__} learns from labels, and '{source}' has none; "
             "give images in class sub-folders or labels beside them, or choose another --method."

@@ -81,7 +81,7 @@ def test_train_alone_is_split_and_train_among_others_is_a_class(tmp_path):
 
 def test_resize_and_crop(tmp_path):
     pixels = np.zeros((40, 80, 3), np.uint8)
-    pixels[:, 20:60] = 200  # the centre square
+    pixels[:, 20:60] = 200  # the center square
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     Image.fromarray(pixels.transpose(1, 0, 2)).save(tmp_path / "tall.png")
     images = _load(tmp_path, image_size=10, test_fraction=0.0).train.examples
@@ -116,9 +116,9 @@ def test_floats_are_refused(tmp_path):
 
 
 def test_mixed_channels(tmp_path):
-    _save(tmp_path / "colour.png")
+    _save(tmp_path / "color.png")
     _save(tmp_path / "gray.png", mode="L")
-    with pytest.raises(UserError, match="gray.png' is grayscale and .*colour.png' is RGB. Set --d"):
+    with pytest.raises(UserError, match="gray.png' is grayscale and .*color.png' is RGB. Set --d"):
         _load(tmp_path, test_fraction=0.0)
     assert _load(tmp_path, test_fraction=0.0, channels="rgb").train.examples.shape == (2, 8, 8, 3)
 

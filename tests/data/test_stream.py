@@ -148,7 +148,7 @@ def test_workers_make_what_threads_make_and_one_that_dies_is_told(folder, monkey
         workers.close()
 
 
-def test_a_damaged_image_is_named_or_its_neighbour_takes_its_place(tmp_path):
+def test_a_damaged_image_is_named_or_its_neighbor_takes_its_place(tmp_path):
     rng = np.random.default_rng(0)
     for index in range(6):
         smooth(rng, 30, 30).save(tmp_path / f"{index}.png")

@@ -30,7 +30,7 @@ def _prepare(
     name="tiny_shapes",
     splits=(("train", 12), ("test", 4)),
     shape=(6, 5, 3),
-    labelled=True,
+    labeled=True,
     image=True,
     file_format="array_record",
     dtype="uint8",
@@ -51,7 +51,7 @@ def _prepare(
         }
     else:
         features["text"] = {"pythonClassName": f"{FEATURES}.text_feature.Text", "text": {}}
-    if labelled:
+    if labeled:
         features["label"] = {
             "pythonClassName": f"{FEATURES}.class_label_feature.ClassLabel",
             "classLabel": {"numClasses": "3"},
@@ -73,7 +73,7 @@ def _prepare(
             example = tf_example_pb2.Example()
             feature = example.features.feature
             feature["image" if image else "text"].bytes_list.value.append(encode(pixels))
-            if labelled:
+            if labeled:
                 value = row % 3 if label is None or split == "train" else label
                 feature["label"].int64_list.value.append(value)
             writers[row * shards // count].write(example.SerializeToString())
@@ -140,7 +140,7 @@ def test_train_alone_is_split(tmp_path):
 
 
 def test_without_labels(tmp_path):
-    _prepare(tmp_path, labelled=False)
+    _prepare(tmp_path, labeled=False)
     dataset = _load(tmp_path)
     assert dataset.train.labels is None and dataset.test.labels is None and dataset.classes == ()
 
@@ -270,5 +270,5 @@ def test_streams_read_what_memory_holds(tmp_path, splits):
     }
     for split, size in ((dataset.train, 12), (dataset.test, 4)):
         (rows,) = split.plain(6, batch=100)
-        assert split.size == size and split.labelled
+        assert split.size == size and split.labeled
         assert rows.labels.tolist() == [everything.pop(image.tobytes()) for (image,) in rows.made]

@@ -1,4 +1,4 @@
-"""Rematerialised blocks: the same parameters, outputs and gradients, with less kept between the passes."""
+"""Rematerialized blocks: the same parameters, outputs and gradients, with less kept between the passes."""
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def test_gradients_are_equal_and_less_is_kept(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["resnet50", "vit_small"])
-def test_every_block_is_rematerialised(name):
+def test_every_block_is_rematerialized(name):
     spec = ENCODERS[name]
     module = type(spec)(**{**vars(spec), "remat": True}).build(None)
     images = jnp.zeros((1, 32, 32, 3))
