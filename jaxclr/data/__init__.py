@@ -1,4 +1,4 @@
-"""Data: images and other examples, in memory or streamed; statistics; the order of an epoch."""
+"""Data sets in memory or streamed, channel statistics, and the shuffling of epochs."""
 
 from jaxclr.data.arrays import Arrays
 from jaxclr.data.dataset import Dataset, Split
