@@ -1,4 +1,4 @@
-"""Random views of images, made on the device in batches from uint8."""
+"""Random views of uint8 images, computed in batches on the device."""
 
 from jaxclr.augment.blur import gaussian_blur as gaussian_blur
 from jaxclr.augment.boxes import CROP_DRAWS as CROP_DRAWS

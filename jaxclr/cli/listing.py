@@ -74,11 +74,13 @@ def _protocols() -> dict[str, str]:
 
 
 def _data() -> dict[str, str]:
-    """Sources are `module.load`."""
+    """A source is NamedSource(module, argument), and its module defines `load`."""
     rows = {}
-    for name, load in definitions.table("data/sources.py", "SOURCES").items():
-        module = ast.unparse(load).partition(".")[0].removeprefix("_")
-        rows[name] = definitions.summary(definitions.definitions(f"data/{module}.py")["load"])
+    for name, source in definitions.table("data/source_options.py", "SOURCES").items():
+        assert isinstance(source, ast.Call)
+        module, *argument = map(ast.literal_eval, source.args)
+        load = definitions.definitions(f"data/{module}.py")["load"]
+        rows[":".join([name, *argument])] = definitions.summary(load)
     return rows
 
 

@@ -4,8 +4,8 @@ from jaxclr.data.arrays import Arrays
 from jaxclr.data.dataset import Dataset, Split
 from jaxclr.data.random_access import Records, Source
 from jaxclr.data.shuffling import epoch_order
-from jaxclr.data.source_options import Data
-from jaxclr.data.sources import SOURCES, load, register
+from jaxclr.data.source_options import SOURCES, Data
+from jaxclr.data.sources import load, register
 from jaxclr.data.statistics import channel_statistics
 from jaxclr.data.stream import Stream
 

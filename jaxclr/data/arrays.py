@@ -59,7 +59,8 @@ class Arrays:
         rows = [trees.describe(_one(split)) for split in (self.train, self.test)]
         if rows[0] != rows[1]:
             raise UserError(
-                f"data.Arrays needs train and test rows of one shape and type, got {rows[0]} and {rows[1]}."
+                "data.Arrays needs train and test rows of one shape and type, got "
+                f"{rows[0]} and {rows[1]}."
             )
 
     @property
@@ -126,7 +127,8 @@ def _check_examples(name: str, examples: Any) -> None:
         label = f"{name}['{leaf}']" if leaf else name
         if array.dtype.kind not in "biufc":
             raise UserError(
-                f"data.Arrays {label} has type {array.dtype}; give numbers (encode text as integers)."
+                f"data.Arrays {label} has type {array.dtype}; give numbers (encode text as "
+                "integers)."
             )
         if array.ndim == 0 or len(array) == 0:
             raise UserError(f"data.Arrays {label} has shape {array.shape}; give [N, ...], N > 0.")
@@ -152,8 +154,8 @@ def _check_labels(
     if classes:
         if labels.dtype.kind not in "iu" or labels.min() < -1 or labels.max() >= len(classes):
             raise UserError(
-                f"data.Arrays {name} must be integers from 0 to {len(classes) - 1}, one for each of "
-                f"the {len(classes)} classes, or -1 for no label; got {labels.dtype} from "
+                f"data.Arrays {name} must be integers from 0 to {len(classes) - 1}, one for each "
+                f"of the {len(classes)} classes, or -1 for no label; got {labels.dtype} from "
                 f"{labels.min()} to {labels.max()}."
             )
     elif labels.dtype.kind not in "iuU":

@@ -45,9 +45,9 @@ class Header(NamedTuple):
 
 
 def load(argument: str, data: Data) -> Dataset:
-    """Reads train_images, train_labels, test_images, test_labels, or x_train, y_train, ....
+    """Reads x_train, y_train, x_test, y_test, or train_images, ..., or images, labels.
 
-    The layouts are `LAYOUTS`. Labels are optional, integers or strings. Nothing is unpickled.
+    These are `LAYOUTS`. Labels are optional, integers or strings. Nothing is unpickled.
     """
     check_not_streamed(data)
     path = pathlib.Path(argument).expanduser()

@@ -150,8 +150,8 @@ def read_in_workers(source: Any, start: int, workers: int | None) -> Generator[A
         if "terminated unexpectedly" not in str(error):
             raise
         raise UserError(
-            f"A data worker process died ({str(error).partition('.')[0]}): it was killed or ran out "
-            f"of memory. There were {workers} workers; use fewer with --data.workers. The same "
+            f"A data worker process died ({str(error).partition('.')[0]}): it was killed or ran "
+            f"out of memory. There were {workers} workers; use fewer with --data.workers. The same "
             "command continues from the newest checkpoint."
         ) from error
     finally:

@@ -188,8 +188,8 @@ def _check_source(name: str, source: Any) -> None:
     item = source[0]
     if not isinstance(item, dict) or not set(item) - {LABEL}:
         raise UserError(
-            f"data.Source {name} must have items that are dicts of arrays, with an optional integer "
-            f"'label', got {type(item).__name__} items."
+            f"data.Source {name} must have items that are dicts of arrays, with an optional "
+            f"integer 'label', got {type(item).__name__} items."
         )
     for leaf, value in trees.named_leaves(
         {key: value for key, value in item.items() if key != LABEL}

@@ -1,80 +1,104 @@
-"""What to load, and how: the part of a configuration that is about data."""
+"""Named data sources and their options, the part of a configuration that is about data."""
 
 import dataclasses
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from annotated_types import Ge, Gt, Interval
 
 from jaxclr.errors import UserError, unknown
 from jaxclr.fields import check_fields
 
+if TYPE_CHECKING:
+    from jaxclr.data.arrays import Arrays
+    from jaxclr.data.dataset import Dataset
+    from jaxclr.data.random_access import Source
+
 Channels = Literal["as_is", "rgb", "gray"]
 Streaming = Literal["auto", "never", "always"]
+Load = Callable[[str, "Data"], "Dataset | Arrays | Source"]
 
-# What stands after the colon of a source; None if nothing does, a question mark if it may.
-ARGUMENTS = {"digits": None, "folder": "PATH", "npz": "PATH", "tfds": "NAME"}
+
+class NamedSource(NamedTuple):
+    """A source that `Data.source` can name.
+
+    Attributes:
+      load: a function of the text after the colon ("" without a colon) and the `Data`; or the
+        module of jaxclr.data that defines it as `load`, imported when it is needed.
+      argument: what the text after the colon is, for messages; None: no text is allowed.
+      optional: whether the text may be left out.
+    """
+
+    load: str | Load
+    argument: str | None = None
+    optional: bool = False
+
+
+SOURCES: dict[str, NamedSource] = {
+    "digits": NamedSource("digits"),
+    "folder": NamedSource("image_folder", "PATH"),
+    "npz": NamedSource("npz", "PATH"),
+    "tfds": NamedSource("tfds", "NAME"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Images to learn from: one uint8 array per split, or streamed from their files."""
+    """A named data set and how to read it: in memory, or streamed from its files.
+
+    Args:
+      source: digits, tfds:NAME (or tfds:NAME/CONFIG:VERSION), folder:PATH or npz:PATH.
+      dir: Folder of the prepared TFDS data sets; None: TFDS's default, ~/tensorflow_datasets.
+      image_size: Resize the short side to this many pixels, then crop the center; None: do not
+        resize. Streamed images are resized for evaluation only, by default to the size of the first
+        view.
+      channels: Convert all images to RGB or grayscale; as_is: all images must have the same number
+        of channels.
+      test_fraction: Share held out for testing if the source has no test split; 0: no test split.
+      skip_corrupt: Leave out and list files that cannot be read as images, instead of stopping. A
+        stream replaces each of them by its next image.
+      mean: Mean per channel for normalization, pixels scaled to [0, 1]; None: computed from the
+        training images, or from a sample of them if they are streamed.
+      std: Standard deviation per channel, likewise.
+      memory_limit: Largest size in GiB of the decoded uint8 images of all splits in memory.
+      streaming: Whether images of a folder or of TFDS stay in their files and are decoded and
+        cropped on demand; auto: if they exceed memory_limit. Streamed images are cropped on the
+        host. Crop boxes are the same as on a device, but pixels are resampled in 8 bits, so that a
+        streamed run differs slightly from the same run in memory.
+      workers: Number of processes that decode and crop a stream; 0: threads of this process; None:
+        one process per core. Results do not depend on it.
+
+    Raises:
+      UserError: the source is unknown, or a value is invalid.
+    """
 
     source: str = "digits"
-    """digits, tfds:NAME (or tfds:NAME/CONFIG:VERSION), folder:PATH or npz:PATH."""
-
     dir: str | None = None
-    """Where TFDS data sets are prepared; None: TFDS's own default, ~/tensorflow_datasets."""
-
     image_size: Annotated[int, Ge(1)] | None = None
-    """Resize the short side to this many pixels, then crop the center; None: as they are. Streamed images are trained
-    on as they are, and evaluated at this size; None: at the size of the first view."""
-
     channels: Channels = "as_is"
-    """Turn all images into RGB or grayscale; as_is: all must already have one channel count."""
-
     test_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.2
-    """Share held out for testing where a source has no test split of its own; 0: no test split."""
-
     skip_corrupt: bool = False
-    """Leave out files that cannot be read as images, and list them, instead of stopping. In a stream the next image
-    takes the place of such a one."""
-
     mean: tuple[Annotated[float, Interval(ge=0, le=1)], ...] | None = None
-    """Mean per channel, pixels scaled to [0, 1], to normalize with; None: measured on train, or on a sample of it
-    where images are streamed."""
-
     std: tuple[Annotated[float, Interval(gt=0, le=1)], ...] | None = None
-    """Standard deviation per channel in the same units; None: measured on train."""
-
     memory_limit: Annotated[float, Gt(0)] = 8.0
-    """Most GiB that the decoded uint8 images of all splits may take in memory."""
-
     streaming: Streaming = "auto"
-    """Whether images of a folder or of TFDS stay in their files and are decoded and cropped as they are needed; auto:
-    if they take more than memory_limit. A streamed run crops on the host, where boxes are the same but pixels are
-    resampled in 8 bits: it repeats, but differs from the same run in memory."""
-
     workers: Annotated[int, Ge(0)] | None = None
-    """Processes that decode and crop a stream; 0: threads of this process; None: as many as there are cores. No figure
-    depends on it."""
 
     def __post_init__(self) -> None:
         check_fields(self, "data")
-        kind, _, argument = self.source.partition(":")
-        if kind not in ARGUMENTS:
-            raise unknown("data source", kind, ARGUMENTS)
-        wanted = ARGUMENTS[kind]
-        optional = wanted is not None and wanted.endswith("?")
-        if wanted is None and ":" in self.source:
-            raise UserError(f"Source '{kind}' takes nothing after it, got '{self.source}'.")
-        if wanted is not None and not optional and not argument:
-            raise UserError(f"Source '{kind}' needs '{kind}:{wanted}', got '{self.source}'.")
+        name, colon, text = self.source.partition(":")
+        if name not in SOURCES:
+            raise unknown("data source", name, SOURCES)
+        _, argument, optional = SOURCES[name]
+        if argument is None and colon:
+            raise UserError(f"Source '{name}' takes nothing after its name, got '{self.source}'.")
+        if argument is not None and not optional and not text:
+            raise UserError(f"Source '{name}' needs '{name}:{argument}', got '{self.source}'.")
         if (self.mean is None) != (self.std is None):
             given, missing = ("std", "mean") if self.mean is None else ("mean", "std")
             raise UserError(f"data.{given} is set without data.{missing}; set both or neither.")
-        if self.mean is not None and self.std is not None:
-            if len(self.mean) != len(self.std):
-                raise UserError(
-                    "data.mean and data.std need one number per channel each, got "
-                    f"{len(self.mean)} and {len(self.std)}."
-                )
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            raise UserError(
+                "data.mean and data.std need one number per channel each, got "
+                f"{len(self.mean)} and {len(self.std)}."
+            )

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import tensorflow_datasets
 from tensorflow_datasets.core.registered import DatasetNotFoundError
-from tensorflow_datasets.proto.tf_example_pb2 import Example  # pyright: ignore[reportAttributeAccessIssue]
+from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxclr.data.dataset import Dataset, Split, abbreviate, split_rows, why_streamed
 from jaxclr.data.images import Encoded, decode_all, first_shape
@@ -21,6 +21,7 @@ from jaxclr.errors import UserError
 
 TEST_NAMES = ("test", "validation")
 RECORDS = 2048
+Example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
 RAW = tensorflow_datasets.decode.DeserializeMethod.RAW_BYTES
 
 

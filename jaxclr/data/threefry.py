@@ -1,8 +1,9 @@
 """JAX's random numbers in NumPy, for hosts and worker processes without a device.
 
 The numbers equal those of ``jax.random`` with keys of ``impl="threefry2x32"``: crops have the same
-boxes on the host as on a device (documented in README, "Data"; tested in tests/data/test_stream.py),
-and epochs the same order. A key is a pair of uint32, scalars or arrays of one shape.
+boxes on the host as on a device (documented in README, "Data"; tested in
+tests/data/test_stream.py), and epochs the same order. A key is a pair of uint32, scalars or arrays
+of one shape.
 """
 
 import numpy as np
@@ -40,7 +41,7 @@ def uniform(key: Key, count: int) -> np.ndarray:
 
 
 def permutation(key: Key, size: int) -> np.ndarray:
-    """``jax.random.permutation(key, size)``: int32 [size], with enough rounds that ties are negligible."""
+    """``jax.random.permutation(key, size)``: int32 [size]; ties of its sorts are negligible."""
     order = np.arange(size, dtype=np.int32)
     for _ in range(int(np.ceil(3 * np.log(size) / np.log(2**32 - 1)))):
         key, subkey = fold_in(key, 0), fold_in(key, 1)

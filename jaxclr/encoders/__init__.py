@@ -1,4 +1,4 @@
-"""Encoders and heads: frozen specs that `build(axis_name)` a Linen module called (x, train)."""
+"""Encoders and heads: frozen specs whose `build(axis_name)` returns a Flax Linen module."""
 
 from jaxclr.encoders.conv import SmallConv as SmallConv
 from jaxclr.encoders.custom import Nnx as Nnx
@@ -11,9 +11,8 @@ from jaxclr.encoders.layers import Precision as Precision
 from jaxclr.encoders.resnet import ResNet as ResNet
 from jaxclr.encoders.vit import ViT as ViT
 
-Encoder = (
-    ResNet | ViT | SmallConv
-)  # this library's own; `custom.check_encoder` says what else is taken
+# The encoders of this library; `check_encoder` documents which other objects are accepted.
+Encoder = ResNet | ViT | SmallConv
 
 ENCODERS: dict[str, Encoder] = {
     "resnet18": ResNet(depth=18),
