@@ -1,4 +1,4 @@
-"""`jaxclr embed`, `jaxclr export`, `jaxclr import`: what leaves a run, and what enters one."""
+"""`jaxclr embed`, `jaxclr export` and `jaxclr import`: exchange with other programs."""
 
 import dataclasses
 import pathlib
@@ -24,41 +24,42 @@ class EmbedOptions:
     """Options of `jaxclr embed`."""
 
     out: pathlib.Path
-    """File that ends in .npz or .parquet."""
+    """Output file, .npz or .parquet."""
 
     data: Any
-    """What to embed, and how to read it; the run's own unless told otherwise."""
+    """Data to embed, by default those of the run."""
 
     trust: bool = False
-    """Run the code that lies in the folder although another user put it there."""
+    """Run the code stored in the folder, even if another user created it."""
 
     dtype: Number = "float32"
-    """Of the numbers in the file."""
+    """Type of the representations in the file."""
 
     overwrite: bool = False
-    """Replace the file, and start anew if the embedding of something else was interrupted."""
+    """Replace the file, and discard an interrupted embedding with other options."""
 
 
 def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
-    """Write representations of images: jaxclr embed RUN [DATA] --out FILE.npz|.parquet"""
-    places, rest = _leading(arguments, 2)
-    run = _run_of(places, rest, "embed RUN [DATA] --out FILE")
-    run = open_run(run, console, trust="--trust" in rest) if run else None
+    """Write representations of a data set: jaxclr embed RUN [DATA] --out FILE.npz|.parquet"""
+    words, rest = _leading(arguments, 2)
+    folder = _run_of(words, rest, "embed RUN [DATA] --out FILE")
+    run = open_run(folder, console, trust="--trust" in rest) if folder else None
     data = run.config.data if run else Data()
-    if len(places) > 1:
-        # Resizing was for the run's own images.
-        image_size = data.image_size if places[1].partition(":")[0] in ("folder", "tfds") else None
-        data = dataclasses.replace(data, source=places[1], image_size=image_size)
+    if len(words) > 1:
+        # Sources of arrays are not resized.
+        image_size = data.image_size if words[1].partition(":")[0] in ("folder", "tfds") else None
+        data = dataclasses.replace(data, source=words[1], image_size=image_size)
     options = parse(
         EmbedOptions,
         rest,
         "embed RUN [DATA]",
-        description="Write the representations of all images of the run's data, or of DATA (folder:PATH, tfds:NAME, npz:PATH, "
-        "digits), with names, splits and labels. An interrupted embedding is continued by the same command. Images "
-        "stay in their files with --data.streaming always, and memory is a few batches.",
+        description="Write the representations of the run's data, or of DATA (folder:PATH, "
+        "tfds:NAME, npz:PATH or digits), with file names, splits and labels. Running the same "
+        "command again continues an interrupted embedding. With --data.streaming always, images "
+        "are read on demand and memory holds a few batches.",
         default=EmbedOptions(out=tyro.MISSING, data=data),
     )
-    assert run is not None  # --help has ended before
+    assert run is not None  # with --help, parse exits
     with rich.progress.Progress(
         console=console, transient=True, disable=not console.is_terminal
     ) as progress:
@@ -70,9 +71,9 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
             overwrite=options.overwrite,
             report=lambda done, count: progress.update(task, completed=done, total=count),
         )
-    told = " and ".join(f"{count} of {split}" for split, count in rows.items())
+    counts = " and ".join(f"{count} {split}" for split, count in rows.items())
     source = getattr(options.data, "source", "the run's data")
-    say(console, f"{options.out}: representations of {told} of '{source}', {options.dtype}.")
+    say(console, f"{options.out}: {options.dtype} representations of {counts} rows of '{source}'.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,26 +84,25 @@ class ExportOptions:
     """Folder of the run."""
 
     to: exporting.Format
-    """safetensors: weights under torchvision's (ResNet) or timm's (ViT) names; stablehlo: the encoder as a function, which
-    runs with JAX alone."""
+    """safetensors: weights named as in torchvision or timm; stablehlo: a function for JAX."""
 
     out: pathlib.Path
-    """The file."""
+    """Output file."""
 
     image_size: int | None = None
-    """Side in pixels of the images that the function takes, or that a ViT's positions are for; None: that of the run."""
+    """Side of the images in pixels, for stablehlo and ViT positions; None: that of the run."""
 
     overwrite: bool = False
-    """Replace the file, if there is one."""
+    """Replace an existing file."""
 
     trust: bool = False
-    """Run the code that lies in the folder although another user put it there."""
+    """Run the code stored in the folder, even if another user created it."""
 
 
 def export(arguments: Sequence[str], console: rich.console.Console) -> None:
-    """Write an encoder for other programs: jaxclr export RUN --to safetensors|stablehlo --out FILE"""
-    words = "Write the encoder of a run's newest checkpoint for other programs."
-    options = parse(ExportOptions, arguments, "export", description=words)
+    """Export an encoder: jaxclr export RUN --to safetensors|stablehlo --out FILE"""
+    description = "Export the encoder of a run's newest checkpoint for other programs."
+    options = parse(ExportOptions, arguments, "export", description=description)
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"--image-size must be at least 1, got {options.image_size}.")
     run = open_run(options.run, console, trust=options.trust)
@@ -111,7 +111,8 @@ def export(arguments: Sequence[str], console: rich.console.Console) -> None:
     )
     say(
         console,
-        f"{options.out}: {type(loaded.config.encoder).__name__} of step {loaded.step}, {options.to}.",
+        f"{options.out}: {type(loaded.config.encoder).__name__} of step {loaded.step}, "
+        f"{options.to}.",
     )
 
 
@@ -120,46 +121,49 @@ class ImportOptions:
     """Options of `jaxclr import`."""
 
     out: pathlib.Path
-    """Folder of the run to make."""
+    """Folder of the new run."""
 
     encoder: Annotated[Encoder, tyro.conf.arg(name="encoder")]
-    """What the weights are of."""
+    """Architecture of the weights."""
 
     data: Data = Data()
-    """What to evaluate the encoder on; mean and std are ImageNet's unless given."""
+    """Data for evaluation; the default mean and std are those of ImageNet."""
 
     image_size: int | None = None
-    """Side in pixels to which images are brought; None: that of the encoder, or of its positions in the file."""
+    """Side in pixels to which images are resized; None: the usual size of the encoder."""
 
     prefix: str | None = None
-    """What stands before the encoder's names in the file; None: found."""
+    """Prefix of the encoder's names in the file; None: detected."""
 
     overwrite: bool = False
-    """Replace the run in that folder, if there is one."""
+    """Replace an existing run in that folder."""
 
 
 def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
-    """Make a run of public weights: jaxclr import FILE --encoder NAME --out RUN"""
-    places, rest = _leading(arguments, 1)
+    """Create a run from pretrained weights: jaxclr import FILE --encoder NAME --out RUN"""
+    words, rest = _leading(arguments, 1)
     name = take(rest, "encoder")
     help_ = bool({"-h", "--help"} & set(rest))
-    if not help_ and not places:
+    if not help_ and not words:
         raise UserError("Give a file of weights: jaxclr import FILE --encoder NAME --out RUN.")
     if not help_ and name is None:
-        raise UserError(f"Say what {places[0]} holds with --encoder: {', '.join(_importable())}.")
+        raise UserError(
+            f"Name the encoder in {words[0]} with --encoder: {', '.join(_importable())}."
+        )
     options = parse(
         ImportOptions,
         rest,
         "import FILE --encoder NAME",
-        description="Read an encoder from .safetensors, or from a PyTorch checkpoint where PyTorch is installed, in the "
-        "layouts of torchvision, timm, MoCo, UniCLR, SimSiam, BYOL, VICReg, Barlow Twins, SwAV and solo-learn, and make the "
-        "folder of a run of it, for `jaxclr evaluate`, `embed` and `export`. --encoder chooses by name; its fields below are "
-        "then those of the choice.",
+        description="Create a run from the weights of an encoder, for `jaxclr evaluate`, `embed` "
+        "and `export`. FILE is .safetensors or, with PyTorch installed, a PyTorch checkpoint in the "
+        "layout of torchvision, timm, MoCo, UniCLR, SimSiam, BYOL, VICReg, Barlow Twins, SwAV or "
+        "solo-learn. --encoder NAME selects the encoder; the --encoder options below are those of "
+        "the selected encoder.",
         default=ImportOptions(
             out=tyro.MISSING, encoder=named("encoder", name or "resnet50", ENCODERS)
         ),
     )
-    path = pathlib.Path(places[0])
+    path = pathlib.Path(words[0])
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"--image-size must be at least 1, got {options.image_size}.")
     weights = importing.import_encoder(
@@ -174,26 +178,30 @@ def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
     found = weights.found
     say(
         console,
-        f"{options.out}: {name}, all {len(found.arrays)} arrays at '{found.prefix.rstrip('.')}' of {path}.",
+        f"{options.out}: {name} with all {len(found.arrays)} arrays at "
+        f"'{found.prefix.rstrip('.')}' of {path}.",
     )
     if found.aside:
         say(
             console,
-            f"Not of the encoder: {', '.join(f'{part} ({count})' for part, count in found.aside.items())}.",
+            "Not part of the encoder: "
+            f"{', '.join(f'{part} ({count})' for part, count in found.aside.items())}.",
         )
     for note in _notes(options.encoder):
         say(console, note)
 
 
-def _notes(spec: ResNet | ViT) -> list[str]:
-    """What no file tells, and is taken to be so."""
+def _notes(spec: Encoder) -> list[str]:
+    """Assumptions about the encoder that a file cannot confirm."""
     if isinstance(spec, ViT):
-        told = "MoCo v3's ViT-S has 12, timm's and DeiT's 6"
-        return [f"Taken to have {spec.heads} heads, which the file does not say: {told}."]
-    if spec.stem == "cifar":
-        told = "solo-learn's for CIFAR pads by two"
         return [
-            f"Taken to pad the first convolution by one pixel, which the file does not say: {told}."
+            f"The file does not store the number of heads; {spec.heads} are assumed. MoCo v3's "
+            "ViT-S has 12, that of timm and DeiT 6."
+        ]
+    if isinstance(spec, ResNet) and spec.stem == "cifar":
+        return [
+            "The file does not store the padding of the first convolution; one pixel is assumed. "
+            "solo-learn pads by two for CIFAR."
         ]
     return []
 
@@ -211,10 +219,10 @@ def _leading(arguments: Sequence[str], most: int) -> tuple[list[str], list[str]]
     return arguments[:count], arguments[count:]
 
 
-def _run_of(places: list[str], rest: list[str], usage: str) -> pathlib.Path | None:
-    """The folder of a run; None where only help is wanted."""
-    if places:
-        return pathlib.Path(places[0])
+def _run_of(words: list[str], rest: list[str], usage: str) -> pathlib.Path | None:
+    """The folder of a run; None for --help without one."""
+    if words:
+        return pathlib.Path(words[0])
     if {"-h", "--help"} & set(rest):
         return None
     raise UserError(f"Give the folder of a run: jaxclr {usage}.")

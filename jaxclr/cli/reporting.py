@@ -1,4 +1,4 @@
-"""`jaxclr report`: what was learned, on a page."""
+"""`jaxclr report`."""
 
 import dataclasses
 import pathlib
@@ -17,16 +17,16 @@ class ReportOptions:
     """Options of `jaxclr report`."""
 
     runs: tyro.conf.Positional[tuple[pathlib.Path, ...]]
-    """Folders of runs, which are shown side by side."""
+    """Folders of the runs, which are shown side by side."""
 
     out: pathlib.Path | None = None
-    """The HTML file; None: report.html in the folder of the run, or for several runs here."""
+    """HTML file; None: report.html in the run's folder, or for several runs in this folder."""
 
 
 def report(arguments: Sequence[str], console: rich.console.Console) -> None:
-    """Show what was learned in one HTML file: jaxclr report RUN [RUN ...] [--out FILE]"""
-    words = "Writes one HTML file about runs side by side, which needs neither network nor data nor other files."
-    options = parse(ReportOptions, arguments, "report", description=words)
+    """Write an HTML report of runs: jaxclr report RUN [RUN ...] [--out FILE]"""
+    description = "Write a self-contained HTML report of one or more runs."
+    options = parse(ReportOptions, arguments, "report", description=description)
     if not options.runs:
         raise UserError("Give the folder of a run: jaxclr report RUN [RUN ...].")
     say(console, f"The report is in {api.write_report(list(options.runs), options.out)}.")

@@ -59,8 +59,8 @@ class SmallConvModule(nn.Module):
         if min(images.shape[1:3]) < smallest:
             raise UserError(
                 f"Images of {images.shape[1]} x {images.shape[2]} pixels are too small for "
-                f"SmallConv with {len(self.spec.widths)} widths, which halves the sides after each; use "
-                f"images of at least {smallest} pixels a side, or fewer widths."
+                f"SmallConv with {len(self.spec.widths)} widths, which halves the sides "
+                f"between them; use images of at least {smallest} pixels a side, or fewer widths."
             )
         x = images
         for index, width in enumerate(self.spec.widths):

@@ -134,8 +134,8 @@ def build_encoder(encoder: Any, axis_name: AxisName) -> nn.Module:
     module = encoder if isinstance(encoder, nn.Module) else encoder.build(axis_name)
     if not isinstance(module, nn.Module):
         raise UserError(
-            f"{type(encoder).__name__}.build(axis_name) must return a flax.linen.Module, got "
-            f"{type(module).__name__}."
+            f"{type(encoder).__name__}.build(axis_name) returned {type(module).__name__}, not a "
+            "flax.linen.Module."
         )
     return module if _takes_train(module) else WithoutTrain(module)
 

@@ -26,7 +26,7 @@ class ViT:
     Args:
       size: Width: 384 for small, 768 for base.
       patch: Side of a patch in pixels; it must divide the sides of the images.
-      heads: Attention heads, a divisor of the width: 12 in MoCo v3, 6 in the ViT-S of DeiT and timm.
+      heads: Attention heads, a divisor of the width: 12 in MoCo v3, 6 in the ViT-S of DeiT, timm.
       positions: Position embeddings. Fixed ones (sincos) fit images of every size; learned ones are
         parameters, and fit images of one size.
       frozen_patch_embedding: Keep the random initial patch embedding by stopping its gradient,
@@ -56,7 +56,7 @@ class ViT:
         check_fields(self, "ViT")
         if _WIDTHS[self.size] % self.heads:
             raise UserError(
-                f"ViT.heads is {self.heads}; set it to a divisor of the width, {_WIDTHS[self.size]}."
+                f"ViT.heads must be a divisor of the width, {_WIDTHS[self.size]}, got {self.heads}."
             )
 
     def build(self, axis_name: AxisName) -> nn.Module:

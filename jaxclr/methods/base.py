@@ -172,11 +172,11 @@ class Method:
         if self.predictor is not None and self.predictor.out != self.projector.out:
             raise UserError(
                 f"method.predictor.out is {self.predictor.out} and method.projector.out is "
-                f"{self.projector.out}: predictions and targets need the same width; set both alike."
+                f"{self.projector.out}: predictions and targets need one width; set both alike."
             )
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
-        """This device's share of the loss, whose mean over devices is that of the global batch.
+        """This device's share; the mean over devices is the loss of the global batch.
 
         Args:
           out: outputs of the network for this device's rows.
@@ -223,7 +223,7 @@ class Method:
         if count < self.views or (count > self.views and not self.more_views):
             least = "at least " if self.more_views else ""
             raise UserError(
-                f"{type(self).__name__} needs {least}{self.views} views, the augmentation has "
+                f"{type(self).__name__} needs {least}{self.views} views, the augmentation makes "
                 f"{count}; set --views {self.views}, or with_views(augmentation, {self.views}) in "
                 "an experiment."
             )

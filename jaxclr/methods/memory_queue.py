@@ -38,7 +38,7 @@ def init_queue(key: Array, size: int, sizes: Sizes) -> Queue:
     if size < 1 or size % sizes.batch:
         fit = max(1, size // sizes.batch) * sizes.batch
         raise UserError(
-            f"method.queue_size must be a multiple of the batch size {sizes.batch}, got {size}; "
+            f"method.queue_size must be a multiple of the batch of {sizes.batch}, got {size}; "
             f"set {fit}, or another --batch-size."
         )
     rows = unit_rows(jax.random.normal(key, (size, sizes.embedding)))

@@ -112,7 +112,7 @@ def test_erase_and_noise(floats):
 def test_bad_images_are_refused(photos, floats):
     with pytest.raises(ValueError, match=r"got shape \(90, 120, 3\)"):
         resize(photos[0], 32)
-    with pytest.raises(TypeError, match="uint8 images in 0..255, got float32"):
+    with pytest.raises(TypeError, match="uint8 values in 0..255, got float32"):
         resize(floats, 32)
     with pytest.raises(ValueError, match="at least 1 pixel, got 0"):
         resize(photos, 0)

@@ -111,7 +111,7 @@ def test_sixteen_bits_become_eight(tmp_path):
 
 def test_floats_are_refused(tmp_path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(UserError, match="a.tif' has pixels of kind 'F'"):
+    with pytest.raises(UserError, match="a.tif' has pixels of mode 'F'"):
         _load(tmp_path, test_fraction=0.0)
 
 
@@ -162,15 +162,15 @@ def test_loose_files_beside_classes(tmp_path):
 def test_what_is_missing(tmp_path):
     with pytest.raises(UserError, match="There is no folder .*nowhere'"):
         _load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="is empty; it should hold images"):
+    with pytest.raises(UserError, match="is empty; put images"):
         _load(tmp_path)
     _classes(tmp_path)
     (tmp_path / "cow").mkdir()
-    with pytest.raises(UserError, match="Class folder .*cow' holds no files"):
+    with pytest.raises(UserError, match="Class folder .*cow' has no files"):
         _load(tmp_path)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_text("x")
-    with pytest.raises(UserError, match="holds no file that can be read as an image"):
+    with pytest.raises(UserError, match="has no file that can be read as an image"):
         _load(tmp_path / "bad", skip_corrupt=True, test_fraction=0.0)
 
 

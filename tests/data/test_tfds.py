@@ -234,7 +234,7 @@ def test_damaged_images(tmp_path):
 
 def test_what_holds_no_bytes_of_images(tmp_path):
     _prepare(tmp_path, "words", image=False)
-    with pytest.raises(UserError, match="'tfds:words' holds no images; its features are"):
+    with pytest.raises(UserError, match="'tfds:words' has no images; its features are"):
         _load(tmp_path, "words")
     _prepare(tmp_path, "deep", shape=(4, 4, 1), dtype="uint16")
     with pytest.raises(UserError, match="images of .*uint16.*; only uint8 is read"):
