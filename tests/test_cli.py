@@ -72,7 +72,7 @@ MISTAKES = {
         "--protocol",
         "linear",
     ],
-    "nowhere is no run": ["evaluate", "nowhere", "--protocol=knn"],
+    "nowhere is not a run": ["evaluate", "nowhere", "--protocol=knn"],
     "A protocol runs in one process": [
         "evaluate",
         "nowhere",

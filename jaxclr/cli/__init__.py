@@ -15,7 +15,7 @@ from typing import NamedTuple
 import rich.console
 
 from jaxclr import errors
-from jaxclr.cli.console import complain, say
+from jaxclr.cli.console import print_error, print_text
 from jaxclr.errors import UserError
 from jaxclr.processes import launch
 from jaxclr.processes.signals import Stopped
@@ -101,17 +101,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         function(arguments[1:], console)
     except Stopped as stopped:
-        if _speaks():
-            complain(str(stopped))
+        if _prints():
+            print_error(str(stopped))
         sys.exit(Stopped.STATUS)
     except KeyboardInterrupt:
-        complain("interrupted")
+        print_error("interrupted")
         sys.stdout.flush()
         # Exits without cleanup: an unfinished checkpoint has no name yet, and others are complete.
         os._exit(130)
     except errors.SharedError as error:
-        if _speaks():
-            complain(f"error: {error}")
+        if _prints():
+            print_error(f"error: {error}")
         sys.exit(2)
     except ModuleNotFoundError as error:
         _fail(errors.missing_extra(error) or error)
@@ -122,8 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _help(console: rich.console.Console) -> None:
     console.print("jaxclr: self-supervised learning on the global affinity matrix\n")
     for command in COMMANDS.values():
-        say(console, f"  {command.summary}")
-    say(console, f"  {launch.HELP.splitlines()[0]}")
+        print_text(console, f"  {command.summary}")
+    print_text(console, f"  {launch.HELP.splitlines()[0]}")
     console.print("\n`jaxclr COMMAND --help` shows every option and its default.")
 
 
@@ -136,7 +136,7 @@ def _join_processes(arguments: Sequence[str], console: rich.console.Console) -> 
     console.quiet = not runtime.is_first()
 
 
-def _speaks() -> bool:
+def _prints() -> bool:
     """Whether this process is the one that prints."""
     runtime = sys.modules.get("jaxclr.processes.runtime")
     return runtime is None or runtime.is_first()
@@ -150,10 +150,10 @@ def _fail(error: Exception) -> None:
     if runtime is not None and runtime.peer_lost(error):
         import jax
 
-        complain(launch.peer_died(jax.process_index(), launch.first_line(error)))
+        print_error(launch.peer_died(jax.process_index(), launch.first_line(error)))
         status = Stopped.STATUS
     elif isinstance(error, UserError):
-        complain(f"error: {error}")
+        print_error(f"error: {error}")
         status = 2
     elif single:
         raise error

@@ -18,14 +18,14 @@ STATUSES = (
 )
 
 
-def say(console: rich.console.Console, text: str) -> None:
+def print_text(console: rich.console.Console, text: str) -> None:
     """Prints plain text without wrapping it, so that paths and commands can be copied."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Prints plain text to standard error."""
-    say(rich.console.Console(stderr=True), text)
+    print_text(rich.console.Console(stderr=True), text)
 
 
 def parse(
@@ -43,7 +43,7 @@ def parse(
     )
 
 
-def take(arguments: list[str], part: str) -> str | None:
+def pop_option(arguments: list[str], part: str) -> str | None:
     """Removes all `--part NAME` and `--part=NAME` from the arguments, and returns the last NAME."""
     name, index = None, 0
     while index < len(arguments):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import rich.console
 import tyro
 
-from jaxclr.cli.console import first_line, named, parse, take
+from jaxclr.cli.console import first_line, named, parse, pop_option
 from jaxclr.cli.opening import open_run
 from jaxclr.data import Data
 from jaxclr.errors import SharedError, UserError
@@ -22,7 +22,7 @@ from jaxclr.processes.runtime import Distributed
 class EvaluateOptions:
     """Options of `jaxclr evaluate`."""
 
-    run: tyro.conf.Positional[pathlib.Path]
+    run: tyro.conf.Positional[Annotated[pathlib.Path, tyro.conf.arg(metavar="RUN")]]
     """Folder of the run."""
 
     baselines: bool = True
@@ -54,7 +54,7 @@ class ProtocolOptions:
 def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Evaluate a run's newest checkpoint: jaxclr evaluate RUN [--protocol NAME] [--seeds N]"""
     arguments = list(arguments)
-    name = take(arguments, "protocol")
+    name = pop_option(arguments, "protocol")
     if name is not None:
         _by_protocol(named("protocol", name, PROTOCOLS)(), name, arguments, console)
         return

@@ -9,7 +9,7 @@ import rich.console
 import rich.progress
 import tyro
 
-from jaxclr.cli.console import named, parse, say, take
+from jaxclr.cli.console import named, parse, pop_option, print_text
 from jaxclr.cli.opening import open_run
 from jaxclr.data import Data
 from jaxclr.encoders import ENCODERS, Encoder, ResNet, ViT
@@ -73,14 +73,16 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
         )
     counts = " and ".join(f"{count} {split}" for split, count in rows.items())
     source = getattr(options.data, "source", "the run's data")
-    say(console, f"{options.out}: {options.dtype} representations of {counts} rows of '{source}'.")
+    print_text(
+        console, f"{options.out}: {options.dtype} representations of {counts} rows of '{source}'."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
     """Options of `jaxclr export`."""
 
-    run: tyro.conf.Positional[pathlib.Path]
+    run: tyro.conf.Positional[Annotated[pathlib.Path, tyro.conf.arg(metavar="RUN")]]
     """Folder of the run."""
 
     to: exporting.Format
@@ -109,7 +111,7 @@ def export(arguments: Sequence[str], console: rich.console.Console) -> None:
     loaded = run.export(
         options.out, options.to, image_size=options.image_size, overwrite=options.overwrite
     )
-    say(
+    print_text(
         console,
         f"{options.out}: {type(loaded.config.encoder).__name__} of step {loaded.step}, "
         f"{options.to}.",
@@ -142,7 +144,7 @@ class ImportOptions:
 def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Create a run from pretrained weights: jaxclr import FILE --encoder NAME --out RUN"""
     words, rest = _leading(arguments, 1)
-    name = take(rest, "encoder")
+    name = pop_option(rest, "encoder")
     help_ = bool({"-h", "--help"} & set(rest))
     if not help_ and not words:
         raise UserError("Give a file of weights: jaxclr import FILE --encoder NAME --out RUN.")
@@ -155,10 +157,10 @@ def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
         rest,
         "import FILE --encoder NAME",
         description="Create a run from the weights of an encoder, for `jaxclr evaluate`, `embed` "
-        "and `export`. FILE is .safetensors or, with PyTorch installed, a PyTorch checkpoint in the "
-        "layout of torchvision, timm, MoCo, UniCLR, SimSiam, BYOL, VICReg, Barlow Twins, SwAV or "
-        "solo-learn. --encoder NAME selects the encoder; the --encoder options below are those of "
-        "the selected encoder.",
+        "and `export`. FILE is .safetensors or, with PyTorch installed, a PyTorch checkpoint in "
+        "the layout of torchvision, timm, MoCo, UniCLR, SimSiam, BYOL, VICReg, Barlow Twins, SwAV "
+        "or solo-learn. --encoder NAME selects the encoder; the --encoder options below are those "
+        "of the selected encoder.",
         default=ImportOptions(
             out=tyro.MISSING, encoder=named("encoder", name or "resnet50", ENCODERS)
         ),
@@ -176,19 +178,19 @@ def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
         overwrite=options.overwrite,
     )
     found = weights.found
-    say(
+    print_text(
         console,
         f"{options.out}: {name} with all {len(found.arrays)} arrays at "
         f"'{found.prefix.rstrip('.')}' of {path}.",
     )
     if found.aside:
-        say(
+        print_text(
             console,
             "Not part of the encoder: "
             f"{', '.join(f'{part} ({count})' for part, count in found.aside.items())}.",
         )
     for note in _notes(options.encoder):
-        say(console, note)
+        print_text(console, note)
 
 
 def _notes(spec: Encoder) -> list[str]:

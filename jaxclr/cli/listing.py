@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import rich.box
 import rich.console
@@ -19,7 +20,7 @@ from jaxclr.cli.console import parse
 class ListOptions:
     """Options of `jaxclr list`."""
 
-    kind: tyro.conf.Positional[str] = "all"
+    kind: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="[KIND]")]] = "all"
     """methods, losses, encoders, augmentations, optimizers, protocols, data or all."""
 
 

@@ -5,7 +5,7 @@ import pathlib
 import rich.console
 
 from jaxclr import api
-from jaxclr.cli.console import say
+from jaxclr.cli.console import print_text
 from jaxclr.processes import runtime
 
 
@@ -16,7 +16,7 @@ def open_run(
     run = api.Run(folder, trust=trust)
     runtime.run_on_all(lambda: run.config)
     if sources := run.sources():
-        say(
+        print_text(
             console,
             f"This run executes code stored with it: {', '.join(map(str, sources))}.",
         )

@@ -10,7 +10,7 @@ import tyro
 
 from jaxclr import api
 from jaxclr.augment import AUGMENTATIONS, with_views
-from jaxclr.cli.console import STATUSES, count, named, parse, say, take
+from jaxclr.cli.console import STATUSES, count, named, parse, pop_option, print_text
 from jaxclr.cli.opening import open_run
 from jaxclr.encoders import ENCODERS
 from jaxclr.errors import UserError
@@ -86,7 +86,7 @@ def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
 def _parse_train(arguments: Sequence[str]) -> TrainRequest:
     files = [a for a in arguments[:1] if not a.startswith("-")]
     arguments = list(arguments[len(files) :])
-    names = {part: take(arguments, part) for part in ("method", "views", *CHOICES)}
+    names = {part: pop_option(arguments, part) for part in ("method", "views", *CHOICES)}
     if not files and not {"-h", "--help"} & set(arguments):
         raise UserError(
             "Give an experiment: jaxclr train EXPERIMENT.py, for instance experiments/digits.py."
@@ -128,7 +128,7 @@ def _parse_train(arguments: Sequence[str]) -> TrainRequest:
 class RunOptions:
     """Options of `jaxclr resume`."""
 
-    run: tyro.conf.Positional[pathlib.Path]
+    run: tyro.conf.Positional[Annotated[pathlib.Path, tyro.conf.arg(metavar="RUN")]]
     """Folder of the run."""
 
     trust: bool = False
@@ -139,7 +139,7 @@ class RunOptions:
 
 
 def _next(run: api.Run, console: rich.console.Console) -> None:
-    say(
+    print_text(
         console,
         f"The run is in {run.folder}: configuration, metrics.jsonl, TensorBoard events, "
         "checkpoints, snapshots, evaluation.json.\n"

@@ -3,12 +3,13 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import Annotated
 
 import rich.console
 import tyro
 
 from jaxclr import api
-from jaxclr.cli.console import parse, say
+from jaxclr.cli.console import parse, print_text
 from jaxclr.errors import UserError
 
 
@@ -16,11 +17,13 @@ from jaxclr.errors import UserError
 class ReportOptions:
     """Options of `jaxclr report`."""
 
-    runs: tyro.conf.Positional[tuple[pathlib.Path, ...]]
+    runs: tyro.conf.Positional[
+        Annotated[tuple[pathlib.Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]")]
+    ]
     """Folders of the runs, which are shown side by side."""
 
     out: pathlib.Path | None = None
-    """HTML file; None: report.html in the run's folder, or for several runs in this folder."""
+    """HTML file; None: report.html in the run's folder, or in the current one for several runs."""
 
 
 def report(arguments: Sequence[str], console: rich.console.Console) -> None:
@@ -29,4 +32,4 @@ def report(arguments: Sequence[str], console: rich.console.Console) -> None:
     options = parse(ReportOptions, arguments, "report", description=description)
     if not options.runs:
         raise UserError("Give the folder of a run: jaxclr report RUN [RUN ...].")
-    say(console, f"The report is in {api.write_report(list(options.runs), options.out)}.")
+    print_text(console, f"The report is in {api.write_report(list(options.runs), options.out)}.")

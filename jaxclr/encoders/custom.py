@@ -12,7 +12,7 @@ from flax import nnx
 from jaxclr.encoders.layers import AxisName, Precision
 from jaxclr.errors import UserError
 
-TAKEN = (
+ACCEPTED = (
     "an encoder of jaxclr.encoders, an object with build(axis_name) -> flax.linen.Module, a Linen "
     "module called module(x, train) or module(x), encoders.Nnx(factory), or a tuple of these, one "
     "for each view"
@@ -103,7 +103,7 @@ def towers_of(encoder: Any) -> tuple[Any, ...]:
 def check_encoder(encoder: Any) -> None:
     """Raises UserError unless `encoder` can be built, by `build_encoder`.
 
-    Accepted are `TAKEN`.
+    The accepted objects are listed in `ACCEPTED`.
     """
     towers = towers_of(encoder)
     for tower in towers:
@@ -115,9 +115,11 @@ def check_encoder(encoder: Any) -> None:
             if isinstance(tower, nnx.Module):
                 hint = " Give encoders.Nnx(factory), whose factory returns the module."
             name = tower.__name__ if is_class else type(tower).__name__
-            raise UserError(f"encoder must be {TAKEN}; got {'the class ' * is_class}{name}.{hint}")
+            raise UserError(
+                f"encoder must be {ACCEPTED}; got {'the class ' * is_class}{name}.{hint}"
+            )
     if not towers:
-        raise UserError(f"encoder must be {TAKEN}; got an empty tuple.")
+        raise UserError(f"encoder must be {ACCEPTED}; got an empty tuple.")
 
 
 def build_encoder(encoder: Any, axis_name: AxisName) -> nn.Module:

@@ -47,7 +47,7 @@ def test_digits():
 )
 def test_npz_with_splits(save, names):
     arrays = (IMAGES[:30], LABELS[:30, None] + 3, IMAGES[30:], LABELS[30:] + 3)
-    dataset = _load(save(**dict(zip(names, arrays))))
+    dataset = _load(save(**dict(zip(names, arrays, strict=False))))
     np.testing.assert_array_equal(dataset.train.examples, IMAGES[:30])
     np.testing.assert_array_equal(dataset.train.labels, LABELS[:30])
     np.testing.assert_array_equal(dataset.test.examples, IMAGES[30:])

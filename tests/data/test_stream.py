@@ -139,7 +139,7 @@ def test_workers_make_what_threads_make_and_one_that_dies_is_told(folder, monkey
         multiprocessing.active_children()[0].kill()
         with pytest.raises(
             UserError,
-            match=r"A data worker process died .*-9.*There were 2 workers; use fewer with --data.workers",
+            match=r"A data worker process died .*-9.*There were 2 workers; use fewer with --data",
         ):
             for _ in range(20):
                 next(workers)  # what it had made comes first

@@ -259,14 +259,16 @@ def test_memory_is_checked(tmp_path):
 
 @pytest.mark.parametrize("splits", [(("train", 12), ("test", 4)), (("train", 16),)])
 def test_streams_read_what_memory_holds(tmp_path, splits):
-    """Images of one size that are not resized come out the same; without a test split one is taken by number."""
+    """Images that are not resized are equal; a missing test split is drawn by index."""
     _prepare(tmp_path, shape=(6, 6, 3), splits=splits)
     resident = _load(tmp_path, test_fraction=0.25)
     dataset = pickle.loads(pickle.dumps(_load(tmp_path, test_fraction=0.25, streaming="always")))
     assert dataset.classes == resident.classes and dataset.train.why == "data.streaming is always"
     splits = (resident.train, resident.test)
     everything = {
-        x.tobytes(): label for split in splits for x, label in zip(split.examples, split.labels)
+        x.tobytes(): label
+        for split in splits
+        for x, label in zip(split.examples, split.labels, strict=True)
     }
     for split, size in ((dataset.train, 12), (dataset.test, 4)):
         (rows,) = split.plain(6, batch=100)

@@ -1,4 +1,4 @@
-"""Rematerialized blocks: the same parameters, outputs and gradients, with less kept between the passes."""
+"""Rematerialized blocks have the same parameters, outputs and gradients, and store less."""
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def test_gradients_are_equal_and_less_is_kept(name, monkeypatch):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
     def kept(module):
-        """Bytes that wait for the gradient: XLA on CPUs undoes what remat saves outside of loops."""
+        """Bytes stored for the gradient; outside of loops XLA on CPUs undoes what remat saves."""
         pulls = jax.eval_shape(lambda: jax.vjp(lambda p: loss(module, p), params, has_aux=True)[1])
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pulls))
 
