@@ -80,15 +80,9 @@ def test_an_encoder(example):
 
 @pytest.mark.parametrize("example", ["source"], indirect=True)
 def test_a_source(example, monkeypatch):
-    from jaxclr.data import sources
-    from jaxclr.data.config import ARGUMENTS
-
-    monkeypatch.setattr(sources, "SOURCES", dict(sources.SOURCES))
+    monkeypatch.setitem(jaxclr.data.SOURCES, "bars", None)  # taken out again after the test
     jaxclr.data.register("bars", example.load)
-    try:
-        dataset = jaxclr.data.load(jaxclr.Data("bars:6"))
-    finally:
-        ARGUMENTS.pop("bars")
+    dataset = jaxclr.data.load(jaxclr.Data("bars:6"))
     assert dataset.train.examples.shape == (160, 6, 6, 1) and dataset.classes == ("row", "column")
     rows = dataset.train.examples[dataset.train.labels == 0]
     assert ((rows == 255).all(axis=2).sum(axis=(1, 2)) == 1).all()

@@ -1,4 +1,4 @@
-"""What is lost: erased rectangles and noise, in batches [b, H, W, C]."""
+"""Erased rectangles and Gaussian noise, in batches [b, H, W, C]."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from jax import Array
 
 
 def erase(images: Array, top: Array, left: Array, height: Array, width: Array) -> Array:
-    """Set one rectangle of each image to zero.
+    """Sets one rectangle of each image to zero.
 
     Args:
       images: [b, H, W, C].
@@ -21,12 +21,12 @@ def erase(images: Array, top: Array, left: Array, height: Array, width: Array) -
 
 
 def add_noise(keys: Array, images: Array, deviation: float) -> Array:
-    """Gaussian noise, clipped to [0, 1].
+    """Adds Gaussian noise and clips to [0, 1].
 
     Args:
       keys: [b], typed PRNG keys; the noise of an image depends on its own key only.
       images: [b, H, W, C], float in [0, 1].
-      deviation: standard deviation, in units of white.
+      deviation: standard deviation, where white is 1.
     """
     draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))
     return jnp.clip(images + deviation * draw(keys), 0, 1)

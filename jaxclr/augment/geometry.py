@@ -1,9 +1,10 @@
-"""Where pixels come from: crops, mirror images and affine warps of batches [b, H, W, C]."""
+"""Crops, flips and affine warps of batches [b, H, W, C]."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.lax import Precision
+from jax.typing import DTypeLike
 
 from jaxclr import trees
 
@@ -11,15 +12,15 @@ from jaxclr import trees
 def crop_resize(
     images: Array, top: Array, left: Array, height: Array, width: Array, size: int
 ) -> Array:
-    r"""One box of each image as a square: Pillow's ``resize(box=..., resample=BILINEAR)``.
+    r"""Resizes one box of each image to a square: Pillow's ``resize(box=..., resample=BILINEAR)``.
 
     .. math:: Y = R_y X R_x^\top, \qquad
        R_{ij} \propto \max\left(0,\, 1 - \frac{|j + 1/2 - c_i|}{\max(1, s)}\right),
        \quad c_i = \text{start} + s\,(i + 1/2), \quad s = \text{length} / \text{size}
 
-    Rows of R sum to one. The triangle widens when shrinking, so nothing aliases, and is cut at the
-    borders of the image, not of the box: as in Pillow, a box sees its neighbouring pixels.
-    It is two matrix products per image, which accelerators do far faster than gathers.
+    Rows of R sum to one. The triangle filter widens when the box shrinks, which prevents aliasing.
+    As in Pillow, it is cut at the borders of the image, not of the box. Resizing is two matrix
+    products per image, which are much faster than gathers on accelerators.
 
     Args:
       images: [b, H, W, C], float.
@@ -40,9 +41,9 @@ def crop_resize(
 
 
 def resize(images: Array, size: int) -> Array:
-    """The whole image as floats in [0, 1], resized to a square: what evaluation sees.
+    """Resizes uint8 images to squares of floats in [0, 1], as for evaluation.
 
-    The filter is that of :func:`crop_resize`. Nothing is resampled if the side is right already.
+    The filter is that of :func:`crop_resize`. Images of this size are not resampled.
 
     Args:
       images: [b, H, W, C], uint8.
@@ -56,27 +57,26 @@ def resize(images: Array, size: int) -> Array:
       TypeError: the images are not uint8.
     """
     images = to_float(images)
-    height, width = images.shape[1:3]
+    b, height, width, _ = images.shape
     if (height, width) == (size, size):
         return images
-    b = images.shape[0]
-    zero, height, width = jnp.zeros(b), jnp.full(b, height), jnp.full(b, width)
-    resized = crop_resize(images, zero, zero, height, width, size)
-    return jnp.clip(resized, 0, 1)  # the weights sum to one but for rounding
+    zero = jnp.zeros(b)
+    resized = crop_resize(images, zero, zero, jnp.full(b, height), jnp.full(b, width), size)
+    return jnp.clip(resized, 0, 1)  # weights sum to one up to rounding
 
 
 def flip(images: Array, apply: Array) -> Array:
-    """Mirror left and right.
+    """Flips images left to right.
 
     Args:
       images: [b, H, W, C].
-      apply: [b], bool; the other images stay as they are.
+      apply: [b], bool; other images do not change.
     """
     return jnp.where(apply[:, None, None, None], images[:, :, ::-1], images)
 
 
 def affine(angle: Array, scale: Array, shift: Array, height: int, width: int) -> Array:
-    r"""Matrices for :func:`warp` that turn, enlarge and shift an image about its centre.
+    r"""Matrices for :func:`warp` that rotate, scale and shift an image about its center.
 
     A point p of the result comes from the source point :math:`R(-\theta)\,(p - c - t) / s + c`.
 
@@ -87,18 +87,18 @@ def affine(angle: Array, scale: Array, shift: Array, height: int, width: int) ->
       height, width: sides of the image in pixels.
 
     Returns:
-      [b, 2, 3], from (x, y, 1) in the result to (x, y) in the source; pixel centres are integers.
+      [b, 2, 3], from (x, y, 1) in the result to (x, y) in the source; pixel centers are integers.
     """
     angle = jnp.deg2rad(angle)
     cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
     linear = jnp.stack([jnp.stack([cos, sin], -1), jnp.stack([-sin, cos], -1)], -2)
-    centre = jnp.array([[(width - 1) / 2, (height - 1) / 2]], linear.dtype)
-    moved = (linear * (centre + shift)[:, None, :]).sum(-1)
-    return jnp.concatenate([linear, (centre - moved)[:, :, None]], -1)
+    center = jnp.array([[(width - 1) / 2, (height - 1) / 2]], linear.dtype)
+    moved = (linear * (center + shift)[:, None, :]).sum(-1)
+    return jnp.concatenate([linear, (center - moved)[:, :, None]], -1)
 
 
 def warp(images: Array, matrix: Array) -> Array:
-    """Bilinear affine warp with zeros outside the image. It gathers: meant for small images.
+    """Bilinear affine warp with zeros outside the image. It uses gathers, for small images.
 
     Args:
       images: [b, H, W, C], float.
@@ -121,8 +121,8 @@ def warp(images: Array, matrix: Array) -> Array:
         for dx, wx in ((0, 1 - fx), (1, fx)):
             x, y = x0 + dx, y0 + dy
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            place = jnp.where(inside, y * width + x, 0)
-            pixels = jnp.take_along_axis(flat, place[:, :, None], axis=1)
+            index = jnp.where(inside, y * width + x, 0)
+            pixels = jnp.take_along_axis(flat, index[:, :, None], axis=1)
             result += jnp.where(inside, wy * wx, 0)[:, :, None] * pixels
     return result.reshape(images.shape)
 
@@ -136,7 +136,7 @@ def separable(images: Array, rows: Array, columns: Array) -> Array:
     Returns:
       [b, H', W', C].
     """
-    # With the channels between rows and columns both products are plain batched matrix products.
+    # With channels between rows and columns, both products are batched matrix products.
     planar = jnp.swapaxes(images, 2, 3)
     planar = jnp.einsum("bih,bhcw->bicw", rows, planar, precision=Precision.HIGHEST)
     planar = jnp.einsum("bicw,bjw->bicj", planar, columns, precision=Precision.HIGHEST)
@@ -144,35 +144,35 @@ def separable(images: Array, rows: Array, columns: Array) -> Array:
 
 
 def to_float(images: Array) -> Array:
-    """uint8 images as floats in [0, 1]: float32, or float64 if x64 is on.
+    """Converts uint8 images to floats in [0, 1]: float32, or float64 if x64 is on.
 
-    A dict that holds nothing but images, such as {"image": [b, H, W, C]}, is taken too.
+    A dict with images only, such as {"image": [b, H, W, C]}, is accepted too.
     """
     if isinstance(images, dict):
         found = trees.images_of(images)
         if found is None:
             raise TypeError(
-                f"Views of images take uint8 [b, H, W, C], got {trees.describe(images)}."
+                f"Views of images need uint8 [b, H, W, C], got {trees.describe(images)}."
             )
         images = found
     check_batch(images, "a view")
     if images.dtype != jnp.uint8:
-        raise TypeError(f"Views are made of uint8 images in 0..255, got {images.dtype}.")
+        raise TypeError(f"Views of images need uint8 values in 0..255, got {images.dtype}.")
     return images.astype(jax.dtypes.canonicalize_dtype(float)) / 255
 
 
 def check_batch(images: Array, who: str) -> None:
-    """ValueError unless the images are a batch [b, H, W, C] of non-empty images."""
+    """Raises ValueError unless the images are a batch [b, H, W, C] of non-empty images."""
     if images.ndim != 4 or 0 in images.shape[1:]:
-        raise ValueError(f"{who} wants images [b, H, W, C], got shape {images.shape}.")
+        raise ValueError(f"{who} needs images [b, H, W, C], got shape {images.shape}.")
 
 
-def _resampling(start: Array, length: Array, inputs: int, outputs: int, dtype) -> Array:
+def _resampling(start: Array, length: Array, inputs: int, outputs: int, dtype: DTypeLike) -> Array:
     """The matrix R of :func:`crop_resize` along one axis, [outputs, inputs]."""
     if outputs < 1:
         raise ValueError(f"The size of a view must be at least 1 pixel, got {outputs}.")
     scale = length.astype(dtype) / outputs
-    centres = start.astype(dtype) + scale * (jnp.arange(outputs, dtype=dtype) + 0.5)
-    distances = jnp.arange(inputs, dtype=dtype)[None, :] + 0.5 - centres[:, None]
+    centers = start.astype(dtype) + scale * (jnp.arange(outputs, dtype=dtype) + 0.5)
+    distances = jnp.arange(inputs, dtype=dtype)[None, :] + 0.5 - centers[:, None]
     weights = jnp.maximum(0, 1 - jnp.abs(distances) / jnp.maximum(scale, 1))
     return weights / weights.sum(axis=1, keepdims=True)

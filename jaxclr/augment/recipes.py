@@ -1,4 +1,4 @@
-"""Augmentations: the views that are taken of every image, and the recipes known by name."""
+"""Augmentations: the views of each image, and recipes by name."""
 
 import dataclasses
 import itertools
@@ -7,36 +7,37 @@ from typing import Any
 import jax
 from jax import Array
 
-from jaxclr.augment.views import DigitView, PhotoView
+from jaxclr.augment.image_views import DigitView, PhotoView
 from jaxclr.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Several views of each example.
+    """The views of each example.
 
-    Called with keys [b] (typed PRNG keys, one per example) and a batch, it returns a tuple of views. View v of an
-    example is drawn from ``fold_in(key, v)``: it depends on the key of that example and on nothing else, neither on its
-    place in the batch nor on the devices.
+    Called with keys [b] (typed PRNG keys, one per example) and a batch, it returns a tuple of
+    views. View v of an example is drawn from ``fold_in(key, v)``: it depends only on the key of
+    that example, not on the other rows of the batch or on the devices.
 
-    A view is any function v(keys, batch) of a tree of arrays [b, ...] that returns a tree of arrays [b, ...]. Views of
-    images, uint8 [b, H, W, C], return floats in [0, 1], [b, h, w, C], which are then normalized by channel; whatever
-    else a view returns reaches the encoder as it is.
+    A view is any function v(keys, batch) of a tree of arrays [b, ...] that returns a tree of arrays
+    [b, ...]. Views of images, uint8 [b, H, W, C], return floats in [0, 1], [b, h, w, C], which are
+    then normalized by channel. Other outputs are passed to the encoder unchanged.
 
     Attributes:
-      views: at least one.
-      plain: what evaluation sees: a function of a batch that gives the encoder's input without augmentation, or a tuple of
-        such, one for each view. None: images are resized to the size of the first view; other data are taken as they
-        are, or the one array of them that has the view's shape and type.
+      views: the views, at least one.
+      plain: The encoder's input in evaluation: a function of a batch without augmentation, or a
+        tuple of such functions, one for each view. None: images are resized to the size of the
+        first view; other data are used unchanged, or the array with the view's shape and type is
+        selected.
 
     Raises:
-      UserError: there is no view, or one cannot be called.
+      UserError: there is no view, or a view cannot be called.
     """
 
     views: tuple[Any, ...]
     plain: Any = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.views:
             raise UserError("An augmentation needs at least one view, got none.")
         plain = (
@@ -58,14 +59,14 @@ class Augmentation:
         return tuple(view(_keys_of(keys, v), batch) for v, view in enumerate(self.views))
 
     def after_crop(self, keys: Array, crops: tuple[Array, ...]) -> tuple[Array, ...]:
-        """The views of images whose crops a host has taken; see `PhotoView.after_crop`.
+        """The views of images that were cropped on the host; see `PhotoView.after_crop`.
 
         Args:
           keys: [b], typed PRNG keys, one per image.
-          crops: for each view uint8 [b, size, size, C], its size.
+          crops: uint8 [b, size, size, C] for each view.
 
         Returns:
-          As a call.
+          The views, as from a call.
         """
         pairs = enumerate(zip(self.views, crops, strict=True))
         return tuple(view.after_crop(_keys_of(keys, v), crop) for v, (view, crop) in pairs)
@@ -76,9 +77,9 @@ def _keys_of(keys: Array, view: int) -> Array:
 
 
 def with_size(augmentation: Augmentation, size: int) -> Augmentation:
-    """The same augmentation with its largest photo views of another size (pixels), smaller ones in proportion.
+    """A copy whose largest photo views have another size, in pixels.
 
-    Digit views keep theirs.
+    Smaller photo views are scaled in proportion. Other views do not change.
     """
     largest = max(
         (view.size for view in augmentation.views if isinstance(view, PhotoView)), default=1
@@ -89,7 +90,7 @@ def with_size(augmentation: Augmentation, size: int) -> Augmentation:
 
 
 def with_views(augmentation: Augmentation, count: int) -> Augmentation:
-    """The same augmentation with its first so many views, starting over after the last."""
+    """A copy with the first `count` views, repeating them if there are fewer."""
     views = itertools.islice(itertools.cycle(augmentation.views), count)
     return dataclasses.replace(augmentation, views=tuple(views))
 
@@ -111,7 +112,7 @@ _CIFAR = PhotoView()
 def _crops(
     view: PhotoView, small: int, small_scale: tuple[float, float], count: int
 ) -> Augmentation:
-    """Two views, then so many small ones of a smaller area."""
+    """Two views, then `count` small views of a smaller area."""
     return Augmentation(
         (view,) * 2 + (dataclasses.replace(view, size=small, crop_scale=small_scale),) * count
     )
@@ -124,11 +125,11 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "moco": Augmentation((_MOCO, _MOCO)),
     # BYOL, arXiv:2006.07733, appendix B; also MoCo v3's and UniCLR's.
     "byol": Augmentation((_BYOL, dataclasses.replace(_BYOL, blur=0.1, solarize=0.2))),
-    # SimCLR on CIFAR at half strength, without blur.
+    # SimCLR on CIFAR: half the strength, no blur.
     "cifar": Augmentation((_CIFAR, _CIFAR)),
     # SwAV, arXiv:2006.09882: two large crops and six small ones.
     "multi_crop": _crops(dataclasses.replace(_SIMCLR, crop_scale=(0.14, 1.0)), 96, (0.05, 0.14), 6),
-    # The same idea for images of 32 pixels: small crops begin where large ones end.
+    # The same for images of 32 pixels: small crops end where large ones begin, at an area of 0.2.
     "cifar_multi_crop": _crops(_CIFAR, 16, (0.05, 0.2), 4),
     "digits": Augmentation((DigitView(), DigitView())),
 }

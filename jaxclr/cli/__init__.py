@@ -1,6 +1,7 @@
 """The command `jaxclr`; `jaxclr launch` is in `jaxclr.processes.launch`.
 
-A command's module is imported when the command is run: help and lists start neither a backend nor what trains.
+The module of a command is imported when the command is run, so that `jaxclr --help` and
+`jaxclr list` start quickly and without a JAX backend.
 """
 
 import importlib
@@ -14,19 +15,19 @@ from typing import NamedTuple
 import rich.console
 
 from jaxclr import errors
-from jaxclr.cli.words import complain, say
+from jaxclr.cli.console import print_error, print_text
 from jaxclr.errors import UserError
 from jaxclr.processes import launch
 from jaxclr.processes.signals import Stopped
 
 
 class Command(NamedTuple):
-    """Where a command is, and what it does.
+    """A command.
 
     Attributes:
-      module: below jaxclr.cli.
-      function: takes the arguments after the command's name, and a console.
-      summary: one line, with the usage.
+      module: module in jaxclr.cli.
+      function: function in that module, of the arguments after the command's name and a console.
+      summary: description and usage, in one line.
     """
 
     module: str
@@ -38,7 +39,7 @@ COMMANDS = {
     "train": Command(
         "pretraining",
         "train",
-        "Pre-train: jaxclr train EXPERIMENT.py [--method NAME] [--field value ...]",
+        "Train an encoder: jaxclr train EXPERIMENT.py [--method NAME] [--field value ...]",
     ),
     "resume": Command(
         "pretraining", "resume", "Continue a run from its newest checkpoint: jaxclr resume RUN"
@@ -46,39 +47,44 @@ COMMANDS = {
     "evaluate": Command(
         "evaluating",
         "evaluate_run",
-        "Evaluate a run's newest checkpoint: jaxclr evaluate RUN [--protocol NAME] [--seeds N] [--field value ...]",
+        "Evaluate a run's newest checkpoint: "
+        "jaxclr evaluate RUN [--protocol NAME] [--seeds N] [--field value ...]",
     ),
     "report": Command(
         "reporting",
         "report",
-        "Show what was learned in one HTML file: jaxclr report RUN [RUN ...] [--out FILE]",
+        "Write an HTML report of runs: jaxclr report RUN [RUN ...] [--out FILE]",
     ),
     "embed": Command(
-        "weights",
+        "exchanging",
         "embed",
-        "Write representations of examples: jaxclr embed RUN [DATA] --out FILE.npz|.parquet",
+        "Write representations of a data set: jaxclr embed RUN [DATA] --out FILE.npz|.parquet",
     ),
     "export": Command(
-        "weights",
+        "exchanging",
         "export",
-        "Write an encoder for other programs: jaxclr export RUN --to safetensors|stablehlo --out FILE",
+        "Export an encoder for other programs: "
+        "jaxclr export RUN --to safetensors|stablehlo --out FILE",
     ),
     "import": Command(
-        "weights",
+        "exchanging",
         "import_",
-        "Make a run of public weights: jaxclr import FILE --encoder NAME --out RUN",
+        "Create a run from pretrained weights: jaxclr import FILE --encoder NAME --out RUN",
     ),
-    "list": Command("listing", "list_names", "Show what can be chosen by name: jaxclr list [WHAT]"),
+    "list": Command(
+        "listing", "list_names", "List methods, losses, encoders, ... by name: jaxclr list [KIND]"
+    ),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command; what ends it early is one sentence on standard error and an exit status (`words.STATUSES`)."""
+    """Runs a command. Errors are one sentence on standard error; see `console.STATUSES`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # JAX's Cholesky and solves on CPUs call OpenBLAS, whose threads wait for each other where devices share the cores: a step
-    # of SimTrace on two virtual devices took 178 ms with them and 9 ms without. It reads this once, when it is loaded.
+    # On CPUs, JAX's Cholesky and solves call OpenBLAS, whose threads block each other if devices
+    # share cores: a step of SimTrace on two virtual devices took 178 ms with several threads and
+    # 9 ms with one. OpenBLAS reads this variable once, when it is loaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Orbax logs what it also raises, and that is said in a sentence.
+    # Orbax logs errors that it also raises, and these are printed below.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     console = rich.console.Console()
     try:
@@ -95,17 +101,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         function(arguments[1:], console)
     except Stopped as stopped:
-        if _speaks():
-            complain(str(stopped))
+        if _prints():
+            print_error(str(stopped))
         sys.exit(Stopped.STATUS)
     except KeyboardInterrupt:
-        complain("interrupted")
+        print_error("interrupted")
         sys.stdout.flush()
-        # At once: a checkpoint that is being written has no name yet, and those before it are whole.
+        # Exits without cleanup: an unfinished checkpoint has no name yet, and others are complete.
         os._exit(130)
     except errors.SharedError as error:
-        if _speaks():
-            complain(f"error: {error}")
+        if _prints():
+            print_error(f"error: {error}")
         sys.exit(2)
     except ModuleNotFoundError as error:
         _fail(errors.missing_extra(error) or error)
@@ -116,13 +122,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _help(console: rich.console.Console) -> None:
     console.print("jaxclr: self-supervised learning on the global affinity matrix\n")
     for command in COMMANDS.values():
-        say(console, f"  {command.summary}")
-    say(console, f"  {launch.HELP.splitlines()[0]}")
+        print_text(console, f"  {command.summary}")
+    print_text(console, f"  {launch.HELP.splitlines()[0]}")
     console.print("\n`jaxclr COMMAND --help` shows every option and its default.")
 
 
 def _join_processes(arguments: Sequence[str], console: rich.console.Console) -> None:
-    """Joins the processes before anything else: an experiment file may compute."""
+    """Joins the processes, before an experiment file that may use JAX is executed."""
     from jaxclr.cli.distributed import parse_distributed
     from jaxclr.processes import runtime
 
@@ -130,24 +136,24 @@ def _join_processes(arguments: Sequence[str], console: rich.console.Console) -> 
     console.quiet = not runtime.is_first()
 
 
-def _speaks() -> bool:
+def _prints() -> bool:
     """Whether this process is the one that prints."""
     runtime = sys.modules.get("jaxclr.processes.runtime")
     return runtime is None or runtime.is_first()
 
 
 def _fail(error: Exception) -> None:
-    """Ends a process by what went wrong in it."""
-    # What failed before JAX was loaded failed in a single process.
+    """Exits with the status of an error."""
+    # Before JAX is loaded there is only one process.
     runtime = sys.modules.get("jaxclr.processes.runtime")
     single = runtime is None or runtime.is_single()
     if runtime is not None and runtime.peer_lost(error):
         import jax
 
-        complain(launch.peer_died(jax.process_index(), launch.first_line(error)))
+        print_error(launch.peer_died(jax.process_index(), launch.first_line(error)))
         status = Stopped.STATUS
     elif isinstance(error, UserError):
-        complain(f"error: {error}")
+        print_error(f"error: {error}")
         status = 2
     elif single:
         raise error
@@ -156,7 +162,7 @@ def _fail(error: Exception) -> None:
         status = 1
     if single:
         sys.exit(status)
-    # At once: on its way out JAX waits for the other processes, which wait for this one.
+    # Exits without cleanup, in which JAX would wait for processes that wait for this one.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -1,4 +1,4 @@
-"""What classes and functions say of themselves, read from their source: nothing is imported or run."""
+"""Docstrings and constants of classes and functions, parsed without importing them."""
 
 import ast
 import functools
@@ -10,30 +10,28 @@ _PACKAGE = pathlib.Path(__file__).parents[1]
 
 
 def table(file: str, name: str) -> dict[str, ast.expr]:
-    """The dict literal that a module assigns to a name: its keys and the expressions of its values.
+    """The dict literal that a module assigns to a name, with unevaluated values.
 
     Args:
-      file: the module, below the package.
-      name: of the dict.
+      file: path of the module in the package.
+      name: name of the dict.
     """
     for node in _parsed(_PACKAGE / file).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Dict):
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            value = node.value
-            assert isinstance(value, ast.Dict)
-            return {
-                ast.literal_eval(key): entry
-                for key, entry in zip(value.keys, value.values, strict=True)
-            }
+            entries = zip(node.value.keys, node.value.values, strict=True)
+            return {ast.literal_eval(key): value for key, value in entries if key is not None}
     raise KeyError(f"{file} has no dict {name}")
 
 
 @functools.cache
 def definitions(folder: str) -> dict[str, Definition]:
-    """The top-level classes and functions of a module, or of a folder's modules, by name."""
+    """The top-level classes and functions of a module, or of all modules in a folder."""
     found: dict[str, Definition] = {}
-    place = _PACKAGE / folder
-    for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+    root = _PACKAGE / folder
+    for path in sorted(root.rglob("*.py")) if root.is_dir() else [root]:
         found |= {node.name: node for node in _parsed(path).body if isinstance(node, Definition)}
     return found
 
@@ -44,7 +42,7 @@ def summary(definition: Definition) -> str:
 
 
 def attribute(folder: str, kind: ast.ClassDef, name: str) -> Any:
-    """The literal that a class, or the nearest base in the folder, assigns to a name; None without one."""
+    """The literal that a class or its nearest base assigns to a name; None if there is none."""
     for node in kind.body:
         if (
             isinstance(node, ast.AnnAssign)
@@ -53,9 +51,9 @@ def attribute(folder: str, kind: ast.ClassDef, name: str) -> Any:
         ):
             return None if node.value is None else ast.literal_eval(node.value)
     for base in kind.bases:
-        above = definitions(folder).get(ast.unparse(base).rpartition(".")[2])
-        if isinstance(above, ast.ClassDef):
-            found = attribute(folder, above, name)
+        parent = definitions(folder).get(ast.unparse(base).rpartition(".")[2])
+        if isinstance(parent, ast.ClassDef):
+            found = attribute(folder, parent, name)
             if found is not None:
                 return found
     return None

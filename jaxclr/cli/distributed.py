@@ -1,4 +1,4 @@
-"""The options of several processes, which every process reads before all others."""
+"""The --distributed options, which are parsed before all others."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,12 +9,13 @@ from jaxclr.processes.runtime import Distributed
 
 
 def parse_distributed(arguments: Sequence[str]) -> Distributed:
-    """The options of processes among the arguments of a command."""
-    return tyro.cli(_Processes, args=arguments[1:], add_help=False, return_unknown_args=True)[
-        0
-    ].distributed
+    """Parses the --distributed options among the arguments of a command."""
+    options, _ = tyro.cli(
+        _Options, args=list(arguments[1:]), add_help=False, return_unknown_args=True
+    )
+    return options.distributed
 
 
 @dataclasses.dataclass(frozen=True)
-class _Processes:
+class _Options:
     distributed: Distributed = Distributed()

@@ -1,4 +1,4 @@
-"""`jaxclr evaluate`: how good a run's encoder is."""
+"""`jaxclr evaluate`."""
 
 import dataclasses
 import pathlib
@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import rich.console
 import tyro
 
+from jaxclr.cli.console import first_line, named, parse, pop_option
 from jaxclr.cli.opening import open_run
-from jaxclr.cli.words import first_line, named, parse, take
 from jaxclr.data import Data
 from jaxclr.errors import SharedError, UserError
 from jaxclr.evaluation.by_protocol import protocol_table
@@ -22,17 +22,17 @@ from jaxclr.processes.runtime import Distributed
 class EvaluateOptions:
     """Options of `jaxclr evaluate`."""
 
-    run: tyro.conf.Positional[pathlib.Path]
+    run: tyro.conf.Positional[Annotated[pathlib.Path, tyro.conf.arg(metavar="RUN")]]
     """Folder of the run."""
 
     baselines: bool = True
-    """Also probe raw pixels and the same encoder untrained."""
+    """Also evaluate raw pixels and the untrained encoder, for comparison."""
 
     trust: bool = False
-    """Run the code that lies in the folder although another user put it there."""
+    """Run the code stored in the folder, even if another user created it."""
 
     distributed: Distributed = Distributed()
-    """Several processes: each is started by the same command."""
+    """Several processes, each started by the same command."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,29 +42,30 @@ class ProtocolOptions:
     protocol: Annotated[Protocol, tyro.conf.arg(name="")]
 
     data: Any
-    """What to evaluate on; the run's own data unless set otherwise."""
+    """Data to evaluate on, by default those of the run."""
 
     seeds: int = 1
-    """How often to repeat what is drawn: labels, splits, initial values, views."""
+    """Number of repetitions with other random labels, splits, initial values and views."""
 
     trust: bool = False
-    """Run the code that lies in the folder although another user put it there."""
+    """Run the code stored in the folder, even if another user created it."""
 
 
 def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> None:
-    """Probe the newest checkpoint of a run: jaxclr evaluate RUN [--protocol NAME] [--seeds N] [--field value ...]"""
+    """Evaluate a run's newest checkpoint: jaxclr evaluate RUN [--protocol NAME] [--seeds N]"""
     arguments = list(arguments)
-    name = take(arguments, "protocol")
+    name = pop_option(arguments, "protocol")
     if name is not None:
         _by_protocol(named("protocol", name, PROTOCOLS)(), name, arguments, console)
         return
-    protocols = "; ".join(f"{name}: {first_line(kind)}" for name, kind in PROTOCOLS.items())
+    protocols = "\n".join(f"- {name}: {first_line(kind)}" for name, kind in PROTOCOLS.items())
     options = parse(
         EvaluateOptions,
         arguments,
         "evaluate",
-        description="kNN and linear probes of a run's newest checkpoint; writes evaluation.json. --protocol NAME evaluates it "
-        f"otherwise, and its fields are shown by `jaxclr evaluate RUN --protocol NAME --help`. {protocols}",
+        description="Evaluate a run's newest checkpoint by kNN and linear probes, and write "
+        "evaluation.json. --protocol NAME uses another protocol, whose options are shown by "
+        f"`jaxclr evaluate RUN --protocol NAME --help`.\n\nProtocols:\n{protocols}",
     )
     run = open_run(options.run, console, trust=options.trust)
     console.print(closing_table(run.evaluate(baselines=options.baselines, console=console)))
@@ -74,10 +75,10 @@ def _by_protocol(
     protocol: Protocol, name: str, arguments: list[str], console: rich.console.Console
 ) -> None:
     if any(argument.startswith("--distributed.") for argument in arguments):
-        # Of each process the same: all of them come here, and can end in order.
+        # Every process gets here with the same arguments.
         raise SharedError(
-            f"A protocol runs in one process: give jaxclr evaluate RUN --protocol {name} without `jaxclr launch` and "
-            "without --distributed options. A run of several processes is evaluated so too."
+            f"A protocol runs in one process: run jaxclr evaluate RUN --protocol {name} without "
+            "`jaxclr launch` and --distributed options, even if the run had several processes."
         )
     folders = [a for a in arguments[:1] if not a.startswith("-")]
     if not folders and not {"-h", "--help"} & set(arguments):
@@ -93,8 +94,8 @@ def _by_protocol(
         arguments[len(folders) :],
         f"evaluate RUN --protocol {name}",
         default=ProtocolOptions(protocol, own),
-        description=f"{first_line(type(protocol))} Writes what it finds into evaluation.json, under its name.",
+        description=f"{first_line(type(protocol))} The results are added to evaluation.json.",
     )
-    assert run is not None  # --help has ended before
+    assert run is not None  # with --help, parse exits
     record = run.evaluate(options.protocol, data=options.data, seeds=options.seeds, console=console)
     console.print(protocol_table(record))

@@ -1,8 +1,9 @@
-"""`jaxclr list`: what can be chosen by name."""
+"""`jaxclr list`."""
 
 import ast
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import rich.box
 import rich.console
@@ -12,23 +13,24 @@ import tyro
 
 from jaxclr import errors
 from jaxclr.cli import definitions
-from jaxclr.cli.words import parse
+from jaxclr.cli.console import parse
 
 
 @dataclasses.dataclass(frozen=True)
 class ListOptions:
     """Options of `jaxclr list`."""
 
-    what: tyro.conf.Positional[str] = "all"
+    kind: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="[KIND]")]] = "all"
     """methods, losses, encoders, augmentations, optimizers, protocols, data or all."""
 
 
 def list_names(arguments: Sequence[str], console: rich.console.Console) -> None:
-    options = parse(ListOptions, arguments, "list", description="What can be chosen by name.")
-    if options.what != "all" and options.what not in LISTS:
-        raise errors.unknown("list", options.what, ["all", *LISTS])
+    """List methods, losses, encoders, ... by name: jaxclr list [KIND]"""
+    options = parse(ListOptions, arguments, "list", description="List names of one kind, or all.")
+    if options.kind != "all" and options.kind not in LISTS:
+        raise errors.unknown("list", options.kind, ["all", *LISTS])
     for title, rows in LISTS.items():
-        if options.what in ("all", title):
+        if options.kind in ("all", title):
             console.print(_losses_table() if title == "losses" else _plain_table(title, rows()))
 
 
@@ -74,16 +76,18 @@ def _protocols() -> dict[str, str]:
 
 
 def _data() -> dict[str, str]:
-    """Sources are `module.load`."""
+    """A source is NamedSource(module, argument), and its module defines `load`."""
     rows = {}
-    for name, load in definitions.table("data/sources.py", "SOURCES").items():
-        module = ast.unparse(load).partition(".")[0].removeprefix("_")
-        rows[name] = definitions.summary(definitions.definitions(f"data/{module}.py")["load"])
+    for name, source in definitions.table("data/source_options.py", "SOURCES").items():
+        assert isinstance(source, ast.Call)
+        module, *argument = map(ast.literal_eval, source.args)
+        load = definitions.definitions(f"data/{module}.py")["load"]
+        rows[":".join([name, *argument])] = definitions.summary(load)
     return rows
 
 
 def _losses_table() -> rich.table.Table:
-    """Every loss: what it needs, costs and computes over the global batch."""
+    """The needs, cost and global-batch computations of every loss."""
     from jaxclr.losses.catalogue import facts, public_losses
 
     title = "losses (B images of D dimensions, V views)"
@@ -114,12 +118,12 @@ def _summary(folder: str, kind: ast.expr) -> str:
 
 
 def _needs(kind: ast.expr) -> str:
-    """What a method asks of the data, in brackets."""
+    """The views and labels that a method needs, in brackets."""
     method = definitions.definitions("methods")[ast.unparse(kind)]
     assert isinstance(method, ast.ClassDef)
     views, more, labels = (
         definitions.attribute("methods", method, name)
         for name in ("views", "more_views", "needs_labels")
     )
-    told = f"{views}{' or more' * bool(more)} view{'s' * (views > 1 or bool(more))}"
-    return f"[{told}{', labels' * bool(labels)}]"
+    needs = f"{views}{' or more' * bool(more)} view{'s' * (views > 1 or bool(more))}"
+    return f"[{needs}{', labels' * bool(labels)}]"

@@ -1,23 +1,23 @@
-"""Opening the run that a command names."""
+"""Opening the run of a command."""
 
 import pathlib
 
 import rich.console
 
 from jaxclr import api
-from jaxclr.cli.words import say
+from jaxclr.cli.console import print_text
 from jaxclr.processes import runtime
 
 
 def open_run(
     folder: pathlib.Path, console: rich.console.Console, *, trust: bool = False
 ) -> api.Run:
-    """The run in a folder, whose code is said to be run, if it has any."""
+    """Opens the run in a folder, and prints which of its code is executed."""
     run = api.Run(folder, trust=trust)
     runtime.run_on_all(lambda: run.config)
     if sources := run.sources():
-        say(
+        print_text(
             console,
-            f"Parts of this run are defined by its own code: {', '.join(map(str, sources))}.",
+            f"This run executes code stored with it: {', '.join(map(str, sources))}.",
         )
     return run

@@ -10,8 +10,8 @@ import tyro
 
 from jaxclr import api
 from jaxclr.augment import AUGMENTATIONS, with_views
+from jaxclr.cli.console import STATUSES, count, named, parse, pop_option, print_text
 from jaxclr.cli.opening import open_run
-from jaxclr.cli.words import STATUSES, count, named, parse, say, take
 from jaxclr.encoders import ENCODERS
 from jaxclr.errors import UserError
 from jaxclr.methods import METHODS
@@ -21,7 +21,7 @@ from jaxclr.runs.config import Config
 from jaxclr.runs.experiments import Experiment, load_experiment
 from jaxclr.steps.optimizers import OPTIMIZERS
 
-# Parts of a configuration that are chosen by name before their fields are set; the method is the experiment's to make.
+# Parts of a configuration that can be replaced by name; the experiment itself builds the method.
 CHOICES: dict[str, Mapping[str, Any]] = {
     "encoder": ENCODERS,
     "augmentation": AUGMENTATIONS,
@@ -42,14 +42,14 @@ class TrainOptions:
     """Replace the run in that folder, if there is one, instead of continuing it."""
 
     profile: str | None = None
-    """START:STOP, steps to trace into the folder's profile/, for TensorBoard and Perfetto; step 0 is the first and compiles,
-    STOP is left out."""
+    """START:STOP: profile steps START to STOP - 1 into RUN/profile; step 0 includes compilation."""
+
     distributed: Distributed = Distributed()
-    """Several processes: each is started by the same command."""
+    """Several processes, each started by the same command."""
 
 
-class Asked(NamedTuple):
-    """What `jaxclr train` was asked for."""
+class TrainRequest(NamedTuple):
+    """The parsed arguments of `jaxclr train`."""
 
     options: TrainOptions
     experiment: Experiment
@@ -57,8 +57,8 @@ class Asked(NamedTuple):
 
 
 def train(arguments: Sequence[str], console: rich.console.Console) -> None:
-    """Pre-train: jaxclr train EXPERIMENT.py [--method NAME] [--field value ...]"""
-    options, experiment, out = runtime.run_on_all(lambda: _asked(arguments))
+    """Train an encoder: jaxclr train EXPERIMENT.py [--method NAME] [--field value ...]"""
+    options, experiment, out = runtime.run_on_all(lambda: _parse_train(arguments))
     run = api.train(
         options.config,
         out,
@@ -76,16 +76,17 @@ def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
         RunOptions,
         arguments,
         "resume",
-        description=f"Continue a run from its newest checkpoint, or evaluate it again if it is finished. {STATUSES}",
+        description="Continue a run from its newest checkpoint, or evaluate it again if it is "
+        f"finished.\n\n{STATUSES}",
     )
     run = open_run(options.run, console, trust=options.trust)
     _next(run.resume(console=console), console)
 
 
-def _asked(arguments: Sequence[str]) -> Asked:
+def _parse_train(arguments: Sequence[str]) -> TrainRequest:
     files = [a for a in arguments[:1] if not a.startswith("-")]
     arguments = list(arguments[len(files) :])
-    names = {part: take(arguments, part) for part in ("method", "views", *CHOICES)}
+    names = {part: pop_option(arguments, part) for part in ("method", "views", *CHOICES)}
     if not files and not {"-h", "--help"} & set(arguments):
         raise UserError(
             "Give an experiment: jaxclr train EXPERIMENT.py, for instance experiments/digits.py."
@@ -93,12 +94,12 @@ def _asked(arguments: Sequence[str]) -> Asked:
     if files:
         config = load_experiment(pathlib.Path(files[0]), method=names["method"])
     else:
-        # Only --help comes this far without an experiment.
+        # For --help without an experiment.
         config = Config(method=named("method", names["method"] or "sim_affinity", METHODS)())
     chosen = {
-        part: named(part, names[part], choices)
+        part: named(part, name, choices)
         for part, choices in CHOICES.items()
-        if names[part] is not None
+        if (name := names[part]) is not None
     }
     chosen = {part: of() if isinstance(of, type) else of for part, of in chosen.items()}
     if names["views"] is not None:
@@ -110,37 +111,39 @@ def _asked(arguments: Sequence[str]) -> Asked:
         arguments,
         "train EXPERIMENT.py",
         default=TrainOptions(config),
-        description="Pre-train an encoder. --method, --encoder, --augmentation and --optimizer NAME choose a part by name "
-        "(`jaxclr list`); its fields below are then those of the choice. --views N takes the first N views of the "
-        "augmentation, starting over after its last. The same command continues the run that it started, from its newest "
-        f"checkpoint, until that is finished. {STATUSES}",
+        description="Train an encoder. --method, --encoder, --augmentation and --optimizer NAME "
+        "select a part by name (see `jaxclr list`); the options below are those of the selected "
+        "parts. --views N uses the first N views of the augmentation, repeating them if there are "
+        "fewer. Running the same command again continues an interrupted run from its newest "
+        f"checkpoint.\n\n{STATUSES}",
     )
     kind = type(options.config.method)
     method = next((name for name, known in METHODS.items() if known is kind), kind.__name__)
     folder = f"runs/{pathlib.Path(files[0]).stem}-{method}-{options.config.seed}"
     experiment = Experiment(pathlib.Path(files[0]), names["method"])
-    return Asked(options, experiment, options.out or pathlib.Path(folder))
+    return TrainRequest(options, experiment, options.out or pathlib.Path(folder))
 
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
     """Options of `jaxclr resume`."""
 
-    run: tyro.conf.Positional[pathlib.Path]
+    run: tyro.conf.Positional[Annotated[pathlib.Path, tyro.conf.arg(metavar="RUN")]]
     """Folder of the run."""
 
     trust: bool = False
-    """Run the code that lies in the folder although another user put it there."""
+    """Run the code stored in the folder, even if another user created it."""
 
     distributed: Distributed = Distributed()
-    """Several processes: each is started by the same command."""
+    """Several processes, each started by the same command."""
 
 
 def _next(run: api.Run, console: rich.console.Console) -> None:
-    say(
+    print_text(
         console,
-        f"The run is in {run.folder}: configuration, metrics.jsonl, TensorBoard events, checkpoints, snapshots, evaluation.json.\n"
-        f"Next: another objective with --method (`jaxclr list methods`), other settings (`jaxclr train EXPERIMENT.py --help`), "
-        f"or the probes again with `jaxclr evaluate {run.folder}`.\n"
-        f"Pictures of what was learned: {run.folder / 'report.html'}",
+        f"The run is in {run.folder}: configuration, metrics.jsonl, TensorBoard events, "
+        "checkpoints, snapshots, evaluation.json.\n"
+        "Next: another objective with --method (`jaxclr list methods`), other settings (`jaxclr "
+        f"train EXPERIMENT.py --help`), or other protocols with `jaxclr evaluate {run.folder}`.\n"
+        f"Report: {run.folder / 'report.html'}",
     )

@@ -1,14 +1,15 @@
-"""`jaxclr report`: what was learned, on a page."""
+"""`jaxclr report`."""
 
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import Annotated
 
 import rich.console
 import tyro
 
 from jaxclr import api
-from jaxclr.cli.words import parse, say
+from jaxclr.cli.console import parse, print_text
 from jaxclr.errors import UserError
 
 
@@ -16,17 +17,19 @@ from jaxclr.errors import UserError
 class ReportOptions:
     """Options of `jaxclr report`."""
 
-    runs: tyro.conf.Positional[tuple[pathlib.Path, ...]]
-    """Folders of runs, which are shown side by side."""
+    runs: tyro.conf.Positional[
+        Annotated[tuple[pathlib.Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]")]
+    ]
+    """Folders of the runs, which are shown side by side."""
 
     out: pathlib.Path | None = None
-    """The HTML file; None: report.html in the folder of the run, or for several runs here."""
+    """HTML file; None: report.html in the run's folder, or in the current one for several runs."""
 
 
 def report(arguments: Sequence[str], console: rich.console.Console) -> None:
-    """Show what was learned in one HTML file: jaxclr report RUN [RUN ...] [--out FILE]"""
-    words = "Writes one HTML file about runs side by side, which needs neither network nor data nor other files."
-    options = parse(ReportOptions, arguments, "report", description=words)
+    """Write an HTML report of runs: jaxclr report RUN [RUN ...] [--out FILE]"""
+    description = "Write a self-contained HTML report of one or more runs."
+    options = parse(ReportOptions, arguments, "report", description=description)
     if not options.runs:
         raise UserError("Give the folder of a run: jaxclr report RUN [RUN ...].")
-    say(console, f"The report is in {api.write_report(list(options.runs), options.out)}.")
+    print_text(console, f"The report is in {api.write_report(list(options.runs), options.out)}.")

@@ -1,11 +1,11 @@
-"""Data: images and other examples, in memory or streamed; statistics; the order of an epoch."""
+"""Data sets in memory or streamed, channel statistics, and the shuffling of epochs."""
 
 from jaxclr.data.arrays import Arrays
-from jaxclr.data.config import Data
 from jaxclr.data.dataset import Dataset, Split
-from jaxclr.data.order import epoch_order
-from jaxclr.data.records import Records, Source
-from jaxclr.data.sources import SOURCES, load, register
+from jaxclr.data.random_access import Records, Source
+from jaxclr.data.shuffling import epoch_order
+from jaxclr.data.source_options import SOURCES, Data
+from jaxclr.data.sources import load, register
 from jaxclr.data.statistics import channel_statistics
 from jaxclr.data.stream import Stream
 

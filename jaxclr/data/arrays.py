@@ -1,4 +1,4 @@
-"""Examples in memory that a program made itself."""
+"""Data sets given as arrays."""
 
 import dataclasses
 import zlib
@@ -14,10 +14,10 @@ from jaxclr.errors import UserError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arrays:
-    """Examples in memory: an array [N, ...] or a dict of them, of any type of number.
+    """Examples in memory: a numeric array [N, ...] or a dict of such arrays.
 
-    A single array uint8 [N, H, W, C] holds images: they are normalized by channel, and the views of
-    this library take them. Other data reach the views as they are.
+    A single uint8 array [N, H, W, C] holds images: they are normalized by channel, and the views of
+    this library accept them. Other data are passed to the views unchanged.
 
     >>> series = np.zeros((100, 50, 3), np.float32)
     >>> Arrays({"series": series}, labels=np.arange(100) % 4).size
@@ -25,16 +25,16 @@ class Arrays:
 
     Args:
       train: the training examples.
-      labels: their labels, integers or strings [N], or None. Integers are indices of `classes`, if
-        those are given; -1 is no label.
+      labels: integer or string labels [N], or None. With `classes`, integers are indices of
+        `classes`; -1 means no label.
       test: held-out examples of the same structure, or None.
-      test_labels: their labels.
-      classes: names of the classes; empty: the sorted values of `labels`.
-      mean: mean of each channel of images, scaled to [0, 1]; None: measured.
-      std: standard deviation of each channel likewise.
+      test_labels: labels of the held-out examples.
+      classes: class names; if empty, the sorted values of `labels`.
+      mean: mean of each image channel, in units of [0, 1]; None: computed from `train`.
+      std: standard deviation of each channel, likewise.
 
     Raises:
-      UserError: arrays differ in length, hold no numbers, or labels do not fit them.
+      UserError: arrays differ in length or are not numeric, or labels do not match them.
     """
 
     train: Any
@@ -59,7 +59,8 @@ class Arrays:
         rows = [trees.describe(_one(split)) for split in (self.train, self.test)]
         if rows[0] != rows[1]:
             raise UserError(
-                f"data.Arrays needs train and test of one kind, got {rows[0]} and {rows[1]} a row."
+                "data.Arrays needs train and test rows of one shape and type, got "
+                f"{rows[0]} and {rows[1]}."
             )
 
     @property
@@ -69,7 +70,7 @@ class Arrays:
 
     @property
     def digest(self) -> str:
-        """A checksum of all arrays: examples are the same where it is."""
+        """A checksum of all arrays."""
         crc = 0
         for split in (self.train, self.labels, self.test, self.test_labels):
             for leaf in () if split is None else trees.leaves(split):
@@ -82,7 +83,7 @@ class Arrays:
 
 
 def load(data: Arrays) -> Dataset:
-    """The splits of arrays."""
+    """The train and test splits of arrays."""
     labels, test_labels, classes = data.labels, data.test_labels, tuple(map(str, data.classes))
     if labels is not None and not classes:
         labels, test_labels, classes = _index(np.asarray(labels), test_labels)
@@ -95,21 +96,19 @@ def load(data: Arrays) -> Dataset:
 
 
 def _index(labels: np.ndarray, test_labels: Any) -> tuple[np.ndarray, Any, tuple[str, ...]]:
-    """Labels as indices of their sorted values; -1 stays no label."""
+    """Labels as indices of their sorted values; -1 stays -1."""
     test = None if test_labels is None else np.asarray(test_labels)
     if labels.dtype.kind in "iu" and (labels < 0).any():
         known = labels >= 0
+        known_test = None if test is None else test[test >= 0]
+        train_found, test_found, classes = index_labels("data.Arrays", labels[known], known_test)
         indices = np.full(labels.shape, -1, np.int32)
-        known_test = None if test is None else test >= 0
-        found = index_labels(
-            "data.Arrays", labels[known], None if test is None else test[known_test]
-        )
-        indices[known] = found[0]
-        if test is not None:
-            test_indices = np.full(test.shape, -1, np.int32)
-            test_indices[known_test] = found[1]
-            test = test_indices
-        return indices, test, found[2]
+        indices[known] = train_found
+        if test is None or test_found is None:
+            return indices, None, classes
+        test_indices = np.full(test.shape, -1, np.int32)
+        test_indices[test >= 0] = test_found
+        return indices, test_indices, classes
     return index_labels("data.Arrays", labels, test)
 
 
@@ -120,20 +119,23 @@ def _one(examples: Any) -> Any:
 def _check_examples(name: str, examples: Any) -> None:
     found = [(leaf, np.asarray(array)) for leaf, array in trees.named_leaves(examples)]
     if not found:
-        raise UserError(f"data.Arrays {name} holds no array; give [N, ...] or a dict of such.")
+        raise UserError(
+            f"data.Arrays {name} has no array; give an array [N, ...] or a dict of them."
+        )
     lengths = set()
     for leaf, array in found:
-        told = f"{name}['{leaf}']" if leaf else name
+        label = f"{name}['{leaf}']" if leaf else name
         if array.dtype.kind not in "biufc":
             raise UserError(
-                f"data.Arrays {told} has type {array.dtype}; give numbers, text as integer codes."
+                f"data.Arrays {label} has type {array.dtype}; give numbers (encode text as "
+                "integers)."
             )
         if array.ndim == 0 or len(array) == 0:
-            raise UserError(f"data.Arrays {told} has shape {array.shape}; give [N, ...], N > 0.")
+            raise UserError(f"data.Arrays {label} has shape {array.shape}; give [N, ...], N > 0.")
         lengths.add(len(array))
     if len(lengths) > 1:
         raise UserError(
-            f"data.Arrays {name} needs as many rows in every array, got "
+            f"data.Arrays {name} needs the same number of rows in every array, got "
             f"{trees.describe(trees.map_leaves(np.asarray, examples))}."
         )
 
@@ -146,13 +148,15 @@ def _check_labels(
     labels = np.asarray(labels)
     if labels.shape != (count,):
         raise UserError(
-            f"data.Arrays {name} must be [{count}], one a row, got {list(labels.shape)}."
+            f"data.Arrays {name} must have shape [{count}], one label per row, got "
+            f"{list(labels.shape)}."
         )
     if classes:
         if labels.dtype.kind not in "iu" or labels.min() < -1 or labels.max() >= len(classes):
             raise UserError(
-                f"data.Arrays {name} must be integers from 0 to {len(classes) - 1}, one for each of the "
-                f"{len(classes)} classes, or -1 for none; got {labels.dtype} from {labels.min()} to {labels.max()}."
+                f"data.Arrays {name} must be integers from 0 to {len(classes) - 1}, one for each "
+                f"of the {len(classes)} classes, or -1 for no label; got {labels.dtype} from "
+                f"{labels.min()} to {labels.max()}."
             )
     elif labels.dtype.kind not in "iuU":
         raise UserError(f"data.Arrays {name} must be integers or strings, got {labels.dtype}.")

@@ -1,9 +1,9 @@
-"""Random crops taken on the host: every crop that an image's views need, from one decoding.
+"""Random crops on the host: all crops of an image from one decoding.
 
-The boxes are those that `jaxclr.augment` draws on a device for the same seed, step and place; they
-depend on nothing else. Pixels differ a little from a device's: Pillow resamples with the same
-filter but rounds to 8 bits, and a large JPEG is decoded at a half, a quarter or an eighth of its
-size, as long as no crop is enlarged by that.
+The boxes depend only on the seed, the step and the row of the global batch, and are those that
+`jaxclr.augment` draws on a device. Pixels differ slightly: Pillow resamples with the same filter
+but rounds to 8 bits, and a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, provided that no
+crop is enlarged.
 """
 
 from collections.abc import Sequence
@@ -14,23 +14,23 @@ from PIL import Image
 
 from jaxclr.augment.boxes import CROP_DRAWS, crop_box
 from jaxclr.data import threefry
-from jaxclr.data.config import Data
 from jaxclr.data.images import Encoded, decoded, open_image, shape_of, to_array
+from jaxclr.data.source_options import Data
 
 REDUCTIONS = (8, 4, 2)
 
 
 class Crop(NamedTuple):
-    """The part of a view done on the host: side in pixels, ranges of the box's area and ratio."""
+    """The crop of a view: output side in pixels, ranges of the box's area and aspect ratio."""
 
     size: int
     scale: tuple[float, float]
     ratio: tuple[float, float]
 
 
-def crop_draws(seed: int, step: int, places: np.ndarray, views: int) -> np.ndarray:
-    """Uniform draws of the boxes, by places in the global batch: float32 [b, views, 22]."""
-    keys = threefry.fold_in(threefry.fold_in(threefry.key(seed), step), places[:, None])
+def crop_draws(seed: int, step: int, rows: np.ndarray, views: int) -> np.ndarray:
+    """Uniform draws of the boxes of some rows of the global batch: float32 [b, views, 22]."""
+    keys = threefry.fold_in(threefry.fold_in(threefry.key(seed), step), rows[:, None])
     return threefry.uniform(threefry.fold_in(keys, np.arange(views)), CROP_DRAWS)
 
 
@@ -42,14 +42,14 @@ def take_crops(
     Args:
       file: the image, of any size.
       crops: one for each view.
-      draws: [views, 22], of `crop_draws`.
-      data: channels.
+      draws: [views, 22], from `crop_draws`.
+      data: for its channels.
 
     Returns:
       uint8 [size, size, C] for each view.
 
     Raises:
-      Unreadable: it is no image, or damaged.
+      Unreadable: the file is not an image, or is damaged.
     """
     with open_image(file) as image:
         width, height = image.size
@@ -61,7 +61,7 @@ def take_crops(
         reduction = next((r for r in REDUCTIONS if r <= least), 1)
         channels = shape_of(image, data)[2]
         pixels = decoded(image, file, channels, (width // reduction, height // reduction))
-    reduced = round(width / pixels.width)  # only JPEGs are; an edge may hold part of a pixel
+    reduced = round(width / pixels.width)  # above 1 for JPEGs only
     return tuple(
         _cut(pixels, box / reduced, crop.size) for box, crop in zip(boxes, crops, strict=True)
     )

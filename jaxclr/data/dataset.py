@@ -1,4 +1,4 @@
-"""What every source returns, and the checks and splits that they share."""
+"""The data set that every source returns, and shared checks and splits."""
 
 import math
 from collections.abc import Sequence
@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxclr import trees
-from jaxclr.data.config import Data
+from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 
 if TYPE_CHECKING:
-    from jaxclr.data.records import Records
+    from jaxclr.data.random_access import Records
 
 
 class Split(NamedTuple):
-    """Examples in memory: images uint8 [N, H, W, C], or another tree of arrays [N, ...].
+    """Examples in memory.
 
-    Their labels are int32 [N], -1 where an example has none, or None; `names` are their files, if they have any.
+    Attributes:
+      examples: images uint8 [N, H, W, C], or another tree of arrays [N, ...].
+      labels: int32 [N], -1 for unlabeled examples; None if all are unlabeled.
+      names: the file of each example, if they come from files.
     """
 
     examples: Any
@@ -32,19 +35,25 @@ class Split(NamedTuple):
 
     @property
     def channels(self) -> int | None:
-        """Of images; None for other data."""
+        """Number of image channels; None for other data."""
         images = trees.images_of(self.examples)
         return None if images is None else images.shape[-1]
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
+        """Whether there are labels."""
         return self.labels is not None
 
 
 class Dataset(NamedTuple):
-    """A train split, a test split if there is one, class names by label, and files left out.
+    """A train split and an optional test split; both are in memory, or both are streamed.
 
-    Both splits are in memory, or both are streamed.
+    Attributes:
+      name: of the data set.
+      train: the training split.
+      test: the test split, or None.
+      classes: class names, indexed by label.
+      skipped: files that could not be read and were left out.
     """
 
     name: str
@@ -55,46 +64,50 @@ class Dataset(NamedTuple):
 
 
 def why_streamed(count: int, shape: tuple[int, ...], data: Data) -> str | None:
-    """Why N images of [H, W, C] bytes are streamed, or None: they belong into memory.
+    """The reason to stream N images of [H, W, C] bytes; None to load them into memory.
 
     Raises:
-      UserError: they do not fit, and data.streaming is "never"; see `check_memory`.
+      UserError: the images do not fit, and data.streaming is "never"; see `check_memory`.
     """
     size = count * math.prod(shape) / 2**30
     if data.streaming == "always":
         return "data.streaming is always"
     if data.streaming == "auto" and size > data.memory_limit:
-        return f"in memory they would take {size:.3g} GiB, and data.memory_limit is {data.memory_limit:g}"
+        return (
+            f"in memory they would take {size:.3g} GiB, "
+            f"and data.memory_limit is {data.memory_limit:g}"
+        )
     check_memory(count, shape, data, resizable=True)
     return None
 
 
 def check_not_streamed(data: Data) -> None:
-    """Refuses to stream a source that holds arrays."""
+    """Raises UserError if streaming is requested of a source of arrays."""
     if data.streaming == "always":
         raise UserError(
-            f"'{data.source}' holds arrays, not image files, and cannot be streamed. Leave --data.streaming out."
+            f"'{data.source}' holds arrays, not image files, and cannot be streamed. "
+            "Leave --data.streaming out."
         )
 
 
 def check_memory(count: int, shape: tuple[int, ...], data: Data, *, resizable: bool) -> None:
-    """Refuses N images of [H, W, C] bytes beyond data.memory_limit, before any is decoded.
+    """Raises UserError if N images of [H, W, C] bytes exceed data.memory_limit.
 
     Args:
-      count: images of all splits together.
+      count: number of images, over all splits.
       shape: height, width and channels after resizing.
       data: for its memory_limit, in GiB.
-      resizable: whether a smaller data.image_size would help with this source.
+      resizable: whether data.image_size applies to this source.
 
     Raises:
-      UserError: they do not fit; the message names a limit, and a size, at which they do.
+      UserError: the images do not fit; the message suggests a limit and a size that do.
     """
     limit = data.memory_limit * 2**30
     size = count * math.prod(shape)
     if size <= limit:
         return
     need = math.ceil(size / 2**30 * 100) / 100
-    remedy = f"Set --data.memory-limit {need:g} if this machine has as much to spare"
+    remedy = f"Set --data.memory-limit {need:g} if this machine has that much memory free"
     remedy += ", --data.streaming auto" * resizable
     side = math.isqrt(int(limit / (count * shape[2])))
     if resizable and side >= 8:
@@ -106,36 +119,36 @@ def check_memory(count: int, shape: tuple[int, ...], data: Data, *, resizable: b
 
 
 def check_fixed_size(shape: tuple[int, ...], data: Data) -> None:
-    """Refuses to resize images [N, H, W, ...] of a source that holds arrays."""
+    """Raises UserError if a source of arrays [N, H, W, ...] is asked to resize its images."""
     size = data.image_size
     if size is not None and tuple(shape[1:3]) != (size, size):
         raise UserError(
             f"'{data.source}' holds arrays of {shape[1]}x{shape[2]}, which are not resized. "
-            "Leave --data.image-size out, or resize them before they are stored."
+            "Leave --data.image-size out, or resize the images before storing them."
         )
 
 
 def split_rows(
     count: int, labels: np.ndarray | None, fraction: float
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Row numbers of train and test: always the same ones, stratified where there are labels.
+    """Row indices of a fixed train and test split, stratified if there are labels.
 
     Args:
       count: number of rows.
       labels: [count], or None.
-      fraction: share of the test split; 0 gives None for it.
+      fraction: share of the test split; 0: no test split.
 
     Raises:
-      UserError: too few rows for such a split, in all or of one class.
+      UserError: there are too few rows, in total or in one class.
     """
     rows = np.arange(count)
     if fraction == 0:
         return rows, None
-    # Half of what a worker process would spend on starting; it splits nothing.
+    # Imported here because workers, which never split, would take twice as long to start.
     from sklearn.model_selection import train_test_split
 
     try:
-        # The split belongs to the data, not to the run: its seed is fixed.
+        # The seed is fixed: the split depends on the data, not on the run.
         train, test = train_test_split(rows, test_size=fraction, random_state=0, stratify=labels)
     except ValueError as error:
         raise UserError(
@@ -148,10 +161,10 @@ def split_rows(
 def index_labels(
     name: str, train: np.ndarray, test: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """Labels of any integer or string values as indices of the sorted values of train.
+    """Integer or string labels as indices of the sorted values of train.
 
     Raises:
-      UserError: test holds a label that train lacks.
+      UserError: test has a label that train lacks.
     """
     values, indices = np.unique(train, return_inverse=True)
     classes = tuple(str(value) for value in values)

@@ -1,21 +1,22 @@
-"""scikit-learn's digits: 1,797 grayscale images of 8x8, embedded in the package."""
+"""scikit-learn's digits: 1,797 grayscale images of 8x8 pixels."""
 
 import numpy as np
 
-from jaxclr.data.config import Data
 from jaxclr.data.dataset import Dataset, Split, check_fixed_size, check_not_streamed
 from jaxclr.data.images import convert_channels
+from jaxclr.data.source_options import Data
 
 
 def load(argument: str, data: Data) -> Dataset:
-    """The fixed stratified split into 1,437 and 360 images; its 0..16 are scaled to 0..255."""
+    """scikit-learn's digits in a fixed stratified split: 1,437 train and 360 test images of 8x8."""
     del argument
     check_not_streamed(data)
-    # Half of what a worker process would spend on starting; it loads no digits.
+    # Imported here because workers, which never load digits, would take twice as long to start.
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = map(np.asarray, load_digits(return_X_y=True))
+    # Pixels are 0..16.
     images = np.round(pixels.reshape(-1, 8, 8, 1) * 255 / 16).astype(np.uint8)
     check_fixed_size(images.shape, data)
     images = convert_channels(images, data)
@@ -24,4 +25,6 @@ def load(argument: str, data: Data) -> Dataset:
         images, labels, test_size=360, random_state=0, stratify=labels
     )
     classes = tuple(str(digit) for digit in range(10))
-    return Dataset("digits", Split(train_x, train_y), Split(test_x, test_y), classes, ())
+    train = Split(train_x, np.asarray(train_y))
+    test = Split(test_x, np.asarray(test_y))
+    return Dataset("digits", train, test, classes, ())

@@ -1,4 +1,4 @@
-"""Arrays in an .npz file, as numpy.savez and Keras store them."""
+"""Data sets in .npz files, in the layouts of numpy.savez and Keras."""
 
 import pathlib
 import zipfile
@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclr.data.config import Data
 from jaxclr.data.dataset import (
     Dataset,
     Split,
@@ -18,11 +17,12 @@ from jaxclr.data.dataset import (
     split_rows,
 )
 from jaxclr.data.images import convert_channels
+from jaxclr.data.source_options import Data
 from jaxclr.errors import UserError
 
 
 class Keys(NamedTuple):
-    """Names of the arrays in one of the layouts."""
+    """Names of the arrays in one layout."""
 
     train_images: str
     train_labels: str
@@ -38,12 +38,17 @@ LAYOUTS = (
 
 
 class Header(NamedTuple):
+    """Shape and type of a stored array."""
+
     shape: tuple[int, ...]
     dtype: np.dtype
 
 
 def load(argument: str, data: Data) -> Dataset:
-    """Reads one of `LAYOUTS`; labels are optional, integers or strings; nothing is unpickled."""
+    """Reads x_train, y_train, x_test, y_test, or train_images, ..., or images, labels.
+
+    These are `LAYOUTS`. Labels are optional, integers or strings. Nothing is unpickled.
+    """
     check_not_streamed(data)
     path = pathlib.Path(argument).expanduser()
     if not path.is_file():
@@ -53,8 +58,8 @@ def load(argument: str, data: Data) -> Dataset:
     try:
         headers = _headers(path)
         keys = _layout(path, headers)
-        splits = [(keys.train_images, keys.train_labels)]
-        if keys.test_images in headers:
+        splits: list[tuple[str, str]] = [(keys.train_images, keys.train_labels)]
+        if keys.test_images in headers and keys.test_labels is not None:
             splits.append((keys.test_images, keys.test_labels))
         for images, labels in splits:
             _check(path, headers, images, labels, data)
@@ -62,7 +67,7 @@ def load(argument: str, data: Data) -> Dataset:
         if shapes[0][1:] != shapes[-1][1:]:
             raise UserError(
                 f"'{path}': {splits[0][0]} are {shapes[0][1:]} and {splits[1][0]} are "
-                f"{shapes[1][1:]} (height, width, channels); they must agree."
+                f"{shapes[1][1:]} (height, width, channels); give both the same shape."
             )
         channels = {"rgb": 3, "gray": 1, "as_is": shapes[0][3]}[data.channels]
         count = sum(shape[0] for shape in shapes)
@@ -77,7 +82,7 @@ def load(argument: str, data: Data) -> Dataset:
             ]
     except UserError:
         raise
-    except Exception as error:  # zipfile, zlib and numpy each raise their own for damaged bytes.
+    except Exception as error:  # zipfile, zlib and numpy raise different errors for damage.
         raise UserError(f"'{path}' is damaged and cannot be read ({error}).") from error
 
     train_x, train_y = arrays[0]
@@ -120,13 +125,13 @@ def _layout(path: pathlib.Path, headers: dict[str, Header]) -> Keys:
             return keys
     wanted = "; or ".join(", ".join(key for key in keys if key) for keys in LAYOUTS)
     got = abbreviate(sorted(headers)) or "no arrays"
-    raise UserError(f"'{path}' holds {got}; wanted {wanted}.")
+    raise UserError(f"'{path}' has {got}; expected {wanted}.")
 
 
 def _check(
     path: pathlib.Path, headers: dict[str, Header], images: str, labels: str, data: Data
 ) -> None:
-    """Types, ranks and lengths of one split."""
+    """Checks types, ranks and lengths of one split."""
     shape, dtype = headers[images]
     if dtype != np.uint8:
         raise UserError(

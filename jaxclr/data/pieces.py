@@ -1,26 +1,26 @@
-"""Batches of crops in pieces, each a function of its number, made by Grain's worker processes.
+"""Batches of crops, computed in pieces by Grain's worker processes.
 
-Piece n of a stream holds rows of step n // pieces_per_step; which images these are and where they
-are cropped follows from (seed, step, place in the global batch) alone. So there is nothing to
-remember: a run that stops goes on with the piece of its step, with any number of workers and
-processes.
+Piece n of a stream holds rows of step n // per_step. Its images and crop boxes depend only on the
+seed, the step and the row of the global batch. The stream therefore has no state: a resumed run
+continues with the first piece of its step, for any number of workers and processes.
 """
 
 import dataclasses
 import functools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxclr.data.crops import Crop, crop_draws, take_crops
-from jaxclr.data.order import epoch_order
+from jaxclr.data.images import Encoded
+from jaxclr.data.shuffling import epoch_order
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 
-PIECE_BYTES = 2**22  # of crops: what a worker makes at a time, and holds a few of
+PIECE_BYTES = 2**22  # size of a piece; a worker holds a few of them
 ENDLESS = 2**60
 
 
@@ -28,11 +28,11 @@ class Piece(NamedTuple):
     """Some rows of a batch.
 
     Attributes:
-      crops: for each view uint8 [n, size, size, C].
-      indices: the images' places in the split, int32 [n].
-      labels: int32 [n], -1 where there are none.
-      wanted: the places that the order names, int32 [n]; they differ from `indices` where an image
-        is damaged.
+      crops: uint8 [n, size, size, C] for each view.
+      indices: indices of the images in the split, int32 [n].
+      labels: int32 [n], -1 for unlabeled images.
+      wanted: indices in the epoch's order, int32 [n]; they differ from `indices` where a damaged
+        image was replaced.
     """
 
     crops: tuple[np.ndarray, ...]
@@ -43,17 +43,17 @@ class Piece(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pieces:
-    """The pieces of one process's share of all batches, by number.
+    """The pieces of one process's rows of all batches; a random-access source.
 
     Attributes:
       stream: the split.
-      crops: one for each view.
+      crops: the crop of each view.
       batch_size: rows of the global batch; the last N mod batch_size images of an epoch's order are
         left out.
-      seed: of orders and boxes.
-      shard: number of this process, which makes rows shard * b ... (shard + 1) * b - 1 of the
+      seed: seed of epoch orders and crop boxes.
+      shard: index of this process, which computes rows shard * b ... (shard + 1) * b - 1 of the
         global batch.
-      shards: number of processes, over which batch_size is spread evenly.
+      shards: number of processes; each has b = batch_size / shards rows.
     """
 
     stream: Stream
@@ -63,16 +63,16 @@ class Pieces:
     shard: int = 0
     shards: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.batch_size % self.shards or not 0 <= self.shard < self.shards:
             raise ValueError(
-                f"shard {self.shard} of {self.shards} cannot have its share of {self.batch_size} "
-                "rows."
+                f"shards must divide the batch of {self.batch_size} rows and shard must be below "
+                f"shards, got shards = {self.shards} and shard = {self.shard}."
             )
 
     @property
     def per_step(self) -> int:
-        """Pieces in a step."""
+        """Number of pieces in a step."""
         row = sum(crop.size**2 for crop in self.crops) * self.stream.channels
         return math.ceil(self._share * row / PIECE_BYTES)
 
@@ -82,12 +82,12 @@ class Pieces:
     def __getitem__(self, number: int) -> Piece:
         step, part = divmod(int(number), self.per_step)
         first, last = (self._share * bound // self.per_step for bound in (part, part + 1))
-        places = self.shard * self._share + np.arange(first, last)
+        batch_rows = self.shard * self._share + np.arange(first, last)
         epoch, offset = divmod(step, self.stream.size // self.batch_size)
-        wanted = _order(self.seed, epoch, self.stream.size)[offset * self.batch_size + places]
-        draws = crop_draws(self.seed, step, places, len(self.crops))
+        wanted = _order(self.seed, epoch, self.stream.size)[offset * self.batch_size + batch_rows]
+        draws = crop_draws(self.seed, step, batch_rows, len(self.crops))
 
-        def crop(row, file):
+        def crop(row: int, file: Encoded) -> tuple[np.ndarray, ...]:
             return take_crops(file, self.crops, draws[row], self.stream.data)
 
         rows = self.stream.fetch(wanted.tolist(), crop)
@@ -98,15 +98,15 @@ class Pieces:
     def _share(self) -> int:
         return self.batch_size // self.shards
 
-    def steps(self, start: int, workers: int | None) -> Iterator[list[Piece]]:
-        """All pieces of each step from `start` on, without end.
+    def steps(self, start: int, workers: int | None) -> Generator[list[Piece], None, None]:
+        """Yields the pieces of each step, from step `start`; it never ends.
 
         Args:
-          start: number of the first step.
-          workers: processes; 0: threads of this one; None: as many processes as there are cores.
+          start: the first step.
+          workers: number of worker processes; 0: threads of this process; None: one per core.
 
         Raises:
-          UserError: an image is damaged, see `Stream.fetch`; or a worker died.
+          UserError: an image is damaged (see `Stream.fetch`), or a worker died.
         """
         iterator = read_in_workers(self, start * self.per_step, workers)
         try:
@@ -116,25 +116,25 @@ class Pieces:
             iterator.close()
 
 
-def read_in_workers(source: Any, start: int, workers: int | None) -> Iterator[Any]:
-    """The items of a random-access source from one on, in order, read by Grain.
+def read_in_workers(source: Any, start: int, workers: int | None) -> Generator[Any, None, None]:
+    """Yields the items of a random-access source in order, read by Grain.
 
     Args:
-      source: with `len` and `[i]`, pickled into worker processes.
-      start: number of the first item.
-      workers: processes; 0: threads of this one; None: as many processes as there are cores.
+      source: has `len` and `[i]`; it is pickled into worker processes.
+      start: index of the first item.
+      workers: number of worker processes; 0: threads of this process; None: one per core.
 
     Raises:
-      UserError: a worker died. Its other errors are raised as they are.
+      UserError: a worker died. Other errors of workers are raised unchanged.
     """
-    # Imported where they are wanted: they bring much, and data in memory go without.
+    # Imported here because they are slow to import, and data in memory do not need them.
     import grain
     from absl import flags
 
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own, which no main function here parses
+        flags.FLAGS.mark_as_parsed()  # Grain reads its flags, and jaxclr does not run absl.app
     workers = os.cpu_count() or 1 if workers is None else workers
-    # A second thread reads while the first decodes.
+    # In a worker, one thread reads while the other decodes.
     threads = 2 if workers else min(16, os.cpu_count() or 1)
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
     items = grain.MapDataset.source(source)[start:].to_iter_dataset(read)
@@ -142,17 +142,17 @@ def read_in_workers(source: Any, start: int, workers: int | None) -> Iterator[An
         items = items.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         )
-    iterator = iter(items)
+    iterator: Any = iter(items)
     try:
         yield from iterator
     except RuntimeError as error:
-        # Grain's words for it; any other error of a worker comes as what it was there.
+        # Grain's message for a dead worker; other errors keep their type.
         if "terminated unexpectedly" not in str(error):
             raise
         raise UserError(
-            f"A process that reads data died ({str(error).partition('.')[0]}): was it killed, or short of "
-            f"memory? There were {workers}; --data.workers sets fewer. The same command goes on from the newest "
-            "checkpoint."
+            f"A data worker process died ({str(error).partition('.')[0]}): it was killed or ran "
+            f"out of memory. There were {workers} workers; use fewer with --data.workers. The same "
+            "command continues from the newest checkpoint."
         ) from error
     finally:
         iterator.close()

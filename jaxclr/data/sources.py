@@ -1,71 +1,59 @@
-"""The one entry: a source by its name."""
+"""Loading of data sets, and registration of sources by name."""
 
-from collections.abc import Callable
+import importlib
 
-from jaxclr.data import arrays, digits, folder, npz, records
+from jaxclr.data import arrays, random_access
 from jaxclr.data.arrays import Arrays
-from jaxclr.data.config import ARGUMENTS, Data
 from jaxclr.data.dataset import Dataset
-from jaxclr.data.records import Source
+from jaxclr.data.random_access import Source
+from jaxclr.data.source_options import SOURCES, Data, Load, NamedSource
 from jaxclr.errors import UserError
 
-
-def _tfds(argument: str, data: Data) -> Dataset:
-    """Reads the splits 'train' and 'test' (or 'validation') of a prepared data set; see `jaxclr.data.tfds.load`."""
-    # Imported where it is wanted: it brings much, and the other sources run without it.
-    from jaxclr.data import tfds
-
-    return tfds.load(argument, data)
-
-
-Load = Callable[[str, Data], Dataset | Arrays | Source]
-
-SOURCES: dict[str, Load] = {
-    "digits": digits.load,
-    "folder": folder.load,
-    "npz": npz.load,
-    "tfds": _tfds,
-}
-BUILT_IN = tuple(SOURCES)
+_BUILT_IN = tuple(SOURCES)
 
 
 def register(name: str, load: Load) -> None:
-    """Names a source of a user's own: then `Data("name:argument")` is read by `load("argument", data)`.
+    """Registers a source: `Data("name:argument")` is then loaded by `load("argument", data)`.
 
     Args:
-      name: what stands before the colon.
-      load: takes what stands after it ("" without one) and the `Data`; returns `Arrays` or a `Source`.
+      name: the text before the colon.
+      load: a function of the text after the colon ("" without a colon) and the `Data` that returns
+        `Arrays` or a `Source`.
 
     Raises:
-      UserError: the name is one of this library's, or holds a colon.
+      UserError: the name is that of a built-in source, contains a colon or is empty.
     """
-    if name in BUILT_IN or ":" in name or not name:
+    if name in _BUILT_IN or ":" in name or not name:
         raise UserError(
-            f"A source cannot be registered as '{name}': give a name without a colon that is not taken."
+            f"A source cannot be registered as '{name}': give a name that has no colon and is not "
+            f"{', '.join(_BUILT_IN[:-1])} or {_BUILT_IN[-1]}."
         )
-    SOURCES[name] = load
-    ARGUMENTS[name] = "ARGUMENT?"
+    SOURCES[name] = NamedSource(load, "ARGUMENT", optional=True)
 
 
 def load(data: Data | Arrays | Source) -> Dataset:
-    """Loads all examples of a source into memory, or finds them where they are to be streamed.
+    """Loads a data set into memory, or prepares it for streaming.
 
     Args:
-      data: the source (what stands before its colon picks one of `SOURCES`), sizes and limits; or a program's own data.
+      data: a named source with its options, or a program's own data.
 
     Returns:
-      Splits with images [N, H, W, C] and labels [N], or streams; class names; names of the files left out.
+      The data set: splits with images [N, H, W, C] and labels [N], or streams; class names; names
+      of the files left out.
 
     Raises:
-      UserError: the source does not exist, is damaged or mixed, or does not fit in memory; the
-        message names the file at fault and what to do.
+      UserError: the source does not exist, is damaged, has images of different shapes, or does not
+        fit in memory; the message names the file and what to do.
     """
     if isinstance(data, Arrays):
         return arrays.load(data)
     if isinstance(data, Source):
-        return records.load(data)
-    kind, _, argument = data.source.partition(":")
-    dataset = SOURCES[kind](argument, data)
+        return random_access.load(data)
+    name, _, argument = data.source.partition(":")
+    load_named = SOURCES[name].load
+    if isinstance(load_named, str):
+        load_named = importlib.import_module(f"jaxclr.data.{load_named}").load
+    dataset = load_named(argument, data)
     if isinstance(dataset, Arrays | Source):
         dataset = load(dataset)._replace(name=data.source)
     channels = dataset.train.channels

@@ -1,4 +1,4 @@
-"""Mean and standard deviation per channel, to normalise images with."""
+"""Mean and standard deviation of image channels."""
 
 import numpy as np
 
@@ -11,17 +11,18 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
     .. math:: \mu_c = \operatorname{mean}(x_c) / 255, \quad
               \sigma_c = \sqrt{\operatorname{mean}(x_c^2) - \operatorname{mean}(x_c)^2} / 255
 
-    Sums are of integers, hence exact; a few MiB of memory whatever the number of images.
+    Sums are exact, since they are sums of integers. A few MiB of memory suffice for any number of
+    images.
 
     Args:
       images: uint8, [N, H, W, C].
 
     Returns:
-      Two tuples of C numbers, for pixels scaled to [0, 1]. A constant channel gets a deviation of
-      1, so that dividing by it is safe.
+      Two tuples of C numbers, for pixels scaled to [0, 1]. A constant channel has a standard
+      deviation of 1, so that division by it is safe.
 
     Raises:
-      ValueError: images are not uint8, not of rank 4, or none.
+      ValueError: images are not uint8, not of rank 4, or empty.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.size == 0:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Images that stay in their files until they are needed."""
+"""Splits whose images are read from their files on demand."""
 
 import concurrent.futures
 import dataclasses
@@ -8,29 +8,30 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from jaxclr.data.config import Data
 from jaxclr.data.images import Encoded, Unreadable, decode, in_order, unreadable
+from jaxclr.data.source_options import Data
 from jaxclr.errors import UserError
 
-SAMPLE = 512  # images on which channel statistics are measured
-TRIES = 100  # so many damaged images in a row are no accident
+SAMPLE = 512  # images from which channel statistics are computed
+TRIES = 100  # consecutive damaged images before a stream gives up
 
 
 class Stored(Protocol):
-    """Encoded images by row number. It is pickled into workers: it holds names, not images."""
+    """Encoded images by row. It is pickled into workers, and so holds names, not images."""
 
     def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
-        """The file of each row, and its label, -1 where there are none."""
+        """The file and label of each row; the label is -1 for unlabeled images."""
+        ...
 
 
 class Rows(NamedTuple):
-    """What was made of some images of a split.
+    """Arrays computed from some images of a split.
 
     Attributes:
-      made: arrays for each, uint8 [h, w, C].
-      indices: the places in the split of the images that it was made of, int32 [n].
-      labels: their labels, int32 [n], -1 where there are none.
-      names: their files.
+      made: arrays of each image, uint8 [h, w, C].
+      indices: indices of the images in the split, int32 [n].
+      labels: labels of the images, int32 [n], -1 for unlabeled ones.
+      names: files of the images.
     """
 
     made: list[tuple[np.ndarray, ...]]
@@ -41,20 +42,20 @@ class Rows(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stream:
-    """A split whose images are read when they are asked for.
+    """A split whose images are read on demand.
 
     Attributes:
-      stored: where the images are.
-      rows: their row numbers there, int64 [N].
-      labelled: whether they have labels.
-      channels: of every image, once decoded.
-      data: channels and skip_corrupt.
+      stored: the encoded images.
+      rows: rows of the split in `stored`, int64 [N].
+      labeled: whether images have labels.
+      channels: number of channels of all images after decoding.
+      data: for its channels and skip_corrupt.
       why: the reason for streaming, for the user.
     """
 
     stored: Stored
     rows: np.ndarray
-    labelled: bool
+    labeled: bool
     channels: int
     data: Data
     why: str
@@ -71,14 +72,13 @@ class Stream:
     def fetch(
         self, indices: Sequence[int], make: Callable[[int, Encoded], tuple[np.ndarray, ...]]
     ) -> Rows:
-        """Calls `make` on images, with the position in `indices` and the file of each.
+        """Calls `make(position, file)` for images, with their position in `indices`.
 
-        The image after a damaged one takes its place, if data.skip_corrupt: a rule that needs no
-        memory of what was damaged before, so that any process at any time finds the same images.
+        With data.skip_corrupt, a damaged image is replaced by the next one of the split. This rule
+        has no state, so that every process reads the same images at any time.
 
         Raises:
-          UserError: a file is damaged and data.skip_corrupt is off, or differs from the others in
-            channels.
+          UserError: a file is damaged and data.skip_corrupt is off, or images differ in channels.
         """
         files = self.stored.read([int(row) for row in self.rows[np.asarray(indices)]])
         made, used, labels, names = [], [], [], []
@@ -94,8 +94,8 @@ class Stream:
                     file, label = self.stored.read([int(self.rows[index])])[0]
             else:
                 raise UserError(
-                    f"{TRIES} files in a row cannot be read as images, the last of them "
-                    f"'{file.name}'."
+                    f"{TRIES} consecutive files cannot be read as images, the last of them "
+                    f"'{file.name}'. Repair the data set."
                 )
             if made[-1][0].shape[-1] != self.channels:
                 raise self._misfit(file.name)
@@ -107,38 +107,39 @@ class Stream:
     def plain(
         self, size: int, *, batch: int, indices: Sequence[int] | None = None
     ) -> Iterator[Rows]:
-        """Batches of images as `decode` resizes and crops them, uint8 [size, size, C], by threads.
+        """Yields batches of images as `decode` resizes them, uint8 [size, size, C], using threads.
 
         Args:
-          size: their side.
-          batch: how many at a time; the last are fewer.
-          indices: which; None: all.
+          size: side of the images in pixels.
+          batch: images in a batch; the last batch may have fewer.
+          indices: indices of the images; None: all.
         """
         data = dataclasses.replace(self.data, image_size=size)
         indices = range(self.size) if indices is None else indices
         starts = range(0, len(indices), batch)
 
-        def make(_, file):
+        def make(_: int, file: Encoded) -> tuple[np.ndarray]:
             return (decode(file, data),)
 
-        def some(start):
+        def fetch_batch(start: int) -> Rows:
             return self.fetch(indices[start : start + batch], make)
 
         workers = min(16, os.cpu_count() or 1)
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            for _, rows in in_order(pool, some, ((start,) for start in starts), ahead=workers + 1):
+            jobs = ((start,) for start in starts)
+            for _, rows in in_order(pool, fetch_batch, jobs, ahead=workers + 1):
                 yield rows
 
     def sample(self, size: int) -> np.ndarray:
-        """Images spread evenly over the split, uint8 [n, size, size, C], n = min(N, SAMPLE)."""
+        """Evenly spaced images of the split, uint8 [n, size, size, C], n = min(N, SAMPLE)."""
         indices = np.linspace(0, self.size - 1, min(self.size, SAMPLE)).astype(int).tolist()
         batches = self.plain(size, batch=32, indices=indices)
         return np.stack([image for rows in batches for (image,) in rows.made])
 
     def _misfit(self, name: str) -> UserError:
-        """Only channels that are "as_is" can differ."""
+        """The error for an image of other channels; only "as_is" channels can differ."""
         kinds = ("RGB", "grayscale") if self.channels == 1 else ("grayscale", "RGB")
         return UserError(
             f"'{name}' is {kinds[0]}, and images before it are {kinds[1]}. "
-            "Set --data.channels rgb (or gray) to turn all images into one kind."
+            "Set --data.channels rgb (or gray) to convert all images."
         )

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets prepared as array_record, read without TensorFlow."""
+"""TensorFlow Datasets in array_record format, read without TensorFlow."""
 
 import difflib
 import functools
@@ -6,26 +6,29 @@ import importlib.util
 import io
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import tensorflow_datasets
+from tensorflow_datasets.core.registered import DatasetNotFoundError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxclr.data.config import Data
 from jaxclr.data.dataset import Dataset, Split, abbreviate, split_rows, why_streamed
 from jaxclr.data.images import Encoded, decode_all, first_shape
+from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 
 TEST_NAMES = ("test", "validation")
 RECORDS = 2048
+Example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
 RAW = tensorflow_datasets.decode.DeserializeMethod.RAW_BYTES
 
 
 def load(argument: str, data: Data) -> Dataset:
     """Reads the splits 'train' and 'test' (or 'validation') of a prepared data set.
 
-    Where it is not prepared and TensorFlow is installed, it is downloaded and prepared first.
+    If it is not prepared and TensorFlow is installed, it is downloaded and prepared first.
     """
     builder = _prepared(argument, data)
     info = builder.info
@@ -37,7 +40,7 @@ def load(argument: str, data: Data) -> Dataset:
     train = _Records(builder, "train", image_key, label_key)
     test = None
     for name in TEST_NAMES:
-        # A test split whose labels are withheld has -1 for each.
+        # A test split whose labels are withheld has only labels of -1.
         if name in info.splits and info.splits[name].num_examples:
             candidate = _Records(builder, name, image_key, label_key)
             if label_key is None or candidate.read([0])[0][1] >= 0:
@@ -48,7 +51,7 @@ def load(argument: str, data: Data) -> Dataset:
     count = len(train) + (len(test) if test else 0)
     classes: tuple[str, ...] = ()
     if label_key is not None:
-        classes = tuple(info.features[label_key].names)
+        classes = tuple(cast(Any, info.features)[label_key].names)
     if (why := why_streamed(count, like[1], data)) is not None:
         return Dataset(info.name, *_streams(train, test, like[1][2], data, why), classes, ())
     train_split, skipped = _decode(train, data, like)
@@ -66,9 +69,9 @@ def load(argument: str, data: Data) -> Dataset:
 
 
 class _Records:
-    """One split: encoded images and labels by row number."""
+    """The encoded images and labels of one split, by row."""
 
-    def __init__(self, builder, split: str, image_key: str, label_key: str | None):
+    def __init__(self, builder: Any, split: str, image_key: str, label_key: str | None):
         self.name = f"{builder.info.full_name} {split}"
         info = builder.info.splits[split]
         self.paths = [str(path) for path in info.filepaths]
@@ -80,20 +83,17 @@ class _Records:
         return len(self.source)
 
     def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
-        """Encoded image and label (-1 where there are none) of each row."""
+        """Encoded image and label of each row; the label is -1 for unlabeled images."""
         try:
-            examples = [
-                tf_example_pb2.Example.FromString(record)
-                for record in self.source.__getitems__(rows)
-            ]
-        except Exception as error:  # RuntimeError of the reader, DecodeError of the parser.
+            examples = [Example.FromString(record) for record in self.source.__getitems__(rows)]
+        except Exception as error:  # RuntimeError by the reader, DecodeError by the parser
             raise self._damaged(self._unreadable(rows), _first_line(error)) from error
         pairs = []
         for row, example in zip(rows, examples, strict=True):
             feature = example.features.feature
             image = feature[self.image_key].bytes_list.value
             label = feature[self.label_key].int64_list.value if self.label_key else [-1]
-            # The reader gives empty records beyond the end of a file that was cut off.
+            # The reader returns empty records beyond the end of a truncated file.
             if len(image) != 1 or len(label) != 1:
                 raise self._damaged(row, f"record {row} is empty")
             file = Encoded(f"{self.name} record {row}", functools.partial(io.BytesIO, image[0]))
@@ -101,19 +101,19 @@ class _Records:
         return pairs
 
     def chunks(self, labels: list[int]) -> Iterator[list[Encoded]]:
-        """All images, some at a time; their labels are appended to the list given."""
+        """Yields all images in chunks, and appends their labels to `labels`."""
         for start in range(0, len(self), RECORDS):
             rows = list(range(start, min(start + RECORDS, len(self))))
             pairs = self.read(rows)
             labels += [label for _, label in pairs]
             yield [file for file, _ in pairs]
 
-    def _unreadable(self, rows: list[int]) -> int:
-        """The first row that cannot be read alone, or the first of all if each can."""
+    def _unreadable(self, rows: Sequence[int]) -> int:
+        """The first row that cannot be read on its own; rows[0] if all can."""
         for row in rows:
             try:
-                tf_example_pb2.Example.FromString(self.source.__getitems__([row])[0])
-            except Exception:  # As above.
+                Example.FromString(self.source.__getitems__([row])[0])
+            except Exception:  # as in `read`
                 return row
         return rows[0]
 
@@ -128,14 +128,17 @@ class _Records:
 def _streams(
     train: _Records, test: _Records | None, channels: int, data: Data, why: str
 ) -> tuple[Stream, Stream | None]:
-    """Where there is no test split, one is taken without regard to labels, for which all records would have to be read."""
+    """The streamed splits; a missing test split is drawn from train.
+
+    It is not stratified, because that would require reading all records.
+    """
     rows, test_rows = np.arange(len(train)), None
     if test is not None:
         test_rows = np.arange(len(test))
     else:
         rows, test_rows = split_rows(len(train), None, data.test_fraction)
-    labelled = train.label_key is not None
-    stream = lambda records, rows: Stream(records, rows, labelled, channels, data, why)
+    labeled = train.label_key is not None
+    stream = lambda records, rows: Stream(records, rows, labeled, channels, data, why)
     return stream(train, rows), None if test_rows is None else stream(test or train, test_rows)
 
 
@@ -151,8 +154,8 @@ def _take(split: Split, rows: np.ndarray) -> Split:
     return Split(split.examples[rows], None if split.labels is None else split.labels[rows])
 
 
-def _keys(name: str, info) -> tuple[str, str | None]:
-    """Names of the image and the label: the supervised keys, or the first of their kind."""
+def _keys(name: str, info: Any) -> tuple[str, str | None]:
+    """Features of image and label: the supervised keys, or the first of the right type."""
     kinds = {
         kind: [key for key, feature in info.features.items() if isinstance(feature, kind)]
         for kind in (
@@ -163,7 +166,7 @@ def _keys(name: str, info) -> tuple[str, str | None]:
     images, labels = kinds.values()
     if not images:
         raise UserError(
-            f"'tfds:{name}' holds no images; its features are {abbreviate(list(info.features))}."
+            f"'tfds:{name}' has no images; its features are {abbreviate(list(info.features))}."
         )
     supervised = info.supervised_keys or ()
     image = next((key for key in supervised if key in images), images[0])
@@ -175,11 +178,13 @@ def _keys(name: str, info) -> tuple[str, str | None]:
     return image, label
 
 
-def _prepared(name: str, data: Data):
-    """The builder of a data set that is on disk as array_record."""
+def _prepared(name: str, data: Data) -> Any:
+    """The builder of a data set that is on disk in array_record format."""
     folder = None if data.dir is None else pathlib.Path(data.dir).expanduser()
     if folder is not None and not folder.is_dir():
-        raise UserError(f"There is no folder '{folder}'. Set --data.dir to where data sets are.")
+        raise UserError(
+            f"There is no folder '{folder}'. Set --data.dir to the folder of the data sets."
+        )
     builder = _find(name, folder)
     if not builder.info.splits:
         builder = _prepare(name, folder, builder)
@@ -188,21 +193,21 @@ def _prepared(name: str, data: Data):
         found = ", ".join(sorted(item.value for item in formats)) or "an unknown format"
         raise UserError(
             f"'{name}' in '{builder.data_path}' is prepared as {found}; array_record is needed. "
-            "Prepare it again in another folder, and let --data.dir name that: "
+            "Prepare it again in another folder, and set --data.dir to that folder: "
             f"{_command(name, pathlib.Path('FOLDER'))}"
         )
     return builder
 
 
-def _find(name: str, folder: pathlib.Path | None):
-    """The builder by files where there are some, of whatever version, else by name."""
+def _find(name: str, folder: pathlib.Path | None) -> Any:
+    """The builder from prepared files of any version; without files, by name."""
     if folder is not None and (folder / "dataset_info.json").is_file():
         return _from_directory(folder)
-    # A version pattern makes TFDS look at the files before it looks at its own versions.
+    # With a version pattern TFDS prefers the files to its own versions.
     pattern = name if ":" in name else f"{name}:*.*.*"
     try:
         return tensorflow_datasets.builder(pattern, data_dir=folder)
-    except tensorflow_datasets.core.registered.DatasetNotFoundError as error:
+    except DatasetNotFoundError as error:
         valid = tensorflow_datasets.list_builders(with_community_datasets=False)
         bare = name.split(":")[0].split("/")[0]
         where = folder or "~/tensorflow_datasets"
@@ -211,27 +216,27 @@ def _find(name: str, folder: pathlib.Path | None):
         near = difflib.get_close_matches(bare.lower(), valid, n=3, cutoff=0.6)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise UserError(
-            f"There is no TFDS data set named '{bare}', nor a folder of that name with a prepared "
-            f"one in '{where}'.{hint} Names: https://www.tensorflow.org/datasets/catalog."
+            f"There is no TFDS data set named '{bare}', and '{where}' has no prepared data set of "
+            f"that name.{hint} Names: https://www.tensorflow.org/datasets/catalog."
         ) from error
-    except Exception as error:  # Whatever a builder's own code raises: versions, configs, imports.
+    except Exception as error:  # builders raise many kinds: versions, configs, imports
         raise UserError(f"TFDS cannot open '{name}': {_first_line(error)}.") from error
 
 
-def _from_directory(folder: pathlib.Path):
+def _from_directory(folder: pathlib.Path) -> Any:
     try:
         return tensorflow_datasets.builder_from_directory(folder)
     except Exception as error:
         raise UserError(f"TFDS cannot open '{folder}': {_first_line(error)}.") from error
 
 
-def _prepare(name: str, folder: pathlib.Path | None, builder):
-    """Downloads and prepares a data set, which takes TensorFlow."""
+def _prepare(name: str, folder: pathlib.Path | None, builder: Any) -> Any:
+    """Downloads and prepares a data set; this needs TensorFlow."""
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
             f"'{name}' is not prepared in '{builder.data_path}'. Run: "
             f"pip install 'jaxclr[prepare]' and then: {_command(name, folder)} "
-            "(or set --data.dir to where it is prepared)."
+            "(or set --data.dir to the folder where it is prepared)."
         )
     try:
         builder = tensorflow_datasets.builder(name, data_dir=folder, file_format="array_record")
@@ -252,6 +257,6 @@ def _command(name: str, folder: pathlib.Path | None) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """What TFDS said, without the arguments that it puts in front and the lists that follow."""
+    """The message of TFDS, without its leading arguments and trailing lists."""
     text = str(error).split('}": ', 1)[-1]
     return " ".join(text.split("\n\n")[0].split())[:300].rstrip(".") or type(error).__name__

@@ -1,19 +1,18 @@
-"""Encoders and heads: frozen specs that `build(axis_name)` a Linen module called (x, train)."""
+"""Encoders and heads: frozen specs whose `build(axis_name)` returns a Flax Linen module."""
 
-from jaxclr.encoders.common import AxisName as AxisName
-from jaxclr.encoders.common import Precision as Precision
 from jaxclr.encoders.conv import SmallConv as SmallConv
+from jaxclr.encoders.custom import Nnx as Nnx
+from jaxclr.encoders.custom import build_encoder as build_encoder
+from jaxclr.encoders.custom import check_encoder as check_encoder
 from jaxclr.encoders.heads import Mlp as Mlp
 from jaxclr.encoders.heads import SideBySide as SideBySide
-from jaxclr.encoders.own import Nnx as Nnx
-from jaxclr.encoders.own import build_encoder as build_encoder
-from jaxclr.encoders.own import check_encoder as check_encoder
+from jaxclr.encoders.layers import AxisName as AxisName
+from jaxclr.encoders.layers import Precision as Precision
 from jaxclr.encoders.resnet import ResNet as ResNet
 from jaxclr.encoders.vit import ViT as ViT
 
-Encoder = (
-    ResNet | ViT | SmallConv
-)  # this library's own; `own.check_encoder` says what else is taken
+# The encoders of this library; `check_encoder` documents which other objects are accepted.
+Encoder = ResNet | ViT | SmallConv
 
 ENCODERS: dict[str, Encoder] = {
     "resnet18": ResNet(depth=18),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from annotated_types import Ge, MinLen
 
-from jaxclr.encoders.common import (
+from jaxclr.encoders.layers import (
     AxisName,
     Precision,
     batch_norm,
@@ -21,18 +21,18 @@ from jaxclr.fields import check_fields
 
 @dataclasses.dataclass(frozen=True)
 class SmallConv:
-    """3x3 convolutions for images of 8 pixels or so: [b, h, w, c] to [b, widths[-1]].
+    """3x3 convolutions for images of about 8 pixels: [b, h, w, c] to [b, widths[-1]].
 
-    A stage is convolution, BatchNorm and ReLU; between stages 2x2 averages halve the sides, and the
-    mean over the last stage's places is the representation. The default has 23,408 parameters for
-    one channel.
+    A stage is convolution, BatchNorm and ReLU. Between stages, 2x2 average pooling halves the
+    sides. The representation is the spatial mean of the last stage. The default has 23,408
+    parameters for one channel.
 
     Args:
-      widths: features of each stage; a stage more asks for images twice as large.
-      dtype: precision of the computation; parameters and batch statistics are float32 in both.
+      widths: Features of each stage; every further stage needs images twice as large.
+      dtype: Precision of the computation; parameters and batch statistics are always float32.
 
     Raises:
-      UserError: a field is none of its valid values, or (when called) the images are too small.
+      UserError: a field is invalid, or (when called) the images are too small.
     """
 
     widths: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (16, 32, 64)
@@ -59,28 +59,28 @@ class SmallConvModule(nn.Module):
         if min(images.shape[1:3]) < smallest:
             raise UserError(
                 f"Images of {images.shape[1]} x {images.shape[2]} pixels are too small for "
-                f"SmallConv with {len(self.spec.widths)} widths, which halves them to nothing; use "
-                f"images of at least {smallest} pixels a side, or fewer widths."
+                f"SmallConv with {len(self.spec.widths)} widths, which halves the sides "
+                f"between them; use images of at least {smallest} pixels a side, or fewer widths."
             )
         x = images
         for index, width in enumerate(self.spec.widths):
             if index > 0:
                 x = halve(x)
-            # As a matrix product, because XLA's convolution takes 1.5 times as long on a CPU.
+            # A matrix product, because XLA's convolution takes 1.5 times as long on a CPU.
             x = nn.Dense(
                 width,
                 use_bias=False,
                 kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
                 dtype=compute_dtype(self.spec.dtype),
                 name=f"conv_{index}",
-            )(neighbourhoods(x))
+            )(neighborhoods(x))
             x = batch_norm(self.spec.dtype, self.axis_name, train, name=f"norm_{index}")(x)
             x = nn.relu(x)
         return jnp.mean(x, axis=(1, 2))
 
 
-def neighbourhoods(x: jax.Array) -> jax.Array:
-    """The zero-padded 3x3 surroundings of each place: [b, h, w, c] to [b, h, w, 9c]."""
+def neighborhoods(x: jax.Array) -> jax.Array:
+    """The zero-padded 3x3 neighborhood of each pixel: [b, h, w, c] to [b, h, w, 9c]."""
     _, height, width, _ = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]

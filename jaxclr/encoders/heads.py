@@ -1,4 +1,4 @@
-"""The multi-layer perceptron that projectors and predictors are."""
+"""Projectors and predictors: multi-layer perceptrons."""
 
 import dataclasses
 from typing import Annotated
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from annotated_types import Ge
 
-from jaxclr.encoders.common import (
+from jaxclr.encoders.layers import (
     AxisName,
     Precision,
     batch_norm,
@@ -26,16 +26,16 @@ _torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 class Mlp:
     """MoCo v3's projector or predictor: [b, any width] to [b, out].
 
-    Linear layers without bias; a hidden layer is linear, BatchNorm and ReLU.
+    Linear layers have no bias. A hidden layer is linear, BatchNorm and ReLU.
 
     Args:
-      layers: linear layers in all; 1 is a single linear map and has no use for `hidden`.
-      hidden: width of every layer but the last.
-      out: width of the last layer.
-      last_norm: end with a BatchNorm without scale and bias.
+      layers: Number of linear layers; with 1, `hidden` is not used.
+      hidden: Width of every layer except the last.
+      out: Width of the last layer.
+      last_norm: End with a BatchNorm without scale and bias.
 
     Raises:
-      UserError: a count is not a positive whole number.
+      UserError: a size is not a positive integer.
 
     References:
       Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers, 2021
@@ -51,7 +51,7 @@ class Mlp:
         check_fields(self, "Mlp")
 
     def build(self, axis_name: AxisName, dtype: Precision = "float32") -> nn.Module:
-        """The Linen module, called as module(x, train); norms are synchronised over axis_name.
+        """The Linen module, called as module(x, train); norms are synchronized over axis_name.
 
         Raises:
           UserError: dtype is neither "float32" nor "bfloat16".
@@ -82,7 +82,7 @@ class MlpModule(nn.Module):
 
 
 class SideBySide(nn.Module):
-    """Several heads of one input, their outputs one after the other: H of [b, D] make [b, H * D]."""
+    """H heads of one input, whose outputs [b, D] are concatenated to [b, H * D]."""
 
     heads: tuple[nn.Module, ...]
 

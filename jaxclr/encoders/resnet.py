@@ -1,4 +1,4 @@
-"""Residual networks whose weights have torchvision's shapes and meaning."""
+"""Residual networks with the weights and shapes of torchvision."""
 
 import dataclasses
 from typing import Literal
@@ -7,12 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxclr.encoders.common import AxisName, Precision, batch_norm, check_images, compute_dtype
+from jaxclr.encoders.layers import AxisName, Precision, batch_norm, check_images, compute_dtype
 from jaxclr.fields import check_fields
 
 _STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
-# Normal, not truncated, as torchvision draws it.
+# Normal, not truncated, as in torchvision.
 _he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -20,20 +20,20 @@ _he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 class ResNet:
     """ResNet-18, 34 or 50 without classifier: images [b, h, w, c] to [b, 512 or 2048].
 
-    The last norm of each residual block starts at scale zero, so that every block starts as its
-    shortcut.
+    The scale of the last norm of each residual block is initialized to zero, so that every block
+    is initially its shortcut.
 
     Args:
-      depth: 18 and 34 are made of basic blocks; 50 of bottlenecks with the stride on their 3x3
-        convolution (torchvision's v1.5).
-      stem: "imagenet" is a 7x7 convolution of stride 2 and a max-pool of stride 2; "cifar" a 3x3
-        convolution of stride 1 and no pool, for images of 32 pixels or so.
-      dtype: precision of the computation; parameters and batch statistics are float32 in both.
-      remat: keep only the input of each residual block for the gradient, and compute the block again
-        for it: less memory for about a third more computation.
+      depth: Number of layers. 18 and 34 have basic blocks; 50 has bottlenecks with the stride in
+        the 3x3 convolution (torchvision's v1.5).
+      stem: Stem imagenet is a 7x7 convolution and a max-pool, both of stride 2; stem cifar is a 3x3
+        convolution of stride 1, for images of about 32 pixels.
+      dtype: Precision of the computation; parameters and batch statistics are always float32.
+      remat: Recompute residual blocks for the gradient instead of storing their activations. This
+        saves memory for about a third more computation.
 
     Raises:
-      UserError: a field is none of its valid values.
+      UserError: a field is invalid.
 
     References:
       He et al., Deep Residual Learning for Image Recognition, 2016 (arXiv:1512.03385).
@@ -54,7 +54,7 @@ class ResNet:
 
 
 class ResNetModule(nn.Module):
-    """The network of a `ResNet` spec; submodules bear torchvision's names, with _ for its dots."""
+    """The network of a `ResNet` spec; submodules have torchvision's names, with _ for dots."""
 
     spec: ResNet
     axis_name: AxisName
@@ -67,7 +67,12 @@ class ResNetModule(nn.Module):
         x = convolution(64, 7 if imagenet else 3, 2 if imagenet else 1, dtype, name="conv1")(images)
         x = nn.relu(batch_norm(dtype, self.axis_name, train, name="bn1")(x))
         if imagenet:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            x = nn.max_pool(
+                x,
+                (3, 3),
+                strides=(2, 2),
+                padding=((1, 1), (1, 1)),  # pyright: ignore[reportArgumentType]
+            )
         block = Bottleneck if self.spec.depth == 50 else BasicBlock
         if self.spec.remat:
             block = nn.remat(block, static_argnums=2)  # `train`, counted from self
@@ -122,7 +127,7 @@ class Bottleneck(nn.Module):
 def convolution(features: int, size: int, stride: int, dtype: Precision, name: str) -> nn.Conv:
     """A convolution without bias, padded by size // 2 on every side.
 
-    "SAME" would pad a strided convolution on one side only, and PyTorch's weights would not fit it.
+    Padding "SAME" would differ from PyTorch for strided convolutions: it pads one side only.
     """
     return nn.Conv(
         features,
@@ -144,7 +149,7 @@ def _last_norm(block: BasicBlock | Bottleneck, train: bool, name: str) -> nn.Bat
 def _shortcut(
     block: BasicBlock | Bottleneck, x: jax.Array, features: int, train: bool
 ) -> jax.Array:
-    """x itself, or where the block changes its shape, a strided 1x1 convolution and norm of it."""
+    """x, or if the block changes its shape, a strided 1x1 convolution and norm of x."""
     if block.stride == 1 and x.shape[-1] == features:
         return x
     x = convolution(features, 1, block.stride, block.dtype, name="downsample_0")(x)

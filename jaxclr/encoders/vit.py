@@ -1,4 +1,4 @@
-"""Vision transformers as MoCo v3 builds them, or with learned positions as timm does."""
+"""Vision transformers, with the fixed positions of MoCo v3 or the learned ones of timm."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge
 
-from jaxclr.encoders.common import AxisName, Precision, check_images, compute_dtype
+from jaxclr.encoders.layers import AxisName, Precision, check_images, compute_dtype
 from jaxclr.errors import UserError
 from jaxclr.fields import check_fields
 
@@ -21,25 +21,23 @@ _WIDTHS = {"small": 384, "base": 768}
 class ViT:
     """ViT-S or ViT-B: images [b, h, w, c] to representations [b, 384 or 768].
 
-    Both have 12 blocks; the representation is the class token after the last norm.
+    Both have 12 blocks. The representation is the class token after the last norm.
 
     Args:
-      size: "small" is 384 wide, "base" 768.
-      patch: side of a patch in pixels; must divide the sides of the images.
-      heads: attention heads, a divisor of the width: 12 in MoCo v3; DeiT's and timm's ViT-S has 6.
-      positions: "sincos" are fixed and computed from the image, so that one set of parameters serves
-        every image size; "learned" are parameters, and fit images of one size only.
-      frozen_patch_embedding: leave the patch embedding at its random start by stopping its
-        gradient, which MoCo v3 found to steady the training. Weight decay is the optimiser's, which
-        must skip it.
-      dtype: precision of the computation; parameters are float32, and norms and softmax compute in
-        float32, in both.
-      remat: keep only the input of each block for the gradient, and compute the block again for it:
-        less memory for about a third more computation.
+      size: Width: 384 for small, 768 for base.
+      patch: Side of a patch in pixels; it must divide the sides of the images.
+      heads: Attention heads, a divisor of the width: 12 in MoCo v3, 6 in the ViT-S of DeiT, timm.
+      positions: Position embeddings. Fixed ones (sincos) fit images of every size; learned ones are
+        parameters, and fit images of one size.
+      frozen_patch_embedding: Keep the random initial patch embedding by stopping its gradient,
+        which stabilizes training in MoCo v3. The optimizer must exclude it from weight decay.
+      dtype: Precision of the computation; parameters, norms and softmax are always float32.
+      remat: Recompute blocks for the gradient instead of storing their activations. This saves
+        memory for about a third more computation.
 
     Raises:
-      UserError: a field is none of its valid values, or (when called) the patch does not divide the
-        images, or their number of patches is not that of the learned positions.
+      UserError: a field is invalid, or (when called) the patch does not divide the images, or the
+        number of patches differs from that of the learned positions.
 
     References:
       Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers, 2021
@@ -58,11 +56,11 @@ class ViT:
         check_fields(self, "ViT")
         if _WIDTHS[self.size] % self.heads:
             raise UserError(
-                f"ViT.heads is {self.heads}; set it to a divisor of the width, {_WIDTHS[self.size]}."
+                f"ViT.heads must be a divisor of the width, {_WIDTHS[self.size]}, got {self.heads}."
             )
 
     def build(self, axis_name: AxisName) -> nn.Module:
-        """The Linen module, called as module(images, train); it has no statistics to share."""
+        """The Linen module, called as module(images, train); it has no batch statistics."""
         del axis_name
         return ViTModule(
             width=_WIDTHS[self.size],
@@ -110,22 +108,23 @@ class ViTModule(nn.Module):
         cls = jnp.broadcast_to(cls.astype(x.dtype), (batch, 1, self.width))
         x = jnp.concatenate([cls, x], axis=1)
         if self.positions == "learned":
-            x = x + self._learned_positions(x.shape[1:], height, width).astype(x.dtype)
+            x = x + self._learned_positions(x.shape[1], height, width).astype(x.dtype)
         block = nn.remat(Block) if self.remat else Block
         for index in range(self.depth):
             x = block(self.heads, self.dtype, name=f"block_{index}")(x)
         return _layer_norm(self.dtype, "norm")(x[:, 0])
 
-    def _learned_positions(self, shape: tuple[int, int], height: int, width: int) -> jax.Array:
+    def _learned_positions(self, tokens: int, height: int, width: int) -> jax.Array:
         """A parameter for each token, the class token first: [1, tokens, width]."""
         if self.has_variable("params", "positions"):
-            tokens = self.get_variable("params", "positions").shape[1]
-            if tokens != shape[0]:
+            learned = self.get_variable("params", "positions").shape[1]
+            if learned != tokens:
                 raise UserError(
-                    f"Images of {height} x {width} pixels have {shape[0] - 1} patches, and the learned "
-                    f"positions are for {tokens - 1}; resize the images to as many patches of {self.patch}."
+                    f"Images of {height} x {width} pixels have {tokens - 1} patches, and the "
+                    f"learned positions are for {learned - 1}; resize the images to {learned - 1} "
+                    f"patches of {self.patch}."
                 )
-        return self.param("positions", nn.initializers.normal(0.02), (1, *shape))
+        return self.param("positions", nn.initializers.normal(0.02), (1, tokens, self.width))
 
 
 class Block(nn.Module):
@@ -150,7 +149,7 @@ class Block(nn.Module):
 def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Scaled dot-product attention of [b, n, heads, d], with its softmax in float32 or float64.
 
-    `jax.nn.dot_product_attention` takes it in float32 even for float64 inputs.
+    `jax.nn.dot_product_attention` computes it in float32 even for float64 inputs.
     """
     wide = jnp.promote_types(q.dtype, jnp.float32)
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide)
@@ -180,7 +179,7 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
 
 
 def _layer_norm(dtype: Precision, name: str) -> nn.LayerNorm:
-    # Flax normalises in float32 at least, and casts the result alone to a narrower dtype.
+    # Flax normalizes in float32 or wider, and casts only the result to a narrower dtype.
     return nn.LayerNorm(epsilon=1e-6, dtype=compute_dtype(dtype), name=name)
 
 
@@ -190,6 +189,6 @@ def _linear(features: int, dtype: Precision, name: str, **options: Any) -> nn.De
 
 
 def _qkv_init(key: jax.Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> jax.Array:
-    """Xavier's uniform for query, key and value as the three matrices that they are."""
+    """Xavier uniform for query, key and value as three separate matrices."""
     bound = math.sqrt(6 / (shape[0] + shape[1] // 3))
     return jax.random.uniform(key, shape, dtype, -bound, bound)

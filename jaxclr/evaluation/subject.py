@@ -31,7 +31,7 @@ class Features(NamedTuple):
 
     def labeled(self, split: Split | Stream | Records) -> "Features":
         """Those of a split with labels that have one; all of a split without."""
-        if not split.labelled or (self.labels >= 0).all():
+        if not split.labeled or (self.labels >= 0).all():
             return self
         return Features(self.values[self.labels >= 0], self.labels[self.labels >= 0])
 
@@ -185,7 +185,7 @@ def labelled_splits(dataset: Dataset) -> tuple[Split | Stream | Records, Split |
     Raises:
       UserError: there is no test split, or no labels.
     """
-    if dataset.test is None or not dataset.train.labelled or not dataset.test.labelled:
+    if dataset.test is None or not dataset.train.labeled or not dataset.test.labeled:
         raise UserError(
             f"'{dataset.name}' has no labeled test split, so there is nothing to evaluate "
             "against. Give images in class sub-folders, or labels, and a test split or "

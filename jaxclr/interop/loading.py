@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxclr import trees
 from jaxclr.augment import PhotoView
-from jaxclr.encoders.own import build_encoder, towers_of
+from jaxclr.encoders.custom import build_encoder, towers_of
 from jaxclr.errors import UserError
 from jaxclr.methods import Branch
 from jaxclr.runs.checkpoints import read_variables

@@ -24,7 +24,7 @@ Array = jax.Array
 
 def balanced_contrast(
     features: Array,
-    class_centers: Array,
+    class_centres: Array,
     targets: Array,
     reliable_negatives: Array,
     confidence: Array,
@@ -53,7 +53,7 @@ def balanced_contrast(
     Args:
       features: f, projections of labeled and of weakly augmented unlabeled images, [b, D], any
         float dtype; rows are normalized here. Gradients reach them as anchors and as negatives.
-      class_centers: a, a mean of confident features for each class, [C, D], whole on every device;
+      class_centres: a, a mean of confident features for each class, [C, D], whole on every device;
         no gradient.
       targets: y, integers [b]: the label, or the most probable class where there is none.
       reliable_negatives: booleans [b, C]: whether an image is surely not of that class. The paper
@@ -81,12 +81,12 @@ def balanced_contrast(
       Feng et al., BaCon: Boosting Imbalanced Semi-supervised Learning via Balanced Feature-Level
       Contrastive Learning, 2024 (arXiv:2403.12986).
     """
-    features, class_centers, frequencies = check_floats(
+    features, class_centres, frequencies = check_floats(
         features=(features, "b D"),
-        class_centers=(class_centers, "C D"),
+        class_centres=(class_centres, "C D"),
         frequencies=(frequencies, "C"),
     )
-    rows, classes = len(features), len(class_centers)
+    rows, classes = len(features), len(class_centres)
     targets = check_ids("targets", targets, rows, below=classes)
     reliable = check_mask("reliable_negatives", reliable_negatives, rows, classes)
     confidence = check_mask("confidence", confidence, rows)
@@ -96,7 +96,7 @@ def balanced_contrast(
     check_positive("negative_weight", negative_weight)
 
     unit = unit_rows(features)
-    centers, frequencies = jax.lax.stop_gradient((unit_rows(class_centers), frequencies))
+    centers, frequencies = jax.lax.stop_gradient((unit_rows(class_centres), frequencies))
     share = frequencies / jnp.maximum(jnp.max(frequencies), jnp.finfo(frequencies.dtype).tiny)
     temperatures = temperature * (1 - adjustment * (1 - progress) ** 2 * jnp.sqrt(share))
     positive = positives(unit, centers[targets]) / temperatures[targets]

@@ -1,6 +1,7 @@
 """Losses whose positives and negatives are told by labels."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ Array = jax.Array
 
 
 def sup_con(
-    views: Array,
+    views: Array | Sequence[Array],
     labels: Array,
     *,
     temperature: float | Array = 0.07,

@@ -88,7 +88,7 @@ def sinkhorn(
 
 
 def swav(
-    scores: Array,
+    scores: Array | Sequence[Array],
     *,
     assign_crops: Sequence[int] = (0, 1),
     earlier: Array | Sequence[Array] | None = None,

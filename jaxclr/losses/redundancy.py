@@ -1,6 +1,7 @@
 """Losses of second moments of the global batch: variance, covariance, whitening."""
 
 import numbers
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +124,7 @@ def barlow_twins(
 
 
 def w_mse(
-    views: Array,
+    views: Array | Sequence[Array],
     permutations: Array,
     *,
     whitening_size: int,

@@ -1,4 +1,4 @@
-"""Methods: heads, a target and an objective. METHODS lists them by name."""
+"""Methods: heads, a target and an objective. METHODS maps names to methods."""
 
 from jaxclr.methods.adaptive_temperature import Amcl as Amcl
 from jaxclr.methods.base import Branch as Branch

@@ -1,4 +1,4 @@
-"""Contrast whose temperatures are learned for each pair."""
+"""Contrastive methods with learned temperatures for each pair."""
 
 import dataclasses
 from typing import Annotated
@@ -19,17 +19,17 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Amcl(Method):
-    r"""NT-Xent of several heads at learned temperatures of each pair (AMCL, arXiv:2310.05615).
+    r"""NT-Xent of several heads with a learned temperature per pair (AMCL, arXiv:2310.05615).
 
     .. math:: \tau_{ij} = \tau_0
        + (\tau_1 - \tau_0) \operatorname{sigmoid} (-\langle \phi(\hat z_i), \phi(\hat z_j) \rangle)
 
-    where phi is a multi-layer perceptron that all heads share. Small temperatures make large
+    where phi is a multi-layer perceptron shared by all heads. Small temperatures give large
     gradients: clip their norm, as the official code does at 1.
     """
 
     heads: Annotated[int, Ge(1)] = 3
-    """Number of projectors, each with its own weights."""
+    """Number of projectors."""
 
     penalty: Annotated[float, Ge(0)] = 1e-4
     """Weight of the penalty on large temperatures."""
@@ -44,7 +44,7 @@ class Amcl(Method):
     """Width of phi's hidden layer."""
 
     projector: Mlp = Mlp(layers=2, hidden=512, out=128)
-    """Each of the heads from representations to embeddings."""
+    """Head from representations to embeddings; each has its own weights."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,12 +65,15 @@ class Amcl(Method):
         phi = lambda x: _Phi(self.temperature_hidden).apply({"params": out.params}, x)
 
         def temperatures(x: Array, y: Array) -> Array:
-            share = jax.nn.sigmoid(-jnp.einsum("...d,...d->...", phi(x), phi(y)))
-            return self.least_temperature + share * (self.most_temperature - self.least_temperature)
+            fraction = jax.nn.sigmoid(-jnp.einsum("...d,...d->...", phi(x), phi(y)))
+            return self.least_temperature + fraction * (
+                self.most_temperature - self.least_temperature
+            )
 
         by_head = lambda z: jnp.moveaxis(z.reshape(len(z), self.heads, -1), 1, 0)
+        z1, z2 = map(by_head, out.embeddings)
         return losses.adaptive_multi_head(
-            *map(by_head, out.embeddings), temperatures, beta=self.penalty, axis_name=axis_name
+            z1, z2, temperatures, beta=self.penalty, axis_name=axis_name
         )
 
 

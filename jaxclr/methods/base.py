@@ -9,7 +9,7 @@ from annotated_types import Interval
 
 from jaxclr.affinity import AxisName
 from jaxclr.encoders import Mlp, Precision, build_encoder
-from jaxclr.encoders.own import PerView, precision_of, towers_of
+from jaxclr.encoders.custom import PerView, precision_of, towers_of
 from jaxclr.errors import UserError
 from jaxclr.fields import check_fields
 
@@ -29,21 +29,21 @@ class StopGradient:
 
 @dataclasses.dataclass(frozen=True)
 class MomentumEncoder:
-    """Targets are the constant embeddings of a moving average of encoder and projector.
+    """Targets are the embeddings of an exponential moving average of encoder and projector.
 
-    The average is exponential. Its norms use batch statistics and have running statistics of their
-    own.
+    They have no gradient. BatchNorms of the average use batch statistics, and keep their own
+    running statistics.
+
+    Args:
+      momentum: Weight of the previous average in a step, at the start of the run.
+      ramp: Increase the momentum m to 1 over the run: 1 - (1 - m)(1 + cos(pi t / T)) / 2.
+      update: before_keys: update the average, then embed the targets, then step (MoCo, UniCLR).
+        after_update: embed the targets, then step, then update the average (BYOL).
     """
 
     momentum: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    """Share of the average that a step keeps, at the start of the run."""
-
     ramp: bool = True
-    """Raise the momentum m to 1 over the run: 1 - (1 - m)(1 + cos(pi t / T)) / 2."""
-
     update: Literal["before_keys", "after_update"] = "before_keys"
-    """before_keys: update the average, then embed the targets, then step (MoCo, UniCLR).
-    after_update: embed the targets, then step, then update the average (BYOL)."""
 
     def __post_init__(self) -> None:
         check_fields(self, "method.target")
@@ -58,16 +58,16 @@ class Outputs(NamedTuple):
     Attributes:
       embeddings: raw projector outputs, [b, D] for each of `Method.online_views`.
       predictions: predictor outputs, likewise; without a predictor the embeddings.
-      targets: with a momentum encoder its embeddings, [b, D] for each of `Method.target_views`;
-        without one `embeddings`, held constant for `StopGradient`.
+      targets: embeddings of the momentum encoder, [b, D] for each of `Method.target_views`; without
+        a momentum encoder `embeddings`, without gradient for `StopGradient`.
       representations: encoder outputs, [b, F] for each of `Method.online_views`.
-      labels: int32 [b], -1 where there are none.
+      labels: int32 [b], -1 for unlabeled images.
       indices: indices of the images in the training split, int32 [b].
-      params: the method's own trained parameters, in the form of `Method.init_params`.
-      key: typed key [] for draws over the global batch; the same on all devices, new in each step.
-      step: steps before this one, int32 [].
-      epoch: completed epochs, int32 [].
-      progress: steps before this one over all steps of the run, float [].
+      params: the trained parameters of the method, as from `Method.init_params`.
+      key: typed key [] for draws over the global batch, new in each step; equal on all devices.
+      step: number of completed steps, int32 [].
+      epoch: number of completed epochs, int32 [].
+      progress: completed share of the steps of the run, float [].
     """
 
     embeddings: tuple[Array, ...]
@@ -84,11 +84,11 @@ class Outputs(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Sizes that the shapes of a method's parameters and state may depend on.
+    """Sizes for the shapes of a method's parameters and state.
 
     Attributes:
       images: N, images of the training split.
-      classes: number of labels; 0 without labels.
+      classes: number of classes; 0 without labels.
       batch: B, rows of the global batch.
       representation: F, width of a representation.
       embedding: D, width of an embedding.
@@ -110,9 +110,9 @@ class Branch(NamedTuple):
 
 
 class Network(nn.Module):
-    """Encoder, projector and, if any, predictor, called as network(x, train, view).
+    """Encoder, projector and optional predictor, called as network(x, train, view).
 
-    Each is one module for all views, or a `PerView` with one for each.
+    Each is one module for all views, or a `PerView` with one module for each view.
     """
 
     encoder: nn.Module
@@ -128,11 +128,11 @@ class Network(nn.Module):
         return Branch(representation, embedding, prediction)
 
     def represent(self, x: Tree, train: bool = False, view: int = 0) -> Array:
-        """Representations [b, F] of a view, without heads; for evaluation norms use their running statistics."""
+        """Representations [b, F] of a view; with train=False norms use running statistics."""
         return _call(self.encoder, x, train, view)
 
     def init_views(self, views: tuple[Tree, ...]) -> tuple[Branch, ...]:
-        """All branches, for `init`: modules of single views get their parameters too."""
+        """All branches, for `init`: it also initializes modules of single views."""
         count = len(self.encoder.modules) if isinstance(self.encoder, PerView) else 1
         return tuple(self(x, False, view) for view, x in enumerate(views[:count]))
 
@@ -143,24 +143,24 @@ def _call(module: nn.Module, x: Tree, train: bool, view: int) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A way to learn from views of images. Its fields are its hyper-parameters.
+    """A method of learning from views of images; its fields are its hyperparameters.
 
-    A new method is a subclass with fields and an `objective`. Everything else has a default: two
-    views, no labels, no predictor, targets that are the embeddings, and neither parameters nor a
-    state of its own. A method with a predictor or a target network is a `Predictive`.
+    A new method is a subclass with fields and an `objective`. By default a method has two views and
+    no labels, predictor, parameters or state, and its targets are the embeddings. A method with a
+    predictor or a target network is a subclass of `Predictive`.
 
     Fields are checked against their annotations, bounds included: see `jaxclr.fields`.
     """
 
     views: ClassVar[int] = 2  # of each image
-    more_views: ClassVar[bool] = False  # whether it takes more views too
+    more_views: ClassVar[bool] = False  # whether more views are allowed
     needs_labels: ClassVar[bool] = False
     online_views: ClassVar[slice] = slice(None)  # for encoder and heads, with gradient
     target_views: ClassVar[slice] = slice(None)  # for the momentum encoder
-    refresh_from: ClassVar[int | None] = None  # first epoch that starts with `refresh`; None: none
+    refresh_from: ClassVar[int | None] = None  # first epoch that starts with `refresh`; None: never
     constant_rate: ClassVar[tuple[str, ...]] = ()  # parts whose learning rate stays at its peak
 
-    # Constants here, fields of `Predictive`; the step reads them of every method.
+    # The step reads these of every method; `Predictive` makes them fields.
     predictor: ClassVar[Mlp | None] = None
     target: ClassVar[Target] = Shared()
 
@@ -176,32 +176,32 @@ class Method:
             )
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
-        """This device's share of the loss: the mean over devices is the loss of the global batch.
+        """This device's share; the mean over devices is the loss of the global batch.
 
         Args:
           out: outputs of the network for this device's rows.
-          state: the method's own state.
+          state: the state of the method.
           axis_name: mapped axis over which the batch is spread; None if `out` holds all rows.
         """
         raise TypeError(f"{type(self).__name__} must define objective(out, state, axis_name).")
 
     def init_params(self, key: Array, sizes: Sizes) -> Tree:
-        """Trained parameters of the method's own; the objective finds them in `out.params`.
+        """Initial trained parameters of the method, passed to the objective as `out.params`.
 
-        In the parameters of a run they are the part "readout".
+        In the parameters of a run they have the name "readout".
         """
         del key, sizes
         return {}
 
     def init_state(self, key: Array, sizes: Sizes) -> Tree:
-        """The first state: arrays without gradient, the same on every device."""
+        """The initial state: arrays without gradient, equal on all devices."""
         del key, sizes
         return {}
 
     def next_state(self, out: Outputs, state: Tree, axis_name: AxisName) -> Tree:
-        """The state after a step, computed without gradient from the inputs of its objective.
+        """The state after a step, computed without gradient from the inputs of the objective.
 
-        It must be the same on every device: gather or sum whatever depends on rows over axis_name.
+        It must be equal on all devices: gather or reduce over axis_name all that depends on rows.
         """
         del out, axis_name
         return state
@@ -212,8 +212,8 @@ class Method:
         Args:
           state: the state at the end of the epoch before.
           embeddings: float32 [N, D], in the order of the training split: raw projector outputs of
-            the momentum encoder, or without one of the encoder. Images are not augmented, and norms
-            use their running statistics.
+            the momentum encoder if there is one, otherwise of the encoder. Images are not
+            augmented, and norms use running statistics.
           key: typed key [], new in every epoch.
         """
         raise TypeError(f"{type(self).__name__} must define refresh(state, embeddings, key).")
@@ -229,7 +229,10 @@ class Method:
             )
 
     def network(self, encoder: Any, axis_name: AxisName) -> Network:
-        """The module that is trained, its norms synchronized over axis_name; a tuple of encoders has heads for each."""
+        """The trained network, its norms synchronized over axis_name.
+
+        With a tuple of encoders, each encoder has its own heads.
+        """
         towers = towers_of(encoder)
         each = lambda build: (
             build(towers[0]) if encoder is towers[0] else PerView(tuple(map(build, towers)))
@@ -248,14 +251,14 @@ class Method:
         return self.projector.build(axis_name, dtype)
 
     def with_heads(self, *, hidden: int, out: int) -> Self:
-        """The same method with heads of other widths."""
+        """A copy with heads of these widths."""
         heads = {"projector": self.projector, "predictor": self.predictor}
         resize = lambda head: dataclasses.replace(head, hidden=hidden, out=out)
         resized = {name: resize(head) for name, head in heads.items() if head is not None}
         return self.replace(**resized)
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other hyper-parameters."""
+        """A copy with other hyperparameters."""
         return dataclasses.replace(self, **changes)
 
 
@@ -267,7 +270,7 @@ class Predictive(Method):
     """
 
     predictor: Mlp | None = Mlp(layers=2, hidden=4096, out=256)
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+    """Head from embeddings to predictions; None: the embeddings are the predictions."""
 
     target: Target = MomentumEncoder()
-    """What predictions are compared with."""
+    """Targets of the predictions."""

@@ -1,4 +1,4 @@
-"""Contrastive methods with the negatives of the batch."""
+"""Contrastive methods with negatives from the batch."""
 
 import dataclasses
 import functools
@@ -34,20 +34,17 @@ class MocoV3(Predictive):
     """InfoNCE with keys of a momentum encoder, in both directions (MoCo v3, arXiv:2104.02057)."""
 
     temperature: Annotated[float, Gt(0)] = 1.0
-    """Divides the affinities; twice the temperature multiplies the loss."""
+    """Divides the affinities; the loss is multiplied by twice the temperature."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        loss = functools.partial(losses.info_nce, temperature=self.temperature, axis_name=axis_name)
         (q1, q2), (k1, k2) = out.predictions, out.targets
-        both = sum(
-            losses.info_nce(q, k, temperature=self.temperature, axis_name=axis_name)
-            for q, k in ((q1, k2), (q2, k1))
-        )
-        return 2 * self.temperature * both
+        return 2 * self.temperature * (loss(q1, k2) + loss(q2, k1))
 
 
 @dataclasses.dataclass(frozen=True)
 class Dcl(Method):
-    """InfoNCE without the positive in its denominator, both ways (DCL, arXiv:2110.06848)."""
+    """InfoNCE without positives in the denominator, in both directions (DCL, arXiv:2110.06848)."""
 
     temperature: Annotated[float, Gt(0)] = 0.1
     """Divides the affinities."""

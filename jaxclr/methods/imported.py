@@ -1,4 +1,4 @@
-"""The method of imported encoders."""
+"""The placeholder method of imported encoders."""
 
 import dataclasses
 from typing import ClassVar
@@ -15,11 +15,11 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Imported(Method):
-    """Stands for the unknown method of weights from a file; it cannot train."""
+    """Placeholder for the unknown method of imported weights; it cannot train."""
 
     views: ClassVar[int] = 1
 
-    projector: ClassVar[Mlp] = Mlp(layers=1, out=1)  # no field: there is nothing to choose
+    projector: ClassVar[Mlp] = Mlp(layers=1, out=1)  # not a field, since it is not used
 
     file: str = ""
     """Path of the file."""

@@ -1,4 +1,4 @@
-"""Methods whose prototypes are k-means centroids of all training images."""
+"""Methods with k-means centroids of all training images as prototypes."""
 
 import dataclasses
 from typing import Annotated, ClassVar
@@ -22,7 +22,7 @@ Array = jax.Array
 class Pcl(Method):
     """InfoNCE with a queue and with prototypes of several clusterings (PCL, arXiv:2005.04966).
 
-    Negative prototypes are drawn among all; the official code leaves out those with images in the
+    Negative prototypes are drawn from all; the official code excludes those with images in the
     batch.
     """
 
@@ -30,7 +30,7 @@ class Pcl(Method):
     target_views: ClassVar[slice] = slice(1, 2)
 
     temperature: Annotated[float, Gt(0)] = 0.2
-    """Divides the affinities; also the mean of the clusters' own temperatures."""
+    """Divides the affinities; also the mean of the temperatures of the clusters."""
 
     queue_size: Annotated[int, Ge(1)] = 16_384
     """Keys of earlier batches; a multiple of the batch."""
@@ -39,7 +39,7 @@ class Pcl(Method):
     """Number of clusters of each clustering."""
 
     negatives: Annotated[int, Ge(0)] = 16_384
-    """Negative prototypes that a step draws from each clustering; all if there are fewer."""
+    """Negative prototypes drawn from each clustering in a step; all if there are fewer."""
 
     warmup_epochs: Annotated[int, Ge(0)] = 20
     """Epochs without prototypes; each later epoch starts with a clustering."""
@@ -51,7 +51,7 @@ class Pcl(Method):
     """Head from representations to embeddings."""
 
     target: MomentumEncoder = MomentumEncoder(momentum=0.999, ramp=False)
-    """What embeds the keys."""
+    """Encoder of the keys."""
 
     @property
     def refresh_from(self) -> int:
@@ -63,7 +63,7 @@ class Pcl(Method):
                 f"method.clusters must be at most {sizes.images}, the number of training images, "
                 f"got {self.clusters}."
             )
-        of_queue, *keys = jax.random.split(key, 1 + len(self.clusters))
+        queue_key, *keys = jax.random.split(key, 1 + len(self.clusters))
         # Placeholders: the first refresh replaces them before they are used.
         found = [
             Clusters(
@@ -73,13 +73,13 @@ class Pcl(Method):
             )
             for one, count in zip(keys, self.clusters, strict=True)
         ]
-        return {"queue": init_queue(of_queue, self.queue_size, sizes), "clusterings": tuple(found)}
+        return {"queue": init_queue(queue_key, self.queue_size, sizes), "clusterings": tuple(found)}
 
     def refresh(self, state: Tree, embeddings: Array, key: Array) -> Tree:
         keys = jax.random.split(key, len(self.clusters))
-        how = {"iterations": self.iterations, "temperature": self.temperature}
+        options = {"iterations": self.iterations, "temperature": self.temperature}
         found = [
-            cluster(one, embeddings, count, **how)
+            cluster(one, embeddings, count, **options)
             for one, count in zip(keys, self.clusters, strict=True)
         ]
         return {**state, "clusterings": tuple(found)}
@@ -105,7 +105,7 @@ class Pcl(Method):
         return instances + jnp.where(warm, clustered, jnp.zeros_like(clustered))
 
     def of_clusters(self, out: Outputs, found: Clusters, key: Array, axis_name: AxisName) -> Array:
-        """This device's share of the term of one clustering."""
+        """This device's share of the loss of one clustering."""
         count = len(found.prototypes)
         drawn = jax.random.permutation(key, count)[: self.negatives]
         return losses.proto_nce(
@@ -122,7 +122,7 @@ class Pcl(Method):
 class Pauc(Pcl):
     """PCL plus alignment, uniformity and correlation of prototypes (PAUC, arXiv:2210.10194).
 
-    A reconstruction from the abstract: the form of these three terms and their weights are guesses.
+    Reconstructed from the abstract: the form and weights of these three terms are guesses.
     """
 
     online_views: ClassVar[slice] = slice(None)
@@ -143,8 +143,10 @@ class Pauc(Pcl):
     """Weight of correlations of different dimensions."""
 
     def of_clusters(self, out: Outputs, found: Clusters, key: Array, axis_name: AxisName) -> Array:
+        z1, z2 = out.embeddings
         revised = losses.pauc(
-            *out.embeddings,
+            z1,
+            z2,
             found.prototypes,
             found.assignments[out.indices],
             alignment=self.alignment,

@@ -1,4 +1,4 @@
-"""A queue of unit rows of earlier batches, the same on every device (MoCo's memory)."""
+"""MoCo's queue of normalized rows of earlier batches, equal on all devices."""
 
 from typing import NamedTuple
 
@@ -13,11 +13,11 @@ Array = jax.Array
 
 
 class Queue(NamedTuple):
-    """Rows of earlier batches, part of a method's state.
+    """Rows of earlier batches, as part of a method's state.
 
     Attributes:
-      rows: [K, D], of unit length; random ones until K rows have been enqueued.
-      oldest: int32 [], the index of the row that is replaced next.
+      rows: [K, D], of unit length; initially random.
+      oldest: int32 [], index of the row that is replaced next.
     """
 
     rows: Array
@@ -25,12 +25,12 @@ class Queue(NamedTuple):
 
 
 def init_queue(key: Array, size: int, sizes: Sizes) -> Queue:
-    """A queue of random directions.
+    """A queue of random unit rows.
 
     Args:
       key: typed key [].
       size: K, rows; a multiple of the global batch.
-      sizes: those of the run.
+      sizes: sizes of the run.
 
     Raises:
       UserError: size is not a positive multiple of the batch.
@@ -38,22 +38,22 @@ def init_queue(key: Array, size: int, sizes: Sizes) -> Queue:
     if size < 1 or size % sizes.batch:
         fit = max(1, size // sizes.batch) * sizes.batch
         raise UserError(
-            f"method.queue_size must be a multiple of the batch of {sizes.batch}, got {size}: "
-            f"a step replaces a batch of the oldest rows; set {fit}, or another --batch-size."
+            f"method.queue_size must be a multiple of the batch of {sizes.batch}, got {size}; "
+            f"set {fit}, or another --batch-size."
         )
     rows = unit_rows(jax.random.normal(key, (size, sizes.embedding)))
     return Queue(rows, jnp.zeros((), jnp.int32))
 
 
 def enqueue(queue: Queue, rows: Array, axis_name: AxisName) -> Queue:
-    """Replaces the oldest rows by those of the global batch, normalized; for `Method.next_state`.
+    """Replaces the oldest rows by the normalized rows of the global batch.
 
     Args:
-      queue: the same on every device.
-      rows: this device's, [b, D], any float dtype.
+      queue: equal on all devices.
+      rows: rows of this device, [b, D], any float dtype.
       axis_name: mapped axis over which the batch is spread; None if rows are all of it.
     """
     batch = unit_rows(gather_rows(rows, axis_name).astype(queue.rows.dtype))
-    # A batch never wraps round the end: its size divides that of the queue.
+    # A batch never wraps around: its size divides that of the queue.
     kept = jax.lax.dynamic_update_slice_in_dim(queue.rows, batch, queue.oldest, axis=0)
     return Queue(kept, (queue.oldest + len(batch)) % len(kept))

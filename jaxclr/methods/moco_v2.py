@@ -1,4 +1,4 @@
-"""MoCo v2 and the methods built on its queue."""
+"""MoCo v2 and methods with its queue."""
 
 import dataclasses
 from typing import Annotated, ClassVar
@@ -32,7 +32,7 @@ class MocoV2(Method):
     """Head from representations to embeddings."""
 
     target: MomentumEncoder = MomentumEncoder(momentum=0.999, ramp=False)
-    """What embeds the keys."""
+    """Encoder of the keys."""
 
     def init_state(self, key: Array, sizes: Sizes) -> Queue:
         return init_queue(key, self.queue_size, sizes)
@@ -77,13 +77,13 @@ class Ft(MocoV2):
 
     def objective(self, out: Outputs, state: Queue, axis_name: AxisName) -> Array:
         (q,), (k,) = out.embeddings, out.targets
-        of_positives, of_negatives, of_order = jax.random.split(out.key, 3)
-        apart = 1 + jax.random.beta(of_positives, self.extrapolation, self.extrapolation)
-        mixed = jax.random.beta(of_negatives, self.interpolation, self.interpolation)
-        order = jax.random.permutation(of_order, self.queue_size)
+        positive_key, negative_key, order_key = jax.random.split(out.key, 3)
+        extrapolation = 1 + jax.random.beta(positive_key, self.extrapolation, self.extrapolation)
+        mixture = jax.random.beta(negative_key, self.interpolation, self.interpolation)
+        order = jax.random.permutation(order_key, self.queue_size)
         return losses.queue_cross_entropy(
-            *losses.extrapolate_positives(q, k, apart),
-            losses.interpolate_negatives(state.rows, mixed, order),
+            *losses.extrapolate_positives(q, k, extrapolation),
+            losses.interpolate_negatives(state.rows, mixture, order),
             temperature=self.temperature,
             axis_name=axis_name,
         )

@@ -1,4 +1,4 @@
-"""Methods of any number of views of each image."""
+"""Methods for any number of views of each image."""
 
 import dataclasses
 from typing import Annotated, ClassVar
@@ -17,7 +17,7 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class MvInfoNce(Method):
-    """InfoNCE of all pairs of views of an image at once (MV-InfoNCE, arXiv:2507.06979)."""
+    """InfoNCE of all pairs of views of an image jointly (MV-InfoNCE, arXiv:2507.06979)."""
 
     more_views: ClassVar[bool] = True
 
@@ -41,9 +41,9 @@ class MvDhel(MvInfoNce):
 
 @dataclasses.dataclass(frozen=True)
 class Cacr(Method):
-    """Attracts far positives and repels close negatives the most (CACR, arXiv:2105.03746).
+    """Attracts far positives and repels close negatives most (CACR, arXiv:2105.03746).
 
-    The paper's form for small images, with four positives of each view: five views.
+    The paper uses five views for small images: each view has four positives.
     """
 
     more_views: ClassVar[bool] = True
@@ -80,20 +80,20 @@ class Cacr(Method):
 
 @dataclasses.dataclass(frozen=True)
 class CacrMocoV3(MocoV3):
-    """MoCo v3 with several queries of each key, far ones weighted most (CACR, arXiv:2105.03746).
+    """MoCo v3 with several queries per key, weighted by distance (CACR, arXiv:2105.03746).
 
     The first two views are keys. Every view is a query of the keys of other views. With two views
-    the loss is half of MoCo v3's.
+    the loss is half that of MoCo v3.
     """
 
     more_views: ClassVar[bool] = True
     target_views: ClassVar[slice] = slice(0, 2)
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
-        def of_key(place: int) -> Array:
-            others = out.predictions[:place] + out.predictions[place + 1 :]
+        def of_key(view: int) -> Array:
+            queries = out.predictions[:view] + out.predictions[view + 1 :]
             return losses.cacr_rbf(
-                others, out.targets[place], temperature=self.temperature, axis_name=axis_name
+                queries, out.targets[view], temperature=self.temperature, axis_name=axis_name
             )
 
         return (of_key(0) + of_key(1)) / 2

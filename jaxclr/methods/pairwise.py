@@ -28,7 +28,7 @@ class Mio(Method):
     """Weight of the squared distance of positives."""
 
     bound: bool = False
-    """Leave out the repulsion of positives and bound that of negatives: a guess at version 2."""
+    """Omit the repulsion of positives and bound that of negatives: a guess at version 2."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=128, last_norm=True)
     """Head from representations to embeddings."""
@@ -48,7 +48,7 @@ class Mio(Method):
 class Trip(Method):
     """Hinge loss of all triplets plus cross-entropy of pairs (Trip, arXiv:2107.10419).
 
-    The official code has leaky ReLUs in the projector.
+    The projector of the official code has leaky ReLUs.
     """
 
     margin: Annotated[float, Ge(0)] = 1.0
@@ -64,13 +64,15 @@ class Trip(Method):
     """Head from representations to embeddings."""
 
     def projection(self, out: Outputs, state: Tree) -> Array | None:
-        """The linear map of embeddings before the comparison, [D, D]; None for none."""
+        """The linear map of the embeddings, [D, D]; None for the identity."""
         del out, state
         return None
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        z1, z2 = out.embeddings
         return losses.triplet(
-            *out.embeddings,
+            z1,
+            z2,
             self.projection(out, state),
             margin=self.margin,
             pairwise_weight=self.pairwise_weight,
@@ -81,14 +83,14 @@ class Trip(Method):
 
 @dataclasses.dataclass(frozen=True)
 class TripRoma(Trip):
-    """Trip after a random linear map, redrawn every few epochs (Trip-ROMA, arXiv:2107.10419).
+    """Trip with a random linear map, redrawn every few epochs (Trip-ROMA, arXiv:2107.10419).
 
-    Its state is the key of all maps. Each step draws the map of its epoch again, so that
-    checkpoints stay small.
+    The state is only the key of all maps, which keeps checkpoints small: each step draws the map of
+    its epoch again.
     """
 
     renew_every: Annotated[int, Ge(1)] = 10
-    """Epochs between two maps; the paper has 10 on CIFAR and 1 on ImageNet-100."""
+    """Epochs between maps; the paper uses 10 on CIFAR and 1 on ImageNet-100."""
 
     def init_state(self, key: Array, sizes: Sizes) -> Array:
         return jax.random.key_data(key)

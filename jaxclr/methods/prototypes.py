@@ -22,8 +22,8 @@ Array = jax.Array
 class SwAv(Method):
     """Predicts the balanced assignment of two crops from all other crops (SwAV, arXiv:2006.09882).
 
-    Prototypes are normalized where they are used; the official code normalizes the parameters
-    before a step.
+    Prototypes are normalized in the objective; the official code normalizes the parameters before
+    each step.
     """
 
     more_views: ClassVar[bool] = True
@@ -41,10 +41,10 @@ class SwAv(Method):
     """Iterations of Sinkhorn-Knopp."""
 
     freeze_prototypes: Annotated[int, Ge(0)] = 313
-    """First steps, in which prototypes are not trained."""
+    """Number of first steps in which prototypes are not trained."""
 
     queue_size: Annotated[int, Ge(0)] = 0
-    """Earlier embeddings of each of the two crops that join the assignment; 0 for none."""
+    """Earlier embeddings of each of the two crops for the assignment; 0: none."""
 
     queue_from: Annotated[int, Ge(0)] = 15
     """First epoch that uses the queue, once it is full."""
@@ -61,8 +61,8 @@ class SwAv(Method):
         return tuple(init_queue(one, self.queue_size, sizes) for one in jax.random.split(key))
 
     def next_state(self, out: Outputs, state: Tree, axis_name: AxisName) -> Tree:
-        queued = zip(state, out.embeddings)  # the first two crops, or none
-        return tuple(enqueue(queue, rows, axis_name) for queue, rows in queued)
+        pairs = zip(state, out.embeddings, strict=False)  # the first two crops, or none
+        return tuple(enqueue(queue, rows, axis_name) for queue, rows in pairs)
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         prototypes = unit_rows(out.params["prototypes"])

@@ -1,4 +1,4 @@
-"""Redundancy reduction: methods of second moments."""
+"""Redundancy reduction: methods based on second moments."""
 
 import dataclasses
 from typing import Annotated, ClassVar
@@ -23,7 +23,7 @@ class WMse(Method):
     more_views: ClassVar[bool] = True
 
     whitening_size: Annotated[int, Ge(2)] = 256
-    """Images of a sub-batch, a divisor of the batch; the paper has twice the embedding width."""
+    """Images of a sub-batch, a divisor of the batch; the paper uses twice the embedding width."""
 
     whitening_iterations: Annotated[int, Ge(1)] = 4
     """Random partitions of the batch into sub-batches in each step."""
@@ -50,11 +50,11 @@ class WMse(Method):
         return super().init_state(key, sizes)
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
-        places = jnp.arange(batch_size(out.indices, axis_name), dtype=jnp.int32)
-        draws = jax.random.split(out.key, self.whitening_iterations)
+        rows = jnp.arange(batch_size(out.indices, axis_name), dtype=jnp.int32)
+        keys = jax.random.split(out.key, self.whitening_iterations)
         return losses.w_mse(
             out.embeddings,
-            jax.vmap(lambda key: jax.random.permutation(key, places))(draws),
+            jax.vmap(lambda key: jax.random.permutation(key, rows))(keys),
             whitening_size=self.whitening_size,
             eps=self.shrinkage,
             axis_name=axis_name,
@@ -107,20 +107,20 @@ class BarlowTwins(Method):
 class UniGrad(Method):
     """Cosine with momentum embeddings and energy of their correlation (UniGrad, arXiv:2112.05141).
 
-    Its state is the running correlation of momentum embeddings, updated before the loss uses it.
+    The state is the running correlation of momentum embeddings; it is updated before the loss.
     """
 
     correlation_weight: Annotated[float, Ge(0)] = 100.0
     """Weight of the energy."""
 
     correlation_momentum: Annotated[float, Interval(ge=0, le=1)] = 0.99
-    """Share of the running correlation that a step keeps; the first step keeps none."""
+    """Weight of the previous running correlation in a step; 0 in the first step."""
 
     projector: Mlp = Mlp(layers=3, hidden=2048, out=2048, last_norm=True)
     """Head from representations to embeddings."""
 
     target: Target = MomentumEncoder(momentum=0.996)
-    """What embeddings are compared with."""
+    """Targets of the embeddings."""
 
     def init_state(self, key: Array, sizes: Sizes) -> Tree:
         return jnp.zeros((sizes.embedding, sizes.embedding))
@@ -131,9 +131,12 @@ class UniGrad(Method):
         return kept * state + (1 - kept) * batch
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        (z1, z2), (k1, k2) = out.embeddings, out.targets
         return losses.uni_grad(
-            *out.embeddings,
-            *out.targets,
+            z1,
+            z2,
+            k1,
+            k2,
             # The step computes the same expression for the next state; XLA merges them.
             self.next_state(out, state, axis_name),
             weight=self.correlation_weight,

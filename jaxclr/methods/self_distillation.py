@@ -21,7 +21,7 @@ class Byol(Predictive):
     """Head from representations to embeddings."""
 
     target: Target = MomentumEncoder(momentum=0.996, update="after_update")
-    """What predictions are compared with."""
+    """Targets of the predictions."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         return losses.byol(*out.predictions, *out.targets, axis_name=axis_name)
@@ -40,10 +40,10 @@ class SimSiam(Predictive):
     """Head from representations to embeddings."""
 
     predictor: Mlp | None = Mlp(layers=2, hidden=512, out=2048)
-    """Head from embeddings to predictions of the targets; None: predictions are the embeddings."""
+    """Head from embeddings to predictions; None: the embeddings are the predictions."""
 
     target: Target = StopGradient()
-    """What predictions are compared with."""
+    """Targets of the predictions."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         return losses.sim_siam(*out.predictions, *out.targets, axis_name=axis_name)
@@ -53,19 +53,19 @@ class SimSiam(Predictive):
 class SimSiamGsg(SimSiam):
     """SimSiam with guided stop-gradient (GSG, arXiv:2503.09058).
 
-    Of the crops of two images only the pair that is nearest moves, each towards its sibling.
+    Of the crops of two images only the nearest pair moves, each crop towards the other crop of its
+    image.
 
     Image i of the global batch is paired with image r(i), for a random permutation r. Every image
-    is once the first and once the second of a pair, with the same two crops; the paper loads two
-    more for the second.
+    is in two pairs with the same two crops; the paper loads two further crops for the second pair.
     """
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         count = batch_size(out.indices, axis_name)
         partners = jax.random.permutation(out.key, count)[row_ids(out.indices, axis_name)]
-        of_partners = lambda rows: gather_rows(rows, axis_name)[partners]
+        partner_rows = lambda rows: gather_rows(rows, axis_name)[partners]
         predictions, targets = (
-            (*views, *map(of_partners, views)) for views in (out.predictions, out.targets)
+            (*views, *map(partner_rows, views)) for views in (out.predictions, out.targets)
         )
         return losses.guided_stop_gradient(*predictions, *targets, axis_name=axis_name)
 
@@ -75,4 +75,4 @@ class ByolGsg(SimSiamGsg):
     """BYOL with guided stop-gradient and the heads of SimSiam (arXiv:2503.09058)."""
 
     target: Target = MomentumEncoder(momentum=0.99, ramp=False)
-    """What predictions are compared with."""
+    """Targets of the predictions."""

@@ -1,4 +1,4 @@
-"""Methods that learn from labels."""
+"""Methods with labels."""
 
 import dataclasses
 from typing import Annotated, ClassVar
@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt
 from jaxclr import losses
 from jaxclr.affinity import AxisName, batch_size, gather_rows, row_ids
 from jaxclr.encoders import Mlp
-from jaxclr.encoders.common import batch_norm
+from jaxclr.encoders.layers import batch_norm
 from jaxclr.methods.base import Method, Outputs, Sizes, Tree
 
 Array = jax.Array
@@ -19,7 +19,7 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class SupCon(Method):
-    """Contrast whose positives are all views of a class (SupCon, arXiv:2004.11362)."""
+    """Contrastive loss whose positives are all views of a class (SupCon, arXiv:2004.11362)."""
 
     more_views: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
@@ -28,7 +28,7 @@ class SupCon(Method):
     """Divides the affinities."""
 
     base_temperature: Annotated[float, Gt(0)] = 0.07
-    """temperature / base_temperature multiplies the loss."""
+    """The loss is multiplied by temperature / base_temperature."""
 
     projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
     """Head from representations to embeddings."""
@@ -45,11 +45,11 @@ class SupCon(Method):
 
 @dataclasses.dataclass(frozen=True)
 class Hydra(Method):
-    """Contrast in features that a gate selects for two classes (Hydra or SimLAP, arXiv:2410.18200).
+    """Contrastive loss of features gated by two classes (Hydra or SimLAP, arXiv:2410.18200).
 
-    The second class is that of a row drawn from the global batch. The projector ends in a
-    BatchNorm, the official one in a LayerNorm. The official linear probe of the
-    representations is not trained here.
+    The second class is that of a row drawn from the global batch. The projector ends with a
+    BatchNorm; the official one ends with a LayerNorm. The official linear probe of the
+    representations is not trained.
     """
 
     views: ClassVar[int] = 1
@@ -69,8 +69,8 @@ class Hydra(Method):
 
     def init_params(self, key: Array, sizes: Sizes) -> Tree:
         gate = self._gate(sizes.classes, sizes.embedding, axis_name=None)
-        someone = jnp.zeros(1, jnp.int32)
-        return gate.init(key, someone, someone)["params"]
+        label = jnp.zeros(1, jnp.int32)
+        return gate.init(key, label, label)["params"]
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         (z,) = out.embeddings
@@ -102,7 +102,7 @@ class _Gate(nn.Module):
         embed = nn.Embed(
             self.classes, self.embedding, embedding_init=nn.initializers.normal(1.0), name="classes"
         )
-        # The gate exists in training only, so its norms use batch statistics.
+        # The gate is used in training only, so its norms use batch statistics.
         norm = lambda x: batch_norm("float32", self.axis_name, train=True)(nn.relu(x))
         x = nn.Dense(self.hidden, name="hidden")(norm((embed(labels) + embed(partners)) / 2))
         return nn.sigmoid(nn.Dense(self.out, name="out")(norm(x)))

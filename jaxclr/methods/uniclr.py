@@ -90,7 +90,7 @@ class SimTrace(Predictive):
 class SimTracePlain(Method):
     """SimTrace without predictor, momentum encoder and stop-gradient (UniCLR, arXiv:2211.14516).
 
-    The form of the paper's abstract. The trace is the same in both directions and is taken once.
+    The form of the paper's abstract. The trace is the same in both directions and is computed once.
     """
 
     eps: Annotated[float, Gt(0)] = 0.01

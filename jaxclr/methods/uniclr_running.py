@@ -1,6 +1,7 @@
 """UniCLR's methods with running mean and covariance."""
 
 import dataclasses
+import functools
 from typing import Annotated, ClassVar, NamedTuple
 
 import jax
@@ -29,7 +30,7 @@ class SimTraceRunning(Predictive):
     .. math:: S_t = \frac{m t\, S_{t-1} + S(q_1, k_2)}{m t + 1}, \qquad t = 0, 1, \dots
 
     for the mean and the covariance, where S(q1, k2) is that of the batch and m is `memory`. They
-    are updated before the loss of both directions uses them.
+    are updated before the loss of both directions is computed.
     """
 
     memory: ClassVar[float] = 1.0  # the mean of all steps
@@ -66,7 +67,8 @@ class SimTraceRunning(Predictive):
             return compose.Affinity(rows, columns, (images, images))
 
         (q1, q2), (k1, k2) = out.predictions, out.targets
-        return sum(self._one_way(q, k, whitened, axis_name) for q, k in ((q1, k2), (q2, k1)))
+        loss = functools.partial(self._one_way, whitened=whitened, axis_name=axis_name)
+        return loss(q1, k2) + loss(q2, k1)
 
     def _one_way(
         self, q: Array, k: Array, whitened: compose.Transform, axis_name: AxisName

@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from jaxclr import trees
-from jaxclr.encoders.own import towers_of
+from jaxclr.encoders.custom import towers_of
 from jaxclr.errors import UserError
 from jaxclr.steps.batches import Batch
 from jaxclr.steps.recipe import AXIS, Recipe

@@ -14,7 +14,7 @@ from jaxclr import trees
 from jaxclr.data import Records, Stream
 from jaxclr.data.crops import Crop
 from jaxclr.data.pieces import Piece, Pieces
-from jaxclr.data.records import RecordBatches, Rows
+from jaxclr.data.random_access import RecordBatches, Rows
 from jaxclr.steps.batches import Batch, canonical, resident, resident_batches
 from jaxclr.training.session import Session
 

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from jaxclr import trees
 from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.data import Dataset, Records, Split, Stream, channel_statistics, load
-from jaxclr.encoders.own import build_encoder, towers_of
+from jaxclr.encoders.custom import build_encoder, towers_of
 from jaxclr.errors import UserError
 from jaxclr.evaluation.subject import Subject, compile_represent
 from jaxclr.processes import runtime
@@ -141,7 +141,7 @@ def _open(config: Config) -> Session:
             f"batch_size {config.batch_size} is larger than the {train.size} training {kind} of "
             f"'{source}'; set --batch-size to {train.size} or less."
         )
-    if config.method.needs_labels and not train.labelled:
+    if config.method.needs_labels and not train.labeled:
         raise UserError(
             f"{type(config.method).__name__} learns from labels, and '{source}' has none; "
             "give images in class sub-folders or labels beside them, or choose another --method."

@@ -82,12 +82,12 @@ def test_warp_is_scikit_images(floats):
         got = np.asarray(jax.jit(augment.warp)(floats.astype(float), matrix))
     np.testing.assert_allclose(got[0], floats[0], atol=1e-9)
     for i in range(3):
-        # Forward in scikit-image's words: to the centre, turn and enlarge, back and shift.
-        centre = np.array([59.5, 44.5])
+        # Forward in scikit-image's words: to the center, turn and enlarge, back and shift.
+        center = np.array([59.5, 44.5])
         forward = (
-            skimage.transform.AffineTransform(translation=-centre)
+            skimage.transform.AffineTransform(translation=-center)
             + skimage.transform.AffineTransform(rotation=np.deg2rad(angle[i]), scale=scale[i])
-            + skimage.transform.AffineTransform(translation=centre + shift[i])
+            + skimage.transform.AffineTransform(translation=center + shift[i])
         )
         wanted = skimage.transform.warp(floats[i].astype(float), forward.inverse, order=1)
         np.testing.assert_allclose(got[i], wanted, atol=1e-6)
@@ -112,7 +112,7 @@ def test_erase_and_noise(floats):
 def test_bad_images_are_refused(photos, floats):
     with pytest.raises(ValueError, match=r"got shape \(90, 120, 3\)"):
         resize(photos[0], 32)
-    with pytest.raises(TypeError, match="uint8 images in 0..255, got float32"):
+    with pytest.raises(TypeError, match="uint8 values in 0..255, got float32"):
         resize(floats, 32)
     with pytest.raises(ValueError, match="at least 1 pixel, got 0"):
         resize(photos, 0)

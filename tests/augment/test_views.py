@@ -106,7 +106,7 @@ def test_jitter_takes_every_order(images, monkeypatch):
     def paint_order(x, *strengths, order):
         return x.at[:, 0, :4, 0].set(order / 4)
 
-    monkeypatch.setattr("jaxclr.augment.views.colour_jitter", paint_order)
+    monkeypatch.setattr("jaxclr.augment.image_views.color_jitter", paint_order)
     view = PhotoView(size=8, flip=0, grayscale=0)
     painted = jax.jit(view)(keys(600), np.tile(images[:1, :8, :8], (600, 1, 1, 1)))
     orders, counts = np.unique(4 * painted[:, 0, :4, 0], axis=0, return_counts=True)
@@ -145,7 +145,7 @@ def test_boxes_are_distributed_as_torchvisions(shape):
         np.testing.assert_allclose(*cumulative, atol=0.045)  # Kolmogorov-Smirnov, p = 0.0006
 
 
-def test_a_box_that_never_fits_falls_back_to_the_centre():
+def test_a_box_that_never_fits_falls_back_to_the_center():
     for (height, width), box in {(10, 100): (0, 43, 10, 13), (100, 10): (43, 0, 13, 10)}.items():
         draws = np.random.default_rng(0).random((3, 22))
         got = crop_box(draws, height, width, (0.9, 1.0), (3 / 4, 4 / 3))

@@ -81,7 +81,7 @@ def test_train_alone_is_split_and_train_among_others_is_a_class(tmp_path):
 
 def test_resize_and_crop(tmp_path):
     pixels = np.zeros((40, 80, 3), np.uint8)
-    pixels[:, 20:60] = 200  # the centre square
+    pixels[:, 20:60] = 200  # the center square
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     Image.fromarray(pixels.transpose(1, 0, 2)).save(tmp_path / "tall.png")
     images = _load(tmp_path, image_size=10, test_fraction=0.0).train.examples
@@ -111,14 +111,14 @@ def test_sixteen_bits_become_eight(tmp_path):
 
 def test_floats_are_refused(tmp_path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(UserError, match="a.tif' has pixels of kind 'F'"):
+    with pytest.raises(UserError, match="a.tif' has pixels of mode 'F'"):
         _load(tmp_path, test_fraction=0.0)
 
 
 def test_mixed_channels(tmp_path):
-    _save(tmp_path / "colour.png")
+    _save(tmp_path / "color.png")
     _save(tmp_path / "gray.png", mode="L")
-    with pytest.raises(UserError, match="gray.png' is grayscale and .*colour.png' is RGB. Set --d"):
+    with pytest.raises(UserError, match="gray.png' is grayscale and .*color.png' is RGB. Set --d"):
         _load(tmp_path, test_fraction=0.0)
     assert _load(tmp_path, test_fraction=0.0, channels="rgb").train.examples.shape == (2, 8, 8, 3)
 
@@ -162,15 +162,15 @@ def test_loose_files_beside_classes(tmp_path):
 def test_what_is_missing(tmp_path):
     with pytest.raises(UserError, match="There is no folder .*nowhere'"):
         _load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="is empty; it should hold images"):
+    with pytest.raises(UserError, match="is empty; put images"):
         _load(tmp_path)
     _classes(tmp_path)
     (tmp_path / "cow").mkdir()
-    with pytest.raises(UserError, match="Class folder .*cow' holds no files"):
+    with pytest.raises(UserError, match="Class folder .*cow' has no files"):
         _load(tmp_path)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_text("x")
-    with pytest.raises(UserError, match="holds no file that can be read as an image"):
+    with pytest.raises(UserError, match="has no file that can be read as an image"):
         _load(tmp_path / "bad", skip_corrupt=True, test_fraction=0.0)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.data import Data, Stream, images, load
 from jaxclr.data.crops import Crop, crop_draws, take_crops
-from jaxclr.data.folder import _encoded
+from jaxclr.data.image_folder import _encoded
 from jaxclr.data.pieces import Pieces
 from jaxclr.errors import UserError
 
@@ -121,7 +121,7 @@ def test_pieces_are_those_of_any_start_shard_and_thread(folder):
     assert len(set(epoch.tolist())) == 18 and not np.array_equal(epoch[:6], first[3][0].indices)
     assert (first[0][0].labels == first[0][0].indices // 10).all()
     assert not np.array_equal(first[0][0].crops[0], one[3].crops[0])
-    with pytest.raises(ValueError, match="shard 2 of 2"):
+    with pytest.raises(ValueError, match="shards = 2 and shard = 2"):
         pieces(folder, shard=2, shards=2)
 
 
@@ -139,7 +139,7 @@ def test_workers_make_what_threads_make_and_one_that_dies_is_told(folder, monkey
         multiprocessing.active_children()[0].kill()
         with pytest.raises(
             UserError,
-            match=r"A process that reads data died .*-9.*There were 2; --data.workers sets",
+            match=r"A data worker process died .*-9.*There were 2 workers; use fewer with --data",
         ):
             for _ in range(20):
                 next(workers)  # what it had made comes first
@@ -148,7 +148,7 @@ def test_workers_make_what_threads_make_and_one_that_dies_is_told(folder, monkey
         workers.close()
 
 
-def test_a_damaged_image_is_named_or_its_neighbour_takes_its_place(tmp_path):
+def test_a_damaged_image_is_named_or_its_neighbor_takes_its_place(tmp_path):
     rng = np.random.default_rng(0)
     for index in range(6):
         smooth(rng, 30, 30).save(tmp_path / f"{index}.png")
@@ -164,7 +164,7 @@ def test_a_damaged_image_is_named_or_its_neighbour_takes_its_place(tmp_path):
     assert train.name(2) == str(bad) and train.sample(9).shape == (6, 9, 9, 3)
     for file in tmp_path.iterdir():
         file.write_text("x")
-    with pytest.raises(UserError, match="100 files in a row cannot be read"):
+    with pytest.raises(UserError, match="100 consecutive files cannot be read"):
         Pieces(train, CROPS, 6, SEED)[0]
 
 

@@ -30,7 +30,7 @@ def _prepare(
     name="tiny_shapes",
     splits=(("train", 12), ("test", 4)),
     shape=(6, 5, 3),
-    labelled=True,
+    labeled=True,
     image=True,
     file_format="array_record",
     dtype="uint8",
@@ -51,7 +51,7 @@ def _prepare(
         }
     else:
         features["text"] = {"pythonClassName": f"{FEATURES}.text_feature.Text", "text": {}}
-    if labelled:
+    if labeled:
         features["label"] = {
             "pythonClassName": f"{FEATURES}.class_label_feature.ClassLabel",
             "classLabel": {"numClasses": "3"},
@@ -73,7 +73,7 @@ def _prepare(
             example = tf_example_pb2.Example()
             feature = example.features.feature
             feature["image" if image else "text"].bytes_list.value.append(encode(pixels))
-            if labelled:
+            if labeled:
                 value = row % 3 if label is None or split == "train" else label
                 feature["label"].int64_list.value.append(value)
             writers[row * shards // count].write(example.SerializeToString())
@@ -140,7 +140,7 @@ def test_train_alone_is_split(tmp_path):
 
 
 def test_without_labels(tmp_path):
-    _prepare(tmp_path, labelled=False)
+    _prepare(tmp_path, labeled=False)
     dataset = _load(tmp_path)
     assert dataset.train.labels is None and dataset.test.labels is None and dataset.classes == ()
 
@@ -234,7 +234,7 @@ def test_damaged_images(tmp_path):
 
 def test_what_holds_no_bytes_of_images(tmp_path):
     _prepare(tmp_path, "words", image=False)
-    with pytest.raises(UserError, match="'tfds:words' holds no images; its features are"):
+    with pytest.raises(UserError, match="'tfds:words' has no images; its features are"):
         _load(tmp_path, "words")
     _prepare(tmp_path, "deep", shape=(4, 4, 1), dtype="uint16")
     with pytest.raises(UserError, match="images of .*uint16.*; only uint8 is read"):
@@ -259,7 +259,7 @@ def test_memory_is_checked(tmp_path):
 
 @pytest.mark.parametrize("splits", [(("train", 12), ("test", 4)), (("train", 16),)])
 def test_streams_read_what_memory_holds(tmp_path, splits):
-    """Images of one size are not resized; without a test split one is taken by number."""
+    """Images that are not resized are equal; a missing test split is drawn by index."""
     _prepare(tmp_path, shape=(6, 6, 3), splits=splits)
     resident = _load(tmp_path, test_fraction=0.25)
     dataset = pickle.loads(pickle.dumps(_load(tmp_path, test_fraction=0.25, streaming="always")))
@@ -272,5 +272,5 @@ def test_streams_read_what_memory_holds(tmp_path, splits):
     }
     for split, size in ((dataset.train, 12), (dataset.test, 4)):
         (rows,) = split.plain(6, batch=100)
-        assert split.size == size and split.labelled
+        assert split.size == size and split.labeled
         assert rows.labels.tolist() == [everything.pop(image.tobytes()) for (image,) in rows.made]

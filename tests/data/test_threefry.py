@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxclr.data import epoch_order, threefry
-from jaxclr.data.order import STREAM
+from jaxclr.data.shuffling import STREAM
 
 PLACES = np.array([0, 1, 77, 2**31, 2**32 - 1], np.uint32)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxclr.encoders import SmallConv
-from jaxclr.encoders.conv import halve, neighbourhoods
+from jaxclr.encoders.conv import halve, neighborhoods
 from jaxclr.errors import UserError
 
 
@@ -18,14 +18,14 @@ def test_size():
     assert out.shape == (2, 64)
 
 
-def test_neighbourhoods_make_a_convolution():
+def test_neighborhoods_make_a_convolution():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 4, 5, 3)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(3, 3, 3, 7)), jnp.float32)
     want = jax.lax.conv_general_dilated(
         x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    got = neighbourhoods(x) @ kernel.reshape(27, 7)
+    got = neighborhoods(x) @ kernel.reshape(27, 7)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 

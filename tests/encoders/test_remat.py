@@ -1,4 +1,4 @@
-"""Rematerialized blocks: equal parameters, outputs and gradients; less is kept between passes."""
+"""Rematerialized blocks have the same parameters, outputs and gradients, and store less."""
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def test_gradients_are_equal_and_less_is_kept(name, monkeypatch):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
     def kept(module):
-        """Bytes kept for the gradient: XLA on CPUs undoes what remat saves outside of loops."""
+        """Bytes stored for the gradient; outside of loops XLA on CPUs undoes what remat saves."""
         pulls = jax.eval_shape(lambda: jax.vjp(lambda p: loss(module, p), params, has_aux=True)[1])
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pulls))
 
@@ -51,7 +51,7 @@ def test_gradients_are_equal_and_less_is_kept(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["resnet50", "vit_small"])
-def test_every_block_is_rematerialised(name):
+def test_every_block_is_rematerialized(name):
     spec = ENCODERS[name]
     module = type(spec)(**{**vars(spec), "remat": True}).build(None)
     images = jnp.zeros((1, 32, 32, 3))

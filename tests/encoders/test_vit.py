@@ -156,7 +156,7 @@ def test_images_must_be_cut_by_the_patch():
         ({"size": "smal"}, "ViT.size must be 'small' or 'base', got 'smal'"),
         ({"patch": 0}, "ViT.patch must be at least 1, got 0"),
         ({"patch": 16.0}, "ViT.patch must be a whole number, got 16.0"),
-        ({"heads": 7}, "ViT.heads is 7; set it to a divisor of the width, 384"),
+        ({"heads": 7}, "ViT.heads must be a divisor of the width, 384, got 7"),
         ({"positions": "sine"}, "ViT.positions must be 'sincos' or 'learned', got 'sine'"),
         ({"frozen_patch_embedding": 1}, "ViT.frozen_patch_embedding must be True or False, got 1"),
         ({"dtype": "float64"}, "ViT.dtype must be 'float32' or 'bfloat16', got 'float64'"),

@@ -326,7 +326,7 @@ def test_import_export_embed(tmp_path, capsys, monkeypatch):
     again = ["import", "in.safetensors", "--encoder=resnet18", "--out", "run", "--image-size", "8"]
     for words, arguments in {
         "Give a file of weights": ["import"],
-        "Say what in.safetensors holds with --encoder": ["import", "in.safetensors"],
+        "Name the encoder in in.safetensors with --encoder": ["import", "in.safetensors"],
         "no encoder named 'resnet19'": [
             "import",
             "in.safetensors",

@@ -208,7 +208,7 @@ def test_other_numbers_of_views_are_refused(method, count, words):
 
 
 @dataclasses.dataclass(frozen=True)
-class Labelled(Method):
+class Labeled(Method):
     needs_labels = True
 
 
@@ -216,8 +216,8 @@ def test_labels_that_are_not_there_are_missed(tmp_path):
     path = tmp_path / "images.npz"
     np.savez(path, images=np.zeros((32, 8, 8, 1), np.uint8))
     data = Data(source=f"npz:{path}", test_fraction=0.0)
-    with pytest.raises(UserError, match="Labelled learns from labels, and 'npz:.*' has none"):
-        training.open_session(tiny_config(Labelled(), data=data))
+    with pytest.raises(UserError, match="Labeled learns from labels, and 'npz:.*' has none"):
+        training.open_session(tiny_config(Labeled(), data=data))
     session = training.open_session(tiny_config("simclr", data=data))
     assert session.recipe.classes == 0
     whole = resident(session.dataset.train, session.mesh)

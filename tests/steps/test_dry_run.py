@@ -135,7 +135,7 @@ def test_a_part_that_does_not_fit_is_named(told):
 WRONG = {
     "encoder must be an encoder of jaxclr.encoders": {"encoder": 3},
     "got the class SmallConv. Call it: SmallConv(...)": {"encoder": SmallConv},
-    "Give encoders.Nnx(factory), whose factory makes the module": {
+    "Give encoders.Nnx(factory), whose factory returns the module": {
         "encoder": nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     },
     "data must be jaxclr.Data, data.Arrays or data.Source, got ndarray": {"data": np.zeros((4, 2))},
@@ -153,22 +153,26 @@ def test_what_is_no_part_is_refused_when_a_configuration_is_built(told):
 
 
 ARRAYS = {
-    "needs as many rows in every array": lambda: Arrays(
+    "needs the same number of rows in every array": lambda: Arrays(
         {"a": np.zeros((3, 2)), "b": np.zeros((4, 2))}
     ),
     "has type <U1; give numbers": lambda: Arrays(np.array(["a", "b"])),
     "has shape (0, 2); give [N, ...], N > 0": lambda: Arrays(np.zeros((0, 2))),
-    "labels must be [3], one a row, got [2]": lambda: Arrays(np.zeros((3, 2)), labels=[0, 1]),
+    "labels must have shape [3], one label per row, got [2]": lambda: Arrays(
+        np.zeros((3, 2)), labels=[0, 1]
+    ),
     "labels must be integers from 0 to 1": lambda: Arrays(
         np.zeros((3, 2)), labels=[0, 1, 2], classes=("a", "b")
     ),
     "labels must be integers or strings, got float64": lambda: Arrays(
         np.zeros((2, 2)), labels=[0.5, 1]
     ),
-    "train and test of one kind": lambda: Arrays(np.zeros((3, 2)), test=np.zeros((3, 4))),
+    "train and test rows of one shape and type": lambda: Arrays(
+        np.zeros((3, 2)), test=np.zeros((3, 4))
+    ),
     "test_labels without test": lambda: Arrays(np.zeros((3, 2)), test_labels=[0, 1, 2]),
-    "has no len() and [i]": lambda: Source(iter([1])),
-    "gives int items; give dicts of arrays": lambda: Source([1, 2]),
+    "must have len() and [i]": lambda: Source(iter([1])),
+    "dicts of arrays, with an optional integer 'label', got int items": lambda: Source([1, 2]),
     "has no items": lambda: Source([]),
 }
 

@@ -13,7 +13,7 @@ from tiny import distance, run_steps, tiny_config
 from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView
 from jaxclr.data import Data
 from jaxclr.encoders import Mlp, ResNet, SmallConv
-from jaxclr.encoders.common import batch_norm
+from jaxclr.encoders.layers import batch_norm
 from jaxclr.errors import UserError
 from jaxclr.methods import METHODS, MocoV3
 from jaxclr.steps.batches import Batch

@@ -1,4 +1,4 @@
-"""What may stand for an encoder: a spec, a Linen or NNX module of a user's own, or one for each view."""
+"""Custom encoders: Linen and NNX modules, and separate encoders for each view."""
 
 import dataclasses
 import inspect
@@ -9,12 +9,13 @@ import flax.linen as nn
 import jax
 from flax import nnx
 
-from jaxclr.encoders.common import AxisName, Precision
+from jaxclr.encoders.layers import AxisName, Precision
 from jaxclr.errors import UserError
 
-TAKEN = (
-    "an encoder of jaxclr.encoders, an object with build(axis_name) -> flax.linen.Module, a Linen module called "
-    "module(x, train) or module(x), encoders.Nnx(factory), or a tuple of these, one for each view"
+ACCEPTED = (
+    "an encoder of jaxclr.encoders, an object with build(axis_name) -> flax.linen.Module, a Linen "
+    "module called module(x, train) or module(x), encoders.Nnx(factory), or a tuple of these, one "
+    "for each view"
 )
 
 
@@ -22,18 +23,19 @@ TAKEN = (
 class Nnx:
     """A Flax NNX module as an encoder.
 
-    `nnx.BatchNorm` layers without an `axis_name` of their own get that of the training step, so that their statistics are
-    those of the global batch. Layers that draw (dropout) get fresh keys in every step; `module.train()` and
-    `module.eval()` are called as needed.
+    `nnx.BatchNorm` layers without an `axis_name` get that of the training step, so that their
+    statistics are those of the global batch. Dropout has new random keys in every step.
+    `module.train()` and `module.eval()` are called as needed.
 
     >>> Nnx(lambda rngs: nnx.Linear(64, 32, rngs=rngs)).build(None).__class__.__name__
     'NnxModule'
 
     Args:
-      factory: takes `nnx.Rngs` and returns a module called module(x), x being what the view gave.
+      factory: a function of `nnx.Rngs` that returns a module, called as module(x) with the output
+        of a view.
 
     Raises:
-      UserError: the factory cannot be called.
+      UserError: the factory is not a function.
     """
 
     factory: Callable[[nnx.Rngs], nnx.Module]
@@ -41,7 +43,8 @@ class Nnx:
     def __post_init__(self) -> None:
         if not callable(self.factory) or isinstance(self.factory, nnx.Module):
             raise UserError(
-                f"encoders.Nnx takes a function of rngs that returns a module, got {type(self.factory).__name__}."
+                "encoders.Nnx takes a function of rngs that returns a module, got "
+                f"{type(self.factory).__name__}."
             )
 
     def build(self, axis_name: AxisName) -> nn.Module:
@@ -50,7 +53,7 @@ class Nnx:
 
 
 class NnxModule(nn.Module):
-    """An NNX module in Linen's clothes; parameters and statistics are in the collections "params" and "batch_stats"."""
+    """An NNX module as a Linen module, with collections "params" and "batch_stats"."""
 
     factory: Callable[[nnx.Rngs], nnx.Module]
     axis_name: AxisName
@@ -61,12 +64,12 @@ class NnxModule(nn.Module):
             module.train() if train else module.eval()
             for _, part in nnx.iter_graph(module):
                 if isinstance(part, nnx.BatchNorm) and part.axis_name is None:
-                    part.axis_name = self.axis_name
+                    part.axis_name = self.axis_name  # pyright: ignore[reportAttributeAccessIssue]
             return module(x)  # pyright: ignore[reportCallIssue]
 
-        drawn = {name: self.make_rng(name) for name in ("params", "dropout") if self.has_rng(name)}
-        # In evaluation nothing is drawn that is used: parameters are those of the state.
-        rngs = nnx.Rngs(drawn.pop("params", jax.random.key(0)), **drawn)
+        keys = {name: self.make_rng(name) for name in ("params", "dropout") if self.has_rng(name)}
+        # Evaluation has no "params" key. It replaces initial parameters, so any key will do.
+        rngs = nnx.Rngs(keys.pop("params", jax.random.key(0)), **keys)
         module = nnx.bridge.ToLinen(
             lambda: self.factory(rngs), skip_rng=True, metadata_fn=None, name="module"
         )
@@ -74,7 +77,7 @@ class NnxModule(nn.Module):
 
 
 class WithoutTrain(nn.Module):
-    """A Linen module called module(x), as one called module(x, train)."""
+    """Wraps a Linen module called module(x) as one called module(x, train)."""
 
     module: nn.Module
 
@@ -93,12 +96,15 @@ class PerView(nn.Module):
 
 
 def towers_of(encoder: Any) -> tuple[Any, ...]:
-    """The encoders, one for each view; a single one where all views share it."""
+    """The encoders of the views; a single one if all views share it."""
     return encoder if isinstance(encoder, tuple) else (encoder,)
 
 
 def check_encoder(encoder: Any) -> None:
-    """Raises UserError unless `build_encoder` takes this."""
+    """Raises UserError unless `encoder` can be built, by `build_encoder`.
+
+    The accepted objects are listed in `ACCEPTED`.
+    """
     towers = towers_of(encoder)
     for tower in towers:
         is_class = isinstance(tower, type)
@@ -107,33 +113,37 @@ def check_encoder(encoder: Any) -> None:
         ):
             hint = f" Call it: {tower.__name__}(...)." if is_class else ""
             if isinstance(tower, nnx.Module):
-                hint = " Give encoders.Nnx(factory), whose factory makes the module."
+                hint = " Give encoders.Nnx(factory), whose factory returns the module."
             name = tower.__name__ if is_class else type(tower).__name__
-            raise UserError(f"encoder must be {TAKEN}; got {'the class ' * is_class}{name}.{hint}")
+            raise UserError(
+                f"encoder must be {ACCEPTED}; got {'the class ' * is_class}{name}.{hint}"
+            )
     if not towers:
-        raise UserError(f"encoder must be {TAKEN}; got an empty tuple.")
+        raise UserError(f"encoder must be {ACCEPTED}; got an empty tuple.")
 
 
 def build_encoder(encoder: Any, axis_name: AxisName) -> nn.Module:
-    """The Linen module of one encoder (not a tuple), called as module(x, train).
+    """The Linen module of one encoder, called as module(x, train).
 
     Args:
-      encoder: what `check_encoder` takes.
-      axis_name: for statistics of the global batch, which a Linen module of a user's own asks for itself.
+      encoder: any encoder that `check_encoder` accepts, except a tuple.
+      axis_name: mapped axis for statistics of the global batch. A custom Linen module has to set
+        it in its own norms.
 
     Raises:
-      UserError: `build` returns something else than a Linen module.
+      UserError: `build` does not return a Linen module.
     """
     module = encoder if isinstance(encoder, nn.Module) else encoder.build(axis_name)
     if not isinstance(module, nn.Module):
         raise UserError(
-            f"{type(encoder).__name__}.build(axis_name) returned {type(module).__name__}, not a flax.linen.Module."
+            f"{type(encoder).__name__}.build(axis_name) returned {type(module).__name__}, not a "
+            "flax.linen.Module."
         )
     return module if _takes_train(module) else WithoutTrain(module)
 
 
 def precision_of(encoder: Any) -> Precision:
-    """The precision that heads share with a spec of this library; float32 beside other encoders."""
+    """The precision of the heads: the encoder's `dtype` if it has one, otherwise float32."""
     dtype = getattr(encoder, "dtype", None)
     return dtype if dtype in ("float32", "bfloat16") and isinstance(dtype, str) else "float32"
 

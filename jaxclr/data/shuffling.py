@@ -1,23 +1,23 @@
-"""The order in which an epoch visits the images."""
+"""The order of the training images in an epoch."""
 
 import numpy as np
 
 from jaxclr.data import threefry
 
-# Image draws of step t use fold_in(key(seed), t); no run has as many steps as this number, so the
-# orders of epochs share no key with them.
+# Views of step t use fold_in(key(seed), t). No run has this many steps, so views and epoch orders
+# never share a key.
 STREAM = 0xE70C04DE
 
 
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
-    r"""A permutation of the images for one epoch, which depends on nothing but its arguments.
+    r"""The permutation of the images for one epoch; it depends only on the arguments.
 
     .. math:: \operatorname{permutation}(\operatorname{fold\_in}(
               \operatorname{fold\_in}(\operatorname{key}(s), \text{STREAM}), e), N)
 
-    Computed on the host, so that worker processes without a device agree on it: about a second for
-    a million images. Threefry keys whatever the default generator, so that all platforms visit the
-    same images.
+    It is computed on the host, so that worker processes without a device can compute it too: about
+    a second for a million images. Keys are Threefry keys whatever JAX's default generator, so that
+    the order is the same on all platforms.
 
     Args:
       seed: seed of the run.

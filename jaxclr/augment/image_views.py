@@ -1,7 +1,7 @@
-"""Views: random pictures of uint8 images, each drawn from the key of its image alone.
+"""Random views of uint8 images.
 
-A view draws its parameters from one key per image and then runs every operation on the whole batch.
-Operations whose probability or strength is 0 are not compiled at all.
+A view draws its parameters from one key per image, and then applies every operation to the batch.
+Operations with a probability or strength of 0 are not compiled.
 """
 
 import dataclasses
@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from annotated_types import Ge, Gt, Interval
 from jax import Array
+from jax.typing import DTypeLike
 
 from jaxclr.augment.blur import gaussian_blur
 from jaxclr.augment.boxes import CROP_DRAWS, between, crop_box
-from jaxclr.augment.colour import colour_jitter, grayscale, solarize
+from jaxclr.augment.color import color_jitter, grayscale, solarize
 from jaxclr.augment.corrupt import add_noise, erase
 from jaxclr.augment.geometry import affine, crop_resize, flip, to_float, warp
 from jaxclr.errors import UserError
@@ -28,28 +29,30 @@ _Part = Annotated[float, Interval(gt=0, le=1)]
 
 @dataclasses.dataclass(frozen=True)
 class PhotoView:
-    """Crop, colour jitter, grayscale, blur, solarize and flip, in this order: the usual recipe.
+    """Crop, color jitter, grayscale, blur, solarize and flip, in this order.
 
     Called with keys [b] (typed PRNG keys, one per image) and uint8 images [b, H, W, C], it returns
     floats in [0, 1], [b, size, size, C]: float32, or float64 if x64 is on. Saturation, hue and
-    grayscale are for colour: they are left out unless C is 3.
+    grayscale apply only if C is 3.
 
     Attributes:
-      size: side of the view in pixels.
-      crop_scale: least and greatest area of the crop, as a fraction of the image's.
-      crop_ratio: least and greatest width of the crop over its height; its logarithm is uniform.
-      flip: probability of a mirror image.
-      jitter: probability of the colour jitter, whose four parts come in random order.
-      brightness, contrast, saturation: factors are uniform within 1 ± strength, but not below 0.
-      hue: shifts are uniform within ± this many turns, at most 0.5.
-      grayscale: probability of losing the colours.
-      blur: probability of a Gaussian blur.
-      blur_sigma: its least and greatest width, in pixels of the view.
-      solarize: probability of inverting what is brighter than 0.5.
+      size: Side of the view in pixels.
+      crop_scale: Least and greatest area of the crop, as a fraction of the area of the image.
+      crop_ratio: Least and greatest width over height of the crop; its logarithm is uniform.
+      flip: Probability of a horizontal flip.
+      jitter: Probability of the color jitter, whose four operations are in random order.
+      brightness: Strength; factors are uniform within 1 ± strength, but not below 0.
+      contrast: Strength, likewise.
+      saturation: Strength, likewise.
+      hue: Strength; shifts are uniform within ± this many turns, at most 0.5.
+      grayscale: Probability of conversion to grayscale.
+      blur: Probability of a Gaussian blur.
+      blur_sigma: Least and greatest width of the blur, in pixels of the view.
+      solarize: Probability of inverting pixels brighter than 0.5.
 
     Raises:
-      UserError: on building, if a value is out of its range.
-      TypeError, ValueError: on calling, if keys or images are not as described.
+      UserError: when constructed, if a value is out of range.
+      TypeError, ValueError: when called, if keys or images are not as described.
 
     References:
       SimCLR (arXiv:2002.05709), MoCo v2 (arXiv:2003.04297), BYOL (arXiv:2006.07733).
@@ -75,22 +78,24 @@ class PhotoView:
 
     def __call__(self, keys: Array, images: Array) -> Array:
         x = to_float(images)
-        crop, *rest = self._draws(keys, x)
-        box = crop_box(crop, *x.shape[1:3], self.crop_scale, self.crop_ratio)
-        return self._finish(crop_resize(x, *box, self.size), *rest)
+        _, height, width, _ = x.shape
+        crop, order, strengths, sigma, coins = self._draws(keys, x)
+        box = crop_box(crop, height, width, self.crop_scale, self.crop_ratio)
+        return self._finish(crop_resize(x, *box, self.size), order, strengths, sigma, coins)
 
     def after_crop(self, keys: Array, crops: Array) -> Array:
-        """The rest of the view, of crops that a host has taken already.
+        """The view of images that were cropped on the host.
 
-        Draws are those of a call with the same keys: if the host's box comes from the first `CROP_DRAWS` of an image's
-        key, as it does in `jaxclr.data.crops`, the result is the view but for how the crop was resampled.
+        The draws are those of a call with the same keys. If the host's box is computed from the
+        first `CROP_DRAWS` draws of an image's key, as in `jaxclr.data.crops`, the result equals
+        that of a call, except for the resampling of the crop.
 
         Args:
           keys: [b], typed PRNG keys, one per image.
           crops: uint8 [b, size, size, C].
 
         Returns:
-          As a call: floats in [0, 1], [b, size, size, C].
+          Floats in [0, 1], [b, size, size, C].
 
         Raises:
           TypeError, ValueError: keys or crops are not as described.
@@ -100,22 +105,23 @@ class PhotoView:
             raise ValueError(
                 f"Crops for a view of {self.size} pixels must have that size, got {crops.shape}."
             )
-        return self._finish(x, *self._draws(keys, x)[1:])
+        _, order, strengths, sigma, coins = self._draws(keys, x)
+        return self._finish(x, order, strengths, sigma, coins)
 
     def _draws(self, keys: Array, images: Array) -> list[Array]:
-        """For the crop, the order of the jitter, its strengths, the blur, and the coins."""
+        """Draws for the crop, the jitter's order and strengths, the blur, and the probabilities."""
         _check_keys(keys, images)
         return _uniform(keys, (CROP_DRAWS, 4, 4, 1, 5), images.dtype)
 
     def _finish(
         self, x: Array, order: Array, strengths: Array, sigma: Array, coins: Array
     ) -> Array:
-        has_colour = x.shape[-1] == 3
+        has_color = x.shape[-1] == 3
         flips, jitters, grays, blurs, solarizes = jnp.unstack(coins, axis=1)
-        factors = self._factors(strengths, jitters < self.jitter, has_colour)
+        factors = self._factors(strengths, jitters < self.jitter, has_color)
         if any(factor is not None for factor in factors):
-            x = colour_jitter(x, *factors, order=jnp.argsort(order, axis=1))
-        if self.grayscale and has_colour:
+            x = color_jitter(x, *factors, order=jnp.argsort(order, axis=1))
+        if self.grayscale and has_color:
             x = grayscale(x, grays < self.grayscale)
         if self.blur:
             sigma = between(*self.blur_sigma, sigma[:, 0])
@@ -124,39 +130,39 @@ class PhotoView:
             x = solarize(x, solarizes < self.solarize)
         if self.flip:
             x = flip(x, flips < self.flip)
-        return jnp.clip(x, 0, 1)  # resampling and blur leave it by a rounding error
+        return jnp.clip(x, 0, 1)  # resampling and blur exceed it by rounding errors
 
-    def _factors(self, draws: Array, apply: Array, has_colour: bool) -> list[Array | None]:
+    def _factors(self, draws: Array, apply: Array, has_color: bool) -> list[Array | None]:
         """Brightness, contrast, saturation, hue [b] from draws [b, 4]; None if never applied."""
         names = ("brightness", "contrast", "saturation", "hue")
         factors: list[Array | None] = []
         for name, draw in zip(names, jnp.unstack(draws, axis=1), strict=True):
-            strength = getattr(self, name) if has_colour or name in names[:2] else 0
-            low, nothing = (-strength, 0) if name == "hue" else (max(0, 1 - strength), 1)
-            factor = jnp.where(apply, between(low, nothing + strength, draw), nothing)
+            strength = getattr(self, name) if has_color or name in names[:2] else 0
+            low, identity = (-strength, 0) if name == "hue" else (max(0, 1 - strength), 1)
+            factor = jnp.where(apply, between(low, identity + strength, draw), identity)
             factors.append(factor if self.jitter and strength else None)
         return factors
 
 
 @dataclasses.dataclass(frozen=True)
 class DigitView:
-    """One affine warp, an erased rectangle and noise, for small images that have a right way up.
+    """An affine warp, an erased rectangle and noise, for small images such as digits.
 
     Called with keys [b] (typed PRNG keys, one per image) and uint8 images [b, H, W, C], it returns
-    floats in [0, 1], [b, H, W, C]: float32, or float64 if x64 is on. There is no mirror image.
+    floats in [0, 1], [b, H, W, C]: float32, or float64 if x64 is on. Images are not flipped.
 
     Attributes:
-      rotation: angles are uniform within ± this many degrees.
-      scale: least and greatest enlargement.
-      shift: shifts along either axis are uniform within ± this fraction of the side.
-      erase: probability of erasing a rectangle, anywhere inside the image, to black.
-      erase_size: least and greatest side of that rectangle as a fraction of the image's; height and
-        width are drawn separately and rounded to whole pixels.
-      noise: standard deviation of Gaussian noise, in units of white.
+      rotation: Angles are uniform within ± this many degrees.
+      scale: Least and greatest magnification.
+      shift: Shifts along either axis are uniform within ± this fraction of the side.
+      erase: Probability of setting a rectangle inside the image to black.
+      erase_size: Least and greatest side of that rectangle as a fraction of the side of the image;
+        height and width are drawn separately and rounded to integers.
+      noise: Standard deviation of Gaussian noise, where white is 1.
 
     Raises:
-      UserError: on building, if a value is out of its range.
-      TypeError, ValueError: on calling, if keys or images are not as described.
+      UserError: when constructed, if a value is out of range.
+      TypeError, ValueError: when called, if keys or images are not as described.
     """
 
     rotation: Annotated[float, Interval(ge=0, le=180)] = 15.0
@@ -193,8 +199,10 @@ class DigitView:
             x = add_noise(noise_keys, x, self.noise)
         return jnp.clip(x, 0, 1)
 
-    def _rectangle(self, draws: Array, apply: Array, height: int, width: int):
-        """Top, left, height, width in pixels [b] from draws [b, 4]; no height if not applied."""
+    def _rectangle(
+        self, draws: Array, apply: Array, height: int, width: int
+    ) -> tuple[Array, Array, Array, Array]:
+        """Top, left, height, width in pixels [b] from draws [b, 4]; height 0 if not applied."""
         tall, wide, top, left = jnp.unstack(draws, axis=1)
         tall = jnp.where(apply, jnp.round(height * between(*self.erase_size, tall)), 0)
         wide = jnp.round(width * between(*self.erase_size, wide))
@@ -203,18 +211,18 @@ class DigitView:
         return top, left, tall, wide
 
 
-def _uniform(keys: Array, parts: tuple[int, ...], dtype) -> list[Array]:
-    """Draws from [0, 1), an array [b, n] for each n in parts: one call, for compilation is slow."""
+def _uniform(keys: Array, parts: tuple[int, ...], dtype: DTypeLike) -> list[Array]:
+    """Uniform draws in [0, 1), [b, n] for each n in parts; a single call compiles faster."""
     draw = jax.vmap(lambda key: jax.random.uniform(key, (sum(parts),), dtype))
     return jnp.split(draw(keys), list(itertools.accumulate(parts[:-1])), axis=1)
 
 
 def _check_keys(keys: Array, images: Array) -> None:
     if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
-        raise TypeError(f"Views want typed keys (jax.random.key), got an array of {keys.dtype}.")
+        raise TypeError(f"Views need typed keys (jax.random.key), got an array of {keys.dtype}.")
     if keys.shape != images.shape[:1]:
         raise ValueError(
-            f"Views want one key per image: got keys {keys.shape} for {images.shape[0]} images."
+            f"Views need one key per image, got keys {keys.shape} for {images.shape[0]} images."
         )
 
 

@@ -1,4 +1,4 @@
-"""Image files in folders, one folder a class; or in one folder, without labels."""
+"""Image files, in one folder per class or in a single folder without labels."""
 
 import functools
 import os
@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclr.data.config import Data
 from jaxclr.data.dataset import Dataset, Split, abbreviate, split_rows, why_streamed
 from jaxclr.data.images import Encoded, Unreadable, decode_all, first_shape, open_image
+from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 
@@ -18,7 +18,13 @@ TEST_NAMES = ("test", "val", "validation")
 
 
 class Files(NamedTuple):
-    """Paths, the class of each by number (None: no classes), and files that no class holds."""
+    """Image files.
+
+    Attributes:
+      paths: of the files.
+      labels: class index of each file, int32 [N]; None without classes.
+      loose: files outside the class folders.
+    """
 
     paths: list[str]
     labels: np.ndarray | None
@@ -28,34 +34,29 @@ class Files(NamedTuple):
 def load(argument: str, data: Data) -> Dataset:
     """Reads PATH/train and PATH/test (or val), or splits the files of PATH by test_fraction.
 
-    Each holds a sub-folder per class, or images only: then there are no labels. Hidden files and
-    folders are ignored.
+    Each holds either one folder per class, or only images, which are then unlabeled. Hidden files
+    and folders are ignored.
     """
     path = pathlib.Path(argument).expanduser()
     if not path.is_dir():
         raise UserError(f"There is no folder '{path}'.")
     parts = _split_folders(path)
-    if parts is None:
-        files, classes = _list(path, data)
-        rows = split_rows(len(files.paths), files.labels, data.test_fraction)
-        train, test = _take(files, rows)
-    else:
-        train, classes = _list(parts[0], data)
-        test = None
-        if parts[1] is not None:
-            test, test_classes = _list(parts[1], data)
-            test = _relabel(parts, test, test_classes, classes)
-        elif data.test_fraction:
-            rows = split_rows(len(train.paths), train.labels, data.test_fraction)
-            train, test = _take(train, rows)
+    train_folder, test_folder = parts or (path, None)
+    train, classes = _list(train_folder, data)
+    test = None
+    if test_folder is not None:
+        test, test_classes = _list(test_folder, data)
+        test = _relabel((train_folder, test_folder), test, test_classes, classes)
+    elif data.test_fraction:
+        rows = split_rows(len(train.paths), train.labels, data.test_fraction)
+        train, test = _take(train, rows)
     every = train.paths + (test.paths if test else [])
     like = first_shape(map(_encoded, every), data)
     name = path.resolve().name
     if (why := why_streamed(len(every), like[1], data)) is not None:
-        streams = [
-            files and _stream(files, str(path), like[1][2], data, why) for files in (train, test)
-        ]
-        return Dataset(name, *streams, classes, train.loose + (test.loose if test else ()))
+        stream = lambda files: _stream(files, str(path), like[1][2], data, why)
+        skipped = train.loose + (test.loose if test else ())
+        return Dataset(name, stream(train), test and stream(test), classes, skipped)
     train_split, skipped = _decode(train, data, like)
     skipped += train.loose
     test_split = None
@@ -66,7 +67,7 @@ def load(argument: str, data: Data) -> Dataset:
 
 
 class _Paths:
-    """Files below a folder, a million of which take some fifty megabytes."""
+    """The files in a folder, stored compactly: about 50 bytes for each."""
 
     def __init__(self, folder: str, files: Files):
         self._folder = folder
@@ -77,7 +78,7 @@ class _Paths:
     def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
         labels = [-1] * len(rows) if self._labels is None else self._labels[list(rows)].tolist()
         paths = (os.path.join(self._folder, os.fsdecode(self._names[row])) for row in rows)
-        return [(_encoded(path), label) for path, label in zip(paths, labels)]
+        return [(_encoded(path), label) for path, label in zip(paths, labels, strict=True)]
 
 
 def _stream(files: Files, folder: str, channels: int, data: Data, why: str) -> Stream:
@@ -88,7 +89,7 @@ def _stream(files: Files, folder: str, channels: int, data: Data, why: str) -> S
 def _split_folders(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None] | None:
     """The train and test folders; None if `path` itself holds the images or the classes.
 
-    A folder "train" among others, none of which is a test folder, is a class like them.
+    Without a test folder beside it, a folder "train" among others is a class.
     """
     names = [entry.name for entry in _entries(path) if entry.is_dir()]
     tests = [path / name for name in TEST_NAMES if name in names]
@@ -103,13 +104,14 @@ def _list(path: pathlib.Path, data: Data) -> tuple[Files, tuple[str, ...]]:
     folders = [entry for entry in entries if entry.is_dir()]
     loose = [entry.path for entry in entries if not entry.is_dir()]
     if not entries:
-        raise UserError(f"Folder '{path}' is empty; it should hold images, or a folder per class.")
+        raise UserError(f"Folder '{path}' is empty; put images or one folder per class into it.")
     if not folders:
         return Files(loose, None), ()
     if images := [file for file in loose if _is_image(file)]:
         raise UserError(
-            f"'{path}' holds both images ('{os.path.basename(images[0])}') and folders ('{folders[0].name}'). "
-            "Put every image into the folder of its class, or all of them into one folder."
+            f"'{path}' holds both images ('{os.path.basename(images[0])}') and folders "
+            f"('{folders[0].name}'). Put every image into the folder of its class, or all images "
+            "into one folder."
         )
     if loose and not data.skip_corrupt:
         raise UserError(
@@ -120,7 +122,7 @@ def _list(path: pathlib.Path, data: Data) -> tuple[Files, tuple[str, ...]]:
     for label, folder in enumerate(folders):
         inside = list(_files(folder.path))
         if not inside:
-            raise UserError(f"Class folder '{folder.path}' holds no files. Fill or remove it.")
+            raise UserError(f"Class folder '{folder.path}' has no files. Add images or remove it.")
         paths += inside
         labels += [label] * len(inside)
     classes = tuple(folder.name for folder in folders)
@@ -133,7 +135,7 @@ def _relabel(
     test_classes: tuple[str, ...],
     classes: tuple[str, ...],
 ) -> Files:
-    """The test files with train's class numbers."""
+    """The test files with the class indices of train."""
     if bool(classes) != bool(test_classes):
         has, lacks = parts if classes else parts[::-1]
         raise UserError(
@@ -148,7 +150,7 @@ def _relabel(
             f"{abbreviate(classes)}. Rename or remove it, or add it to both."
         )
     numbers = np.asarray([classes.index(name) for name in test_classes], np.int32)
-    return test._replace(labels=numbers[test.labels])
+    return test._replace(labels=None if test.labels is None else numbers[test.labels])
 
 
 def _decode(
@@ -174,26 +176,23 @@ def _is_image(path: str) -> bool:
 
 def _take(files: Files, splits: tuple[np.ndarray, np.ndarray | None]) -> tuple[Files, Files | None]:
     """The files of the train and of the test rows; loose files stay with train."""
-    train, test = (
-        None
-        if rows is None
-        else Files(
-            [files.paths[row] for row in rows],
-            None if files.labels is None else files.labels[rows],
-        )
-        for rows in splits
-    )
-    return train._replace(loose=files.loose), test
+
+    def of_rows(rows: np.ndarray, loose: tuple[str, ...]) -> Files:
+        labels = None if files.labels is None else files.labels[rows]
+        return Files([files.paths[row] for row in rows], labels, loose)
+
+    train, test = splits
+    return of_rows(train, files.loose), None if test is None else of_rows(test, ())
 
 
 def _entries(path: str | pathlib.Path) -> list[os.DirEntry]:
-    """What a folder holds that is not hidden, by name; kinds come with the names, so that no file is looked at."""
+    """The entries of a folder by name, without hidden ones; none is opened."""
     with os.scandir(path) as entries:
         return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
 
 
 def _files(path: str) -> Iterator[str]:
-    """The files below a folder."""
+    """All files in a folder and its subfolders."""
     for entry in _entries(path):
         if entry.is_dir(follow_symlinks=False):
             yield from _files(entry.path)

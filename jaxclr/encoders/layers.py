@@ -1,4 +1,4 @@
-"""What the encoders share: precision, normalisation, and checks of fields and inputs."""
+"""Shared by all encoders: precision, BatchNorm, and checks of fields and inputs."""
 
 from typing import Any, Literal, get_args
 
@@ -13,11 +13,10 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def compute_dtype(precision: Precision) -> Any:
-    """The `dtype` to give a Flax layer.
+    """The `dtype` argument of Flax layers.
 
-    For "float32" that is None, by which Flax promotes inputs and parameters, so that float64
-    parameters and inputs stay float64. "bfloat16" casts both; parameters and batch statistics
-    remain float32.
+    For "float32" it is None: Flax then promotes inputs and parameters, so that float64 stays
+    float64. "bfloat16" casts both; stored parameters and batch statistics remain float32.
     """
     return jnp.bfloat16 if precision == "bfloat16" else None
 
@@ -25,16 +24,16 @@ def compute_dtype(precision: Precision) -> Any:
 def batch_norm(
     precision: Precision, axis_name: AxisName, train: bool, **options: Any
 ) -> nn.BatchNorm:
-    """BatchNorm with PyTorch's constants, its statistics over the global batch of `axis_name`.
+    """BatchNorm with PyTorch's constants and statistics over the global batch of `axis_name`.
 
-    Statistics are computed and kept in float32 (float64 for float64 inputs) whatever the precision.
-    The running variance is the biased one; PyTorch keeps the unbiased.
+    For any precision, statistics are computed and stored in float32 (float64 for float64 inputs).
+    The running variance is the biased one; PyTorch's is unbiased.
     """
     return nn.BatchNorm(
         use_running_average=not train,
         momentum=0.9,
         epsilon=1e-5,
-        axis_name=axis_name,
+        axis_name=axis_name,  # pyright: ignore[reportArgumentType]: Flax takes tuples too
         dtype=compute_dtype(precision),
         **options,
     )
@@ -45,9 +44,7 @@ def check_floats(x: jax.Array, name: str, shape: str) -> None:
     if x.ndim != shape.count(",") + 1:
         raise ValueError(f"{name} must be {shape}, got shape {x.shape}.")
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(
-            f"{name} must be floating, got {x.dtype}; convert and normalise before the module."
-        )
+        raise TypeError(f"{name} must be floating, got {x.dtype}; convert and normalize it first.")
 
 
 def check_images(images: jax.Array) -> None:

@@ -1,7 +1,7 @@
-"""Colours of batches [b, H, W, C] of floats in [0, 1], as Pillow and torchvision define them.
+"""Color operations of Pillow and torchvision on batches [b, H, W, C] of floats in [0, 1].
 
-Every operation takes one parameter per image. Inside, an image is a tuple of C planes [b, H, W], so
-that loops are long and contiguous.
+Every operation takes one parameter per image. Internally images are tuples of C planes [b, H, W],
+so that loops are long and contiguous.
 """
 
 import jax
@@ -21,7 +21,7 @@ def adjust_brightness(images: Array, factor: Array) -> Array:
 
 
 def adjust_contrast(images: Array, factor: Array) -> Array:
-    """clip(f x + (1 - f) m), m being the mean of the gray image.
+    """clip(f x + (1 - f) m), where m is the mean of the gray image.
 
     Args:
       images: [b, H, W, C]; gray is the mean of the channels unless C is 3.
@@ -39,22 +39,22 @@ def adjust_saturation(images: Array, factor: Array) -> Array:
 
 
 def adjust_hue(images: Array, shift: Array) -> Array:
-    r"""Turn the hue, keeping saturation and value of HSV.
+    r"""Rotates the hue; saturation and value (HSV) do not change.
 
-    With M and m the largest and smallest of a pixel's channels and h its hue in [0, 6), the result
-    is, for n = 5, 3, 1 in red, green and blue,
+    With M and m the largest and smallest channel of a pixel and h its hue in [0, 6), the result is,
+    for n = 5, 3, 1 in red, green and blue,
 
     .. math:: M - (M - m)\,\min(1, \max(0, \min(k, 4 - k))),
        \quad k = (n + h + 6\,\text{shift}) \bmod 6
 
     Args:
       images: [b, H, W, 3].
-      shift: [b], in turns; -0.5 and 0.5 are the complementary colour.
+      shift: [b], in turns; -0.5 and 0.5 give the complementary color.
     """
     return _stack(_turn_hue(_rgb(images), shift[:, None, None]))
 
 
-def colour_jitter(
+def color_jitter(
     images: Array,
     brightness: Array | None,
     contrast: Array | None,
@@ -62,14 +62,14 @@ def colour_jitter(
     hue: Array | None,
     order: Array,
 ) -> Array:
-    """Brightness, contrast, saturation and hue, in an order of its own for every image.
+    """Brightness, contrast, saturation and hue, in a separate order for each image.
 
     Args:
       images: [b, H, W, C]; C must be 3 for saturation and hue.
-      brightness, contrast, saturation: factors [b], 1 changes nothing; None leaves them out.
-      hue: [b], turns, 0 changes nothing; or None.
-      order: [b, 4], integer: which operation comes first, second ..., numbered from 0 as the
-        arguments are: a permutation per image.
+      brightness, contrast, saturation: factors [b], where 1 is the identity; None: not applied.
+      hue: shifts [b] in turns, where 0 is the identity; None: not applied.
+      order: [b, 4], integer, a permutation per image: the first operation, the second, and so on,
+        numbered from 0 in the order of the arguments.
 
     Returns:
       [b, H, W, C].
@@ -78,15 +78,15 @@ def colour_jitter(
       torchvision's ``ColorJitter``.
     """
     planes = _planes(images) if saturation is None and hue is None else _rgb(images)
-    nothing = jnp.zeros(len(images), images.dtype)
+    zeros = jnp.zeros(len(images), images.dtype)
     strengths = [
-        nothing + (which != HUE) if strength is None else strength
+        zeros + (which != HUE) if strength is None else strength
         for which, strength in enumerate((brightness, contrast, saturation, hue))
     ]
     strengths = jnp.take_along_axis(jnp.stack(strengths, axis=1), order, axis=1)
 
-    def one(planes: Planes, turn: tuple[Array, Array]) -> tuple[Planes, None]:
-        which, strength = (value[:, None, None] for value in turn)
+    def apply(planes: Planes, operation: tuple[Array, Array]) -> tuple[Planes, None]:
+        which, strength = (value[:, None, None] for value in operation)
         gray = _gray(planes)
         base = jnp.where(which == SATURATION, gray, 0)
         if contrast is not None:
@@ -96,29 +96,29 @@ def colour_jitter(
             planes = _turn_hue(planes, jnp.where(which == HUE, strength, 0))
         return planes, None
 
-    # A loop, not four copies: XLA would fuse the copies and compute each again for all that follow.
-    planes, _ = jax.lax.scan(one, planes, (order.T, strengths.T))
+    # A scan: XLA would fuse four unrolled operations and recompute each in all later ones.
+    planes, _ = jax.lax.scan(apply, planes, (order.T, strengths.T))
     return _stack(planes)
 
 
 def grayscale(images: Array, apply: Array) -> Array:
-    """All channels become 0.299 R + 0.587 G + 0.114 B.
+    """Sets all channels to 0.299 R + 0.587 G + 0.114 B.
 
     Args:
       images: [b, H, W, 3].
-      apply: [b], bool; the other images stay as they are.
+      apply: [b], bool; other images do not change.
     """
     gray = _gray(_rgb(images))[..., None]
     return jnp.where(apply[:, None, None, None], gray, images)
 
 
 def solarize(images: Array, apply: Array, threshold: float = 0.5) -> Array:
-    """Invert what is at least as bright as the threshold.
+    """Inverts values at or above the threshold.
 
     Args:
       images: [b, H, W, C].
-      apply: [b], bool; the other images stay as they are.
-      threshold: 0.5 lies between the levels 127 and 128: Pillow's default.
+      apply: [b], bool; other images do not change.
+      threshold: 0.5, between the levels 127 and 128, is Pillow's default.
     """
     inverted = apply[:, None, None, None] & (images >= threshold)
     return jnp.where(inverted, 1 - images, images)
@@ -137,13 +137,13 @@ def _turn_hue(planes: Planes, shift: Array) -> Planes:
         k = hue + n
         k = k - 6 * jnp.floor(k / 6)
         turned = largest - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
-        return jnp.where(shift == 0, plane, turned)  # spares the rest a rounding error
+        return jnp.where(shift == 0, plane, turned)  # no rounding error without a shift
 
     return channel(red, 5), channel(green, 3), channel(blue, 1)
 
 
 def _blend(planes: Planes, base: Array | float, factor: Array) -> Planes:
-    """clip(f x + (1 - f) base); base and factor go with planes [b, H, W]."""
+    """clip(f x + (1 - f) base); base and factor broadcast to planes [b, H, W]."""
     rest = (1 - factor) * base
     return tuple(jnp.clip(factor * plane + rest, 0, 1) for plane in planes)
 
@@ -151,7 +151,8 @@ def _blend(planes: Planes, base: Array | float, factor: Array) -> Planes:
 def _gray(planes: Planes) -> Array:
     """Luma of three planes; the mean of any other number."""
     weights = _LUMA if len(planes) == 3 else (1 / len(planes),) * len(planes)
-    return sum(weight * plane for weight, plane in zip(weights, planes, strict=True))
+    first, *rest = (weight * plane for weight, plane in zip(weights, planes, strict=True))
+    return sum(rest, start=first)
 
 
 def _planes(images: Array) -> Planes:
@@ -160,7 +161,7 @@ def _planes(images: Array) -> Planes:
 
 def _rgb(images: Array) -> Planes:
     if images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(f"Colour operations want images [b, H, W, 3], got {images.shape}.")
+        raise ValueError(f"Color operations need images [b, H, W, 3], got {images.shape}.")
     return _planes(images)
 
 

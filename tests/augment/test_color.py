@@ -1,4 +1,4 @@
-"""Colours against Pillow and scikit-image; the order of the jitter against a plain loop."""
+"""Colors against Pillow and scikit-image; the order of the jitter against a plain loop."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from jaxclr import augment
 
-colour_jitter = jax.jit(augment.colour_jitter)
+color_jitter = jax.jit(augment.color_jitter)
 
 FACTORS = np.array([0.3, 1.0, 1.7], np.float32)
 
@@ -87,7 +87,7 @@ def test_jitter_in_every_order(floats):
     )
     images = np.resize(floats[:, 20:50, 30:60], (24, 30, 30, 3)).astype(float)
     with jax.enable_x64(True):
-        got = colour_jitter(images, *jnp.asarray(strengths).T, orders)
+        got = color_jitter(images, *jnp.asarray(strengths).T, orders)
     for image, strength, order, result in zip(images, strengths, orders, got, strict=True):
         np.testing.assert_allclose(result, one_after_the_other(image, strength, order), atol=1e-12)
     assert len({np.asarray(x).tobytes() for x in got[::3]}) == 8  # the order does matter
@@ -96,19 +96,19 @@ def test_jitter_in_every_order(floats):
 def test_jitter_without_some_operations(floats):
     order = jnp.array([[3, 1, 0, 2]] * 3)
     factors = jnp.asarray(FACTORS)
-    bright = colour_jitter(floats, factors, None, None, None, order)
+    bright = color_jitter(floats, factors, None, None, None, order)
     np.testing.assert_allclose(bright, augment.adjust_brightness(floats, factors), atol=1e-6)
-    hue = colour_jitter(floats, None, None, None, factors - 1, order)
+    hue = color_jitter(floats, None, None, None, factors - 1, order)
     np.testing.assert_allclose(hue, augment.adjust_hue(floats, factors - 1), atol=1e-6)
-    one = colour_jitter(floats[..., :1], None, factors, None, None, order)
+    one = color_jitter(floats[..., :1], None, factors, None, None, order)
     np.testing.assert_allclose(one, augment.adjust_contrast(floats[..., :1], factors), atol=1e-6)
 
 
 def test_neutral_factors_change_nothing(floats):
     one, order = jnp.ones(3), jnp.array([[0, 1, 2, 3]] * 3)
-    np.testing.assert_array_equal(colour_jitter(floats, one, one, one, 0 * one, order), floats)
+    np.testing.assert_array_equal(color_jitter(floats, one, one, one, 0 * one, order), floats)
 
 
-def test_colour_operations_want_three_channels(floats):
+def test_color_operations_want_three_channels(floats):
     with pytest.raises(ValueError, match=r"\[b, H, W, 3\], got \(3, 90, 120, 1\)"):
         augment.adjust_saturation(floats[..., :1], jnp.ones(3))

@@ -1,4 +1,4 @@
-"""What the commands read, and how they speak."""
+"""Parsing of arguments and printing of messages, for all commands."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -12,23 +12,26 @@ from jaxclr.errors import UserError
 from jaxclr.processes.signals import Stopped
 
 STATUSES = (
-    f"Exit status: 0 when done; 2 for what you can mend, a full disk included; {Stopped.STATUS} when SIGTERM or SIGINT (Ctrl-C) "
-    "stopped training after a step, with a checkpoint; 130 at a second Ctrl-C."
+    "Exit status: 0 on success; 2 for user errors and full disks; "
+    f"{Stopped.STATUS} if SIGTERM or SIGINT (Ctrl-C) stopped training after a checkpoint; "
+    "130 after a second Ctrl-C."
 )
 
 
-def say(console: rich.console.Console, text: str) -> None:
-    """Prints plain text whose lines a terminal wraps, so that paths and commands can be copied."""
+def print_text(console: rich.console.Console, text: str) -> None:
+    """Prints plain text without wrapping it, so that paths and commands can be copied."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def complain(text: str) -> None:
-    say(rich.console.Console(stderr=True), text)
+def print_error(text: str) -> None:
+    """Prints plain text to standard error."""
+    print_text(rich.console.Console(stderr=True), text)
 
 
 def parse(
     kind: type, arguments: Sequence[str], command: str, *, description: str, default: Any = None
 ) -> Any:
+    """Parses the arguments of a command into a dataclass; prints the help and exits if asked to."""
     extra = {} if default is None else {"default": default}
     return tyro.cli(
         kind,
@@ -40,8 +43,8 @@ def parse(
     )
 
 
-def take(arguments: list[str], part: str) -> str | None:
-    """Removes `--part NAME` or `--part=NAME` from the arguments; the last one counts."""
+def pop_option(arguments: list[str], part: str) -> str | None:
+    """Removes all `--part NAME` and `--part=NAME` from the arguments, and returns the last NAME."""
     name, index = None, 0
     while index < len(arguments):
         if arguments[index] == f"--{part}":
@@ -57,16 +60,27 @@ def take(arguments: list[str], part: str) -> str | None:
 
 
 def named(kind: str, name: str, choices: Mapping[str, Any]) -> Any:
+    """The choice with this name.
+
+    Raises:
+      UserError: there is none; the message suggests the closest name.
+    """
     if name not in choices:
         raise errors.unknown(kind, name, choices)
     return choices[name]
 
 
 def count(name: str, text: str) -> int:
+    """The positive integer in the text of option --name.
+
+    Raises:
+      UserError: the text is not a positive integer.
+    """
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"--{name} must be a whole number of at least 1, got {text!r}.")
     return int(text)
 
 
 def first_line(thing: Any) -> str:
-    return inspect.getdoc(thing).splitlines()[0]
+    """The first line of a docstring."""
+    return (inspect.getdoc(thing) or "").partition("\n")[0]

@@ -1,4 +1,4 @@
-"""What holds for every encoder and head: precision, synchronised norms, checks of images."""
+"""What holds for every encoder and head: precision, synchronized norms, checks of images."""
 
 import functools
 
@@ -162,7 +162,7 @@ def test_synchronised_norms(name, how):
 
 
 def test_evaluation_needs_no_axis():
-    """A module built for an axis evaluates outside of it, and initialises there too."""
+    """A module built for an axis evaluates outside of it, and initializes there too."""
     x = jnp.asarray(_inputs("small_conv"), jnp.float32)
     module = _build("small_conv", axis_name="batch")
     variables = _variables(module, x)

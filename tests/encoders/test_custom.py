@@ -11,7 +11,7 @@ from flax import nnx
 from tiny import distance, run_steps, tiny_config
 
 from jaxclr.encoders import Mlp, Nnx, SmallConv, build_encoder
-from jaxclr.encoders.own import precision_of
+from jaxclr.encoders.custom import precision_of
 from jaxclr.methods import SimClr
 
 X = np.random.default_rng(0).normal(size=(6, 8, 8, 1)).astype(np.float32)

@@ -1,0 +1,104 @@
+"""Named data sources and their options, the part of a configuration that is about data."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+from annotated_types import Ge, Gt, Interval
+
+from jaxclr.errors import UserError, unknown
+from jaxclr.fields import check_fields
+
+if TYPE_CHECKING:
+    from jaxclr.data.arrays import Arrays
+    from jaxclr.data.dataset import Dataset
+    from jaxclr.data.random_access import Source
+
+Channels = Literal["as_is", "rgb", "gray"]
+Streaming = Literal["auto", "never", "always"]
+Load = Callable[[str, "Data"], "Dataset | Arrays | Source"]
+
+
+class NamedSource(NamedTuple):
+    """A source that `Data.source` can name.
+
+    Attributes:
+      load: a function of the text after the colon ("" without a colon) and the `Data`; or the
+        module of jaxclr.data that defines it as `load`, imported when it is needed.
+      argument: what the text after the colon is, for messages; None: no text is allowed.
+      optional: whether the text may be left out.
+    """
+
+    load: str | Load
+    argument: str | None = None
+    optional: bool = False
+
+
+SOURCES: dict[str, NamedSource] = {
+    "digits": NamedSource("digits"),
+    "folder": NamedSource("image_folder", "PATH"),
+    "npz": NamedSource("npz", "PATH"),
+    "tfds": NamedSource("tfds", "NAME"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A named data set and how to read it: in memory, or streamed from its files.
+
+    Args:
+      source: digits, tfds:NAME (or tfds:NAME/CONFIG:VERSION), folder:PATH or npz:PATH.
+      dir: Folder of the prepared TFDS data sets; None: TFDS's default, ~/tensorflow_datasets.
+      image_size: Resize the short side to this many pixels, then crop the center; None: do not
+        resize. Streamed images are resized for evaluation only, by default to the size of the first
+        view.
+      channels: Convert all images to RGB or grayscale; as_is: all images must have the same number
+        of channels.
+      test_fraction: Share held out for testing if the source has no test split; 0: no test split.
+      skip_corrupt: Leave out and list files that cannot be read as images, instead of stopping. A
+        stream replaces each of them by its next image.
+      mean: Mean per channel for normalization, pixels scaled to [0, 1]; None: computed from the
+        training images, or from a sample of them if they are streamed.
+      std: Standard deviation per channel, likewise.
+      memory_limit: Largest size in GiB of the decoded uint8 images of all splits in memory.
+      streaming: Whether images of a folder or of TFDS stay in their files and are decoded and
+        cropped on demand; auto: if they exceed memory_limit. Streamed images are cropped on the
+        host. Crop boxes are the same as on a device, but pixels are resampled in 8 bits, so that a
+        streamed run differs slightly from the same run in memory.
+      workers: Number of processes that decode and crop a stream; 0: threads of this process; None:
+        one process per core. Results do not depend on it.
+
+    Raises:
+      UserError: the source is unknown, or a value is invalid.
+    """
+
+    source: str = "digits"
+    dir: str | None = None
+    image_size: Annotated[int, Ge(1)] | None = None
+    channels: Channels = "as_is"
+    test_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.2
+    skip_corrupt: bool = False
+    mean: tuple[Annotated[float, Interval(ge=0, le=1)], ...] | None = None
+    std: tuple[Annotated[float, Interval(gt=0, le=1)], ...] | None = None
+    memory_limit: Annotated[float, Gt(0)] = 8.0
+    streaming: Streaming = "auto"
+    workers: Annotated[int, Ge(0)] | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "data")
+        name, colon, text = self.source.partition(":")
+        if name not in SOURCES:
+            raise unknown("data source", name, SOURCES)
+        _, argument, optional = SOURCES[name]
+        if argument is None and colon:
+            raise UserError(f"Source '{name}' takes nothing after its name, got '{self.source}'.")
+        if argument is not None and not optional and not text:
+            raise UserError(f"Source '{name}' needs '{name}:{argument}', got '{self.source}'.")
+        if (self.mean is None) != (self.std is None):
+            given, missing = ("std", "mean") if self.mean is None else ("mean", "std")
+            raise UserError(f"data.{given} is set without data.{missing}; set both or neither.")
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            raise UserError(
+                "data.mean and data.std need one number per channel each, got "
+                f"{len(self.mean)} and {len(self.std)}."
+            )
