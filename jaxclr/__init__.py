@@ -4,11 +4,10 @@
 `losses` and `affinity` need JAX only. Every module is imported on first access.
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from jaxclr.errors import UserError as UserError
-from jaxclr.errors import missing_extra
+from jaxclr.errors import optional
 from jaxclr.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -54,12 +53,9 @@ __all__ = ["UserError", "__version__", *_NAMES, *_MODULES]
 def __getattr__(name: str) -> Any:
     if name not in _MODULES and name not in _NAMES:
         raise AttributeError(f"module 'jaxclr' has no attribute '{name}'")
-    try:
-        if name in _MODULES:
-            return importlib.import_module(f"jaxclr.{name}")
-        value = getattr(importlib.import_module(_NAMES[name]), name)
-    except ModuleNotFoundError as error:
-        raise missing_extra(error) or error from error
+    if name in _MODULES:
+        return optional(f"jaxclr.{name}")
+    value = getattr(optional(_NAMES[name]), name)
     globals()[name] = value
     return value
 

@@ -2,6 +2,8 @@
 
 import sys
 
+from jaxclr.errors import MissingExtra, optional
+
 
 def main() -> None:
     """Runs the command line."""
@@ -13,8 +15,11 @@ def main() -> None:
         sys.exit(launch.main(arguments[1:]))
     if not launch.is_watched() and any(word.startswith("--distributed.") for word in arguments):
         sys.exit(launch.watch(arguments))
-    from jaxclr import cli
-
+    try:
+        cli = optional("jaxclr.cli")
+    except MissingExtra as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     cli.main()
 
 

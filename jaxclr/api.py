@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import rich.console
 
-from jaxclr.errors import UserError, missing_extra, unknown
+from jaxclr.errors import MissingExtra, UserError, optional, unknown
 from jaxclr.evaluation.by_protocol import evaluate
 from jaxclr.evaluation.closing import closing_record, closing_table, monitor
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
@@ -335,7 +335,7 @@ def write_report(
       The path.
     """
     # Imported here: Matplotlib is slow to import.
-    from jaxclr.report.page import write_report as write
+    write = optional("jaxclr.report.page").write_report
 
     default = (folders[0] if len(folders) == 1 else pathlib.Path()) / "report.html"
     path = default if out is None else pathlib.Path(out).expanduser()
@@ -389,8 +389,8 @@ def _train(
             console.print(closing_table(record))
     try:
         runtime.run_on_first(lambda: write_report([folder.folder], folder.report))
-    except ModuleNotFoundError as error:
-        say(f"No report was written: {missing_extra(error) or error}")
+    except MissingExtra as error:
+        say(f"No report was written: {error}")
 
 
 def _evaluate(

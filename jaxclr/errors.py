@@ -1,6 +1,8 @@
 """Errors that a user can fix: one sentence, no traceback."""
 
 import difflib
+import importlib
+import types
 from collections.abc import Iterable
 
 
@@ -15,6 +17,10 @@ class SharedError(UserError):
     """A UserError that every process raises: the first process prints it, and all exit normally."""
 
 
+class MissingExtra(UserError):
+    """A part of this library needs a module that is not installed; the message names the extra."""
+
+
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
     """The error for an unknown name; it suggests the closest valid name."""
     valid = sorted(valid)
@@ -26,19 +32,32 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
 # The extra that installs a module; other modules are in "train".
 _EXTRAS = {
     "matplotlib": "report",
+    "flatbuffers": "interop",
     "safetensors": "interop",
     "pyarrow": "interop",
     "torch": "torch",
 }
 
 
-def missing_extra(error: ModuleNotFoundError) -> UserError | None:
+def optional(name: str) -> types.ModuleType:
+    """A module that an extra installs, or one of this library that imports such a module.
+
+    Raises:
+      MissingExtra: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) or error from error
+
+
+def missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
     """The error for a missing optional dependency; None if a module of jaxclr itself is missing."""
     module = (error.name or "jaxclr").partition(".")[0]
     if module == "jaxclr":
         return None
     extra = _EXTRAS.get(module, "train")
-    return UserError(
+    return MissingExtra(
         f"This part of jaxclr needs {module}, which is not installed: "
         f"pip install 'jaxclr[{extra}]'."
     )

@@ -40,4 +40,4 @@ def test_needs_of_a_method_are_those_of_its_class(name):
 
 def test_encoders_and_sources_are_those_that_are_imported():
     assert list(definitions.table("encoders/__init__.py", "ENCODERS")) == list(ENCODERS)
-    assert set(definitions.table("data/sources.py", "SOURCES")) <= set(SOURCES)
+    assert set(definitions.table("data/source_options.py", "SOURCES")) <= set(SOURCES)

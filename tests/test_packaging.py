@@ -80,3 +80,36 @@ def test_the_command_names_a_missing_extra(alone):
 def test_the_wheel_holds_what_it_needs(alone):
     assert (alone / "jaxclr" / "py.typed").is_file()
     assert (alone / "jaxclr" / "report" / "page.html").is_file()
+
+
+ONLY_TRAIN = """
+import sys
+
+sys.modules.update(dict.fromkeys(("matplotlib", "safetensors", "pyarrow", "flatbuffers", "torch")))
+import pathlib
+
+import jaxclr
+from jaxclr import api
+from jaxclr.cli import exchanging, pretraining
+from jaxclr.interop import tables, weights
+
+jaxclr.Run, jaxclr.train, jaxclr.load
+for call in (
+    lambda: api.write_report([pathlib.Path("run")]),
+    lambda: weights.write_safetensors(pathlib.Path("x.safetensors"), {}, {}),
+):
+    try:
+        call()
+    except jaxclr.UserError as error:
+        print(error)
+"""
+
+
+def test_training_needs_no_other_extra():
+    done = subprocess.run(
+        [sys.executable, "-c", ONLY_TRAIN], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    report, weights = done.stdout.splitlines()
+    assert "needs matplotlib" in report and "'jaxclr[report]'" in report
+    assert "needs safetensors" in weights and "'jaxclr[interop]'" in weights

@@ -12,7 +12,7 @@ import numpy as np
 from jaxclr.data import Split
 from jaxclr.data import load as load_data
 from jaxclr.encoders import ViT
-from jaxclr.errors import UserError
+from jaxclr.errors import UserError, optional
 from jaxclr.interop.loading import Loaded
 from jaxclr.interop.names import to_torch
 from jaxclr.interop.weights import write_safetensors
@@ -90,6 +90,7 @@ def stablehlo(loaded: Loaded, shape: tuple[int, ...]) -> bytes:
         return jnp.asarray(module.apply(variables, loaded.preprocess(images), False), jnp.float32)
 
     images = jax.ShapeDtypeStruct((batch, *shape), np.uint8)
+    optional("flatbuffers")  # jax.export needs it
     return bytes(jax.export.export(encode, platforms=PLATFORMS)(images).serialize())
 
 

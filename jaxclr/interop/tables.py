@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from jaxclr.errors import UserError
+from jaxclr.errors import UserError, optional
 from jaxclr.interop.partial import PartialTable
 
 Writer = Callable[[pathlib.Path, PartialTable, Sequence[str]], None]
@@ -48,9 +48,7 @@ def write_parquet(path: pathlib.Path, parts: PartialTable, classes: Sequence[str
     The metadata of the schema hold "jaxclr": as JSON, what was embedded and the names of the
     classes.
     """
-    import pyarrow
-    import pyarrow.parquet
-
+    pyarrow, parquet = optional("pyarrow"), optional("pyarrow.parquet")
     width = next(parts.column("embeddings")).shape[1]
     number = pyarrow.from_numpy_dtype(np.dtype(parts.job["dtype"]))
     schema = pyarrow.schema(
@@ -62,7 +60,7 @@ def write_parquet(path: pathlib.Path, parts: PartialTable, classes: Sequence[str
         },
         metadata={"jaxclr": json.dumps({**parts.job, "classes": list(classes)})},
     )
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+    with parquet.ParquetWriter(path, schema) as writer:
         rows = map(parts.column, ("names", "splits", "labels", "embeddings"))
         for names, splits, labels, embeddings in zip(*rows, strict=True):
             columns = [

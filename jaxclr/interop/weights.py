@@ -6,10 +6,8 @@ from typing import Any
 
 import ml_dtypes  # noqa: F401  numpy knows bfloat16 by it, which safetensors asks numpy for
 import numpy as np
-import safetensors
-import safetensors.numpy
 
-from jaxclr.errors import UserError
+from jaxclr.errors import UserError, optional
 
 TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt")
 
@@ -29,9 +27,10 @@ def read_weights(path: pathlib.Path) -> dict[str, np.ndarray]:
             ".pth.tar, ...)."
         )
     if path.suffix == ".safetensors":
+        load_file = optional("safetensors.numpy").load_file
         try:
-            return safetensors.numpy.load_file(path)
-        except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
+            return load_file(path)
+        except (optional("safetensors").SafetensorError, OSError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path} cannot be read as safetensors: {_first_line(error)}."
             ) from error
@@ -49,7 +48,7 @@ def write_safetensors(
     """Writes arrays, which must be contiguous, and notes for people, whole or not at all."""
     part = path.with_name(f".{path.name}.part")
     try:
-        safetensors.numpy.save_file(dict(arrays), part, metadata=dict(notes))
+        optional("safetensors.numpy").save_file(dict(arrays), part, metadata=dict(notes))
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
