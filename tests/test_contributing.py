@@ -1,6 +1,7 @@
 """CONTRIBUTING.md's examples: each is built from a file outside the package, and works."""
 
 import importlib.util
+import inspect
 import pathlib
 import re
 import sys
@@ -13,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from tiny import tiny_config
 
 import jaxclr
-from jaxclr.losses.catalogue import facts
+from jaxclr.cli.definitions import loss_facts
 
 TEXT = (pathlib.Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 EXAMPLES = dict(
@@ -54,7 +55,12 @@ def test_a_loss(example):
     )
     mapped = jax.shard_map(share, mesh=mesh, in_specs=P("batch"), out_specs=P(), check_vma=False)
     np.testing.assert_allclose(jax.jit(mapped)(z1, z2), wanted, rtol=1e-6)
-    assert facts(example.hinge) == ("negatives", "B²D", "row sums over all columns", "1503.03832")
+    assert loss_facts(inspect.getdoc(example.hinge)) == (
+        "negatives",
+        "B²D",
+        "row sums over all columns",
+        "1503.03832",
+    )
 
 
 @pytest.mark.parametrize("example", ["method"], indirect=True)

@@ -3,7 +3,8 @@
 import ast
 import functools
 import pathlib
-from typing import Any
+import re
+from typing import Any, NamedTuple
 
 Definition = ast.ClassDef | ast.FunctionDef
 _PACKAGE = pathlib.Path(__file__).parents[1]
@@ -57,6 +58,47 @@ def attribute(folder: str, kind: ast.ClassDef, name: str) -> Any:
             if found is not None:
                 return found
     return None
+
+
+class LossFacts(NamedTuple):
+    """What the docstring of a loss says, "" where it says nothing.
+
+    Attributes:
+      needs: the line "Needs": what it takes; "two views" are q and k or z1 and z2 alone.
+      cost: the line "Cost": time of value and gradient, by the images B of the global batch, their
+        dimensions D, the views V, ... The memory beside the inputs is a tile, or D x D if the cost
+        has D squared.
+      global_batch: the line "Global batch": what is computed over all devices; "nothing" if rows
+        are independent.
+      paper: arXiv number of the first paper that it refers to.
+    """
+
+    needs: str
+    cost: str
+    global_batch: str
+    paper: str
+
+
+def loss_facts(docstring: str) -> LossFacts:
+    """The facts in the docstring of a loss."""
+    lines = (rf"^{label}: (.+)\.$" for label in ("Needs", "Cost", "Global batch"))
+    patterns = (*lines, r"arXiv:(\d{4}\.\d{4,5})")
+    found = [re.search(pattern, docstring, re.MULTILINE) for pattern in patterns]
+    return LossFacts(*(match.group(1) if match else "" for match in found))
+
+
+def public_losses() -> dict[str, str]:
+    """The docstrings of the functions of `jaxclr.losses`, by name."""
+    functions = definitions("losses")
+    imports = (
+        n for n in _parsed(_PACKAGE / "losses/__init__.py").body if isinstance(n, ast.ImportFrom)
+    )
+    names = [alias.name for node in imports for alias in node.names if alias.asname]
+    return {
+        name: ast.get_docstring(functions[name]) or ""
+        for name in names
+        if isinstance(functions.get(name), ast.FunctionDef)
+    }
 
 
 @functools.cache

@@ -88,16 +88,14 @@ def _data() -> dict[str, str]:
 
 def _losses_table() -> rich.table.Table:
     """The needs, cost and global-batch computations of every loss."""
-    from jaxclr.losses.catalogue import facts, public_losses
-
     title = "losses (B images of D dimensions, V views)"
     shown = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
     for column in ("", "arXiv", "cost"):
         shown.add_column(column, no_wrap=True)
     for column in ("needs", "over the global batch"):
         shown.add_column(column)
-    for name, loss in public_losses().items():
-        needs, cost, global_batch, paper = facts(loss)
+    for name, docstring in definitions.public_losses().items():
+        needs, cost, global_batch, paper = definitions.loss_facts(docstring)
         shown.add_row(name, paper, cost, needs, global_batch)
     return shown
 

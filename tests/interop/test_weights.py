@@ -228,7 +228,7 @@ def test_a_wrong_file_is_told_what_it_lacks(narrow, tmp_path, monkeypatch):
         read_weights(file.rename(tmp_path / "weights.txt"))
     (tmp_path / "weights.pth.tar").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match=r"needs PyTorch: pip install 'jaxclr\[interop\]'"):
+    with pytest.raises(UserError, match=r"needs PyTorch: pip install 'jaxclr\[torch\]'"):
         read_weights(tmp_path / "weights.pth.tar")
 
 
