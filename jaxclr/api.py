@@ -18,7 +18,7 @@ from jaxclr.errors import MissingExtra, UserError, optional, unknown
 from jaxclr.evaluation.by_protocol import evaluate
 from jaxclr.evaluation.closing import closing_record, closing_table, monitor
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
-from jaxclr.evaluation.subject import labelled_splits, on_data
+from jaxclr.evaluation.subject import labeled_splits, on_data
 from jaxclr.interop import Loaded, exporting
 from jaxclr.interop import embedding as embeddings
 from jaxclr.interop import load as load_encoder
@@ -278,7 +278,7 @@ class Run:
         config = runtime.run_on_all(self._with_checkpoint)
         with _quietly(), compilation_cache():
             session = open_session(config)
-            runtime.run_on_all(lambda: labelled_splits(session.dataset))
+            runtime.run_on_all(lambda: labeled_splits(session.dataset))
             with runtime.hold_on_first(self._folder.locked()):
                 state = newest(session, self._folder, say)
                 return _evaluate(session, self._folder, state, baselines=baselines)
@@ -380,7 +380,7 @@ def _train(
         profile=profile,
     )
     try:
-        labelled_splits(session.dataset)
+        labeled_splits(session.dataset)
     except UserError as error:
         say(f"Not evaluated: {error}")
     else:
@@ -433,7 +433,7 @@ def _filled(config: Config, stored: Config) -> Config:
 
 def _is_labeled(session: Session) -> bool:
     try:
-        labelled_splits(session.dataset)
+        labeled_splits(session.dataset)
     except UserError:
         return False
     return True

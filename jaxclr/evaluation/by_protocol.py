@@ -12,7 +12,7 @@ import rich.table
 from jaxclr.data import Data
 from jaxclr.errors import UserError
 from jaxclr.evaluation.protocols import Protocol
-from jaxclr.evaluation.subject import Subject, labelled_splits
+from jaxclr.evaluation.subject import Subject, labeled_splits
 from jaxclr.runs import parts
 from jaxclr.steps.state import State
 
@@ -34,7 +34,7 @@ def evaluate(subject: Subject, protocol: Protocol, *, seeds: int = 1) -> dict[st
     """
     _check_finite(subject.state)
     if protocol.needs_labels:
-        labelled_splits(subject.dataset)
+        labeled_splits(subject.dataset)
     tried = list(range(seeds if protocol.is_random else 1))
     results = [protocol.run(subject, seed) for seed in tried]
     values = {

@@ -13,7 +13,7 @@ from jaxclr.errors import UserError
 from jaxclr.evaluation.few_labels import few_label_probe
 from jaxclr.evaluation.knn import knn_accuracy
 from jaxclr.evaluation.linear import linear_probe
-from jaxclr.evaluation.subject import Features, Subject, labelled_splits
+from jaxclr.evaluation.subject import Features, Subject, labeled_splits
 from jaxclr.steps.examples import batches
 
 KNN = ((200, 0.1), (20, 0.07))  # (k, temperature): lightly's and solo-learn's settings
@@ -25,7 +25,7 @@ SEED = 0  # of label draws and held-out rows: the same for every run, so that ru
 def monitor(subject: Subject) -> dict[str, float]:
     """kNN accuracy on the test split, for monitoring during training; {} without labels."""
     try:
-        train, test = labelled_splits(subject.dataset)
+        train, test = labeled_splits(subject.dataset)
     except UserError:
         return {}
     accuracies = _knn(subject.classes, subject.represent(train), subject.represent(test))
@@ -48,7 +48,7 @@ def closing_record(subject: Subject, *, baselines: bool = True) -> dict[str, Any
     Raises:
       UserError: the data has no labels or no test split.
     """
-    train, test = labelled_splits(subject.dataset)
+    train, test = labeled_splits(subject.dataset)
     features: dict[str, tuple[Features, Features]] = {}
     if baselines:
         if isinstance(train, Split) and isinstance(test, Split):

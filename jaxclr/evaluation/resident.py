@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxclr.data import Dataset
 from jaxclr.evaluation.knn import knn_predict
-from jaxclr.evaluation.subject import labelled_splits
+from jaxclr.evaluation.subject import labeled_splits
 from jaxclr.steps.examples import labels_of
 from jaxclr.steps.recipe import Recipe
 from jaxclr.steps.scanned import map_images, represent_images
@@ -44,7 +44,7 @@ def compile_knn(
       A function of a state and of the images of both splits, uint8 [N, H, W, C] on every device;
       float32 [].
     """
-    train_y, test_y = map(labels_of, labelled_splits(dataset))
+    train_y, test_y = map(labels_of, labeled_splits(dataset))
     settings = {"classes": len(dataset.classes), "temperature": temperature, "tile": tile}
     represent = functools.partial(representations, recipe=recipe, mesh=mesh, rows=rows)
 

@@ -97,7 +97,7 @@ class Subject:
         Raises:
           UserError: some are not finite, or test has a class that train lacks.
         """
-        train, test = map(self.represent, labelled_splits(self.dataset))
+        train, test = map(self.represent, labeled_splits(self.dataset))
         for name, features in (("training", train), ("test", test)):
             check_finite(name, features.values)
         check_known(train.labels, test.labels, self.classes)
@@ -179,7 +179,7 @@ def check_channels(source: str, dataset: Dataset, wanted: int | None) -> None:
     )
 
 
-def labelled_splits(dataset: Dataset) -> tuple[Split | Stream | Records, Split | Stream | Records]:
+def labeled_splits(dataset: Dataset) -> tuple[Split | Stream | Records, Split | Stream | Records]:
     """Train and test, if both have labels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Every public loss has the docstring lines that `jaxclr list losses` shows, and a battery entry."""
+"""Public losses have the docstring lines that `jaxclr list losses` shows, and battery entries."""
 
 import inspect
 import re

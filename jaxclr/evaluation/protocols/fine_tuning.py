@@ -17,7 +17,7 @@ from jaxclr.errors import UserError
 from jaxclr.evaluation.feature_checks import check_known
 from jaxclr.evaluation.linear import LinearFit, linear_logits
 from jaxclr.evaluation.protocols.protocol import Protocol, Result
-from jaxclr.evaluation.subject import Subject, labelled_splits
+from jaxclr.evaluation.subject import Subject, labeled_splits
 from jaxclr.steps.examples import apply_in_batches, batches, fill, labels_of
 from jaxclr.steps.recipe import with_whole_batch
 
@@ -90,7 +90,7 @@ def draw_share(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 def checked_labels(subject: Subject) -> np.ndarray:
     """Labels of the training images, int32 [N]; those of test must be among them."""
-    train, test = map(labels_of, labelled_splits(subject.dataset))
+    train, test = map(labels_of, labeled_splits(subject.dataset))
     check_known(train, test, subject.classes)
     return train
 
@@ -125,7 +125,7 @@ def tune(
             f"Fine-tuning diverged at a learning rate of {rates[best]:g}; "
             "give lower --learning-rates."
         )
-    _, test = labelled_splits(subject.dataset)
+    _, test = labeled_splits(subject.dataset)
     return _accuracy(subject, tuned, split=test), {"learning rate": rates[best]}
 
 
