@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import cattrs
 from annotated_types import Ge, Gt, Interval
+from cattrs.gen import make_dict_structure_fn
 from cattrs.strategies import configure_tagged_union
 
 from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, PhotoView
@@ -151,9 +152,9 @@ def from_json(
     tree.pop("experiment", None)
     if version is None:
         _migrate(tree, folder)
-    given = _of_session(tree, session)
+    _take_from_session(tree, session)
     try:
-        config = _converter(folder).structure(tree, Config)
+        return _converter(folder).structure(tree, Config)
     except cattrs.BaseValidationError as error:
         newer = (
             f" It was written by jaxclr {version}." if version not in (None, __version__) else ""
@@ -161,7 +162,6 @@ def from_json(
         raise UserError(
             f"The configuration cannot be read: {_first_cause(error)}{newer}"
         ) from error
-    return dataclasses.replace(config, **given)
 
 
 def differences(one: Config, other: Config) -> list[str]:
@@ -191,12 +191,8 @@ def class_names() -> dict[str, type]:
     return {kind.__name__: kind for kind in (*kinds, Augmentation, Data, Arrays, Source)}
 
 
-def _of_session(tree: dict[str, Any], session: Config | None) -> dict[str, Any]:
-    """The fields with parts that only a session has, from its configuration.
-
-    They are removed from the tree; a required field gets a placeholder.
-    """
-    given = {}
+def _take_from_session(tree: dict[str, Any], session: Config | None) -> None:
+    """Replaces fields that only a session has by those of its configuration, in place."""
     for field in dataclasses.fields(Config):
         missing = parts.session_parts(tree.get(field.name), field.name)
         if not missing:
@@ -216,11 +212,7 @@ def _of_session(tree: dict[str, Any], session: Config | None) -> dict[str, Any]:
             )
         if field.name == "data" and before.get("mean") is not None:  # measured when the run began
             part = dataclasses.replace(part, mean=tuple(before["mean"]), std=tuple(before["std"]))
-        given[field.name] = part
-        del tree[field.name]
-        if field.default is dataclasses.MISSING:
-            tree[field.name] = {"type": "Imported"}
-    return given
+        tree[field.name] = part
 
 
 def _without_statistics(tree: Any) -> Any:
@@ -295,6 +287,11 @@ def _converter(folder: pathlib.Path | None) -> cattrs.Converter:
     )
     converter.register_structure_hook_func(
         lambda kind: kind is Method, lambda value, _: part(value, Method)
+    )
+    read_fields = make_dict_structure_fn(Augmentation, converter)
+    converter.register_structure_hook(
+        Augmentation,
+        lambda value, kind: value if isinstance(value, kind) else read_fields(value, kind),
     )
     return converter
 

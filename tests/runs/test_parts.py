@@ -1,5 +1,6 @@
 """Parts of a user's own: what a run remembers of them, reads back, and refuses."""
 
+import dataclasses
 import importlib
 import json
 import pathlib
@@ -136,11 +137,28 @@ def test_a_class_of_an_installed_package_is_imported(tmp_path, monkeypatch):
     assert folder.sources() == {} and folder.config().optimizer is module.adam
 
 
+OF_A_CELL = """
+import dataclasses
+from jaxclr.methods import SimClr
+
+@dataclasses.dataclass(frozen=True)
+class OfACell(SimClr):
+    temperature: float = 0.3
+"""
+
+
 def session_parts():
     notebook = types.ModuleType("__main__")
+    exec(OF_A_CELL, notebook.__dict__)
+
+    def drawn(keys, batch):
+        return batch
+
     exec("class Cell:\n    def build(self, axis_name):\n        return None\n", notebook.__dict__)
     return {
         "<lambda>": {"optimizer": lambda schedule: None},
+        "views.0: session_parts.<locals>.drawn": {"augmentation": Augmentation(views=(drawn,) * 2)},
+        "OfACell": {"method": notebook.OfACell().with_heads(hidden=12, out=8)},
         "Cell": {"encoder": notebook.Cell()},
         "factory: ": {"encoder": Nnx(lambda rngs: None)},
         "Arrays of uint8 [20, 8, 8, 1], digest": {
@@ -151,7 +169,7 @@ def session_parts():
 
 @pytest.mark.parametrize("told", session_parts())
 def test_what_only_a_session_has_is_said_and_taken_from_it(tmp_path, told):
-    config = tiny_config("simclr", **session_parts()[told])
+    config = dataclasses.replace(tiny_config("simclr"), **session_parts()[told])
     RunFolder(tmp_path / "run").create(config, overwrite=False)
     with pytest.raises(errors.UserError, match=r"jaxclr.Run\(folder, config=config\)") as refused:
         RunFolder(tmp_path / "run").config()
@@ -234,8 +252,6 @@ def test_a_file_that_trains_when_it_is_imported_is_refused(tmp_path):
 def test_two_files_of_one_name_are_refused(tmp_path):
     one = load_experiment(experiment(tmp_path / "one"))
     other = load_experiment(experiment(tmp_path / "other", imports="# another"))
-    import dataclasses
-
     mixed = dataclasses.replace(one, augmentation=other.augmentation)
     with pytest.raises(errors.UserError, match="are named own.py"):
         RunFolder(tmp_path / "run").create(mixed, overwrite=False)
