@@ -3,8 +3,9 @@
 A transform turns two views into an `Affinity`: rows and columns whose inner products are the
 entries of the matrix. A readout turns the affinity into a scalar; a regularizer is a readout that
 is added with a weight. Each is a plain function: bind its settings with `functools.partial`, or
-write another of the same signature. A readout that uses none of temperature, implementation or
-axis_name ignores it by `**_`.
+write another of the same signature. A readout gets
+temperature and axis_name, and implementation if that is not "auto"; it ignores what it does not use
+by `**_`.
 
     loss = functools.partial(
         losses.affinity_loss, transform=compose.whitened, regularizer=compose.asymmetry
@@ -74,7 +75,7 @@ class Readout(Protocol):
         affinity: Affinity,
         *,
         temperature: float | Array,
-        implementation: Implementation,
+        implementation: Implementation = "auto",
         axis_name: AxisName,
     ) -> Array: ...
 
@@ -110,7 +111,7 @@ def affinity_loss(
         regularizer.
       regularizer_weight: gamma; zero or more. A Python zero leaves the regularizer out.
       temperature: tau; positive.
-      implementation: as of `jaxclr.affinity.row_logsumexp`.
+      implementation: as of `jaxclr.affinity.row_logsumexp`; readouts get it unless it is "auto".
       axis_name: mapped axis over which the batch is spread; None if q and k are all of it.
 
     Returns:
@@ -128,11 +129,9 @@ def affinity_loss(
     check_positive("temperature", temperature)
     check_positive("regularizer_weight", regularizer_weight, zero=True)
     affinity = (transform or unit)(q, k, axis_name=axis_name)
-    options: dict[str, Any] = {
-        "temperature": temperature,
-        "implementation": implementation,
-        "axis_name": axis_name,
-    }
+    options: dict[str, Any] = {"temperature": temperature, "axis_name": axis_name}
+    if implementation != "auto":  # else a readout need not know of it
+        options["implementation"] = implementation
     loss = (readout or cross_entropy)(affinity, **options)
     unweighted = isinstance(regularizer_weight, (int, float)) and regularizer_weight == 0
     if regularizer is None or unweighted:
@@ -205,7 +204,7 @@ def cross_entropy(
     affinity: Affinity,
     *,
     temperature: float | Array,
-    implementation: Implementation,
+    implementation: Implementation = "auto",
     axis_name: AxisName,
 ) -> Array:
     r"""InfoNCE: :math:`\frac1n \sum_i [\log \sum_j e^{A_{ij}} - A_{ii}]`.
@@ -219,7 +218,7 @@ def decoupled(
     affinity: Affinity,
     *,
     temperature: float | Array,
-    implementation: Implementation,
+    implementation: Implementation = "auto",
     axis_name: AxisName,
 ) -> Array:
     r"""DCL: :math:`\frac1n \sum_i [\log \sum_{j \ne i} e^{A_{ij}} - A_{ii}]`.

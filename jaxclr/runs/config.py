@@ -230,14 +230,17 @@ def _migrate(tree: dict[str, Any], folder: pathlib.Path | None) -> None:
     those of methods without such fields are dropped if they equal the method's own, and later
     rejected as unknown fields otherwise.
     """
+    if isinstance(tree.get("data"), dict):
+        tree["data"].setdefault("type", "Data")
     method = tree.get("method")
     if not isinstance(method, dict):
         return
     kind = class_names().get(str(method.get("type")))
     if kind is None:
-        if folder is not None and (folder / "method.py").is_file():
-            method["type"] = f"method.py:{method.get('type')}"
-        return
+        if folder is None or not (folder / "method.py").is_file():
+            return
+        method["type"] = f"method.py:{method.get('type')}"
+        kind = parts.resolve(method["type"], folder)
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
     for name in ("projector", "predictor", "target"):
         if name in method and name not in fields:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import pytest
 from tiny import tiny_config
@@ -100,3 +101,12 @@ def test_differences_are_named():
     other = tiny_config(METHODS["simclr"](temperature=0.3), epochs=3)
     assert differences(one, other) == ["epochs: 2 is now 3", "method.temperature: 0.1 is now 0.3"]
     assert differences(one, one) == []
+
+
+def test_a_whole_configuration_of_before_is_read():
+    """Written by version 0.1.0 for `jaxclr train experiments/digits.py --method simclr`."""
+    text = (pathlib.Path(__file__).parents[1] / "golden" / "config-0.1.json").read_text()
+    config = from_json(text)
+    assert type(config.method) is METHODS["simclr"] and config.data.mean == (0.305433688785187,)
+    assert config.encoder.widths == (4, 8) and config.augmentation == AUGMENTATIONS["digits"]
+    assert from_json(to_json(config)) == config
