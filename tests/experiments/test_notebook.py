@@ -14,6 +14,8 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
+    for cell in notebook.cells:  # a small size
+        cell["source"] = cell["source"].replace("epochs=20", "epochs=2")
     client = nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
