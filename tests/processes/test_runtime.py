@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -294,3 +295,20 @@ def test_a_run_whose_process_is_killed_goes_on(victim, tmp_path):
         json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()
     ]
     assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize(
+    "error, lost",
+    [
+        (ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer"), True),
+        (jax.errors.JaxRuntimeError("UNAVAILABLE: the peer is gone"), True),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), False),
+        (ValueError("a mistake"), False),
+    ],
+)
+def test_a_lost_peer_is_told_from_other_errors(error, lost, monkeypatch):
+    monkeypatch.setattr(runtime, "is_single", lambda: False)
+    assert runtime.peer_lost(error) == lost
+    wrapped = RuntimeError("around it")
+    wrapped.__cause__ = error
+    assert runtime.peer_lost(wrapped) == lost
