@@ -207,7 +207,7 @@ class Run:
           The record, as written to evaluation.json.
 
         Raises:
-          UserError: there is no checkpoint, or protocol, data and encoder do not fit each other.
+          UserError: the run lacks a checkpoint, or the protocol does not fit data or encoder.
         """
         say = _printer(console)
         if protocol is None:

@@ -100,7 +100,7 @@ def main(options: Options) -> None:
 def measure(sizes: Sizes, repeats: int) -> dict[str, Any]:
     """All figures; a result is a loss, an implementation, a batch and their figures."""
     load = [round(value, 2) for value in os.getloadavg()]
-    # First, while this process is small and holds no accelerator: its memory counts in a child's.
+    # Measured first: a child process inherits the memory of this one.
     results = [sim_trace_alone(rows, sizes.sim_trace_width, repeats) for rows in sizes.sim_trace]
     for loss in LOSSES:
         for rows in getattr(sizes, loss):

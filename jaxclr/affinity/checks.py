@@ -137,7 +137,7 @@ def check_permutations(name: str, permutations: Array, size: int) -> Array:
 
     Raises:
       TypeError: it is not an array of integers.
-      ValueError: it has another shape, or a row is no permutation.
+      ValueError: it has another shape, or a row is not a permutation.
     """
     if not hasattr(permutations, "dtype") or not jnp.issubdtype(permutations.dtype, jnp.integer):
         kind = getattr(permutations, "dtype", type(permutations).__name__)
@@ -151,7 +151,7 @@ def check_permutations(name: str, permutations: Array, size: int) -> Array:
         wanted = np.arange(size)
         for index, row in enumerate(np.sort(np.asarray(permutations), axis=1)):
             if not np.array_equal(row, wanted):
-                raise ValueError(f"{name}[{index}] is no permutation of 0 to {size - 1}.")
+                raise ValueError(f"{name}[{index}] is not a permutation of 0 to {size - 1}.")
     return jnp.asarray(permutations, jnp.int32)
 
 

@@ -31,7 +31,7 @@ class Augmentation:
         selected.
 
     Raises:
-      UserError: there is no view, or a view cannot be called.
+      UserError: `views` is empty, or a view is not callable.
     """
 
     views: tuple[Any, ...]

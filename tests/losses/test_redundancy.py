@@ -49,7 +49,7 @@ def test_w_mse_knows_images_by_their_places():
         ({"eps": -0.1}, ValueError, "eps must be finite and zero or more, got -0.1"),
         ({"eps": 1.5}, ValueError, "eps must be at most 1, got 1.5"),
         ({"permutations": np.arange(16)}, ValueError, r"must be \[T, 16\]"),
-        ({"permutations": np.zeros((1, 16), int)}, ValueError, "is no permutation of 0 to 15"),
+        ({"permutations": np.zeros((1, 16), int)}, ValueError, "is not a permutation of 0 to 15"),
         ({"views": normal(1, 16, 4)}, ValueError, "views must be at least 2 of each image, got 1"),
     ],
 )
