@@ -23,6 +23,8 @@ import jaxclr
 from jaxclr import api
 from jaxclr.processes import runtime
 from jaxclr.runs.checkpoints import Checkpoints
+from jaxclr.runs.folder import RunFolder
+from jaxclr.training.loop import train as train_session
 from jaxclr.training.session import open_session
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -204,10 +206,10 @@ def test_own_parts_together(tmp_path, monkeypatch):
     run, whole = trained_on(1, monkeypatch, tmp_path / "whole", epochs=4)
     stopped = tmp_path / "stopped"
     session = open_session(own_config(epochs=4))
-    folder = api.RunFolder(stopped, session=own_config(epochs=4))
+    folder = RunFolder(stopped, session=own_config(epochs=4))
     folder.create(session.config, overwrite=False)
     console = api.rich.console.Console(quiet=True)
-    api.train_session(session, folder, console=console, stop_after=5)
+    train_session(session, folder, console=console, stop_after=5)
     jaxclr.Run(stopped, config=own_config(epochs=4)).resume(console=console)
     with Checkpoints(stopped / "checkpoints") as checkpoints:
         resumed = jax.device_get(checkpoints.restore(session.state_shape(), say=pytest.fail))
@@ -307,6 +309,7 @@ def test_arrows_point_down():
             "training",
             "interop",
             "report",
+            "pretraining",
             "api",
             "cli",
         ),
