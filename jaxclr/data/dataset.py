@@ -54,6 +54,7 @@ class Dataset(NamedTuple):
       test: the test split, or None.
       classes: class names, indexed by label.
       skipped: files that could not be read and were left out.
+      version: name and version of prepared data that never change; "" for others.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Dataset(NamedTuple):
     test: "Split | Stream | Records | None"
     classes: tuple[str, ...]
     skipped: tuple[str, ...]
+    version: str = ""
 
 
 def why_streamed(count: int, shape: tuple[int, ...], data: Data) -> str | None:

@@ -13,6 +13,7 @@ from jaxclr.data.images import Encoded, Unreadable, decode_all, first_shape, ope
 from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
+from jaxclr.paths import expanded
 
 TEST_NAMES = ("test", "val", "validation")
 
@@ -37,7 +38,7 @@ def load(argument: str, data: Data) -> Dataset:
     Each holds either one folder per class, or only images, which are then unlabeled. Hidden files
     and folders are ignored.
     """
-    path = pathlib.Path(argument).expanduser()
+    path = expanded(argument)
     if not path.is_dir():
         raise UserError(f"There is no folder '{path}'.")
     parts = _split_folders(path)

@@ -19,6 +19,7 @@ from jaxclr.data.dataset import (
 from jaxclr.data.images import convert_channels
 from jaxclr.data.source_options import Data
 from jaxclr.errors import UserError
+from jaxclr.paths import expanded
 
 
 class Keys(NamedTuple):
@@ -50,7 +51,7 @@ def load(argument: str, data: Data) -> Dataset:
     These are `LAYOUTS`. Labels are optional, integers or strings. Nothing is unpickled.
     """
     check_not_streamed(data)
-    path = pathlib.Path(argument).expanduser()
+    path = expanded(argument)
     if not path.is_file():
         raise UserError(f"There is no file '{path}'.")
     if not zipfile.is_zipfile(path):

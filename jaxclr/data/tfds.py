@@ -18,6 +18,7 @@ from jaxclr.data.images import Encoded, decode_all, first_shape
 from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
+from jaxclr.paths import expanded
 
 TEST_NAMES = ("test", "validation")
 RECORDS = 2048
@@ -53,7 +54,8 @@ def load(argument: str, data: Data) -> Dataset:
     if label_key is not None:
         classes = tuple(cast(Any, info.features)[label_key].names)
     if (why := why_streamed(count, like[1], data)) is not None:
-        return Dataset(info.name, *_streams(train, test, like[1][2], data, why), classes, ())
+        splits = _streams(train, test, like[1][2], data, why)
+        return Dataset(info.name, *splits, classes, (), info.full_name)
     train_split, skipped = _decode(train, data, like)
     test_split = None
     if test is not None:
@@ -65,7 +67,7 @@ def load(argument: str, data: Data) -> Dataset:
         if test_rows is not None:
             test_split = _take(train_split, test_rows)
             train_split = _take(train_split, rows)
-    return Dataset(info.name, train_split, test_split, classes, skipped)
+    return Dataset(info.name, train_split, test_split, classes, skipped, info.full_name)
 
 
 class _Records:
@@ -180,7 +182,7 @@ def _keys(name: str, info: Any) -> tuple[str, str | None]:
 
 def _prepared(name: str, data: Data) -> Any:
     """The builder of a data set that is on disk in array_record format."""
-    folder = None if data.dir is None else pathlib.Path(data.dir).expanduser()
+    folder = None if data.dir is None else expanded(data.dir)
     if folder is not None and not folder.is_dir():
         raise UserError(
             f"There is no folder '{folder}'. Set --data.dir to the folder of the data sets."

@@ -50,6 +50,8 @@ def write_safetensors(
     try:
         optional("safetensors.numpy").save_file(dict(arrays), part, metadata=dict(notes))
         part.replace(path)
+    except optional("safetensors").SafetensorError as error:  # of a full disk, too
+        raise UserError(f"{path} cannot be written: {_first_line(error)}.") from error
     finally:
         part.unlink(missing_ok=True)
 

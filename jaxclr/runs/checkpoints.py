@@ -24,6 +24,7 @@ from jaxclr.errors import UserError
 from jaxclr.processes import runtime
 from jaxclr.runs import seals, stores
 from jaxclr.runs.digests import digests, host_digest
+from jaxclr.runs.files import check_writable
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.state import State
 
@@ -58,6 +59,7 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
         stores.check_path(folder)
+        runtime.run_on_first(functools.partial(check_writable, folder))
         self._folder = folder
         self._manager = _open(folder, options)
 

@@ -1,7 +1,7 @@
 """The folder of a run.
 
-Its files: config.json, metrics.jsonl, tensorboard/, checkpoints/, snapshots/, profile/, parts/,
-evaluation.json, bad_step.json, report.html.
+Its files: config.json, data.json, metrics.jsonl, tensorboard/, checkpoints/, snapshots/, profile/,
+parts/, evaluation.json, bad_step.json, report.html.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from jaxclr.runs.files import locked, write_atomically, writing
 _LOCK = ".lock"
 # A process that dies before it writes a configuration leaves these; such a folder counts as empty.
 _LEFTOVERS = {_LOCK, parts.FOLDER, trust.SIGNATURE, f".{trust.SIGNATURE}.part", ".config.json.part"}
+_LEFTOVERS |= {"data.json", ".data.json.part"}
 # The contents of a run. The configuration is removed last: until then the folder is still a run.
 _CONTENTS = (
     "metrics.jsonl",
@@ -35,6 +36,7 @@ _CONTENTS = (
     "method.py",
     parts.FOLDER,
     trust.SIGNATURE,
+    "data.json",
     "config.json",
 )
 
@@ -102,6 +104,27 @@ class RunFolder:
             return not evaluated or json.loads(self.evaluation.read_bytes())["step"] == steps
         except (OSError, ValueError, KeyError, TypeError):
             return False
+
+    def data(self) -> dict[str, Any] | None:
+        """The identity of the data with which the run began; None if it was not stored.
+
+        Raises:
+          UserError: data.json is damaged.
+        """
+        path = self.folder / "data.json"
+        try:
+            found = json.loads(path.read_bytes())
+            lists, counts, parts_ = found["classes"], found["examples"], found["parts"]
+            if not isinstance(lists, list) or not isinstance(counts | parts_, dict):
+                raise TypeError("it is not the identity of data")
+            return {"classes": list(map(str, lists)), "examples": counts, "parts": parts_}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(
+                f"{path} cannot be read ({type(error).__name__}), so that the data of the run are "
+                "not known. Restore it, or delete it to go on without comparing the data."
+            ) from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -172,7 +195,12 @@ class RunFolder:
         return {f"{parts.FOLDER}/{name}": text for name, text in copied.items()}
 
     def create(
-        self, config: Config, *, overwrite: bool, experiment: Experiment | None = None
+        self,
+        config: Config,
+        *,
+        overwrite: bool,
+        experiment: Experiment | None = None,
+        data: dict[str, Any] | None = None,
     ) -> None:
         """Creates the folder and writes the configuration and the sources of a user's own parts.
 
@@ -180,6 +208,7 @@ class RunFolder:
           config: the configuration of the run.
           overwrite: replace an existing run.
           experiment: the file whose `config()` returned the configuration, if any.
+          data: the identity of the data, if the run is trained.
 
         Raises:
           UserError: the folder has a run that is not to be overwritten, is not empty and is not a
@@ -210,6 +239,8 @@ class RunFolder:
             own = sources or any(map(parts.is_own, parts.names_in(json.loads(text))))
             if own and (signed := trust.signature(text.encode(), sources)):
                 write_atomically(self.folder / trust.SIGNATURE, signed + "\n")
+            if data is not None:
+                write_atomically(self.folder / "data.json", json.dumps(data) + "\n")
             write_atomically(self.folder / "config.json", text)
 
     def _check_run_or_empty(self) -> None:

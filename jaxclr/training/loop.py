@@ -49,7 +49,7 @@ def train(
 ) -> State:
     """Trains from the newest checkpoint of a run, or from the initial state, to the last step.
 
-    The host waits for the devices only to log, evaluate or save. SIGTERM or SIGINT stop training
+    The host waits for the devices only to log, evaluate or save. SIGTERM, SIGINT or SIGHUP stop it
     after the current step; several processes agree on it when they next log.
 
     Args:
@@ -71,9 +71,10 @@ def train(
     config, last = session.config, min(stop_after or session.steps, session.steps)
     # Virtual CPU devices share a pool of threads: two concurrent collectives can deadlock.
     one_at_a_time = session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
+    report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     with StopSignals() as signals, Checkpoints(run.checkpoints, keep=config.keep) as checkpoints:
         if checkpoints.latest is not None:
-            state = checkpoints.restore(session.state_shape(), say=console.print)
+            state = checkpoints.restore(session.state_shape(), say=report)
         else:
             state = session.init_state()
             digests(state)  # compiled now, so that the first save does not delay a step
@@ -81,7 +82,6 @@ def train(
         trace = Trace(run.profile, profile if runtime.is_first() else range(0), start=start)
         step_fn = compile_step(session)
         refresh = compile_refresh(session.recipe, session.mesh, session.plain_size)
-        report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
         feed = open_feed(session, start=start, report=report)
         watch, snapshots = Watch(session), Snapshots(session, run)
         subject = session.subject(state)
@@ -151,11 +151,18 @@ def train(
                     logs.write(done, {"save_seconds": round(blocked, 4)})
                 if stopped:
                     checkpoints.wait()
-                    raise Stopped(
-                        f"{stopped}: stopped after step {done} of {session.steps}, which is saved. "
-                        f"The same command, or `jaxclr resume {run.folder}`, continues it."
-                    )
+                    raise _stopped(stopped, done, session, run)
+    # A signal that came while the last checkpoint was written.
+    if stopped := runtime.agree_on_stop(signals.received, now=True):
+        raise _stopped(stopped, last, session, run)
     return state
+
+
+def _stopped(name: str, step: int, session: Session, run: RunFolder) -> Stopped:
+    return Stopped(
+        f"{name}: stopped after step {step} of {session.steps}, which is saved. "
+        f"The same command, or `jaxclr resume {run.folder}`, continues it."
+    )
 
 
 def _refuse_not_finite(
