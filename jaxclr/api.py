@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import rich.console
 
+from jaxclr.data.dataset import abbreviate
 from jaxclr.errors import MissingExtra, UserError, optional, unknown
 from jaxclr.evaluation.by_protocol import evaluate
 from jaxclr.evaluation.closing import closing_record, closing_table, monitor
@@ -365,13 +366,10 @@ def _train(
         f"on {session.mesh.size} {session.mesh.devices.flat[0].device_kind} device(s)"
         f"{'' if runtime.is_single() else f' of {jax.process_count()} processes'}"
     )
+    if classes := session.dataset.classes:
+        say(f"{len(classes)} class(es): {abbreviate(classes)}")
     for note in session.notes:
         say(note)
-    if skipped := session.dataset.skipped:
-        say(
-            f"{len(skipped)} unreadable file(s) left out: {', '.join(skipped[:5])}"
-            f"{' ...' * (len(skipped) > 5)}"
-        )
     state = train_session(
         session,
         folder,
