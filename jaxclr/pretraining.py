@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import rich.console
 
+from jaxclr.data.dataset import abbreviate
 from jaxclr.errors import MissingExtra, UserError, optional
 from jaxclr.evaluation.closing import closing_record, closing_table, monitor
 from jaxclr.evaluation.subject import labeled_splits
@@ -73,13 +74,10 @@ def pretrain(
         f"on {session.mesh.size} {session.mesh.devices.flat[0].device_kind} device(s)"
         f"{'' if runtime.is_single() else f' of {jax.process_count()} processes'}"
     )
+    if classes := session.dataset.classes:
+        say(f"{len(classes)} class(es): {abbreviate(classes)}")
     for note in session.notes:
         say(note)
-    if skipped := session.dataset.skipped:
-        say(
-            f"{len(skipped)} unreadable file(s) left out: {', '.join(skipped[:5])}"
-            f"{' ...' * (len(skipped) > 5)}"
-        )
     state = train_session(
         session,
         folder,

@@ -17,6 +17,7 @@ from jaxclr.evaluation.subject import Subject, compile_represent
 from jaxclr.processes import runtime
 from jaxclr.runs.config import Config, to_json
 from jaxclr.steps.dry_run import check_parts
+from jaxclr.steps.examples import labels_of
 from jaxclr.steps.optimizers import make_optimizer, peak_rate, warmup_cosine
 from jaxclr.steps.recipe import AXIS, Recipe
 from jaxclr.steps.state import State, image_examples, init_state
@@ -121,7 +122,7 @@ def _open(config: Config) -> Session:
             f"devices{each}; set a multiple of {parts}."
         )
     dataset = load(config.data)
-    train, notes = dataset.train, []
+    train, notes = dataset.train, list(dataset.notes)
     kind, source = (
         "examples" if train.channels is None else "images",
         getattr(config.data, "source", dataset.name),
@@ -145,6 +146,12 @@ def _open(config: Config) -> Session:
         raise UserError(
             f"{type(config.method).__name__} learns from labels, and '{source}' has none; "
             "give images in class sub-folders or labels beside them, or choose another --method."
+        )
+    if config.method.needs_labels and (missing := _unlabeled(train)):
+        raise UserError(
+            f"{type(config.method).__name__} learns from labels, and {missing} of the "
+            f"{train.size} training {kind} of '{source}' have none (-1); leave them out, or choose "
+            "another --method."
         )
     if train.channels is not None and config.data.mean is None:
         if isinstance(train, Split):
@@ -174,6 +181,11 @@ def _open(config: Config) -> Session:
     session = Session(config, dataset, mesh, recipe, tuple(notes))
     check_parts(config, recipe, session.example_shapes(config.batch_size), devices=len(devices))
     return session
+
+
+def _unlabeled(train: Split | Stream | Records) -> int:
+    """How many examples have the label -1; 0 for a stream, whose labels are beside its images."""
+    return 0 if isinstance(train, Stream) else int((labels_of(train) < 0).sum())
 
 
 def _check_crops(augmentation: Augmentation) -> None:
