@@ -7,7 +7,7 @@ import html
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -28,7 +28,9 @@ from jaxclr.runs.checkpoints import Checkpoints
 from jaxclr.runs.config import Config, differences
 from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
+from jaxclr.runs.readers import read_bytes
 from jaxclr.steps.state import State
+from jaxclr.text import print_text
 from jaxclr.training.compilation_cache import compilation_cache
 from jaxclr.training.loop import train as train_session
 from jaxclr.training.profile import steps_to_profile
@@ -316,13 +318,16 @@ class Run:
     def _repr_html_(self) -> str:
         """The report, inside a notebook."""
         path = self._folder.report if self._folder.report.is_file() else self.report()
-        page = html.escape(path.read_text(), quote=True)
+        page = html.escape(read_bytes(path).decode(errors="replace"), quote=True)
         style, title = "width:100%;height:720px;border:0", html.escape(str(self.folder))
         return f'<iframe srcdoc="{page}" style="{style}" title="{title}"></iframe>'
 
 
 def write_report(
-    folders: list[pathlib.Path], out: str | os.PathLike[str] | None = None
+    folders: list[pathlib.Path],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    channels: Sequence[int] | None = None,
 ) -> pathlib.Path:
     """Writes one HTML file that compares runs.
 
@@ -330,6 +335,8 @@ def write_report(
       folders: folders of the runs.
       out: path of the file; None for report.html, in the folder of a single run, otherwise in the
         current folder.
+      channels: one or three channels of images that pictures show, counted from 1; None: the first
+        three.
 
     Returns:
       The path.
@@ -339,7 +346,7 @@ def write_report(
 
     default = (folders[0] if len(folders) == 1 else pathlib.Path()) / "report.html"
     path = default if out is None else pathlib.Path(out).expanduser()
-    write(folders, path)
+    write(folders, path, channels=channels)
     return path
 
 
@@ -448,7 +455,7 @@ def _name(protocol: Protocol) -> str:
 def _printer(console: rich.console.Console | None) -> Say:
     console = console or rich.console.Console()
     console.quiet = console.quiet or not runtime.is_first()
-    return functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    return functools.partial(print_text, console)
 
 
 @contextlib.contextmanager
