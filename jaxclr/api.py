@@ -1,44 +1,44 @@
 """`jaxclr.train` and `jaxclr.Run`, which the commands of the command line call."""
 
-import contextlib
 import dataclasses
 import functools
 import html
-import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
-import jax
 import numpy as np
 import rich.console
 
-from jaxclr.errors import MissingExtra, UserError, optional, unknown
+from jaxclr.errors import UserError, unknown
 from jaxclr.evaluation.by_protocol import evaluate
-from jaxclr.evaluation.closing import closing_record, closing_table, monitor
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
 from jaxclr.evaluation.subject import labeled_splits, on_data
 from jaxclr.interop import Loaded, exporting
 from jaxclr.interop import embedding as embeddings
 from jaxclr.interop import load as load_encoder
+from jaxclr.pretraining import (
+    Say,
+    create_or_check,
+    evaluate_closing,
+    filled,
+    is_labeled,
+    newest,
+    pretrain,
+    printer,
+    quietly,
+)
+from jaxclr.pretraining import write_report as write_report
 from jaxclr.processes import runtime
 from jaxclr.runs import parts
-from jaxclr.runs.checkpoints import Checkpoints
 from jaxclr.runs.config import Config, differences
 from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
 from jaxclr.runs.readers import read_bytes
-from jaxclr.steps.state import State
-from jaxclr.text import print_text
 from jaxclr.training.compilation_cache import compilation_cache
-from jaxclr.training.loop import train as train_session
 from jaxclr.training.profile import steps_to_profile
-from jaxclr.training.session import Session, open_session
-
-FEW_IMAGES = 10_000  # up to this many, training also ends with probes of the baselines
-
-Say = Callable[[str], None]
+from jaxclr.training.session import open_session
 
 
 def train(
@@ -84,19 +84,19 @@ def train(
     """
     parts.check_not_running_copy()
     folder = RunFolder(pathlib.Path(out).expanduser(), session=config)
-    say = _printer(console)
-    with _quietly(), compilation_cache():
+    say = printer(console)
+    with quietly(), compilation_cache():
         session = open_session(config)
         steps = range(0)
         if profile is not None:
             steps = runtime.run_on_all(lambda: steps_to_profile(profile, session.steps))
         with runtime.hold_on_first(folder.locked()):
-            create = lambda: _create_or_check(folder, session, experiment, overwrite=overwrite)
+            create = lambda: create_or_check(folder, session, experiment, overwrite=overwrite)
             runtime.run_on_first(create)
-            if folder.finished(session.steps, evaluated=_is_labeled(session)):
+            if folder.finished(session.steps, evaluated=is_labeled(session)):
                 say(f"{folder.folder} holds this run already, and it is finished.")
             else:
-                _train(session, folder, console, say, steps)
+                pretrain(session, folder, console, say, steps)
     return Run(folder.folder, config=config)
 
 
@@ -125,7 +125,7 @@ class Run:
                 f"{folder} is not a run: it has no config.json. Give the folder of a run."
             )
         if config is not None:
-            changed = differences(self.config, _filled(config, self.config))
+            changed = differences(self.config, filled(config, self.config))
             if changed:
                 raise UserError(
                     f"{folder} is a run of another configuration: {'; '.join(changed)}."
@@ -175,11 +175,11 @@ class Run:
 
     def resume(self, *, console: rich.console.Console | None = None) -> "Run":
         """Continues training from the newest checkpoint, evaluates and writes the report."""
-        say = _printer(console)
-        with _quietly(), compilation_cache():
+        say = printer(console)
+        with quietly(), compilation_cache():
             session = open_session(runtime.run_on_all(lambda: self.config))
             with runtime.hold_on_first(self._folder.locked()):
-                _train(session, self._folder, console, say, range(0))
+                pretrain(session, self._folder, console, say, range(0))
         return self
 
     def evaluate(
@@ -211,7 +211,7 @@ class Run:
         Raises:
           UserError: the run lacks a checkpoint, or the protocol does not fit data or encoder.
         """
-        say = _printer(console)
+        say = printer(console)
         if protocol is None:
             if settings or data is not None:
                 raise UserError(
@@ -252,7 +252,7 @@ class Run:
         `data` defaults to the run's own data.
         Arguments, returns and errors are those of `interop.embedding.embed`.
         """
-        with _quietly(), compilation_cache():
+        with quietly(), compilation_cache():
             return embeddings.embed(
                 self.load(),
                 self.config.data if data is None else data,
@@ -278,12 +278,12 @@ class Run:
 
     def _evaluate(self, say: Say, *, baselines: bool) -> dict[str, Any]:
         config = runtime.run_on_all(self._with_checkpoint)
-        with _quietly(), compilation_cache():
+        with quietly(), compilation_cache():
             session = open_session(config)
             runtime.run_on_all(lambda: labeled_splits(session.dataset))
             with runtime.hold_on_first(self._folder.locked()):
                 state = newest(session, self._folder, say)
-                return _evaluate(session, self._folder, state, baselines=baselines)
+                return evaluate_closing(session, self._folder, state, baselines=baselines)
 
     def _evaluate_by(self, protocol: Protocol, data: Any, seeds: int, say: Say) -> dict[str, Any]:
         if seeds < 1:
@@ -296,7 +296,7 @@ class Run:
                 f"{name} needs other data than the run's own: give data (--data.source), for "
                 "instance tfds:cifar10."
             )
-        with _quietly(), compilation_cache():
+        with quietly(), compilation_cache():
             session = open_session(config)
             with self._folder.locked():
                 state = newest(session, self._folder, say)
@@ -323,148 +323,7 @@ class Run:
         return f'<iframe srcdoc="{page}" style="{style}" title="{title}"></iframe>'
 
 
-def write_report(
-    folders: list[pathlib.Path],
-    out: str | os.PathLike[str] | None = None,
-    *,
-    channels: Sequence[int] | None = None,
-) -> pathlib.Path:
-    """Writes one HTML file that compares runs.
-
-    Args:
-      folders: folders of the runs.
-      out: path of the file; None for report.html, in the folder of a single run, otherwise in the
-        current folder.
-      channels: one or three channels of images that pictures show, counted from 1; None: the first
-        three.
-
-    Returns:
-      The path.
-    """
-    # Imported here: Matplotlib is slow to import.
-    write = optional("jaxclr.report.page").write_report
-
-    default = (folders[0] if len(folders) == 1 else pathlib.Path()) / "report.html"
-    path = default if out is None else pathlib.Path(out).expanduser()
-    write(folders, path, channels=channels)
-    return path
-
-
-def newest(session: Session, folder: RunFolder, say: Say) -> State:
-    """The state of the newest undamaged checkpoint."""
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        return checkpoints.restore(session.state_shape(), say=say)
-
-
-def _train(
-    session: Session,
-    folder: RunFolder,
-    console: rich.console.Console | None,
-    say: Say,
-    profile: range,
-) -> None:
-    """Trains, evaluates and reports."""
-    config, train = session.config, session.dataset.train
-    kind = "examples" if train.channels is None else "images"
-    say(
-        f"{type(config.method).__name__} on {session.dataset.name}: {train.size} {kind}, "
-        f"{session.steps} steps of {config.batch_size} "
-        f"on {session.mesh.size} {session.mesh.devices.flat[0].device_kind} device(s)"
-        f"{'' if runtime.is_single() else f' of {jax.process_count()} processes'}"
-    )
-    for note in session.notes:
-        say(note)
-    if skipped := session.dataset.skipped:
-        say(
-            f"{len(skipped)} unreadable file(s) left out: {', '.join(skipped[:5])}"
-            f"{' ...' * (len(skipped) > 5)}"
-        )
-    state = train_session(
-        session,
-        folder,
-        console=console or rich.console.Console(),
-        evaluate=monitor,
-        profile=profile,
-    )
-    try:
-        labeled_splits(session.dataset)
-    except UserError as error:
-        say(f"Not evaluated: {error}")
-    else:
-        record = _evaluate(session, folder, state, baselines=train.size <= FEW_IMAGES)
-        if console is not None:
-            console.print(closing_table(record))
-    try:
-        runtime.run_on_first(lambda: write_report([folder.folder], folder.report))
-    except MissingExtra as error:
-        say(f"No report was written: {error}")
-
-
-def _evaluate(
-    session: Session, folder: RunFolder, state: State, *, baselines: bool
-) -> dict[str, Any]:
-    record = closing_record(session.subject(state), baselines=baselines)
-    runtime.run_on_first(lambda: folder.write_evaluation(record))
-    return record
-
-
-def _create_or_check(
-    folder: RunFolder, session: Session, experiment: Experiment | None, *, overwrite: bool
-) -> None:
-    """Creates the run, or checks that an existing one has this configuration and these sources."""
-    if not folder.exists or overwrite:
-        folder.create(session.config, overwrite=overwrite, experiment=experiment)
-        return
-    changed = differences(folder.config(), session.config)
-    advice = (
-        f"Continue it as it is with `jaxclr resume {folder.folder}`, replace it with --overwrite, "
-        "or give another folder with --out."
-    )
-    if changed:
-        raise UserError(
-            f"{folder.folder} is a run of another configuration: {'; '.join(changed)}. {advice}"
-        )
-    if sources := folder.changed_sources(session.config, experiment):
-        raise UserError(
-            f"{folder.folder} was started with other code in {', '.join(sources)}. {advice}"
-        )
-
-
-def _filled(config: Config, stored: Config) -> Config:
-    """A configuration with the mean and deviation that were measured when its run began."""
-    if config.data.mean is not None or type(config.data) is not type(stored.data):
-        return config
-    data = dataclasses.replace(config.data, mean=stored.data.mean, std=stored.data.std)
-    return dataclasses.replace(config, data=data)
-
-
-def _is_labeled(session: Session) -> bool:
-    try:
-        labeled_splits(session.dataset)
-    except UserError:
-        return False
-    return True
-
-
 def _name(protocol: Protocol) -> str:
     """The name in PROTOCOLS, or the name of the class."""
     kind = type(protocol)
     return next((name for name, known in PROTOCOLS.items() if known is kind), kind.__name__)
-
-
-def _printer(console: rich.console.Console | None) -> Say:
-    console = console or rich.console.Console()
-    console.quiet = console.quiet or not runtime.is_first()
-    return functools.partial(print_text, console)
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Silences logs of Orbax, which also raises these errors."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

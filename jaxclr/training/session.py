@@ -178,7 +178,7 @@ def _open(config: Config) -> Session:
     mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
     recipe = make_recipe(config, images=train.size, classes=len(dataset.classes))
     session = Session(config, dataset, mesh, recipe, tuple(notes))
-    check_parts(config, recipe, session.example_shapes(config.batch_size))
+    check_parts(config, recipe, session.example_shapes(config.batch_size), devices=len(devices))
     return session
 
 

@@ -166,7 +166,7 @@ def test_a_step_is_taken_apart(benchmark):
 
 
 FAULTS = [
-    (1, 2),
+    (1, 1),
     pytest.param(1, 5, marks=pytest.mark.full),
     pytest.param(2, 5, marks=pytest.mark.full),
 ]
