@@ -239,7 +239,8 @@ def _is_number(value: Any) -> bool:
 
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
-    return "null" if value is None else names.get(type(value), "a number that is too large")
+    number = "a number" if _is_number(value) else "a number that is too large"
+    return "null" if value is None else names.get(type(value), number)
 
 
 def _check_tree(tree: Any) -> None:

@@ -87,7 +87,7 @@ def test_a_damaged_line_is_left_out_with_a_note(tmp_path, line):
     assert found.note == f"{path} is damaged in line 2: {LINES[line]}; the rest is used."
     path.write_bytes(good + line)  # of a run in progress, the last line may be incomplete
     assert len(readers.read_metrics(path).lines) == 1
-    path.write_bytes(line + b"\n")
+    path.write_bytes(b'{"loss": []}\n' + b"\xff\n")
     with pytest.raises(UserError, match="metrics.jsonl has no line that can be read"):
         readers.read_metrics(path)
     with pytest.raises(UserError, match="Move it away"):
