@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from jaxclr.runs.config import Config, differences
 from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.state import State
+from jaxclr.text import print_text
 from jaxclr.training.loop import train as train_session
 from jaxclr.training.session import Session
 
@@ -31,7 +32,10 @@ Say = Callable[[str], None]
 
 
 def write_report(
-    folders: list[pathlib.Path], out: str | os.PathLike[str] | None = None
+    folders: list[pathlib.Path],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    channels: Sequence[int] | None = None,
 ) -> pathlib.Path:
     """Writes one HTML file that compares runs.
 
@@ -39,6 +43,8 @@ def write_report(
       folders: folders of the runs.
       out: path of the file; None for report.html, in the folder of a single run, otherwise in the
         current folder.
+      channels: one or three channels of images that pictures show, counted from 1; None: the first
+        three.
 
     Returns:
       The path.
@@ -48,7 +54,7 @@ def write_report(
 
     default = (folders[0] if len(folders) == 1 else pathlib.Path()) / "report.html"
     path = default if out is None else pathlib.Path(out).expanduser()
-    write(folders, path)
+    write(folders, path, channels=channels)
     return path
 
 
@@ -148,7 +154,7 @@ def is_labeled(session: Session) -> bool:
 def printer(console: rich.console.Console | None) -> Say:
     console = console or rich.console.Console()
     console.quiet = console.quiet or not runtime.is_first()
-    return functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    return functools.partial(print_text, console)
 
 
 @contextlib.contextmanager

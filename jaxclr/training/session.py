@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxclr import trees
 from jaxclr.augment import Augmentation, PhotoView
+from jaxclr.augment.image_views import takes_color
 from jaxclr.data import Dataset, Records, Split, Stream, channel_statistics, load
 from jaxclr.encoders.custom import build_encoder, towers_of
 from jaxclr.errors import UserError
@@ -175,6 +176,11 @@ def _open(config: Config) -> Session:
             f"data.mean has {len(given)} numbers, the images {train.channels} channels; give one "
             "per channel."
         )
+    if train.channels not in (None, 3) and any(map(takes_color, config.augmentation.views)):
+        notes.append(
+            f"Images have {train.channels} channel(s), so changes of saturation, hue and to "
+            "grayscale are left out."
+        )
     # jax.make_mesh would reorder the devices of a TPU; a process's rows must be one block.
     mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
     recipe = make_recipe(config, images=train.size, classes=len(dataset.classes))
@@ -216,6 +222,8 @@ def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:
     """
     steps_per_epoch = images // config.batch_size
     steps = config.epochs * steps_per_epoch
+    if steps >= 2**31:
+        raise UserError(f"{config.epochs} epochs are {steps} steps; a run has less than 2^31.")
     peak = peak_rate(config.optimizer) * config.batch_size / 256
     warmup = round(config.warmup_epochs * steps_per_epoch)
     schedule = warmup_cosine(peak, warmup_steps=warmup, steps=steps)
