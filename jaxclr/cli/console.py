@@ -13,17 +13,13 @@ from jaxclr import errors
 from jaxclr.errors import UserError
 from jaxclr.paths import expanded
 from jaxclr.processes.signals import Stopped
+from jaxclr.text import print_text as print_text
 
 STATUSES = (
     "Exit status: 0 on success; 2 for user errors and full disks; "
     f"{Stopped.STATUS} if SIGTERM, SIGINT (Ctrl-C) or SIGHUP stopped a run that is saved; "
     "130 after a second Ctrl-C."
 )
-
-
-def print_text(console: rich.console.Console, text: str) -> None:
-    """Prints plain text without wrapping it, so that paths and commands can be copied."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_error(text: str) -> None:

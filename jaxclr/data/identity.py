@@ -1,9 +1,10 @@
 """The identity of a run's data, to notice that they changed before the run goes on."""
 
 import concurrent.futures
+import dataclasses
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,25 @@ MOST_FILES = 20_000  # of more files, only their folders are listed
 _SOME = 4096  # files whose sizes are read at a time
 
 
-def identity(dataset: Dataset, data: Any) -> dict[str, Any]:
-    """What identifies data, as JSON: classes, number of examples, and fingerprints of parts.
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What identifies data.
 
-    Parts are the files of an image folder by their path in it, each with its size; the arrays of
-    other data in memory, each with its checksum; of TFDS, the name and version. Of data that a
-    program's own source reads item by item, only classes and numbers are compared.
+    Attributes:
+      classes: their names.
+      examples: number of examples in each split.
+      parts: fingerprints. Parts are the files of an image folder by their path in it, each with its
+        size; the arrays of other data in memory, each with its checksum; of TFDS, the name and
+        version. Data that a program's own source reads item by item have none.
+    """
+
+    classes: tuple[str, ...]
+    examples: Mapping[str, int]
+    parts: Mapping[str, str]
+
+
+def identity(dataset: Dataset, data: Any) -> Identity:
+    """The identity of the data of a run.
 
     Args:
       dataset: the splits.
@@ -46,27 +60,24 @@ def identity(dataset: Dataset, data: Any) -> dict[str, Any]:
             }
     if len(parts) > MOST_FILES:
         parts = _by_folder(parts)
-    return {
-        "classes": list(dataset.classes),
-        "examples": {name: split.size for name, split in splits.items()},
-        "parts": parts,
-    }
+    counts = {name: split.size for name, split in splits.items()}
+    return Identity(dataset.classes, counts, parts)
 
 
-def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def changes(before: Identity, now: Identity) -> list[str]:
     """The differences of two identities, in words."""
-    classes = (dict.fromkeys(side["classes"]) for side in (before, now))
+    classes = (dict.fromkeys(side.classes) for side in (before, now))
     found = [f"class {line}" for line in _compared(*classes)]
-    if not found and before["classes"] != now["classes"]:
+    if not found and before.classes != now.classes:
         found.append("classes are in another order")
     for split in ("train", "test"):
-        counts = [side["examples"].get(split, 0) for side in (now, before)]
+        counts = [side.examples.get(split, 0) for side in (now, before)]
         if counts[0] != counts[1]:
             found.append(f"{split} has {counts[0]} examples instead of {counts[1]}")
-    return found + _compared(before["parts"], now["parts"])
+    return found + _compared(before.parts, now.parts)
 
 
-def _compared(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def _compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     lists = (
         ("added", [name for name in now if name not in before]),
         ("missing", [name for name in before if name not in now]),

@@ -167,11 +167,13 @@ class Checkpoints:
     def _by_damage(self, steps: list[int], damaged: dict[int, str]) -> Iterator[int]:
         """Steps with undamaged files, then the others, whose arrays may still be undamaged.
 
-        The others are added to `damaged`.
+        The others are added to `damaged`, and so are those that cannot be read at all.
         """
         altered = []
         for step in steps:
-            if wrong := _damage(self._folder / str(step)):
+            if wrong := seals.unreadable(self._folder / str(step)):
+                damaged[step] = wrong
+            elif wrong := _damage(self._folder / str(step)):
                 damaged[step] = wrong
                 altered.append(step)
             else:
@@ -255,7 +257,8 @@ def read_variables(run: RunFolder, parts: Sequence[str] = ("encoder",)) -> tuple
     if run.checkpoints.is_dir():
         with _reader(run.checkpoints) as manager:
             for step in sorted(manager.all_steps(), reverse=True):
-                wrong = _damage(run.checkpoints / str(step))
+                folder = run.checkpoints / str(step)
+                wrong = seals.unreadable(folder) or _damage(folder)
                 if wrong is None:
                     variables, wrong = _attempt(
                         functools.partial(_read_parts, manager, step, parts)
@@ -341,6 +344,10 @@ def _read_parts(manager: ocp.CheckpointManager, step: int, parts: Sequence[str])
         for kind in KINDS
         if any(part in tree.get(kind, ()) for part in parts)
     }
+    for path, leaf in jax.tree.leaves_with_path(found):  # before memory is allocated
+        name = jax.tree_util.keystr(path)
+        if list(leaf.shape) != saved[_words(name)]["shape"]:
+            raise ValueError(f"{name} has another shape than what was saved")
     one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
     def shape(leaf):

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from jaxclr.errors import UserError
 from jaxclr.paths import expanded
+from jaxclr.runs.readers import read_bytes
 
 SIGNATURE = "signature"
 
@@ -40,10 +41,10 @@ def check(folder: pathlib.Path, config: bytes, sources: Mapping[str, bytes]) -> 
     """Raises UserError unless this user's signature is in the folder."""
     wanted = signature(config, sources)
     try:
-        found = (folder / SIGNATURE).read_text().strip()
-    except (OSError, ValueError):
-        found = ""
-    if wanted is None or not hmac.compare_digest(found.encode(), wanted.encode()):
+        found = read_bytes(folder / SIGNATURE).strip()
+    except UserError:
+        found = b""
+    if wanted is None or not hmac.compare_digest(found, wanted.encode()):
         code = ", ".join(sorted(sources)) or "modules that its config.json names"
         raise UserError(
             f"{folder} runs code of its own when it is read ({code}), and was not started by this "

@@ -5,6 +5,7 @@ Names the part that does not fit before anything is compiled.
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -78,6 +79,7 @@ def check_parts(config: Any, recipe: Recipe, examples: Tree, *, devices: int) ->
         )
         if jax.tree.structure(updates) != jax.tree.structure(state.params):
             raise UserError("its updates differ from them in structure")
+    _check_memory(state)
     with _failing_with(f"method {method} cannot take {_outputs(shapes)}"):
         _, metrics = _on_one(
             lambda s, b: train_step(s, b, recipe=recipe, axis_name=AXIS), state, batch
@@ -118,6 +120,18 @@ def _check_norms(recipe: Recipe, state: Tree, examples: Tree, devices: int) -> N
             f"The norm {'/'.join(single[0])} sees one row of each device{micro}, and the norm of "
             "one row is constant; set a larger --batch-size, fewer devices or --micro-batches, or "
             "synchronize the norm with axis_name."
+        )
+
+
+def _check_memory(state: Tree) -> None:
+    """Raises UserError if a state is larger than the memory of this machine."""
+    arrays = jax.tree.leaves((state.params, state.batch_stats, state.opt_state))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in arrays)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > memory:
+        raise UserError(
+            f"Parameters and optimizer take {size / 1e9:.1f} GB, and this machine has "
+            f"{memory / 1e9:.1f} GB; choose a smaller encoder or smaller heads."
         )
 
 

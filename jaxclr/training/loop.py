@@ -22,6 +22,7 @@ from jaxclr.steps.recipe import AXIS
 from jaxclr.steps.refresh import compile_refresh, refresh_is_due
 from jaxclr.steps.state import State
 from jaxclr.steps.step import map_step, train_step
+from jaxclr.text import print_text
 from jaxclr.training.clock import Clock
 from jaxclr.training.feed import open_feed
 from jaxclr.training.profile import Trace
@@ -73,6 +74,7 @@ def train(
     one_at_a_time = session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
     report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     with StopSignals() as signals, Checkpoints(run.checkpoints, keep=config.keep) as checkpoints:
+        report = functools.partial(print_text, console)
         if checkpoints.latest is not None:
             state = checkpoints.restore(session.state_shape(), say=report)
         else:
