@@ -111,7 +111,7 @@ def _size(path: str) -> int:
 
 def _checksum(array: np.ndarray) -> str:
     array = np.ascontiguousarray(array)
-    crc = zlib.crc32(array.reshape(-1).view(np.uint8))
+    crc = zlib.crc32(array.reshape(-1).view(np.uint8).data)
     return f"{array.dtype} {list(array.shape)} {crc:08x}"
 
 

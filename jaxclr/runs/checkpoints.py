@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import jax
@@ -371,7 +371,7 @@ def _checked_leaves(proof: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return proof["leaves"]
 
 
-def _check_digests(got: dict[T, str | None], saved: dict[T, dict[str, Any]]) -> None:
+def _check_digests(got: Mapping[T, str | None], saved: dict[T, dict[str, Any]]) -> None:
     wrong = [name for name, digest in got.items() if digest != saved[name]["digest"]]
     if wrong:
         more = f" and {len(wrong) - 1} more" * (len(wrong) > 1)
