@@ -9,7 +9,7 @@ and JSON lines, arrays of snapshots, files in the place of folders, pipes, devic
 place of files. It is reported, its metrics and configuration are read, its encoder is loaded, and
 it is resumed up to the first step. A command is one of the command line's with odd options and
 values; its training and its evaluation are left out. Both run in this process, each within 20
-seconds, and a few folders through the command line in processes of their own.
+seconds and 4 GiB, and a few folders through the command line in processes of their own.
 
 A user's mistake or a damaged file is one sentence (`UserError`, or exit status 2). All else is
 counted: tracebacks, hangs, and files changed outside the run.
@@ -26,6 +26,7 @@ import os
 import pathlib
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -44,7 +45,7 @@ import numpy as np
 import rich.console
 import rich.table
 import tyro
-from measure import Output, machine, verdict
+from measure import Output, machine, resident_mib, verdict
 
 import jaxclr
 from jaxclr import cli
@@ -62,6 +63,7 @@ from jaxclr.training.session import Session, open_session
 
 ROOT = pathlib.Path(__file__).parents[2]
 LIMIT = 20  # seconds
+MEMORY = 4 * 2**30  # bytes of address space for a case
 
 NAMES = ["run", "$5^_{", "caf\udce9", "<b>&'\"", "a\nb", "[red]x[/]", "lr=[0.1]", "кот", "🐈 猫"]
 TEXTS = ["", "$x$", "\x1b[31m", "<script>", "\udce9", "\ud800", "\0", "x" * 100_000, "/dev/zero"]
@@ -363,13 +365,16 @@ def fuzz_folder(seed: int, base: Base) -> tuple[str, Counter[str], list[dict[str
     done = "; ".join(damage(folder, rng, outside) for _ in range(rng.choice([1, 1, 2, 3])))
     before = base.outside(folder)
     counts: Counter[str] = Counter()
-    faults = []
+    faults, printed = [], io.StringIO()
     try:
         arrays = "checkpoints" in done or "config.json" in done or rng.random() < 0.1
         for part in read_folder(folder, base, arrays=arrays):
-            kind, fault = attempt(part)
+            with contextlib.redirect_stderr(printed):
+                kind, fault = attempt(part)
             counts[kind] += 1
             faults += fault
+        if "Traceback" in printed.getvalue():  # of a thread
+            faults.append({"kind": "traceback", "text": printed.getvalue()[-2000:]})
         if base.outside(folder) != before:
             faults.append({"kind": "changed outside"})
     finally:
@@ -596,14 +601,25 @@ def measure(options: Options, root: pathlib.Path) -> dict[str, Any]:
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # as the command line does
     base = Base(root)
     seeds = lambda count: range(options.seed, options.seed + count)
-    return {
-        "machine": machine(),
-        "results": {
+    with bounded_memory():
+        results = {
             "folders": fuzz(fuzz_folder, seeds(options.folders), base),
             "commands": fuzz(fuzz_command, seeds(options.commands), base),
-            "processes": fuzz(fuzz_process, seeds(options.processes), base),
-        },
-    }
+        }
+    results["processes"] = fuzz(fuzz_process, seeds(options.processes), base)
+    return {"machine": machine(), "results": results}
+
+
+@contextlib.contextmanager
+def bounded_memory() -> Iterator[None]:
+    """Limits the address space of this process to what it has and `MEMORY`."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(resident_mib("VmSize")) * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def table(record: dict[str, Any]) -> rich.table.Table:
