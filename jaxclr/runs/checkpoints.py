@@ -165,17 +165,16 @@ class Checkpoints:
         )
 
     def _by_damage(self, steps: list[int], damaged: dict[int, str]) -> Iterator[int]:
-        """Steps with undamaged files, then the others, whose arrays may still be undamaged.
+        """Steps with undamaged files, then those whose arrays may be undamaged all the same.
 
-        The others are added to `damaged`, and so are those that cannot be read at all.
+        All but the first are added to `damaged`.
         """
         altered = []
         for step in steps:
-            if wrong := seals.unreadable(self._folder / str(step)):
+            folder = self._folder / str(step)
+            if wrong := _damage(folder):
                 damaged[step] = wrong
-            elif wrong := _damage(self._folder / str(step)):
-                damaged[step] = wrong
-                altered.append(step)
+                altered += [step] * _may_serve(folder)
             else:
                 yield step
         yield from altered
@@ -257,8 +256,7 @@ def read_variables(run: RunFolder, parts: Sequence[str] = ("encoder",)) -> tuple
     if run.checkpoints.is_dir():
         with _reader(run.checkpoints) as manager:
             for step in sorted(manager.all_steps(), reverse=True):
-                folder = run.checkpoints / str(step)
-                wrong = seals.unreadable(folder) or _damage(folder)
+                wrong = _damage(run.checkpoints / str(step))
                 if wrong is None:
                     variables, wrong = _attempt(
                         functools.partial(_read_parts, manager, step, parts)
@@ -304,10 +302,20 @@ def _damage(folder: pathlib.Path) -> str | None:
     Versions before 0.2 left the arrays unmerged if a folder above was named as a pattern of glob;
     such a checkpoint is completed.
     """
-    wrong = seals.damage(folder)
+    wrong = seals.unreadable(folder) or seals.damage(folder)
     if wrong or stores.is_merged(folder / "state"):
         return wrong
     return _attempt(functools.partial(_complete, folder))[1]
+
+
+def _may_serve(folder: pathlib.Path) -> bool:
+    """Whether a damaged checkpoint can be read safely: whether all files of arrays are undamaged.
+
+    Of damaged files TensorStore may allocate any memory, and Orbax's threads print tracebacks.
+    """
+    found = seals.damages(folder)
+    unsealed = seals.NAME in found or seals.unreadable(folder) is not None
+    return not unsealed and not any(map(stores.holds_arrays, found))
 
 
 def _open(folder: pathlib.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
