@@ -36,6 +36,7 @@ _EXTRAS = {
     "safetensors": "interop",
     "pyarrow": "interop",
     "torch": "torch",
+    "wandb": "wandb",
 }
 
 

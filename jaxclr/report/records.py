@@ -46,6 +46,11 @@ class Record(NamedTuple):
         return max((line["step"] for line in self.lines), default=0)
 
     @property
+    def extensions(self) -> list[tuple[int, int]]:
+        """(step, number of steps before) of each time that the run was made longer."""
+        return [(int(step), int(before)) for step, before in self.config.get("extensions", [])]
+
+    @property
     def labeled(self) -> bool:
         return bool(self.fixed) and int(self.fixed["query_labels"].min()) >= 0
 

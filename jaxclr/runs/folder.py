@@ -1,7 +1,7 @@
 """The folder of a run.
 
 Its files: config.json, metrics.jsonl, tensorboard/, checkpoints/, snapshots/, profile/, parts/,
-evaluation.json, bad_step.json, report.html.
+wandb/, evaluation.json, bad_step.json, report.html.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jaxclr.errors import UserError
@@ -32,6 +32,7 @@ _CONTENTS = (
     "bad_step.json",
     "tensorboard",
     "profile",
+    "wandb",
     "method.py",
     parts.FOLDER,
     trust.SIGNATURE,
@@ -88,6 +89,12 @@ class RunFolder:
     @property
     def exists(self) -> bool:
         return (self.folder / "config.json").is_file()
+
+    @property
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint; 0 without one."""
+        steps = (path.name for path in self.checkpoints.glob("*") if path.is_dir())
+        return max((int(name) for name in steps if name.isdecimal()), default=0)
 
     def finished(self, steps: int, *, evaluated: bool) -> bool:
         """Whether the run has a checkpoint of its last step, an evaluation of it, and a report.
@@ -211,6 +218,28 @@ class RunFolder:
             if own and (signed := trust.signature(text.encode(), sources)):
                 write_atomically(self.folder / trust.SIGNATURE, signed + "\n")
             write_atomically(self.folder / "config.json", text)
+
+    def update(self, config: Config, names: Iterable[str]) -> None:
+        """Replaces fields in config.json, by dotted name, by those of a configuration.
+
+        A run that this user signed is signed again.
+        """
+        path, sources = self.folder / "config.json", self.sources()
+        with writing(self.folder):
+            before = path.read_bytes()
+            tree, new = json.loads(before), parts.describe(config, Config)
+            for name in names:
+                *parents, leaf = name.split(".")
+                there, here = tree, new
+                for parent in parents:
+                    there, here = there[parent], here[parent]
+                there[leaf] = here[leaf]
+            text = json.dumps(tree, indent=2) + "\n"
+            if trust.is_signed(self.folder, before, sources):
+                # Both are signed until the configuration is replaced.
+                both = [trust.signature(one, sources) or "" for one in (text.encode(), before)]
+                write_atomically(self.folder / trust.SIGNATURE, "\n".join(both) + "\n")
+            write_atomically(path, text)
 
     def _check_run_or_empty(self) -> None:
         """Raises UserError if the folder is not empty and is not a run."""
