@@ -37,6 +37,7 @@ from jaxclr.runs.config import CHANGEABLE, Config, differences
 from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
 from jaxclr.runs.loggers import Logger
+from jaxclr.runs.readers import read_bytes
 from jaxclr.training.compilation_cache import compilation_cache
 from jaxclr.training.profile import steps_to_profile
 from jaxclr.training.session import open_session
@@ -351,7 +352,7 @@ class Run:
     def _repr_html_(self) -> str:
         """The report, inside a notebook."""
         path = self._folder.report if self._folder.report.is_file() else self.report()
-        page = html.escape(path.read_text(), quote=True)
+        page = html.escape(read_bytes(path).decode(errors="replace"), quote=True)
         style, title = "width:100%;height:720px;border:0", html.escape(str(self.folder))
         return f'<iframe srcdoc="{page}" style="{style}" title="{title}"></iframe>'
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import rich.console
 
+from jaxclr.data.dataset import abbreviate
 from jaxclr.errors import MissingExtra, UserError, optional
 from jaxclr.evaluation.closing import closing_record, closing_table, monitor
 from jaxclr.evaluation.subject import labeled_splits
@@ -31,6 +32,7 @@ from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
 from jaxclr.runs.loggers import Logger, Send, sending
 from jaxclr.steps.state import State
+from jaxclr.text import print_text
 from jaxclr.training.loop import train as train_session
 from jaxclr.training.session import Session, total_steps
 
@@ -40,7 +42,10 @@ Say = Callable[[str], None]
 
 
 def write_report(
-    folders: list[pathlib.Path], out: str | os.PathLike[str] | None = None
+    folders: list[pathlib.Path],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    channels: Sequence[int] | None = None,
 ) -> pathlib.Path:
     """Writes one HTML file that compares runs.
 
@@ -48,6 +53,8 @@ def write_report(
       folders: folders of the runs.
       out: path of the file; None for report.html, in the folder of a single run, otherwise in the
         current folder.
+      channels: one or three channels of images that pictures show, counted from 1; None: the first
+        three.
 
     Returns:
       The path.
@@ -57,7 +64,7 @@ def write_report(
 
     default = (folders[0] if len(folders) == 1 else pathlib.Path()) / "report.html"
     path = default if out is None else pathlib.Path(out).expanduser()
-    write(folders, path)
+    write(folders, path, channels=channels)
     return path
 
 
@@ -101,13 +108,10 @@ def _train_and_evaluate(
         f"on {session.mesh.size} {session.mesh.devices.flat[0].device_kind} device(s)"
         f"{'' if runtime.is_single() else f' of {jax.process_count()} processes'}"
     )
+    if classes := session.dataset.classes:
+        say(f"{len(classes)} class(es): {abbreviate(classes)}")
     for note in session.notes:
         say(note)
-    if skipped := session.dataset.skipped:
-        say(
-            f"{len(skipped)} unreadable file(s) left out: {', '.join(skipped[:5])}"
-            f"{' ...' * (len(skipped) > 5)}"
-        )
     state = train_session(
         session,
         folder,
@@ -231,7 +235,7 @@ def is_labeled(session: Session) -> bool:
 def printer(console: rich.console.Console | None) -> Say:
     console = console or rich.console.Console()
     console.quiet = console.quiet or not runtime.is_first()
-    return functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    return functools.partial(print_text, console)
 
 
 @contextlib.contextmanager

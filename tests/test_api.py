@@ -57,8 +57,17 @@ def process_state():
     }
 
 
-def test_the_ten_lines(tmp_path, capfd, monkeypatch):
-    monkeypatch.setenv("JAXCLR_COMPILATION_CACHE", "1")
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """jaxclr's cache of compiled programs, in place of the one that the tests share."""
+    shared = jax.config.values["jax_compilation_cache_dir"]
+    monkeypatch.setenv("JAXCLR_CACHE", str(tmp_path / "cache"))
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield tmp_path / "cache" / "programs"
+    jax.config.update("jax_compilation_cache_dir", shared)
+
+
+def test_the_ten_lines(tmp_path, capfd, own_cache):
     before = process_state()
     out = tmp_path / "runs" / "first"
     run = jaxclr.train(ten_lines(), out=out)
@@ -76,7 +85,7 @@ def test_the_ten_lines(tmp_path, capfd, monkeypatch):
     assert encoded.shape == (3, 64) and encoded.dtype == jnp.float32
     assert run.load().embed(np.zeros((3, 8, 8, 1), np.uint8)).shape == (3, 8)
     assert run.report() == out / "report.html" and "<iframe" in run._repr_html_()
-    assert process_state() == before
+    assert process_state() == before and any(own_cache.iterdir())
 
     capfd.readouterr()
     again = jaxclr.train(ten_lines(), out=out)

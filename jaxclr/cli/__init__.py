@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         _fail(errors.missing_extra(error) or error)
     except Exception as error:
-        _fail(error)
+        _fail(errors.out_of_memory(error) or error)
 
 
 def _help(console: rich.console.Console) -> None:

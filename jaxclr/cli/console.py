@@ -10,17 +10,13 @@ import tyro
 from jaxclr import errors
 from jaxclr.errors import UserError
 from jaxclr.processes.signals import Stopped
+from jaxclr.text import print_text as print_text
 
 STATUSES = (
     "Exit status: 0 on success; 2 for user errors and full disks; "
     f"{Stopped.STATUS} if SIGTERM or SIGINT (Ctrl-C) stopped training after a checkpoint; "
     "130 after a second Ctrl-C."
 )
-
-
-def print_text(console: rich.console.Console, text: str) -> None:
-    """Prints plain text without wrapping it, so that paths and commands can be copied."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_error(text: str) -> None:

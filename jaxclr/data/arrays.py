@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxclr import trees
-from jaxclr.data.dataset import Dataset, Split, index_labels
+from jaxclr.data.conversion import looks_channels_first
+from jaxclr.data.dataset import Dataset, Split, index_labels, note_on_unlabeled
 from jaxclr.errors import UserError
 
 
@@ -25,8 +26,8 @@ class Arrays:
 
     Args:
       train: the training examples.
-      labels: integer or string labels [N], or None. With `classes`, integers are indices of
-        `classes`; -1 means no label.
+      labels: integer or string labels [N], or None; -1 means no label. With `classes`, integers are
+        indices of `classes`.
       test: held-out examples of the same structure, or None.
       test_labels: labels of the held-out examples.
       classes: class names; if empty, the sorted values of `labels`.
@@ -86,30 +87,19 @@ def load(data: Arrays) -> Dataset:
     """The train and test splits of arrays."""
     labels, test_labels, classes = data.labels, data.test_labels, tuple(map(str, data.classes))
     if labels is not None and not classes:
-        labels, test_labels, classes = _index(np.asarray(labels), test_labels)
+        test_labels = None if test_labels is None else np.asarray(test_labels)
+        labels, test_labels, classes = index_labels("data.Arrays", np.asarray(labels), test_labels)
     split = lambda examples, labels: Split(
         trees.map_leaves(np.asarray, examples),
         None if labels is None else np.asarray(labels, np.int32),
     )
+    train = split(data.train, labels)
     test = None if data.test is None else split(data.test, test_labels)
-    return Dataset("arrays", split(data.train, labels), test, classes, ())
-
-
-def _index(labels: np.ndarray, test_labels: Any) -> tuple[np.ndarray, Any, tuple[str, ...]]:
-    """Labels as indices of their sorted values; -1 stays -1."""
-    test = None if test_labels is None else np.asarray(test_labels)
-    if labels.dtype.kind in "iu" and (labels < 0).any():
-        known = labels >= 0
-        known_test = None if test is None else test[test >= 0]
-        train_found, test_found, classes = index_labels("data.Arrays", labels[known], known_test)
-        indices = np.full(labels.shape, -1, np.int32)
-        indices[known] = train_found
-        if test is None or test_found is None:
-            return indices, None, classes
-        test_indices = np.full(test.shape, -1, np.int32)
-        test_indices[test >= 0] = test_found
-        return indices, test_indices, classes
-    return index_labels("data.Arrays", labels, test)
+    notes: tuple[str, ...] = ()
+    for name, some in (("training", train), ("test", test)):
+        if some is not None and some.labels is not None:
+            notes += note_on_unlabeled(name, some.labels)
+    return Dataset("arrays", train, test, classes, (), notes)
 
 
 def _one(examples: Any) -> Any:
@@ -132,6 +122,11 @@ def _check_examples(name: str, examples: Any) -> None:
             )
         if array.ndim == 0 or len(array) == 0:
             raise UserError(f"data.Arrays {label} has shape {array.shape}; give [N, ...], N > 0.")
+        if len(found) == 1 and array.dtype == np.uint8 and looks_channels_first(array.shape):
+            raise UserError(
+                f"data.Arrays {label} of shape {list(array.shape)} look like images [N, C, H, W]; "
+                "give np.moveaxis(images, 1, -1), or another type than uint8 if they are no images."
+            )
         lengths.add(len(array))
     if len(lengths) > 1:
         raise UserError(

@@ -14,7 +14,8 @@ from PIL import Image
 
 from jaxclr.augment.boxes import CROP_DRAWS, crop_box
 from jaxclr.data import threefry
-from jaxclr.data.images import Encoded, decoded, open_image, shape_of, to_array
+from jaxclr.data.images import to_array
+from jaxclr.data.pixels import Encoded, decoded, kind_of, open_image
 from jaxclr.data.source_options import Data
 
 REDUCTIONS = (8, 4, 2)
@@ -43,24 +44,25 @@ def take_crops(
       file: the image, of any size.
       crops: one for each view.
       draws: [views, 22], from `crop_draws`.
-      data: for its channels.
+      data: how files are read.
 
     Returns:
       uint8 [size, size, C] for each view.
 
     Raises:
-      Unreadable: the file is not an image, or is damaged.
+      Unreadable: as of `decode`.
     """
     with open_image(file) as image:
-        width, height = image.size
+        kind = kind_of(image, file, data)
+        width, height = kind.size
         boxes = [
             np.concatenate(crop_box(draws[v, None], height, width, crop.scale, crop.ratio))
             for v, crop in enumerate(crops)
         ]
         least = min(min(box[2:]) / crop.size for box, crop in zip(boxes, crops, strict=True))
         reduction = next((r for r in REDUCTIONS if r <= least), 1)
-        channels = shape_of(image, data)[2]
-        pixels = decoded(image, file, channels, (width // reduction, height // reduction))
+        reduced_size = (image.width // reduction, image.height // reduction)
+        pixels, _ = decoded(image, file, kind, data, reduced_size)
     reduced = round(width / pixels.width)  # above 1 for JPEGs only
     return tuple(
         _cut(pixels, box / reduced, crop.size) for box, crop in zip(boxes, crops, strict=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxclr import trees
+from jaxclr.data.names import displayable
 from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
@@ -15,12 +16,20 @@ if TYPE_CHECKING:
     from jaxclr.data.random_access import Records
 
 
+# Names of splits, in any case; of several test splits, the first one is taken.
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = (
+    *("test", "testing", "val", "valid", "validation"),
+    *("dev", "eval", "evaluation", "holdout"),
+)
+
+
 class Split(NamedTuple):
     """Examples in memory.
 
     Attributes:
       examples: images uint8 [N, H, W, C], or another tree of arrays [N, ...].
-      labels: int32 [N], -1 for unlabeled examples; None if all are unlabeled.
+      labels: int32 [N], -1 for unlabeled examples; or None if all are unlabeled.
       names: the file of each example, if they come from files.
     """
 
@@ -41,8 +50,8 @@ class Split(NamedTuple):
 
     @property
     def labeled(self) -> bool:
-        """Whether there are labels."""
-        return self.labels is not None
+        """Whether any example has a label."""
+        return self.labels is not None and bool((self.labels >= 0).any())
 
 
 class Dataset(NamedTuple):
@@ -54,6 +63,7 @@ class Dataset(NamedTuple):
       test: the test split, or None.
       classes: class names, indexed by label.
       skipped: files that could not be read and were left out.
+      notes: sentences for the user on what was left out or converted, and on the splits.
     """
 
     name: str
@@ -61,6 +71,7 @@ class Dataset(NamedTuple):
     test: "Split | Stream | Records | None"
     classes: tuple[str, ...]
     skipped: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def why_streamed(count: int, shape: tuple[int, ...], data: Data) -> str | None:
@@ -85,7 +96,7 @@ def check_not_streamed(data: Data) -> None:
     """Raises UserError if streaming is requested of a source of arrays."""
     if data.streaming == "always":
         raise UserError(
-            f"'{data.source}' holds arrays, not image files, and cannot be streamed. "
+            f"'{displayable(data.source)}' holds arrays, not image files, and cannot be streamed. "
             "Leave --data.streaming out."
         )
 
@@ -123,8 +134,8 @@ def check_fixed_size(shape: tuple[int, ...], data: Data) -> None:
     size = data.image_size
     if size is not None and tuple(shape[1:3]) != (size, size):
         raise UserError(
-            f"'{data.source}' holds arrays of {shape[1]}x{shape[2]}, which are not resized. "
-            "Leave --data.image-size out, or resize the images before storing them."
+            f"'{displayable(data.source)}' holds arrays of {shape[1]}x{shape[2]}, which are not "
+            "resized. Leave --data.image-size out, or resize the images before storing them."
         )
 
 
@@ -132,6 +143,9 @@ def split_rows(
     count: int, labels: np.ndarray | None, fraction: float
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Row indices of a fixed train and test split, stratified if there are labels.
+
+    Of rows with labels and others (-1), those with labels are split, and the others are for
+    training.
 
     Args:
       count: number of rows.
@@ -144,6 +158,10 @@ def split_rows(
     rows = np.arange(count)
     if fraction == 0:
         return rows, None
+    if labels is not None and (labels < 0).any():
+        known = np.flatnonzero(labels >= 0)
+        _, test = split_rows(len(known), labels[known] if len(known) else None, fraction)
+        return np.setdiff1d(rows, known[test]), known[test]
     # Imported here because workers, which never split, would take twice as long to start.
     from sklearn.model_selection import train_test_split
 
@@ -161,22 +179,45 @@ def split_rows(
 def index_labels(
     name: str, train: np.ndarray, test: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """Integer or string labels as indices of the sorted values of train.
+    """Integer or string labels as indices of the sorted values of train; -1 stays -1: no label.
 
     Raises:
-      UserError: test has a label that train lacks.
+      UserError: test has a label that train lacks, or a label is below -1.
     """
-    values, indices = np.unique(train, return_inverse=True)
-    classes = tuple(str(value) for value in values)
-    if test is None:
-        return indices.astype(np.int32), None, classes
-    strange = np.setdiff1d(test, values)
-    if strange.size:
+    values = np.unique(train[_known(train)])
+    if values.dtype.kind in "iu" and len(values) and values[0] < 0:
         raise UserError(
-            f"{name}: label '{strange[0]}' is in test but not in train, which has "
-            f"{abbreviate(classes)}. Remove those rows or add the class to train."
+            f"{name}: a label is {values[0]}; give integers from 0, or -1 for no label."
         )
-    return indices.astype(np.int32), np.searchsorted(values, test).astype(np.int32), classes
+    classes = tuple(displayable(str(value)) for value in values)
+    if test is None:
+        return _indices(values, train), None, classes
+    strange = np.setdiff1d(test[_known(test)], values)
+    if strange.size and len(values):
+        raise UserError(
+            f"{name}: label '{displayable(str(strange[0]))}' is in test but not in train, which "
+            f"has {abbreviate(classes)}. Remove those rows or add the class to train."
+        )
+    if strange.size:  # Train has no labels at all.
+        _, indices, classes = index_labels(name, test, test)
+        return np.full(train.shape, -1, np.int32), indices, classes
+    return _indices(values, train), _indices(values, test), classes
+
+
+def _known(labels: np.ndarray) -> np.ndarray:
+    return labels != -1 if labels.dtype.kind in "iu" else np.ones(labels.shape, bool)
+
+
+def _indices(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.where(_known(labels), np.searchsorted(values, labels), -1).astype(np.int32)
+
+
+def note_on_unlabeled(name: str, labels: np.ndarray) -> tuple[str, ...]:
+    """A sentence on the examples with the label -1, if there are others too."""
+    missing = int((labels < 0).sum())
+    if missing in (0, len(labels)):
+        return ()
+    return (f"{missing} of the {len(labels)} {name} examples have no label (-1).",)
 
 
 def abbreviate(names: Sequence[str], most: int = 8) -> str:

@@ -2,19 +2,26 @@
 
 import functools
 import os
-import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxclr.data.dataset import Dataset, Split, abbreviate, split_rows, why_streamed
-from jaxclr.data.images import Encoded, Unreadable, decode_all, first_shape, open_image
+from jaxclr.data.dataset import (
+    TEST_NAMES,
+    TRAIN_NAMES,
+    Dataset,
+    Split,
+    abbreviate,
+    split_rows,
+    why_streamed,
+)
+from jaxclr.data.images import decode_all, first_shape, notes_on, unreadable
+from jaxclr.data.names import check_is, displayable, kind_of_mode, reason
+from jaxclr.data.pixels import Encoded, Unreadable, open_image
 from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
-
-TEST_NAMES = ("test", "val", "validation")
 
 
 class Files(NamedTuple):
@@ -23,25 +30,31 @@ class Files(NamedTuple):
     Attributes:
       paths: of the files.
       labels: class index of each file, int32 [N]; None without classes.
-      loose: files outside the class folders.
+      left_out: what is neither an image of a class nor a folder, with the reason.
     """
 
     paths: list[str]
     labels: np.ndarray | None
-    loose: tuple[str, ...] = ()
+    left_out: tuple[Unreadable, ...] = ()
+
+
+class Entries(NamedTuple):
+    """What is in a folder, in order of names, without hidden files and folders."""
+
+    folders: list[str]
+    files: list[str]
+    odd: list[Unreadable]
 
 
 def load(argument: str, data: Data) -> Dataset:
-    """Reads PATH/train and PATH/test (or val), or splits the files of PATH by test_fraction.
+    """Reads PATH/train and PATH/test (or val, ...), or splits the files of PATH by test_fraction.
 
     Each holds either one folder per class, or only images, which are then unlabeled. Hidden files
-    and folders are ignored.
+    and folders are ignored. Links are followed.
     """
-    path = pathlib.Path(argument).expanduser()
-    if not path.is_dir():
-        raise UserError(f"There is no folder '{path}'.")
-    parts = _split_folders(path)
-    train_folder, test_folder = parts or (path, None)
+    path = os.path.expanduser(argument)
+    check_is(path, "a folder")
+    train_folder, test_folder, notes = _split_folders(path, data)
     train, classes = _list(train_folder, data)
     test = None
     if test_folder is not None:
@@ -50,20 +63,27 @@ def load(argument: str, data: Data) -> Dataset:
     elif data.test_fraction:
         rows = split_rows(len(train.paths), train.labels, data.test_fraction)
         train, test = _take(train, rows)
+    left_out = train.left_out + (test.left_out if test else ())
+    if left_out and not data.skip_corrupt:
+        raise unreadable(left_out)
     every = train.paths + (test.paths if test else [])
     like = first_shape(map(_encoded, every), data)
-    name = path.resolve().name
+    name = displayable(os.path.basename(os.path.realpath(path)))
+    classes = tuple(map(displayable, classes))
     if (why := why_streamed(len(every), like[1], data)) is not None:
-        stream = lambda files: _stream(files, str(path), like[1][2], data, why)
-        skipped = train.loose + (test.loose if test else ())
-        return Dataset(name, stream(train), test and stream(test), classes, skipped)
-    train_split, skipped = _decode(train, data, like)
-    skipped += train.loose
-    test_split = None
-    if test is not None:
-        test_split, more = _decode(test, data, like)
-        skipped += more + test.loose
-    return Dataset(name, train_split, test_split, classes, skipped)
+        stream = lambda files: _stream(files, path, like[1][2], data, why)
+        splits = stream(train), test and stream(test)
+        composed = 0
+    else:
+        train_split, more, composed = _decode(train, data, like)
+        left_out += more
+        test_split = None
+        if test is not None:
+            test_split, more, composed_test = _decode(test, data, like)
+            left_out, composed = left_out + more, composed + composed_test
+        splits = train_split, test_split
+    notes += notes_on(left_out, composed, data)
+    return Dataset(name, *splits, classes, tuple(error.name for error in left_out), notes)
 
 
 class _Paths:
@@ -86,68 +106,116 @@ def _stream(files: Files, folder: str, channels: int, data: Data, why: str) -> S
     return Stream(_Paths(folder, files), rows, files.labels is not None, channels, data, why)
 
 
-def _split_folders(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None] | None:
-    """The train and test folders; None if `path` itself holds the images or the classes.
+def _split_folders(path: str, data: Data) -> tuple[str, str | None, tuple[str, ...]]:
+    """The folders of train and test, and notes; `path` and None if it holds images or classes.
 
     Without a test folder beside it, a folder "train" among others is a class.
+
+    Raises:
+      UserError: a folder that is asked for does not exist, or folders look like splits but are not
+        a pair of train and test.
     """
-    names = [entry.name for entry in _entries(path) if entry.is_dir()]
-    tests = [path / name for name in TEST_NAMES if name in names]
-    if "train" not in names or (not tests and len(names) > 1):
-        return None
-    return path / "train", tests[0] if tests else None
+    folders = {os.path.basename(folder): folder for folder in _listed(path).folders}
+    named = lambda *names: [folders[f] for name in names for f in folders if f.lower() == name]
+    trains, tests = named(*TRAIN_NAMES), named(*TEST_NAMES)
+    if data.train_split is not None:
+        trains = [_sub_folder(path, data.train_split)]
+    if data.test_split is not None:
+        tests = [_sub_folder(path, data.test_split)]
+        if not trains:
+            raise UserError(
+                f"data.test_split is '{displayable(data.test_split)}', but '{displayable(path)}' "
+                "has no folder train; set --data.train-split too."
+            )
+    if len(trains) == 1 and (tests or len(folders) == 1 or data.train_split is not None):
+        test = tests[0] if tests else None
+        used = {trains[0], test}
+        rest = [name for name, folder in folders.items() if folder not in used]
+        note = f"Training on '{displayable(trains[0])}'"
+        if test is not None:
+            note += f", testing on '{displayable(test)}'"
+        note += f"; not read are the folders {_shown(rest)}" * bool(rest)
+        return trains[0], test, (f"{note}.",)
+    nested = [folder for folder in trains if _listed(folder).folders]
+    if tests or nested or len(trains) > 1:
+        looks = _shown([os.path.basename(folder) for folder in trains + tests])
+        raise UserError(
+            f"'{displayable(path)}' has folders that look like splits ({looks}), but not one for "
+            "training and one for testing. Name the folders with --data.train-split and "
+            "--data.test-split, or rename them if they are classes."
+        )
+    return path, None, ()
 
 
-def _list(path: pathlib.Path, data: Data) -> tuple[Files, tuple[str, ...]]:
-    """The files of one split in sorted order, and its class names."""
-    entries = _entries(path)
-    folders = [entry for entry in entries if entry.is_dir()]
-    loose = [entry.path for entry in entries if not entry.is_dir()]
-    if not entries:
-        raise UserError(f"Folder '{path}' is empty; put images or one folder per class into it.")
+def _sub_folder(path: str, name: str) -> str:
+    folder = os.path.join(path, name)
+    check_is(folder, "a folder")
+    return folder
+
+
+def _list(path: str, data: Data) -> tuple[Files, tuple[str, ...]]:
+    """The files of one split in sorted order, and its class names, as the file system has them."""
+    folders, loose, odd = _listed(path)
+    name = displayable(path)
+    if not folders + loose + odd:
+        raise UserError(f"Folder '{name}' is empty; put images or one folder per class into it.")
     if not folders:
-        return Files(loose, None), ()
+        return Files(loose, None, tuple(odd)), ()
     if images := [file for file in loose if _is_image(file)]:
         raise UserError(
-            f"'{path}' holds both images ('{os.path.basename(images[0])}') and folders "
-            f"('{folders[0].name}'). Put every image into the folder of its class, or all images "
-            "into one folder."
+            f"'{name}' holds both images ('{_shown(images[:1])}') and folders "
+            f"('{_shown(folders[:1])}'). Put every image into the folder of its class, or all "
+            "images into one folder."
         )
-    if loose and not data.skip_corrupt:
+    odd += [Unreadable(displayable(file), "cannot be read as an image") for file in loose]
+    paths, labels, classes = [], [], []
+    for folder in folders:
+        inside, odd_inside = _files(folder, os.path.realpath(path))
+        odd += odd_inside
+        if not inside and not odd_inside:
+            raise UserError(
+                f"Class folder '{displayable(folder)}' has no files. Add images or remove it."
+            )
+        if inside:
+            paths += inside
+            labels += [len(classes)] * len(inside)
+            classes.append(os.path.basename(folder))
+    if data.labels == "none":
+        return Files(paths, None, tuple(odd)), ()
+    return Files(paths, np.asarray(labels, np.int32), tuple(odd)), tuple(classes)
+
+
+def _check_no_splits(folder: str, inside: Sequence[str]) -> None:
+    """Raises UserError if a class folder holds a train and a test folder, which would be merged."""
+    names = {os.path.basename(sub).lower() for sub in inside}
+    if names & set(TRAIN_NAMES) and names & set(TEST_NAMES):
         raise UserError(
-            f"'{loose[0]}' cannot be read as an image. "
-            "Remove it, or set --data.skip-corrupt to leave it out."
+            f"Class folder '{displayable(folder)}' holds folders that look like splits "
+            f"({_shown(inside)}). Give the path of that folder, or put folders of classes into a "
+            "folder for each split."
         )
-    paths, labels = [], []
-    for label, folder in enumerate(folders):
-        inside = list(_files(folder.path))
-        if not inside:
-            raise UserError(f"Class folder '{folder.path}' has no files. Add images or remove it.")
-        paths += inside
-        labels += [label] * len(inside)
-    classes = tuple(folder.name for folder in folders)
-    return Files(paths, np.asarray(labels, np.int32), tuple(loose)), classes
 
 
 def _relabel(
-    parts: tuple[pathlib.Path, pathlib.Path],
+    parts: tuple[str, str],
     test: Files,
     test_classes: tuple[str, ...],
     classes: tuple[str, ...],
 ) -> Files:
     """The test files with the class indices of train."""
     if bool(classes) != bool(test_classes):
-        has, lacks = parts if classes else parts[::-1]
+        has, lacks = map(displayable, parts if classes else parts[::-1])
         raise UserError(
             f"'{has}' has a folder per class and '{lacks}' has none. "
-            "Sort both into class folders, or neither."
+            "Sort both into class folders, or neither, or set --data.labels none."
         )
     if not classes:
         return test
     if strange := [name for name in test_classes if name not in classes]:
         raise UserError(
-            f"Class '{strange[0]}' is in '{parts[1]}' but not in '{parts[0]}', which has "
-            f"{abbreviate(classes)}. Rename or remove it, or add it to both."
+            f"Class '{displayable(strange[0])}' is in '{displayable(parts[1])}' but not in "
+            f"'{displayable(parts[0])}', which has {_shown(classes)}. "
+            "Rename or remove it, or add it to both."
         )
     numbers = np.asarray([classes.index(name) for name in test_classes], np.int32)
     return test._replace(labels=None if test.labels is None else numbers[test.labels])
@@ -155,46 +223,119 @@ def _relabel(
 
 def _decode(
     files: Files, data: Data, like: tuple[str, tuple, int]
-) -> tuple[Split, tuple[str, ...]]:
+) -> tuple[Split, tuple[Unreadable, ...], int]:
     chunks = [[_encoded(path) for path in files.paths]]
-    images, rows, skipped = decode_all(chunks, len(files.paths), data, like)
+    images, rows, left_out, composed = decode_all(chunks, len(files.paths), data, like)
     labels = None if files.labels is None else files.labels[rows]
-    return Split(images, labels, [files.paths[row] for row in rows]), skipped
+    names = [displayable(files.paths[row]) for row in rows]
+    return Split(images, labels, names), left_out, composed
 
 
 def _encoded(path: str) -> Encoded:
-    return Encoded(path, functools.partial(str, path))
+    return Encoded(displayable(path), functools.partial(open, path, "rb"))
 
 
 def _is_image(path: str) -> bool:
     try:
-        open_image(_encoded(path)).close()
+        with open_image(_encoded(path)):
+            return True
     except Unreadable:
         return False
-    return True
 
 
 def _take(files: Files, splits: tuple[np.ndarray, np.ndarray | None]) -> tuple[Files, Files | None]:
-    """The files of the train and of the test rows; loose files stay with train."""
+    """The files of the train and of the test rows; what is left out stays with train."""
 
-    def of_rows(rows: np.ndarray, loose: tuple[str, ...]) -> Files:
+    def of_rows(rows: np.ndarray, left_out: tuple[Unreadable, ...]) -> Files:
         labels = None if files.labels is None else files.labels[rows]
-        return Files([files.paths[row] for row in rows], labels, loose)
+        return Files([files.paths[row] for row in rows], labels, left_out)
 
     train, test = splits
-    return of_rows(train, files.loose), None if test is None else of_rows(test, ())
+    return of_rows(train, files.left_out), None if test is None else of_rows(test, ())
 
 
-def _entries(path: str | pathlib.Path) -> list[os.DirEntry]:
-    """The entries of a folder by name, without hidden ones; none is opened."""
-    with os.scandir(path) as entries:
-        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+def _entries(path: str) -> Entries:
+    """The entries of a folder by name, without hidden ones; none is opened.
+
+    Raises:
+      Unreadable: the folder cannot be listed.
+    """
+    found = Entries([], [], [])
+    try:
+        with os.scandir(path) as scanned:
+            entries = sorted((e for e in scanned if not e.name.startswith(".")), key=_name)
+    except OSError as error:
+        why = f"cannot be listed ({reason(error)})"
+        raise Unreadable(displayable(path), why, "Change its permissions") from error
+    for entry in entries:
+        try:
+            if entry.is_file():
+                found.files.append(entry.path)
+            elif entry.is_dir():
+                found.folders.append(entry.path)
+            else:
+                found.odd.append(Unreadable(displayable(entry.path), _oddity(entry)))
+        except OSError as error:
+            why = f"cannot be read ({reason(error)})"
+            found.odd.append(Unreadable(displayable(entry.path), why))
+    return found
 
 
-def _files(path: str) -> Iterator[str]:
-    """All files in a folder and its subfolders."""
-    for entry in _entries(path):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path)
-        elif entry.is_file():
-            yield entry.path
+def _oddity(entry: os.DirEntry) -> str:
+    """Why an entry is neither a file nor a folder."""
+    try:
+        return f"is {kind_of_mode(entry.stat().st_mode)}, not an image"
+    except FileNotFoundError:
+        return f"is a link to '{displayable(os.readlink(entry.path))}', which does not exist"
+
+
+def _name(entry: os.DirEntry) -> str:
+    return entry.name
+
+
+def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable]]:
+    """All files in a folder and its subfolders, in order of names, and what is left out.
+
+    Args:
+      folder: the folder.
+      above: the real path of the folder that holds it, for links that lead back.
+    """
+    files: list[str] = []
+    odd: list[Unreadable] = []
+    pending: list[tuple[str, tuple[str, ...]]] = [(folder, (above,))]  # () for a file; last first
+    while pending:
+        path, chain = pending.pop()
+        if not chain:
+            files.append(path)
+            continue
+        real = os.path.join(os.path.realpath(path), "")
+        if any(os.path.join(outer, "").startswith(real) for outer in chain):
+            odd.append(Unreadable(displayable(path), "is a link to a folder that contains it"))
+            continue
+        try:
+            inside = _entries(path)
+        except Unreadable as error:
+            odd.append(error)
+            continue
+        odd += inside.odd
+        if not inside.folders:
+            files += inside.files
+            continue
+        if path == folder:
+            _check_no_splits(folder, inside.folders)
+        chains = dict.fromkeys(inside.files, ()) | dict.fromkeys(inside.folders, (*chain, real))
+        pending += sorted(chains.items(), reverse=True)
+    return files, odd
+
+
+def _listed(path: str) -> Entries:
+    """The entries of the data set's own folder, which must be readable."""
+    try:
+        return _entries(path)
+    except Unreadable as error:
+        raise UserError(f"Folder {error}. {error.remedy}.") from error
+
+
+def _shown(names: Iterable[str]) -> str:
+    """A few names of files or folders, without the path."""
+    return abbreviate([displayable(os.path.basename(name)) for name in names])

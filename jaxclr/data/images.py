@@ -3,17 +3,15 @@
 import concurrent.futures
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from jaxclr.data.names import displayable
+from jaxclr.data.pixels import Decoded, Encoded, Kind, Unreadable, decoded, kind_of, open_image
 from jaxclr.data.source_options import Data
 from jaxclr.errors import UserError
-
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
-GRAY = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L")
-COLOR = ("RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 
 # Smaller files are decoded in one thread, where Python's overhead outweighs decoding: 50,000 files
 # of 32x32 take 5.3 s in one thread and 5.4 to 7.3 s in several.
@@ -21,78 +19,47 @@ THREADED_PIXELS = 128 * 128
 CHUNK = 64
 
 
-class Unreadable(Exception):
-    """A file that cannot be read as an image; the message gives the reason."""
+MOST_NAMED = 8  # unreadable files in an error; notes name MOST_LISTED
+MOST_LISTED = 50
+EXTREME = 8  # ratio of sides above which an image is cropped before it is resized
 
 
-class Encoded(NamedTuple):
-    """An image file: its name in messages, and a function that opens it."""
+class Images(NamedTuple):
+    """Decoded files.
 
-    name: str
-    open: Callable[[], str | IO[bytes]]
+    Attributes:
+      pixels: uint8 [n, H, W, C].
+      rows: their indices among the files, [n].
+      left_out: the files that cannot be read.
+      composed: how many have transparent pixels.
+    """
 
-
-def open_image(file: Encoded) -> Image.Image:
-    """Opens a file and reads its header only."""
-    try:
-        image = Image.open(file.open(), formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise Unreadable(f"'{file.name}' cannot be read as an image") from error
-    except Exception as error:  # Pillow raises many kinds, even SyntaxError.
-        raise Unreadable(f"'{file.name}' cannot be read as an image ({_reason(error)})") from error
-    if image.mode not in GRAY + COLOR:
-        image.close()
-        raise Unreadable(f"'{file.name}' has pixels of mode '{image.mode}', not 8 or 16 bits")
-    return image
+    pixels: np.ndarray
+    rows: np.ndarray
+    left_out: tuple[Unreadable, ...]
+    composed: int
 
 
-def shape_of(image: Image.Image, data: Data) -> tuple[int, int, int]:
+def shape_of(kind: Kind, data: Data) -> tuple[int, int, int]:
     """Height, width and channels of an image after decoding."""
-    channels = {"rgb": 3, "gray": 1, "as_is": 1 if image.mode in GRAY else 3}[data.channels]
-    size = data.image_size
-    return (image.height, image.width, channels) if size is None else (size, size, channels)
+    width, height = kind.size if data.image_size is None else (data.image_size,) * 2
+    return height, width, kind.channels
 
 
-def decode(file: Encoded, data: Data) -> np.ndarray:
-    """One file as uint8 [H, W, C]; alpha is dropped, 16 bits become 8, EXIF rotation is ignored.
+def decode(file: Encoded, data: Data) -> Decoded[np.ndarray]:
+    """One file as uint8 [H, W, C].
 
     Raises:
-      Unreadable: the file is not an image, or is damaged.
+      Unreadable: the file is not an image, is damaged, or cannot be read as `data` says.
     """
     size = data.image_size
     with open_image(file) as image:
-        channels = shape_of(image, data)[2]
         # Twice the target keeps a reduced JPEG sharp.
         least = None if size is None else (2 * size, 2 * size)
-        converted = decoded(image, file, channels, least)
+        pixels, composed = decoded(image, file, kind_of(image, file, data), data, least)
     if size is not None:
-        converted = resize_and_crop(converted, size)
-    return to_array(converted)
-
-
-def decoded(
-    image: Image.Image, file: Encoded, channels: int, least: tuple[int, int] | None
-) -> Image.Image:
-    """The pixels of an open file in RGB or gray.
-
-    Args:
-      image: the open file.
-      file: for its name.
-      channels: 3 or 1.
-      least: smallest width and height to which a JPEG may be reduced; None: full size.
-
-    Raises:
-      Unreadable: the file is damaged.
-    """
-    try:
-        if least is not None:
-            image.draft(None, least)
-        image.load()
-        bytes_ = _to_bytes(image)
-        mode = "RGB" if channels == 3 else "L"
-        return bytes_ if bytes_.mode == mode else bytes_.convert(mode)
-    except Exception as error:
-        raise Unreadable(f"'{file.name}' is damaged ({_reason(error)})") from error
+        pixels = resize_and_crop(pixels, size)
+    return Decoded(to_array(pixels), composed)
 
 
 def to_array(image: Image.Image) -> np.ndarray:
@@ -104,11 +71,17 @@ def to_array(image: Image.Image) -> np.ndarray:
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     """Resizes the short side to `size` (bicubic, antialiased) and crops the center square."""
     short = min(image.size)
+    if max(image.size) > EXTREME * short:  # or the resized image would be as long as wide
+        image = _center(image, *(min(side, EXTREME // 2 * short) for side in image.size))
     if short != size:
         width, height = (max(size, round(side * size / short)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+    return _center(image, size, size)
+
+
+def _center(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def first_shape(files: Iterable[Encoded], data: Data) -> tuple[str, tuple[int, int, int], int]:
@@ -120,16 +93,17 @@ def first_shape(files: Iterable[Encoded], data: Data) -> tuple[str, tuple[int, i
     for file in files:
         try:
             with open_image(file) as image:
-                return file.name, shape_of(image, data), image.width * image.height
+                shape = shape_of(kind_of(image, file, data), data)
+                return file.name, shape, image.width * image.height
         except Unreadable as error:
             if not data.skip_corrupt:
-                raise unreadable(error) from error
-    raise UserError(f"'{data.source}' has no file that can be read as an image.")
+                raise unreadable([error]) from error
+    raise UserError(f"'{displayable(data.source)}' has no file that can be read as an image.")
 
 
 def decode_all(
     chunks: Iterable[Sequence[Encoded]], count: int, data: Data, like: tuple[str, tuple, int]
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+) -> Images:
     """Decodes files into one array, in order.
 
     Args:
@@ -138,28 +112,27 @@ def decode_all(
       data: for its image_size, channels and skip_corrupt.
       like: result of `first_shape`; all images must have this shape.
 
-    Returns:
-      images, uint8 [n, H, W, C]; their indices among the files, [n]; names of files left out.
-
     Raises:
-      UserError: a file is unreadable (unless skip_corrupt), or differs in size or channels.
+      UserError: files are unreadable (unless skip_corrupt), or differ in size or channels.
     """
     first, shape, pixels = like
     images = np.empty((count, *shape), np.uint8)
-    kept, skipped = [], []
+    kept: list[int] = []
+    left_out: list[Unreadable] = []
+    composed = 0
 
-    def decode_some(start: int, files: Sequence[Encoded]) -> list[Unreadable | None]:
-        outcomes: list[Unreadable | None] = []
+    def decode_some(start: int, files: Sequence[Encoded]) -> list[bool | Unreadable]:
+        outcomes: list[bool | Unreadable] = []
         for row, file in enumerate(files, start):
             try:
-                image = decode(file, data)
+                image, has_alpha = decode(file, data)
             except Unreadable as error:
                 outcomes.append(error)
                 continue
             if image.shape != shape:
                 raise _misfit(first, shape, file.name, image.shape)
             images[row] = image
-            outcomes.append(None)
+            outcomes.append(has_alpha)
         return outcomes
 
     def jobs() -> Iterator[tuple[int, Sequence[Encoded]]]:
@@ -172,23 +145,27 @@ def decode_all(
 
     workers = min(16, os.cpu_count() or 1) if pixels >= THREADED_PIXELS else 1
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for start, files, outcomes in in_order(pool, decode_some, jobs(), ahead=4 * workers):
-            for row, (file, error) in enumerate(zip(files, outcomes, strict=True), start):
-                if error is None:
-                    kept.append(row)
-                elif data.skip_corrupt:
-                    skipped.append(file.name)
+        for start, _, outcomes in in_order(pool, decode_some, jobs(), ahead=4 * workers):
+            for row, outcome in enumerate(outcomes, start):
+                if isinstance(outcome, Unreadable):
+                    left_out.append(outcome)
                 else:
-                    raise unreadable(error)
-    rows = np.asarray(kept, np.int64)
+                    kept.append(row)
+                    composed += outcome
+            if len(left_out) >= MOST_NAMED and not data.skip_corrupt:
+                break
+    if left_out and not data.skip_corrupt:
+        raise unreadable(left_out)
     if not kept:
         raise UserError(
-            f"'{data.source}' has a split without any file that can be read as an image."
+            f"'{displayable(data.source)}' has a split without any file that can be read as an "
+            "image."
         )
-    if skipped:  # Close the gaps in place; a copy would double the memory.
+    if left_out:  # Close the gaps in place; a copy would double the memory.
         for target, row in enumerate(kept):
             images[target] = images[row]
-    return images[: len(kept)], rows, tuple(skipped)
+    rows = np.asarray(kept, np.int64)
+    return Images(images[: len(kept)], rows, tuple(left_out), composed)
 
 
 def convert_channels(images: np.ndarray, data: Data) -> np.ndarray:
@@ -205,16 +182,9 @@ def convert_channels(images: np.ndarray, data: Data) -> np.ndarray:
             gray[start : start + 1024, ..., 0] = np.round(part)
         return gray
     raise UserError(
-        f"'{data.source}' has {have} channels, which cannot be turned into {data.channels}. "
-        "Leave --data.channels out."
+        f"'{displayable(data.source)}' has {have} channels, which cannot be turned into "
+        f"{data.channels}. Leave --data.channels out."
     )
-
-
-def _to_bytes(image: Image.Image) -> Image.Image:
-    """Converts 16-bit pixels to 8 bits, 65535 to 255; other images are returned unchanged."""
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
 
 
 def in_order(
@@ -248,10 +218,30 @@ def _misfit(first: str, shape: tuple, name: str, other: tuple) -> UserError:
     )
 
 
-def unreadable(error: Unreadable) -> UserError:
-    """The error for an unreadable file when data.skip_corrupt is off."""
-    return UserError(f"{error}. Remove or repair it, or set --data.skip-corrupt to leave it out.")
+def unreadable(errors: Sequence[Unreadable]) -> UserError:
+    """The error for unreadable files when data.skip_corrupt is off."""
+    remedies = "; ".join(dict.fromkeys(error.remedy for error in errors[:MOST_NAMED]))
+    if len(errors) == 1:
+        return UserError(f"{errors[0]}. {remedies}, or set --data.skip-corrupt to leave it out.")
+    return UserError(
+        f"{len(errors)} files cannot be read: {_listed(errors, MOST_NAMED)}. {remedies}, or set "
+        "--data.skip-corrupt to leave them out."
+    )
 
 
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def notes_on(left_out: Sequence[Unreadable], composed: int, data: Data) -> tuple[str, ...]:
+    """Sentences for the user on files left out and on transparent ones."""
+    notes = []
+    if left_out:
+        notes.append(f"{len(left_out)} file(s) left out: {_listed(left_out, MOST_LISTED)}.")
+    if composed:
+        notes.append(
+            f"{composed} image(s) have transparent pixels, which are composed on a background of "
+            f"gray {data.background} (data.background)."
+        )
+    return tuple(notes)
+
+
+def _listed(errors: Sequence[Unreadable], most: int) -> str:
+    rest = len(errors) - most
+    return "; ".join(map(str, errors[:most])) + (f"; and {rest} more" if rest > 0 else "")

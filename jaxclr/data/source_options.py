@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jaxclr.data.random_access import Source
 
 Channels = Literal["as_is", "rgb", "gray"]
+Layout = Literal["auto", "NHWC", "NCHW"]
 Streaming = Literal["auto", "never", "always"]
 Load = Callable[[str, "Data"], "Dataset | Arrays | Source"]
 
@@ -49,11 +50,26 @@ class Data:
     Args:
       source: digits, tfds:NAME (or tfds:NAME/CONFIG:VERSION), folder:PATH or npz:PATH.
       dir: Folder of the prepared TFDS data sets; None: TFDS's default, ~/tensorflow_datasets.
+      train_split: Split to train on: a sub-folder, or a split of a TFDS data set such as
+        train+unlabelled or train[:10%]; None: train.
+      test_split: Split to evaluate on, likewise; None: the first labeled one of test, val, dev,
+        eval and their longer names.
+      labels: auto: those that the source has; none: no labels are read; or the name of a feature of
+        a TFDS data set, of one integer for each image. The label -1 means no label.
       image_size: Resize the short side to this many pixels, then crop the center; None: do not
         resize. Streamed images are resized for evaluation only, by default to the size of the first
         view.
       channels: Convert all images to RGB or grayscale; as_is: all images must have the same number
         of channels.
+      layout: Order of the axes of arrays [N, ...]; auto: NHWC, and arrays that look like NCHW are
+        refused.
+      exif: Whether the EXIF rotation of photos is applied.
+      background: Gray level, 0 to 255, on which transparent images are composed.
+      bits: Bits in use of the pixels of 16-bit files, which are scaled so that 2**bits - 1 becomes
+        255; None: 16, and images that use fewer are refused.
+      pages: one: files of several pages or frames are refused; first: their first page is read.
+      max_megapixels: Files that would be decoded to more than so many million pixels are refused.
+        JPEGs are decoded at a fraction of their size if that suffices.
       test_fraction: Share held out for testing if the source has no test split; 0: no test split.
       skip_corrupt: Leave out and list files that cannot be read as images, instead of stopping. A
         stream replaces each of them by its next image.
@@ -74,8 +90,17 @@ class Data:
 
     source: str = "digits"
     dir: str | None = None
+    train_split: str | None = None
+    test_split: str | None = None
+    labels: str = "auto"
     image_size: Annotated[int, Ge(1)] | None = None
     channels: Channels = "as_is"
+    layout: Layout = "auto"
+    exif: Literal["apply", "ignore"] = "apply"
+    background: Annotated[int, Interval(ge=0, le=255)] = 255
+    bits: Annotated[int, Interval(ge=8, le=16)] | None = None
+    pages: Literal["one", "first"] = "one"
+    max_megapixels: Annotated[float, Gt(0)] = 100.0
     test_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.2
     skip_corrupt: bool = False
     mean: tuple[Annotated[float, Interval(ge=0, le=1)], ...] | None = None
@@ -94,6 +119,11 @@ class Data:
             raise UserError(f"Source '{name}' takes nothing after its name, got '{self.source}'.")
         if argument is not None and not optional and not text:
             raise UserError(f"Source '{name}' needs '{name}:{argument}', got '{self.source}'.")
+        if self.labels not in ("auto", "none") and name in ("digits", "folder", "npz"):
+            raise UserError(f"data.labels must be 'auto' or 'none' here, got '{self.labels}'.")
+        for split in ("train_split", "test_split"):
+            if getattr(self, split) is not None and name in ("digits", "npz"):
+                raise UserError(f"Source '{name}' has no splits to choose; leave data.{split} out.")
         if (self.mean is None) != (self.std is None):
             given, missing = ("std", "mean") if self.mean is None else ("mean", "std")
             raise UserError(f"data.{given} is set without data.{missing}; set both or neither.")

@@ -1,10 +1,12 @@
 """Loading of data sets, and registration of sources by name."""
 
+import dataclasses
 import importlib
+from typing import Any
 
 from jaxclr.data import arrays, random_access
 from jaxclr.data.arrays import Arrays
-from jaxclr.data.dataset import Dataset
+from jaxclr.data.dataset import Dataset, Split
 from jaxclr.data.random_access import Source
 from jaxclr.data.source_options import SOURCES, Data, Load, NamedSource
 from jaxclr.errors import UserError
@@ -56,6 +58,8 @@ def load(data: Data | Arrays | Source) -> Dataset:
     dataset = load_named(argument, data)
     if isinstance(dataset, Arrays | Source):
         dataset = load(dataset)._replace(name=data.source)
+    if data.labels == "none":
+        dataset = _without_labels(dataset)
     channels = dataset.train.channels
     if data.mean is not None and len(data.mean) != channels:
         raise UserError(
@@ -63,3 +67,12 @@ def load(data: Data | Arrays | Source) -> Dataset:
             f"'{data.source}' have {channels} channels. Give one number per channel."
         )
     return dataset
+
+
+def _without_labels(dataset: Dataset) -> Dataset:
+    def strip(split: Any) -> Any:
+        if isinstance(split, Split):
+            return split._replace(labels=None)
+        return split and dataclasses.replace(split, labeled=False)
+
+    return dataset._replace(train=strip(dataset.train), test=strip(dataset.test), classes=())

@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from jaxclr.data.images import Encoded, Unreadable, decode, in_order, unreadable
+from jaxclr.data.images import decode, in_order, unreadable
+from jaxclr.data.pixels import Encoded, Unreadable
 from jaxclr.data.source_options import Data
 from jaxclr.errors import UserError
 
@@ -49,7 +50,7 @@ class Stream:
       rows: rows of the split in `stored`, int64 [N].
       labeled: whether images have labels.
       channels: number of channels of all images after decoding.
-      data: for its channels and skip_corrupt.
+      data: how files are read, and skip_corrupt.
       why: the reason for streaming, for the user.
     """
 
@@ -89,7 +90,7 @@ class Stream:
                     break
                 except Unreadable as error:
                     if not self.data.skip_corrupt:
-                        raise unreadable(error) from error
+                        raise unreadable([error]) from error
                     index = (index + 1) % self.size
                     file, label = self.stored.read([int(self.rows[index])])[0]
             else:
@@ -100,7 +101,7 @@ class Stream:
             if made[-1][0].shape[-1] != self.channels:
                 raise self._misfit(file.name)
             used.append(index)
-            labels.append(label)
+            labels.append(label if self.labeled else -1)
             names.append(file.name)
         return Rows(made, np.asarray(used, np.int32), np.asarray(labels, np.int32), names)
 
@@ -119,7 +120,7 @@ class Stream:
         starts = range(0, len(indices), batch)
 
         def make(_: int, file: Encoded) -> tuple[np.ndarray]:
-            return (decode(file, data),)
+            return (decode(file, data).pixels,)
 
         def fetch_batch(start: int) -> Rows:
             return self.fetch(indices[start : start + batch], make)

@@ -4,6 +4,7 @@ import difflib
 import functools
 import importlib.util
 import io
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -13,59 +14,76 @@ import tensorflow_datasets
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxclr.data.dataset import Dataset, Split, abbreviate, split_rows, why_streamed
-from jaxclr.data.images import Encoded, decode_all, first_shape
+from jaxclr.data.dataset import (
+    TEST_NAMES,
+    TRAIN_NAMES,
+    Dataset,
+    Split,
+    abbreviate,
+    note_on_unlabeled,
+    split_rows,
+    why_streamed,
+)
+from jaxclr.data.images import decode_all, first_shape, notes_on
+from jaxclr.data.names import displayable
+from jaxclr.data.pixels import Encoded, Unreadable
 from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 
-TEST_NAMES = ("test", "validation")
 RECORDS = 2048
+SPREAD = 100  # records whose labels tell whether a split has any
 Example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
 RAW = tensorflow_datasets.decode.DeserializeMethod.RAW_BYTES
 
 
 def load(argument: str, data: Data) -> Dataset:
-    """Reads the splits 'train' and 'test' (or 'validation') of a prepared data set.
+    """Reads the training split and the first labeled test split of a prepared data set.
 
     If it is not prepared and TensorFlow is installed, it is downloaded and prepared first.
     """
     builder = _prepared(argument, data)
     info = builder.info
-    image_key, label_key = _keys(argument, info)
-    if "train" not in info.splits:
-        raise UserError(
-            f"'{data.source}' has no split 'train'; it has {abbreviate(list(info.splits))}."
-        )
-    train = _Records(builder, "train", image_key, label_key)
-    test = None
-    for name in TEST_NAMES:
+    image_key, label_key = _image_key(argument, info), _label_key(argument, info, data)
+    open_split = lambda split: _Records(builder, _checked_split(split, info), image_key, label_key)
+    train = open_split(data.train_split or next(iter(_named(info, TRAIN_NAMES)), "train"))
+    if data.test_split is not None:
+        test = open_split(data.test_split)
+    else:
         # A test split whose labels are withheld has only labels of -1.
-        if name in info.splits and info.splits[name].num_examples:
-            candidate = _Records(builder, name, image_key, label_key)
-            if label_key is None or candidate.read([0])[0][1] >= 0:
-                test = candidate
-                break
+        others = map(open_split, _named(info, TEST_NAMES))
+        test = next((records for records in others if label_key is None or records.labeled), None)
+    testing = f", testing on {test.name}" if test else ""
+    notes = (f"Training on {train.name}{testing}.",)
+    classes: tuple[str, ...] = ()
+    if label_key is not None:
+        classes = _classes(cast(Any, info.features)[label_key], train, test)
+    elif data.labels == "auto" and len(info.features) > 1:
+        shown = abbreviate(sorted(set(info.features) - {image_key}))
+        notes += (f"No labels are read: no feature among {shown} is one class for each image.",)
 
     like = first_shape((train.read([row])[0][0] for row in range(len(train))), data)
     count = len(train) + (len(test) if test else 0)
-    classes: tuple[str, ...] = ()
-    if label_key is not None:
-        classes = tuple(cast(Any, info.features)[label_key].names)
     if (why := why_streamed(count, like[1], data)) is not None:
-        return Dataset(info.name, *_streams(train, test, like[1][2], data, why), classes, ())
-    train_split, skipped = _decode(train, data, like)
+        splits = _streams(train, test, like[1][2], data, why)
+        return Dataset(info.name, *splits, classes, (), notes)
+    train_split, left_out, composed = _decode(train, data, like)
     test_split = None
     if test is not None:
-        test_split, more = _decode(test, data, like)
-        skipped += more
-    else:
+        test_split, more, composed_test = _decode(test, data, like)
+        left_out, composed = left_out + more, composed + composed_test
+    if label_key is not None:
+        for name, split in (("training", train_split), ("test", test_split)):
+            notes += note_on_unlabeled(name, split.labels) if split else ()
+    if test is None:
         images, labels = train_split.examples, train_split.labels
         rows, test_rows = split_rows(len(images), labels, data.test_fraction)
         if test_rows is not None:
             test_split = _take(train_split, test_rows)
             train_split = _take(train_split, rows)
-    return Dataset(info.name, train_split, test_split, classes, skipped)
+    notes += notes_on(left_out, composed, data)
+    skipped = tuple(error.name for error in left_out)
+    return Dataset(info.name, train_split, test_split, classes, skipped, notes)
 
 
 class _Records:
@@ -73,14 +91,23 @@ class _Records:
 
     def __init__(self, builder: Any, split: str, image_key: str, label_key: str | None):
         self.name = f"{builder.info.full_name} {split}"
-        info = builder.info.splits[split]
-        self.paths = [str(path) for path in info.filepaths]
-        self.ends = np.cumsum(info.shard_lengths)  # rows up to the end of each file
+        instructions = builder.info.splits[split].file_instructions
+        self.paths = [str(one.filename) for one in instructions]
+        self.ends = np.cumsum([one.take for one in instructions])  # rows up to the end of each file
         self.image_key, self.label_key = image_key, label_key
+        self.values: np.ndarray | None = None  # those of integer labels without names, sorted
         self.source = builder.as_data_source(split=split, deserialize_method=RAW)
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @functools.cached_property
+    def labeled(self) -> bool:
+        """Whether any of some evenly spaced records has a label."""
+        if self.label_key is None or not len(self):
+            return False
+        rows = np.unique(np.linspace(0, len(self) - 1, SPREAD).astype(int)).tolist()
+        return any(label >= 0 for _, label in self.read(rows))
 
     def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
         """Encoded image and label of each row; the label is -1 for unlabeled images."""
@@ -97,7 +124,7 @@ class _Records:
             if len(image) != 1 or len(label) != 1:
                 raise self._damaged(row, f"record {row} is empty")
             file = Encoded(f"{self.name} record {row}", functools.partial(io.BytesIO, image[0]))
-            pairs.append((file, label[0]))
+            pairs.append((file, self._index(label[0])))
         return pairs
 
     def chunks(self, labels: list[int]) -> Iterator[list[Encoded]]:
@@ -107,6 +134,11 @@ class _Records:
             pairs = self.read(rows)
             labels += [label for _, label in pairs]
             yield [file for file, _ in pairs]
+
+    def _index(self, label: int) -> int:
+        if self.values is None or label < 0:
+            return label
+        return int(np.searchsorted(self.values, label))
 
     def _unreadable(self, rows: Sequence[int]) -> int:
         """The first row that cannot be read on its own; rows[0] if all can."""
@@ -137,50 +169,115 @@ def _streams(
         test_rows = np.arange(len(test))
     else:
         rows, test_rows = split_rows(len(train), None, data.test_fraction)
-    labeled = train.label_key is not None
-    stream = lambda records, rows: Stream(records, rows, labeled, channels, data, why)
+    stream = lambda records, rows: Stream(records, rows, records.labeled, channels, data, why)
     return stream(train, rows), None if test_rows is None else stream(test or train, test_rows)
 
 
-def _decode(records: _Records, data: Data, like: tuple) -> tuple[Split, tuple[str, ...]]:
+def _decode(
+    records: _Records, data: Data, like: tuple
+) -> tuple[Split, tuple[Unreadable, ...], int]:
     labels: list[int] = []
-    images, rows, skipped = decode_all(records.chunks(labels), len(records), data, like)
-    if records.label_key is None:
-        return Split(images, None), skipped
-    return Split(images, np.asarray(labels, np.int32)[rows]), skipped
+    images, rows, left_out, composed = decode_all(records.chunks(labels), len(records), data, like)
+    known = None if records.label_key is None else np.asarray(labels, np.int32)[rows]
+    return Split(images, known), left_out, composed
 
 
 def _take(split: Split, rows: np.ndarray) -> Split:
     return Split(split.examples[rows], None if split.labels is None else split.labels[rows])
 
 
-def _keys(name: str, info: Any) -> tuple[str, str | None]:
-    """Features of image and label: the supervised keys, or the first of the right type."""
-    kinds = {
-        kind: [key for key, feature in info.features.items() if isinstance(feature, kind)]
-        for kind in (
-            tensorflow_datasets.features.Image,
-            tensorflow_datasets.features.ClassLabel,
-        )
-    }
-    images, labels = kinds.values()
+def _named(info: Any, names: Sequence[str]) -> list[str]:
+    """The splits with one of these names, in any case, in the order of the names."""
+    return [
+        split
+        for name in names
+        for split in info.splits
+        if split.lower() == name and info.splits[split].num_examples
+    ]
+
+
+def _checked_split(split: str, info: Any) -> str:
+    """A split in TFDS's syntax, such as "train+unlabelled" or "train[:10%]"."""
+    try:
+        if info.splits[split].num_examples:
+            return split
+    except Exception:  # several kinds, for names, slices and syntax
+        pass
+    raise UserError(
+        f"'{info.full_name}' has no split '{split}'; it has {abbreviate(list(info.splits))}. "
+        "Choose splits with --data.train-split and --data.test-split."
+    )
+
+
+def _image_key(name: str, info: Any) -> str:
+    """The feature of the image: the supervised key, or the first image."""
+    images = [
+        key
+        for key, feature in info.features.items()
+        if isinstance(feature, tensorflow_datasets.features.Image)
+    ]
     if not images:
         raise UserError(
             f"'tfds:{name}' has no images; its features are {abbreviate(list(info.features))}."
         )
-    supervised = info.supervised_keys or ()
-    image = next((key for key in supervised if key in images), images[0])
-    label = next((key for key in supervised if key in labels), labels[0] if labels else None)
+    image = next((key for key in info.supervised_keys or () if key in images), images[0])
     if np.dtype(info.features[image].np_dtype) != np.uint8:
         raise UserError(
             f"'tfds:{name}' has images of {info.features[image].np_dtype}; only uint8 is read."
         )
-    return image, label
+    return image
+
+
+def _label_key(name: str, info: Any, data: Data) -> str | None:
+    """The feature of the label: the one that is asked for, or the supervised key, or the first.
+
+    It is a ClassLabel; or, if none is, an integer that is a supervised key or named label.
+    """
+    if data.labels == "none":
+        return None
+    named = [
+        key
+        for key, feature in info.features.items()
+        if isinstance(feature, tensorflow_datasets.features.ClassLabel)
+    ]
+    integers = [key for key, feature in info.features.items() if _is_integer(feature)]
+    if data.labels != "auto":
+        if data.labels in integers:
+            return data.labels
+        raise UserError(
+            f"'tfds:{name}' has no feature '{data.labels}' of one integer for each image; it has "
+            f"{abbreviate(integers) or 'none'}. Set --data.labels to one of them, or to none."
+        )
+    supervised = info.supervised_keys or ()
+    likely = [key for key in integers if key in supervised or key == "label"]
+    return next((key for key in supervised if key in named), next(iter(named + likely), None))
+
+
+def _is_integer(feature: Any) -> bool:
+    """Whether a feature is one integer; a ClassLabel is, too."""
+    if not isinstance(feature, tensorflow_datasets.features.Tensor):
+        return False
+    return feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
+
+
+def _classes(feature: Any, train: _Records, test: _Records | None) -> tuple[str, ...]:
+    """Names of the classes; of integers without names, the values, for which all are read."""
+    if isinstance(feature, tensorflow_datasets.features.ClassLabel):
+        return tuple(map(displayable, feature.names))
+    labels: list[int] = []
+    for records in (train, test):
+        for _ in () if records is None else records.chunks(labels):
+            pass
+    values = np.unique([label for label in labels if label >= 0])
+    for records in (train, test):
+        if records is not None:
+            records.values = values
+    return tuple(map(str, values.tolist()))
 
 
 def _prepared(name: str, data: Data) -> Any:
     """The builder of a data set that is on disk in array_record format."""
-    folder = None if data.dir is None else pathlib.Path(data.dir).expanduser()
+    folder = None if data.dir is None else pathlib.Path(os.path.expanduser(data.dir))
     if folder is not None and not folder.is_dir():
         raise UserError(
             f"There is no folder '{folder}'. Set --data.dir to the folder of the data sets."

@@ -54,16 +54,21 @@ class ViT:
 
     def __post_init__(self) -> None:
         check_fields(self, "ViT")
-        if _WIDTHS[self.size] % self.heads:
+        if self.width % self.heads:
             raise UserError(
-                f"ViT.heads must be a divisor of the width, {_WIDTHS[self.size]}, got {self.heads}."
+                f"ViT.heads must be a divisor of the width, {self.width}, got {self.heads}."
             )
+
+    @property
+    def width(self) -> int:
+        """Numbers in a token."""
+        return _WIDTHS[self.size]
 
     def build(self, axis_name: AxisName) -> nn.Module:
         """The Linen module, called as module(images, train); it has no batch statistics."""
         del axis_name
         return ViTModule(
-            width=_WIDTHS[self.size],
+            width=self.width,
             depth=12,
             heads=self.heads,
             patch=self.patch,

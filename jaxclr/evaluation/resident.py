@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -34,7 +35,7 @@ def compile_knn(
     Args:
       recipe: the recipe of the run.
       mesh: the devices, of one axis.
-      dataset: whose splits are in memory and have labels.
+      dataset: whose splits are in memory and have labels; examples without one are left out.
       k: number of neighbors, at most the number of training images.
       temperature: of their weights.
       rows: most images that a device embeds at once.
@@ -44,13 +45,17 @@ def compile_knn(
       A function of a state and of the images of both splits, uint8 [N, H, W, C] on every device;
       float32 [].
     """
-    train_y, test_y = map(labels_of, labeled_splits(dataset))
+    labels = [labels_of(split) for split in labeled_splits(dataset)]
+    train_rows, test_rows = (np.flatnonzero(some >= 0) for some in labels)
+    train_y, test_y = labels[0][train_rows], labels[1][test_rows]
     settings = {"classes": len(dataset.classes), "temperature": temperature, "tile": tile}
     represent = functools.partial(representations, recipe=recipe, mesh=mesh, rows=rows)
 
     @jax.jit
     def accuracy(state: State, train_images: Array, test_images: Array) -> Array:
         train_x, test_x = represent(state, train_images), represent(state, test_images)
+        if len(train_rows) < len(train_x) or len(test_rows) < len(test_x):
+            train_x, test_x = train_x[train_rows], test_x[test_rows]
         predicted = knn_predict(train_x, train_y, test_x, k=min(k, len(train_y)), **settings)
         return jnp.mean(predicted == test_y)
 

@@ -19,6 +19,7 @@ Array = jax.Array
 class MocoV2(Method):
     """InfoNCE with the other view's key and a queue of earlier keys (MoCo v2, arXiv:2003.04297)."""
 
+    one_row: ClassVar[bool] = True
     online_views: ClassVar[slice] = slice(0, 1)
     target_views: ClassVar[slice] = slice(1, 2)
 

@@ -17,6 +17,8 @@ Array = jax.Array
 class Byol(Predictive):
     """Predicts the other view's embedding of a momentum encoder (BYOL, arXiv:2006.07733)."""
 
+    one_row: ClassVar[bool] = True
+
     projector: Mlp = Mlp(layers=2, hidden=4096, out=256)
     """Head from representations to embeddings."""
 
@@ -34,6 +36,7 @@ class SimSiam(Predictive):
     The predictor's learning rate does not decay.
     """
 
+    one_row: ClassVar[bool] = True
     constant_rate: ClassVar[tuple[str, ...]] = ("predictor",)
 
     projector: Mlp = Mlp(layers=3, hidden=2048, out=2048, last_norm=True)

@@ -18,7 +18,7 @@ from cattrs.strategies import configure_tagged_union
 from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, PhotoView
 from jaxclr.data import Arrays, Data, Source
 from jaxclr.encoders import ENCODERS, Mlp, Nnx, check_encoder
-from jaxclr.errors import UserError
+from jaxclr.errors import UserError, shown
 from jaxclr.fields import check_fields
 from jaxclr.methods import METHODS, Imported, Method, MomentumEncoder, Target
 from jaxclr.runs import parts
@@ -131,6 +131,10 @@ class Config:
             raise UserError(
                 f"warmup_epochs must be at most {self.epochs} epochs, got {self.warmup_epochs}."
             )
+        if not all(0 < number < 2**31 for one in self.extensions for number in one):
+            raise UserError(
+                f"extensions must be pairs of steps, from 1 to 2^31, got {self.extensions!r}."
+            )
         check_encoder(self.encoder)
         check_optimizer(self.optimizer)
         self.method.check_views(len(self.augmentation.views))
@@ -179,14 +183,18 @@ def from_json(
         )
     version = tree.pop("jaxclr", None)
     tree.pop("experiment", None)
-    if version is None:
-        _migrate(tree, folder)
-    _take_from_session(tree, session)
     try:
+        if version is None:
+            _migrate(tree, folder)
+        _take_from_session(tree, session)
         return _converter(folder).structure(tree, Config)
-    except cattrs.BaseValidationError as error:
+    except UserError:
+        raise
+    except Exception as error:  # besides the converter's errors, those of a part's own code
         newer = (
-            f" It was written by jaxclr {version}." if version not in (None, __version__) else ""
+            f" It was written by jaxclr {version!s:.40}."
+            if version not in (None, __version__)
+            else ""
         )
         raise UserError(
             f"The configuration cannot be read: {_first_cause(error)}{newer}"
@@ -365,7 +373,7 @@ def _converter(folder: pathlib.Path | None) -> cattrs.Converter:
 
 def _exactly(value: Any, kind: type) -> Any:
     if type(value) is not kind and not (kind is float and type(value) is int):
-        raise TypeError(f"{value!r} is not of type {kind.__name__}")
+        raise TypeError(f"{shown(value)} is not of type {kind.__name__}")
     return kind(value)
 
 
@@ -382,7 +390,7 @@ def _first_cause(error: BaseException, path: str = "") -> str:
         names = [note.name for note in getattr(cause, "__notes__", ()) if hasattr(note, "name")]
         return _first_cause(cause, ".".join([path, *names]).removeprefix("."))
     if isinstance(error, KeyError):
-        return f"{error.args[0]!r} is missing or names no type that exists."
+        return f"{shown(error.args[0])} is missing or names no type that exists."
     if isinstance(error, UserError):
         return str(error)
     return f"{path}: {error}."

@@ -9,15 +9,16 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jaxclr.errors import UserError
 from jaxclr.runs import config as configs
-from jaxclr.runs import parts, trust
+from jaxclr.runs import parts, readers, trust
 from jaxclr.runs.config import Config
 from jaxclr.runs.experiments import Experiment, load_experiment
 from jaxclr.runs.files import locked, write_atomically, writing
+from jaxclr.runs.readers import Description
 
 _LOCK = ".lock"
 # A process that dies before it writes a configuration leaves these; such a folder counts as empty.
@@ -88,7 +89,12 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        return (self.folder / "config.json").is_file()
+        """Whether it is a run: whether it has a config.json.
+
+        Raises:
+          UserError: the folder cannot be read.
+        """
+        return readers.is_there(self.folder / "config.json")
 
     @property
     def newest_step(self) -> int:
@@ -106,8 +112,8 @@ class RunFolder:
         if not (self.checkpoints / str(steps)).is_dir() or not self.report.is_file():
             return False
         try:
-            return not evaluated or json.loads(self.evaluation.read_bytes())["step"] == steps
-        except (OSError, ValueError, KeyError, TypeError):
+            return not evaluated or readers.read_evaluation(self.evaluation).step == steps
+        except UserError:
             return False
 
     @contextlib.contextmanager
@@ -128,42 +134,54 @@ class RunFolder:
           UserError: the folder is not a run, its configuration cannot be read, or code in it is not
             trusted.
         """
-        path = self.folder / "config.json"
-        if not path.is_file():
-            raise UserError(
-                f"{self.folder} is not a run: it has no config.json. Give the folder of a run."
-            )
-        try:
-            data = path.read_bytes()
-            tree = json.loads(data)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read: {error}.") from error
+        path = self._config
+        data = readers.read_bytes(path)
+        tree = readers.parse_json(data, path)
         sources = self.sources()
         own = sources or any(map(parts.is_own, parts.names_in(tree)))
         if own and not self.trust:
             trust.check(self.folder, data, sources)
         try:
-            return configs.from_json(data.decode(), folder=self.folder, session=self._session(tree))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} cannot be read: {error}.") from error
+            session = self._session(tree, sources)
+            return configs.from_json(data.decode(), folder=self.folder, session=session)
         except parts.SessionOnly as error:
             raise UserError(f"{self.folder}: {error}") from error
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 
+    def description(self) -> Description:
+        """What the configuration says, without running code of the folder.
+
+        Raises:
+          UserError: as for `config`.
+        """
+        return readers.read_description(self._config)
+
+    @property
+    def _config(self) -> pathlib.Path:
+        """The path of the configuration; raises UserError without one."""
+        if not self.exists:
+            raise UserError(
+                f"{self.folder} is not a run: it has no config.json. Give the folder of a run."
+            )
+        return self.folder / "config.json"
+
     def sources(self) -> dict[str, bytes]:
         """The copied files of parts, which are run when the run is read; {} if there are none."""
         files = [*(self.folder / parts.FOLDER).rglob("*.py"), *self.folder.glob("method.py")]
-        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in files}
+        read = readers.read_bytes
+        return {path.relative_to(self.folder).as_posix(): read(path) for path in files}
 
-    def _session(self, tree: Any) -> Config | None:
+    def _session(self, tree: Any, sources: Mapping[str, bytes]) -> Config | None:
         """The source of parts that JSON cannot hold: the given configuration or the experiment."""
         origin = tree.get("experiment") if isinstance(tree, dict) else None
         if self.session is not None or not origin or not parts.session_parts(tree):
             return self.session
-        experiment = self.folder / parts.FOLDER / origin["file"]
+        name = f"{parts.FOLDER}/{origin.get('file')}" if isinstance(origin, dict) else ""
+        if name not in sources:  # no other file is run
+            raise UserError(f"the experiment {name or origin!r} is not in the folder of the run.")
         with parts.running_copy():
-            return load_experiment(experiment, method=origin["method"])
+            return load_experiment(self.folder / name, method=origin.get("method"))
 
     def changed_sources(self, config: Config, experiment: Experiment | None) -> list[str]:
         """Names of files of parts that differ from those that the run was started with."""
@@ -202,7 +220,8 @@ class RunFolder:
         with writing(self.folder):
             for name in _CONTENTS:
                 path = self.folder / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                is_folder = path.is_dir() and not path.is_symlink()
+                shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             sources = self._copies(config, experiment)
             for name, text in sources.items():
@@ -254,16 +273,17 @@ class RunFolder:
                 )
 
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, sorted by step; an incomplete last line is ignored."""
-        if not self.metrics.is_file():
+        """The lines of metrics.jsonl that can be read, sorted by step.
+
+        Raises:
+          UserError: the file cannot be read.
+        """
+        if not readers.is_there(self.metrics):
             return []
-        lines = []
-        for line in self.metrics.read_text().splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
-        return sorted(lines, key=lambda line: line["step"])
+        try:
+            return readers.read_metrics(self.metrics).lines
+        except UserError as error:
+            raise UserError(f"{error} Move it away, or restore a copy of it.") from error
 
     def write_bad_step(self, record: dict[str, Any]) -> None:
         """Writes bad_step.json atomically."""
@@ -285,10 +305,10 @@ class RunFolder:
     def _evaluation(self) -> dict[str, Any]:
         """The contents of evaluation.json; {} if it is missing or damaged."""
         try:
-            record = json.loads(self.evaluation.read_bytes())
-        except (OSError, ValueError):
+            readers.read_evaluation(self.evaluation)
+            return readers.read_object(self.evaluation)
+        except UserError:
             return {}
-        return record if isinstance(record, dict) else {}
 
     def _write_evaluation(self, record: dict[str, Any]) -> None:
         with writing(self.folder):

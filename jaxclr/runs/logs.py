@@ -24,6 +24,7 @@ from jaxclr.processes import runtime
 from jaxclr.runs.files import write_atomically, writing
 from jaxclr.runs.folder import RunFolder
 from jaxclr.runs.loggers import Send
+from jaxclr.text import print_text
 
 
 def open_logs(
@@ -82,7 +83,8 @@ class Logs:
         self._send = send
         self._last_tenth = 0
         with writing(run.folder):
-            write_atomically(run.metrics, "".join(_lines_until(run, start)))
+            kept = [json.dumps(line) + "\n" for line in run.lines() if line["step"] <= start]
+            write_atomically(run.metrics, "".join(kept))
             self._file = run.metrics.open("a", buffering=1)
             run.tensorboard.mkdir(exist_ok=True)
             name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
@@ -129,23 +131,10 @@ class Logs:
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._bar.console.print(text)
+        print_text(self._bar.console, text)
 
     def _event(self, step: int, **fields: Any) -> None:
         data = Event(wall_time=time.time(), step=step, **fields).SerializeToString()
         length = struct.pack("<Q", len(data))
         checks = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
         self._events.write(length + next(checks) + data + next(checks))
-
-
-def _lines_until(run: RunFolder, step: int) -> list[str]:
-    if not run.metrics.exists():
-        return []
-    kept = []
-    for line in run.metrics.read_text().splitlines(keepends=True):
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError):
-            break  # the last line of a run that died while writing it
-    return kept

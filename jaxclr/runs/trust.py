@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Mapping
 
 from jaxclr.errors import UserError
+from jaxclr.runs.readers import read_bytes
 
 SIGNATURE = "signature"
 
@@ -39,12 +40,10 @@ def is_signed(folder: pathlib.Path, config: bytes, sources: Mapping[str, bytes])
     """Whether this user's signature is in the folder."""
     wanted = signature(config, sources)
     try:
-        found = (folder / SIGNATURE).read_text().split()
-    except (OSError, ValueError):
+        found = read_bytes(folder / SIGNATURE).split()
+    except UserError:
         found = []
-    return wanted is not None and any(
-        hmac.compare_digest(one.encode(), wanted.encode()) for one in found
-    )
+    return wanted is not None and any(hmac.compare_digest(one, wanted.encode()) for one in found)
 
 
 def check(folder: pathlib.Path, config: bytes, sources: Mapping[str, bytes]) -> None:

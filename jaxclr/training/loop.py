@@ -23,6 +23,7 @@ from jaxclr.steps.recipe import AXIS
 from jaxclr.steps.refresh import compile_refresh, refresh_is_due
 from jaxclr.steps.state import State
 from jaxclr.steps.step import map_step, train_step
+from jaxclr.text import print_text
 from jaxclr.training.clock import Alarm, Clock
 from jaxclr.training.feed import open_feed
 from jaxclr.training.profile import Trace
@@ -75,8 +76,9 @@ def train(
     # Virtual CPU devices share a pool of threads: two concurrent collectives can deadlock.
     one_at_a_time = session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
     with StopSignals() as signals, Checkpoints(run.checkpoints, keep=config.keep) as checkpoints:
+        report = functools.partial(print_text, console)
         if checkpoints.latest is not None:
-            state = checkpoints.restore(session.state_shape(), say=console.print)
+            state = checkpoints.restore(session.state_shape(), say=report)
         else:
             state = session.init_state()
             digests(state)  # compiled now, so that the first save does not delay a step
@@ -84,7 +86,6 @@ def train(
         trace = Trace(run.profile, profile if runtime.is_first() else range(0), start=start)
         step_fn = compile_step(session)
         refresh = compile_refresh(session.recipe, session.mesh, session.plain_size)
-        report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
         feed = open_feed(session, start=start, report=report)
         watch, snapshots = Watch(session), Snapshots(session, run)
         subject = session.subject(state)

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxclr import trees
 from jaxclr.augment import Augmentation, PhotoView
+from jaxclr.augment.image_views import takes_color
 from jaxclr.data import Dataset, Records, Split, Stream, channel_statistics, load
 from jaxclr.encoders.custom import build_encoder, towers_of
 from jaxclr.errors import UserError
@@ -17,6 +18,7 @@ from jaxclr.evaluation.subject import Subject, compile_represent
 from jaxclr.processes import runtime
 from jaxclr.runs.config import Config, Extension, to_json
 from jaxclr.steps.dry_run import check_parts
+from jaxclr.steps.examples import labels_of
 from jaxclr.steps.optimizers import extended, make_optimizer, peak_rate, warmup_cosine
 from jaxclr.steps.recipe import AXIS, Recipe
 from jaxclr.steps.state import State, image_examples, init_state
@@ -129,7 +131,7 @@ def _open(config: Config) -> Session:
             f"devices{each}; set a multiple of {parts}."
         )
     dataset = load(config.data)
-    train, notes = dataset.train, []
+    train, notes = dataset.train, list(dataset.notes)
     kind, source = (
         "examples" if train.channels is None else "images",
         getattr(config.data, "source", dataset.name),
@@ -154,6 +156,12 @@ def _open(config: Config) -> Session:
             f"{type(config.method).__name__} learns from labels, and '{source}' has none; "
             "give images in class sub-folders or labels beside them, or choose another --method."
         )
+    if config.method.needs_labels and (missing := _unlabeled(train)):
+        raise UserError(
+            f"{type(config.method).__name__} learns from labels, and {missing} of the "
+            f"{train.size} training {kind} of '{source}' have none (-1); leave them out, or choose "
+            "another --method."
+        )
     if train.channels is not None and config.data.mean is None:
         if isinstance(train, Split):
             images = trees.images_of(train.examples)
@@ -176,12 +184,22 @@ def _open(config: Config) -> Session:
             f"data.mean has {len(given)} numbers, the images {train.channels} channels; give one "
             "per channel."
         )
+    if train.channels not in (None, 3) and any(map(takes_color, config.augmentation.views)):
+        notes.append(
+            f"Images have {train.channels} channel(s), so changes of saturation, hue and to "
+            "grayscale are left out."
+        )
     # jax.make_mesh would reorder the devices of a TPU; a process's rows must be one block.
     mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
     recipe = make_recipe(config, images=train.size, classes=len(dataset.classes))
     session = Session(config, dataset, mesh, recipe, tuple(notes))
-    check_parts(config, recipe, session.example_shapes(config.batch_size))
+    check_parts(config, recipe, session.example_shapes(config.batch_size), devices=len(devices))
     return session
+
+
+def _unlabeled(train: Split | Stream | Records) -> int:
+    """How many examples have the label -1; 0 for a stream, whose labels are beside its images."""
+    return 0 if isinstance(train, Stream) else int((labels_of(train) < 0).sum())
 
 
 def _check_crops(augmentation: Augmentation) -> None:
@@ -234,6 +252,8 @@ def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:
     """
     steps_per_epoch = images // config.batch_size
     steps = total_steps(config, steps_per_epoch)
+    if steps >= 2**31:
+        raise UserError(f"{config.epochs} epochs are {steps} steps; a run has less than 2^31.")
     peak = peak_rate(config.optimizer) * config.batch_size / 256
     warmup = _warmup_steps(config, steps_per_epoch)
     schedule = extended(

@@ -84,7 +84,7 @@ def test_npz_without_labels_and_channels(save):
     ("arrays", "message"),
     [
         (dict(pictures=IMAGES), "has pictures; expected train_images, train_labels"),
-        (dict(images=IMAGES / 255), "images must be uint8 of 0 to 255, got float64"),
+        (dict(images=IMAGES / 3), "images must be uint8 of 0 to 255, got float64"),
         (dict(images=IMAGES[0, 0]), r"must be \[N, H, W\] or \[N, H, W, C\], got shape \(5, 3\)"),
         (dict(images=IMAGES[:0]), "are empty"),
         (dict(images=IMAGES, labels=LABELS[:7]), r"labels must be one per image, \[40\]"),

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jaxclr.augment import Augmentation, PhotoView
-from jaxclr.data import Data, Stream, images, load
+from jaxclr.data import Data, Stream, images, load, pixels
 from jaxclr.data.crops import Crop, crop_draws, take_crops
 from jaxclr.data.image_folder import _encoded
 from jaxclr.data.pieces import Pieces
@@ -87,17 +87,17 @@ def test_a_large_jpeg_is_decoded_small(tmp_path, monkeypatch):
     smooth(np.random.default_rng(0), 401, 603).save(path, quality=95)
     draws = crop_draws(SEED, STEP, np.arange(1), 2)[0]
     seen = []
-    original = images.decoded
+    original = pixels.decoded
 
-    def watched(image, file, channels, least):
-        seen.append(original(image, file, channels, least))
+    def watched(*arguments):
+        seen.append(original(*arguments))
         return seen[-1]
 
     monkeypatch.setattr("jaxclr.data.crops.decoded", watched)
     small = take_crops(_encoded(str(path)), CROPS, draws, Data("folder:x"))
     monkeypatch.setattr("jaxclr.data.crops.REDUCTIONS", ())
     whole = take_crops(_encoded(str(path)), CROPS, draws, Data("folder:x"))
-    assert [image.size for image in seen] == [(76, 51), (603, 401)]
+    assert [decoded.pixels.size for decoded in seen] == [(76, 51), (603, 401)]
     for one, other in zip(small, whole, strict=True):
         assert np.abs(one.astype(int) - other).mean() < 3
 

@@ -57,8 +57,8 @@ class FineTune(FineTuning):
     """Passes over the training images."""
 
     def run(self, subject: Subject, seed: int) -> Result:
-        labels = checked_labels(subject)
-        accuracy, chosen = tune(subject, np.arange(len(labels)), labels, self, seed=seed)
+        rows, labels = labeled_rows(subject)
+        accuracy, chosen = tune(subject, rows, labels, self, seed=seed)
         return Result({"accuracy": (accuracy,)}, {"accuracy": chosen})
 
 
@@ -70,12 +70,12 @@ class Semi(FineTuning):
     """Shares of the labels, drawn from each class, at least one label of each."""
 
     def run(self, subject: Subject, seed: int) -> Result:
-        labels = checked_labels(subject)
+        rows, labels = labeled_rows(subject)
         figures, chosen = {}, {}
         for share in self.shares:
-            rows = draw_share(labels, share, seed)
+            drawn = draw_share(labels, share, seed)
             name = f"{100 * share:g}% of labels"
-            accuracy, chosen[name] = tune(subject, rows, labels[rows], self, seed=seed)
+            accuracy, chosen[name] = tune(subject, rows[drawn], labels[drawn], self, seed=seed)
             figures[name] = (accuracy,)
         return Result(figures, chosen)
 
@@ -88,11 +88,16 @@ def draw_share(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
-def checked_labels(subject: Subject) -> np.ndarray:
-    """Labels of the training images, int32 [N]; those of test must be among them."""
+def labeled_rows(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the labeled training images, [n], and their labels; those of test are among them.
+
+    Raises:
+      UserError: there is a label in test that train lacks.
+    """
     train, test = map(labels_of, labeled_splits(subject.dataset))
-    check_known(train, test, subject.classes)
-    return train
+    rows = np.flatnonzero(train >= 0)
+    check_known(train[rows], test[test >= 0], subject.classes)
+    return rows, train[rows]
 
 
 def tune(
@@ -208,7 +213,10 @@ def _accuracy(
     functions = {"encoder": subject.encoder, "plain": subject.plain}
     classify = functools.partial(_classify, *tuned, **functions)
     some = batches(split, size=subject.size, rows=rows)
-    right = [apply_in_batches(classify, examples.data) == examples.labels for examples in some]
+    right = [
+        (apply_in_batches(classify, examples.data) == examples.labels)[examples.labels >= 0]
+        for examples in some
+    ]
     return float(np.mean(np.concatenate(right)))
 
 
