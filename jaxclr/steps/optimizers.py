@@ -1,7 +1,7 @@
 """Optimizers as chains of Optax transformations, and their schedules."""
 
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -193,7 +193,29 @@ def warmup_cosine(peak: float, *, warmup_steps: int, steps: int) -> optax.Schedu
     )
 
 
-def momentum_ramp(start: float, *, ramp: bool, step: jax.Array, steps: int) -> jax.Array:
+def extended(
+    schedule_of: Callable[[int], optax.Schedule], steps: int, extensions: Sequence[tuple[int, int]]
+) -> optax.Schedule:
+    """The schedule of a run that was extended: from each extension on, that of the longer run.
+
+    Args:
+      schedule_of: the schedule of a run of so many steps.
+      steps: number of steps of the run.
+      extensions: (step, number of steps before it) of each extension, by step.
+    """
+    schedule = schedule_of(steps)
+    for at, before in reversed(extensions):
+        schedule = _switched(at, schedule_of(before), schedule)
+    return schedule
+
+
+def _switched(at: int, before: optax.Schedule, after: optax.Schedule) -> optax.Schedule:
+    return lambda step: jnp.where(jnp.less(step, at), before(step), after(step))
+
+
+def momentum_ramp(
+    start: float, *, ramp: bool, step: jax.Array, steps: int | jax.Array
+) -> jax.Array:
     r"""Momentum of a momentum encoder at a step.
 
     :math:`1 - (1 - m)(1 + \cos(\pi t / T)) / 2` with ramp, otherwise m.
