@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import jax
@@ -24,6 +24,7 @@ from jaxclr.errors import UserError
 from jaxclr.processes import runtime
 from jaxclr.runs import seals, stores
 from jaxclr.runs.digests import digests, host_digest
+from jaxclr.runs.files import check_writable
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.state import State
 
@@ -58,6 +59,7 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
         stores.check_path(folder)
+        runtime.run_on_first(functools.partial(check_writable, folder))
         self._folder = folder
         self._manager = _open(folder, options)
 
@@ -377,7 +379,7 @@ def _checked_leaves(proof: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return proof["leaves"]
 
 
-def _check_digests(got: dict[T, str | None], saved: dict[T, dict[str, Any]]) -> None:
+def _check_digests(got: Mapping[T, str | None], saved: dict[T, dict[str, Any]]) -> None:
     wrong = [name for name, digest in got.items() if digest != saved[name]["digest"]]
     if wrong:
         more = f" and {len(wrong) - 1} more" * (len(wrong) > 1)

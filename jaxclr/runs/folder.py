@@ -1,7 +1,7 @@
 """The folder of a run.
 
-Its files: config.json, metrics.jsonl, tensorboard/, checkpoints/, snapshots/, profile/, parts/,
-evaluation.json, bad_step.json, report.html.
+Its files: config.json, data.json, metrics.jsonl, tensorboard/, wandb/, checkpoints/, snapshots/,
+profile/, parts/, evaluation.json, bad_step.json, report.html.
 """
 
 import contextlib
@@ -9,9 +9,10 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from jaxclr.data.identity import Identity
 from jaxclr.errors import UserError
 from jaxclr.runs import config as configs
 from jaxclr.runs import parts, readers, trust
@@ -22,7 +23,10 @@ from jaxclr.runs.readers import Description
 
 _LOCK = ".lock"
 # A process that dies before it writes a configuration leaves these; such a folder counts as empty.
-_LEFTOVERS = {_LOCK, parts.FOLDER, trust.SIGNATURE, f".{trust.SIGNATURE}.part", ".config.json.part"}
+_LEFTOVERS = {
+    *(_LOCK, parts.FOLDER, trust.SIGNATURE, "data.json"),
+    *(f".{name}.part" for name in (trust.SIGNATURE, "data.json", "config.json")),
+}
 # The contents of a run. The configuration is removed last: until then the folder is still a run.
 _CONTENTS = (
     "metrics.jsonl",
@@ -33,9 +37,11 @@ _CONTENTS = (
     "bad_step.json",
     "tensorboard",
     "profile",
+    "wandb",
     "method.py",
     parts.FOLDER,
     trust.SIGNATURE,
+    "data.json",
     "config.json",
 )
 
@@ -95,6 +101,12 @@ class RunFolder:
         """
         return readers.is_there(self.folder / "config.json")
 
+    @property
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint; 0 without one."""
+        steps = (path.name for path in self.checkpoints.glob("*") if path.is_dir())
+        return max((int(name) for name in steps if name.isdecimal()), default=0)
+
     def finished(self, steps: int, *, evaluated: bool) -> bool:
         """Whether the run has a checkpoint of its last step, an evaluation of it, and a report.
 
@@ -108,6 +120,20 @@ class RunFolder:
             return not evaluated or readers.read_evaluation(self.evaluation).step == steps
         except UserError:
             return False
+
+    def data(self) -> Identity | None:
+        """The identity of the data with which the run began; None if it was not stored.
+
+        Raises:
+          UserError: data.json is damaged.
+        """
+        path = self.folder / "data.json"
+        try:
+            return readers.read_identity(path) if readers.is_there(path) else None
+        except UserError as error:
+            raise UserError(
+                f"{error} Restore the file, or delete it to go on without comparing the data."
+            ) from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -190,7 +216,12 @@ class RunFolder:
         return {f"{parts.FOLDER}/{name}": text for name, text in copied.items()}
 
     def create(
-        self, config: Config, *, overwrite: bool, experiment: Experiment | None = None
+        self,
+        config: Config,
+        *,
+        overwrite: bool,
+        experiment: Experiment | None = None,
+        data: Identity | None = None,
     ) -> None:
         """Creates the folder and writes the configuration and the sources of a user's own parts.
 
@@ -198,6 +229,7 @@ class RunFolder:
           config: the configuration of the run.
           overwrite: replace an existing run.
           experiment: the file whose `config()` returned the configuration, if any.
+          data: the identity of the data, if the run is trained.
 
         Raises:
           UserError: the folder has a run that is not to be overwritten, is not empty and is not a
@@ -229,7 +261,33 @@ class RunFolder:
             own = sources or any(map(parts.is_own, parts.names_in(json.loads(text))))
             if own and (signed := trust.signature(text.encode(), sources)):
                 write_atomically(self.folder / trust.SIGNATURE, signed + "\n")
+            if data is not None:
+                write_atomically(
+                    self.folder / "data.json", json.dumps(dataclasses.asdict(data)) + "\n"
+                )
             write_atomically(self.folder / "config.json", text)
+
+    def update(self, config: Config, names: Iterable[str]) -> None:
+        """Replaces fields in config.json, by dotted name, by those of a configuration.
+
+        A run that this user signed is signed again.
+        """
+        path, sources = self.folder / "config.json", self.sources()
+        with writing(self.folder):
+            before = path.read_bytes()
+            tree, new = json.loads(before), parts.describe(config, Config)
+            for name in names:
+                *parents, leaf = name.split(".")
+                there, here = tree, new
+                for parent in parents:
+                    there, here = there[parent], here[parent]
+                there[leaf] = here[leaf]
+            text = json.dumps(tree, indent=2) + "\n"
+            if trust.is_signed(self.folder, before, sources):
+                # Both are signed until the configuration is replaced.
+                both = [trust.signature(one, sources) or "" for one in (text.encode(), before)]
+                write_atomically(self.folder / trust.SIGNATURE, "\n".join(both) + "\n")
+            write_atomically(path, text)
 
     def _check_run_or_empty(self) -> None:
         """Raises UserError if the folder is not empty and is not a run."""
