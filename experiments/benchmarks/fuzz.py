@@ -52,9 +52,11 @@ import jaxclr
 from jaxclr import cli
 from jaxclr.augment import AUGMENTATIONS
 from jaxclr.data import Data
+from jaxclr.data.identity import identity
 from jaxclr.encoders import Mlp, SmallConv
 from jaxclr.errors import UserError
 from jaxclr.methods import METHODS
+from jaxclr.pretraining import check_data
 from jaxclr.report.page import page
 from jaxclr.report.records import read_records
 from jaxclr.runs.checkpoints import Checkpoints
@@ -138,7 +140,8 @@ def make_run(folder: pathlib.Path) -> Session:
         warmup_epochs=0.0,
     )
     run, session = RunFolder(folder), open_session(config)
-    run.create(session.config, overwrite=False)
+    data = identity(session.dataset, session.config.data)
+    run.create(session.config, overwrite=False, data=data)
     with Checkpoints(run.checkpoints) as checkpoints:
         checkpoints.save(session.init_state(), 3)
     lines = [{"step": step, "loss": 3.0 - step, "spectrum": [2.0, 1.0]} for step in (1, 2, 3)]
@@ -348,6 +351,7 @@ def read_folder(
             return
         with run.locked():
             run.finished(3, evaluated=True)
+            check_data(run, base.session)
             with Checkpoints(run.checkpoints) as checkpoints:
                 checkpoints.restore(base.session.state_shape(), say=lambda _: None)
             with Logs(run, start=2, steps=3, console=rich.console.Console(file=io.StringIO())):
