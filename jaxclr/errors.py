@@ -24,15 +24,19 @@ class MissingExtra(UserError):
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
     """The error for an unknown name; it suggests the closest valid name."""
     valid = sorted(valid)
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(cut(name), valid, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return UserError(f"There is no {kind} named '{name}'.{hint} Valid: {', '.join(valid)}.")
+    return UserError(f"There is no {kind} named '{cut(name)}'.{hint} Valid: {', '.join(valid)}.")
 
 
 def shown(value: object) -> str:
     """A value in a message: its repr, cut to 100 characters."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]} ..."
+    return cut(repr(value))
+
+
+def cut(text: str, most: int = 100) -> str:
+    """Text for a message, cut to a number of characters."""
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def out_of_memory(error: Exception) -> UserError | None:

@@ -5,6 +5,7 @@ The module of a command is imported when the command is run, so that `jaxclr --h
 """
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -89,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Orbax logs errors that it also raises, and these are printed below.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for stream in (sys.stdout, sys.stderr):  # of which tyro prints arguments as they are
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     console = rich.console.Console()
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
