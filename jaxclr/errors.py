@@ -39,15 +39,18 @@ def cut(text: str, most: int = 100) -> str:
     return text if len(text) <= most else f"{text[:most]} ..."
 
 
-def out_of_memory(error: Exception) -> UserError | None:
-    """The error for a request that memory does not suffice for; None if that is not the reason."""
-    if not isinstance(error, MemoryError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
-        return None
-    lines = str(error).strip().splitlines()
-    return UserError(
-        f"Memory does not suffice ({lines[0] if lines else 'MemoryError'}). Use smaller batches, "
-        "images or networks, or --micro-batches."
-    )
+def of_system(error: Exception) -> UserError | None:
+    """The error for what devices' memory or the file system refuses; None for all others."""
+    lines = str(error).strip().splitlines() or [""]
+    if lines[0].startswith("RESOURCE_EXHAUSTED"):
+        return UserError(
+            f"Memory does not suffice ({cut(lines[0], 300)}). Use smaller batches, images or "
+            "networks, or --micro-batches."
+        )
+    if isinstance(error, OSError) and error.strerror:
+        path = "" if error.filename is None else f"{cut(str(error.filename), 300)}: "
+        return UserError(f"{path}{error.strerror}.")
+    return None
 
 
 # The extra that installs a module; other modules are in "train".

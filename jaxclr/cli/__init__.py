@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         _fail(errors.missing_extra(error) or error)
     except Exception as error:
-        _fail(errors.out_of_memory(error) or error)
+        _fail(error)
 
 
 def _help(console: rich.console.Console) -> None:
@@ -160,8 +160,8 @@ def _fail(error: Exception) -> None:
 
         print_error(launch.peer_died(jax.process_index(), launch.first_line(error)))
         status = Stopped.STATUS
-    elif isinstance(error, UserError):
-        print_error(f"error: {error}")
+    elif refused := error if isinstance(error, UserError) else errors.of_system(error):
+        print_error(f"error: {refused}")
         status = 2
     elif isinstance(error, MemoryError) or "can't start new thread" in str(error):
         print_error(
