@@ -642,15 +642,16 @@ def bounded_memory() -> Iterator[None]:
 
 
 def table(record: dict[str, Any]) -> rich.table.Table:
-    """The cases, and their faults against the bar of none."""
-    kinds = ("traceback", "hang", "changed outside", "long sentence")
-    columns = ("", "cases", "seeds", "seconds", "slowest, s", "read", "refused", *kinds)
-    shown = rich.table.Table(*columns, title="Fuzzing", title_justify="left")
-    for name, result in record["results"].items():
-        count = Counter(fault["kind"] for fault in result["faults"])
-        found = [f"{count[kind]} ({verdict(count[kind], most=0)})" for kind in kinds]
-        plain = ("cases", "seeds", "seconds", "slowest", "read", "refused")
-        shown.add_row(name, *(str(result[column]) for column in plain), *found)
+    """The cases of each kind, and their faults against the bar of none."""
+    results = record["results"]
+    shown = rich.table.Table("", *results, title="Fuzzing", title_justify="left")
+    for name in ("cases", "seeds", "seconds", "slowest", "read", "refused"):
+        shown.add_row(name, *(str(result[name]) for result in results.values()))
+    for kind in ("traceback", "hang", "changed outside", "long sentence"):
+        counts = [
+            sum(fault["kind"] == kind for fault in result["faults"]) for result in results.values()
+        ]
+        shown.add_row(kind, *(f"{count}, {verdict(count, most=0)}" for count in counts))
     return shown
 
 
