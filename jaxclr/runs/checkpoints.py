@@ -24,7 +24,7 @@ from jaxclr.errors import UserError
 from jaxclr.processes import runtime
 from jaxclr.runs import seals, stores
 from jaxclr.runs.digests import digests, host_digest
-from jaxclr.runs.files import check_writable
+from jaxclr.runs.files import check_writable, writing
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.state import State
 
@@ -309,10 +309,7 @@ def _damage(folder: pathlib.Path) -> str | None:
 
 
 def _may_serve(folder: pathlib.Path) -> bool:
-    """Whether a damaged checkpoint can be read safely: whether only Orbax's metadata are damaged.
-
-    Of damaged arrays TensorStore may allocate any memory, and Orbax's threads print tracebacks.
-    """
+    """Whether only Orbax's metadata are damaged: of other files it might read without an end."""
     return all(name.startswith("state/_") for name in seals.damages(folder))
 
 
@@ -327,7 +324,8 @@ def _open(folder: pathlib.Path, options: ocp.CheckpointManagerOptions) -> ocp.Ch
         "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
         "proof": ocp.JsonCheckpointHandler(),
     }
-    return ocp.CheckpointManager(folder.resolve(), options=options, item_handlers=handlers)
+    with writing(folder):
+        return ocp.CheckpointManager(folder.resolve(), options=options, item_handlers=handlers)
 
 
 def _reader(folder: pathlib.Path) -> ocp.CheckpointManager:
