@@ -24,26 +24,33 @@ class MissingExtra(UserError):
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
     """The error for an unknown name; it suggests the closest valid name."""
     valid = sorted(valid)
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(cut(name), valid, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return UserError(f"There is no {kind} named '{name}'.{hint} Valid: {', '.join(valid)}.")
+    return UserError(f"There is no {kind} named '{cut(name)}'.{hint} Valid: {', '.join(valid)}.")
 
 
 def shown(value: object) -> str:
     """A value in a message: its repr, cut to 100 characters."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]} ..."
+    return cut(repr(value))
 
 
-def out_of_memory(error: Exception) -> UserError | None:
-    """The error for a request that memory does not suffice for; None if that is not the reason."""
-    if not isinstance(error, MemoryError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
-        return None
-    lines = str(error).strip().splitlines()
-    return UserError(
-        f"Memory does not suffice ({lines[0] if lines else 'MemoryError'}). Use smaller batches, "
-        "images or networks, or --micro-batches."
-    )
+def cut(text: str, most: int = 100) -> str:
+    """Text for a message, cut to a number of characters."""
+    return text if len(text) <= most else f"{text[:most]} ..."
+
+
+def of_system(error: Exception) -> UserError | None:
+    """The error for what devices' memory or the file system refuses; None for all others."""
+    lines = str(error).strip().splitlines() or [""]
+    if lines[0].startswith("RESOURCE_EXHAUSTED"):
+        return UserError(
+            f"Memory does not suffice ({cut(lines[0], 300)}). Use smaller batches, images or "
+            "networks, or --micro-batches."
+        )
+    if isinstance(error, OSError) and error.strerror:
+        path = "" if error.filename is None else f"{cut(str(error.filename), 300)}: "
+        return UserError(f"{path}{error.strerror}.")
+    return None
 
 
 # The extra that installs a module; other modules are in "train".

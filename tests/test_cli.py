@@ -80,6 +80,10 @@ MISTAKES = {
         "--distributed.no-auto",
     ],
     "no list named 'method'. Did you mean 'methods'": ["list", "method"],
+    r"no list named 'caf\xe9'": ["list", "caf\udce9"],
+    "Unrecognized options: --nope": ["list", "methods", "--nope", "caf\udce9"],
+    "File name too long": ["train", "x" * 300],
+    "--out . is a folder": ["report", ".", "--out="],
 }
 
 

@@ -5,6 +5,7 @@ The module of a command is imported when the command is run, so that `jaxclr --h
 """
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -89,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Orbax logs errors that it also raises, and these are printed below.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for stream in (sys.stdout, sys.stderr):  # of which tyro prints arguments as they are
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     console = rich.console.Console()
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
@@ -120,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         _fail(errors.missing_extra(error) or error)
     except Exception as error:
-        _fail(errors.out_of_memory(error) or error)
+        _fail(error)
 
 
 def _help(console: rich.console.Console) -> None:
@@ -156,8 +160,8 @@ def _fail(error: Exception) -> None:
 
         print_error(launch.peer_died(jax.process_index(), launch.first_line(error)))
         status = Stopped.STATUS
-    elif isinstance(error, UserError):
-        print_error(f"error: {error}")
+    elif refused := error if isinstance(error, UserError) else errors.of_system(error):
+        print_error(f"error: {refused}")
         status = 2
     elif isinstance(error, MemoryError) or "can't start new thread" in str(error):
         print_error(

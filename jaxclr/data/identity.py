@@ -12,6 +12,7 @@ import numpy as np
 from jaxclr import trees
 from jaxclr.data.dataset import Dataset, Split, abbreviate
 from jaxclr.data.stream import Stream
+from jaxclr.errors import cut
 
 MOST_FILES = 20_000  # of more files, only their folders are listed
 _SOME = 4096  # files whose sizes are read at a time
@@ -83,7 +84,7 @@ def _compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         ("missing", [name for name in before if name not in now]),
         ("changed", [name for name in before if name in now and before[name] != now[name]]),
     )
-    return [f"{what}: {abbreviate(names, 3)}" for what, names in lists if names]
+    return [f"{what}: {abbreviate([*map(cut, names)], 3)}" for what, names in lists if names]
 
 
 def _sizes(split: Any) -> Iterator[tuple[str, int]]:

@@ -16,7 +16,7 @@ from jaxclr.errors import UserError, optional
 from jaxclr.interop.loading import Loaded
 from jaxclr.interop.names import to_torch
 from jaxclr.interop.weights import write_safetensors
-from jaxclr.runs.files import writing
+from jaxclr.runs.files import check_names_file, writing
 
 Format = Literal["safetensors", "stablehlo"]
 
@@ -51,6 +51,7 @@ def export(
       UserError: the file exists or cannot be written, or the encoder has no counterpart in
         torchvision and timm.
     """
+    check_names_file(out)
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists. Replace it with --overwrite, or give another --out.")
     with writing(out.parent):

@@ -53,11 +53,11 @@ def affinities(record: Record) -> list[Piece]:
 
 def _name_blocks(axes: Axes, record: Record, labels: np.ndarray) -> None:
     """Names of the classes beside their examples, which are in order."""
-    classes = record.labels.classes if record.labels else ()
-    if not record.labeled or len(classes) > MOST_CLASSES:
+    if record.labels is None or not record.labeled or len(record.labels.classes) > MOST_CLASSES:
         return
+    classes = record.labels.classes
     present, first, count = np.unique(labels, return_index=True, return_counts=True)
-    names = [text(classes[label], 10) if label >= 0 else "" for label in present]
+    names = [text(classes[label], 10) if label >= 0 else "" for label in present.tolist()]
     axes.set_xticks(first + (count - 1) / 2, names, rotation=_rotation(names))
     axes.set_yticks(first + (count - 1) / 2, names)
     axes.tick_params(length=0)
@@ -129,7 +129,8 @@ def confusions(record: Record) -> list[Piece]:
 
 def _table(pairs: Mapping[tuple[int, int], int], classes: Sequence[str]) -> str:
     """Error rates of the classes, the worst first; `pairs` counts (class, predicted)."""
-    totals, others = collections.Counter(), collections.defaultdict(collections.Counter)
+    totals: collections.Counter[int] = collections.Counter()
+    others: dict[int, collections.Counter[int]] = collections.defaultdict(collections.Counter)
     for (label, predicted), count in sorted(pairs.items()):
         totals[label] += count
         if label != predicted:

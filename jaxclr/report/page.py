@@ -14,7 +14,7 @@ from jaxclr.report.maps import maps
 from jaxclr.report.matrices import affinities, confusions
 from jaxclr.report.records import Record, read_records
 from jaxclr.report.summary import configuration, figures_tables, headlines, legend, warnings
-from jaxclr.runs.files import write_atomically, writing
+from jaxclr.runs.files import check_names_file, write_atomically, writing
 
 
 def write_report(
@@ -33,6 +33,7 @@ def write_report(
     Raises:
       UserError: a folder is not a run or cannot be read, or the file cannot be written.
     """
+    check_names_file(out)
     text = page(read_records(folders, channels))
     with writing(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -29,8 +29,10 @@ def neighbors(record: Record) -> list[Piece]:
     for row, query in enumerate(chosen):
         cells = [_picture(images.queries[query], f"Query{_of_query(labels, query)}", "query")]
         for column, index in enumerate(nearest[row]):
-            pair = (labels.gallery[index], labels.queries[query]) if labels else (-1, -1)
-            other = bool(min(pair) >= 0 and pair[0] != pair[1])
+            pair = (-1, -1)
+            if labels:
+                pair = (int(labels.gallery[index]), int(labels.queries[query]))
+            other = min(pair) >= 0 and pair[0] != pair[1]
             wrong += other
             said = (
                 f"Neighbor {column + 1}{_of_class(labels, pair[0])}, "

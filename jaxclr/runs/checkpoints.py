@@ -24,7 +24,7 @@ from jaxclr.errors import UserError
 from jaxclr.processes import runtime
 from jaxclr.runs import seals, stores
 from jaxclr.runs.digests import digests, host_digest
-from jaxclr.runs.files import check_writable
+from jaxclr.runs.files import check_writable, writing
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.state import State
 
@@ -302,23 +302,20 @@ def _damage(folder: pathlib.Path) -> str | None:
     Versions before 0.2 left the arrays unmerged if a folder above was named as a pattern of glob;
     such a checkpoint is completed.
     """
-    wrong = seals.unreadable(folder) or seals.damage(folder)
+    wrong = seals.damage(folder)
     if wrong or stores.is_merged(folder / "state"):
         return wrong
     return _attempt(functools.partial(_complete, folder))[1]
 
 
 def _may_serve(folder: pathlib.Path) -> bool:
-    """Whether a damaged checkpoint can be read safely: whether all files of arrays are undamaged.
-
-    Of damaged files TensorStore may allocate any memory, and Orbax's threads print tracebacks.
-    """
-    found = seals.damages(folder)
-    unsealed = seals.NAME in found or seals.unreadable(folder) is not None
-    return not unsealed and not any(map(stores.holds_arrays, found))
+    """Whether only Orbax's metadata are damaged: of other files it might read without an end."""
+    return all(name.startswith("state/_") for name in seals.damages(folder))
 
 
 def _open(folder: pathlib.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    if wrong := seals.unreadable(folder):  # opening reads the metadata of all steps
+        raise UserError(f"{folder} cannot be read: {wrong}. Remove or restore it.")
     # By default Orbax divides the writing of replicated arrays among devices, and compiles a slice
     # of every leaf on each of them during the first save.
     arrays = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
@@ -327,7 +324,8 @@ def _open(folder: pathlib.Path, options: ocp.CheckpointManagerOptions) -> ocp.Ch
         "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
         "proof": ocp.JsonCheckpointHandler(),
     }
-    return ocp.CheckpointManager(folder.resolve(), options=options, item_handlers=handlers)
+    with writing(folder):
+        return ocp.CheckpointManager(folder.resolve(), options=options, item_handlers=handlers)
 
 
 def _reader(folder: pathlib.Path) -> ocp.CheckpointManager:

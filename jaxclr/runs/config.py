@@ -18,7 +18,7 @@ from cattrs.strategies import configure_tagged_union
 from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, PhotoView
 from jaxclr.data import Arrays, Data, Source
 from jaxclr.encoders import ENCODERS, Mlp, Nnx, check_encoder
-from jaxclr.errors import UserError, shown
+from jaxclr.errors import UserError, cut, shown
 from jaxclr.fields import check_fields
 from jaxclr.methods import METHODS, Imported, Method, MomentumEncoder, Target
 from jaxclr.runs import parts
@@ -396,7 +396,7 @@ def _first_cause(error: BaseException, path: str = "") -> str:
         return f"{shown(error.args[0])} is missing or names no type that exists."
     if isinstance(error, UserError):
         return str(error)
-    return f"{path}: {error}."
+    return f"{path}: {cut(str(error), 300)}."
 
 
 def _leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:

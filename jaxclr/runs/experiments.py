@@ -29,7 +29,8 @@ def load_experiment(path: pathlib.Path, *, method: str | None = None) -> Config:
       method: name of another method than the file's default.
 
     Raises:
-      UserError: the file does not exist or defines no config, or the method does not exist.
+      UserError: the file does not exist, imports what is not there or defines no config, or the
+        method does not exist.
     """
     if not path.is_file():
         raise UserError(f"There is no experiment {path}; give a Python file that defines config().")
@@ -41,7 +42,10 @@ def load_experiment(path: pathlib.Path, *, method: str | None = None) -> Config:
         if spec is None or spec.loader is None:
             raise UserError(f"{path} is not a Python file; an experiment ends in .py.")
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except ModuleNotFoundError as error:
+            raise UserError(f"{path} cannot be run: {error}. Install what it imports.") from error
         if not callable(getattr(module, "config", None)):
             raise UserError(f"{path} does not define config(method=...) that returns a Config.")
         if method is not None and not inspect.signature(module.config).parameters:

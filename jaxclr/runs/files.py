@@ -27,6 +27,12 @@ def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
         raise
 
 
+def check_names_file(path: pathlib.Path) -> None:
+    """Raises UserError if the path of an output is that of a folder."""
+    if not path.name or path.is_dir():
+        raise UserError(f"--out {path} is a folder; give the name of a file.")
+
+
 @contextlib.contextmanager
 def writing(folder: pathlib.Path) -> Iterator[None]:
     """Turns an OSError into a UserError that names the folder and the reason."""

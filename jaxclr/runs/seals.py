@@ -1,11 +1,13 @@
 """A seal: lengths and checksums of a folder's files, to name a damaged file before it is read."""
 
 import json
+import os
 import pathlib
+import stat
 import zlib
 
 from jaxclr.runs.files import write_atomically
-from jaxclr.runs.readers import is_there, read_object
+from jaxclr.runs.readers import LARGEST, is_there, read_object
 
 NAME = "files.json"
 
@@ -47,16 +49,25 @@ def damages(folder: pathlib.Path) -> dict[str, str]:
 
 
 def unreadable(folder: pathlib.Path) -> str | None:
-    """Describes the first path that is neither file nor folder, such as a pipe; None without one.
+    """Describes a file below a folder that cannot be read to its end; None without one.
 
-    Opening a pipe blocks for ever.
+    A pipe blocks for ever, and a sparse file may be larger than memory. Other processes may write
+    and remove files meanwhile.
     """
-    try:
-        for path in sorted(folder.rglob("*")):
-            if not (path.is_file() or path.is_dir()):
-                return f"{path.relative_to(folder)} is neither a file nor a folder"
-    except OSError as error:
-        return str(error)
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = pathlib.Path(root, name)
+            shown = path.relative_to(folder)
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                return f"{shown}: {error.strerror}"
+            if not stat.S_ISREG(found.st_mode):
+                return f"{shown} is no regular file"
+            if name.startswith("_") and found.st_size > LARGEST:  # Orbax's metadata
+                return f"{shown} has {found.st_size} bytes"
     return None
 
 

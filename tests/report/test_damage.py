@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 from tiny import tiny_config
 
+from jaxclr.augment import Augmentation, PhotoView
+from jaxclr.data import Data
 from jaxclr.errors import UserError
 from jaxclr.report import curves, page
 from jaxclr.report.figures import Missing, drawn
 from jaxclr.report.pictures import neighbors, views
 from jaxclr.report.records import read_records
 from jaxclr.runs import config as configs
+from jaxclr.training.session import open_session
 from jaxclr.training.snapshots import CHANNELS, THUMBNAIL, _thumbnails
 
 pytestmark = pytest.mark.xdist_group("report")
@@ -228,3 +231,15 @@ def test_examples_without_a_label_are_shown_without_one(folder):
     (errors,) = page.confusions(record)
     assert "of 3 examples" in errors.caption
     assert "no label" in "".join(piece.body for piece in page.maps(record))
+
+
+@pytest.mark.parametrize("channels, said", [(5, 1), (3, 0)])
+def test_changes_of_color_that_are_left_out_are_said_once(tmp_path, channels, said):
+    images = np.zeros((32, 8, 8, channels), np.uint8)
+    np.savez(tmp_path / "images.npz", images=images, labels=np.arange(32) % 2)
+    config = tiny_config(
+        data=Data(f"npz:{tmp_path}/images.npz"),
+        augmentation=Augmentation((PhotoView(size=8), PhotoView(size=8))),
+    )
+    notes = [note for note in open_session(config).notes if "left out" in note]
+    assert len(notes) == said and all("5 channel(s), so changes of sat" in note for note in notes)

@@ -11,6 +11,7 @@ import jaxclr
 from jaxclr.errors import UserError
 from jaxclr.runs import config as configs
 from jaxclr.runs import readers, seals
+from jaxclr.runs.checkpoints import Checkpoints
 from jaxclr.runs.files import locked, write_atomically
 from jaxclr.runs.folder import RunFolder
 
@@ -168,7 +169,17 @@ def test_a_seal_that_is_none_means_damage(tmp_path, seal):
     assert seals.unreadable(tmp_path) is None
     if seal is None:
         os.mkfifo(tmp_path / seals.NAME)
-        assert seals.unreadable(tmp_path) == f"{seals.NAME} is neither a file nor a folder"
+        assert seals.unreadable(tmp_path) == f"{seals.NAME} is no regular file"
     else:
         (tmp_path / seals.NAME).write_bytes(seal)
     assert seals.damage(tmp_path)
+
+
+def test_metadata_beyond_memory_are_not_read(tmp_path):
+    with (tmp_path / "_CHECKPOINT_METADATA").open("wb") as file:
+        file.truncate(2**42)
+    assert seals.unreadable(tmp_path) == f"_CHECKPOINT_METADATA has {2**42} bytes"
+    with pytest.raises(
+        UserError, match=r"_CHECKPOINT_METADATA has \d+ bytes. Remove or restore it"
+    ):
+        Checkpoints(tmp_path)
