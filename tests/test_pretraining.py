@@ -72,7 +72,7 @@ def test_what_a_library_only_logs_is_heard(capfd):
         for _ in range(2):
             logger.error("Lost %s\nTraceback ...", "it")
         logger.warning("nothing")
-    assert capfd.readouterr().err == "Orbax: Lost it\n" and logger.level == before
+    assert capfd.readouterr().err == "A library reports: Lost it\n" and logger.level == before
     with pytest.raises(UserError), pretraining.quietly():
         logger.error("raised, too")
         raise UserError("raised")
@@ -83,7 +83,7 @@ def test_paths_in_quotes_have_their_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     found = []
-    monkeypatch.setattr("jaxclr.api.write_report", lambda *paths: found.append(paths))
+    monkeypatch.setattr("jaxclr.api.write_report", lambda *paths, **_: found.append(paths))
     cli.main(["report", "~/a", "b", "--out", "~/c.html"])
     assert found == [([tmp_path / "a", pathlib.Path("b")], tmp_path / "c.html")]
     assert commands._parse_train([DIGITS, "--out=~/x"]).out == tmp_path / "x"

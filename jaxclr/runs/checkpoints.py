@@ -24,11 +24,13 @@ from jaxclr.errors import UserError
 from jaxclr.processes import runtime
 from jaxclr.runs import seals, stores
 from jaxclr.runs.digests import digests, host_digest
-from jaxclr.runs.files import check_writable
+from jaxclr.runs.files import check_path, check_writable
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.state import State
 
 KINDS = ("params", "batch_stats")  # the parts of a state that hold the encoder's variables
+
+_REASONS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR)
 
 T = TypeVar("T")
 Tree = Any
@@ -56,9 +58,13 @@ class Checkpoints:
             max_to_keep=keep,
             enable_async_checkpointing=True,
             cleanup_tmp_directories=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+            # If folders were created in the background and that failed, threads would wait for them
+            # for 20 minutes, and the process for its threads.
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=self._seal, create_directories_asynchronously=False
+            ),
         )
-        stores.check_path(folder)
+        check_path(folder)
         runtime.run_on_first(functools.partial(check_writable, folder))
         self._folder = folder
         self._manager = _open(folder, options)
@@ -142,8 +148,9 @@ class Checkpoints:
         finally:
             self._manager.close()
             # An incomplete checkpoint is useless, and it may be what fills the disk.
-            for part in unfinished(self._folder) if jax.process_index() == 0 else ():
-                shutil.rmtree(part, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for part in unfinished(self._folder) if jax.process_index() == 0 else ():
+                    shutil.rmtree(part, ignore_errors=True)
 
     def _newest_undamaged(self, like: State, say: Callable[[str], None]) -> State:
         self.wait()
@@ -435,7 +442,7 @@ def _crc32(leaves: dict[str, Any]) -> int:
 def _reason(error: Exception) -> str:
     """The file system's reason if the error's text contains one, otherwise its first line."""
     text = str(error).strip()
-    for reason in map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)):
+    for reason in map(os.strerror, _REASONS):
         if reason in text:
             return reason
     line = text.splitlines()[0] if text else type(error).__name__

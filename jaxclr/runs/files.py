@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import pathlib
+import re
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +35,32 @@ def writing(folder: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}.") from error
+
+
+def check_path(folder: pathlib.Path) -> None:
+    """Checks that TensorStore writes to a path as it is given.
+
+    It replaces backslashes by slashes, takes "gs:/" for a bucket, and its paths are UTF-8.
+
+    Raises:
+      UserError: it would write elsewhere or fail.
+    """
+    path = str(folder.resolve())
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        strange = "characters that are not UTF-8"
+    else:
+        if "\\" in path:
+            strange = "a backslash"
+        elif re.search(r":(/|$)", path):
+            strange = "a colon at the end of a name"
+        else:
+            return
+    raise UserError(
+        f"Checkpoints cannot be stored in {ascii(str(folder))[1:-1]}, whose path has {strange}; "
+        "give another folder with --out."
+    )
 
 
 def check_writable(folder: pathlib.Path) -> None:
