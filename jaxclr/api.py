@@ -5,7 +5,7 @@ import functools
 import html
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ from jaxclr.pretraining import (
     create_or_check,
     evaluate_closing,
     filled,
+    go_on,
     is_labeled,
     newest,
     pretrain,
@@ -34,9 +35,10 @@ from jaxclr.pretraining import (
 from jaxclr.pretraining import write_report as write_report
 from jaxclr.processes import runtime
 from jaxclr.runs import parts
-from jaxclr.runs.config import Config, differences
+from jaxclr.runs.config import CHANGEABLE, Config, differences
 from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
+from jaxclr.runs.loggers import Logger
 from jaxclr.runs.readers import read_bytes
 from jaxclr.training.compilation_cache import compilation_cache
 from jaxclr.training.profile import steps_to_profile
@@ -49,14 +51,18 @@ def train(
     *,
     overwrite: bool = False,
     profile: str | None = None,
+    loggers: Sequence[Logger] = (),
     experiment: Experiment | None = None,
     console: rich.console.Console | None = None,
 ) -> "Run":
     """Trains a configuration in a folder, or continues the run in it from its newest checkpoint.
 
     Then the encoder is evaluated, if the data have labels and a test split, and report.html is
-    written. A finished run is returned unchanged. In the main thread, SIGTERM and SIGINT (a
-    notebook's interrupt) stop training after the current step, with a checkpoint.
+    written. A finished run is returned unchanged, unless it is to have more epochs or steps: then
+    it goes on from its newest checkpoint, and from there on all schedules are those of the longer
+    run. Frequencies, memory limits and workers may change when a run goes on. In the main thread,
+    SIGTERM and SIGINT (a notebook's interrupt) stop training after the current step, with a
+    checkpoint.
 
     >>> config = jaxclr.Config(
     ...     method=jaxclr.methods.SimAffinity(temperature=0.2).with_heads(hidden=128, out=64),
@@ -73,6 +79,7 @@ def train(
       out: the folder of the run, which is created if it does not exist.
       overwrite: replace an existing run instead of continuing it.
       profile: "START:STOP", steps to trace into the folder's profile/.
+      loggers: further destinations of the metrics, such as `training.Wandb()`.
       experiment: the file whose `config()` returned the configuration, to read the run without it.
       console: for progress and notes; None for standard output.
 
@@ -88,17 +95,18 @@ def train(
     folder = RunFolder(expanded(out), session=config)
     say = printer(console)
     with quietly(), compilation_cache():
-        session = open_session(config)
+        session = open_session(dataclasses.replace(config, extensions=()))
         steps = range(0)
         if profile is not None:
             steps = runtime.run_on_all(lambda: steps_to_profile(profile, session.steps))
         with runtime.hold_on_first(folder.locked()):
             create = lambda: create_or_check(folder, session, experiment, overwrite=overwrite)
             runtime.run_on_first(create)
+            session = go_on(folder, session, say)
             if folder.finished(session.steps, evaluated=is_labeled(session)):
                 say(f"{folder.folder} holds this run already, and it is finished.")
             else:
-                pretrain(session, folder, console, say, steps)
+                pretrain(session, folder, console, say, profile=steps, loggers=loggers)
     return Run(folder.folder, config=config)
 
 
@@ -128,9 +136,9 @@ class Run:
             )
         if config is not None:
             changed = differences(self.config, filled(config, self.config))
-            if changed:
+            if refused := [text for name, text in changed.items() if name not in CHANGEABLE]:
                 raise UserError(
-                    f"{folder} is a run of another configuration: {'; '.join(changed)}."
+                    f"{folder} is a run of another configuration: {'; '.join(refused)}."
                 )
 
     def __repr__(self) -> str:
@@ -175,14 +183,40 @@ class Run:
             **{k: v for k, v in columns.items() if k != "step"},
         }
 
-    def resume(self, *, console: rich.console.Console | None = None) -> "Run":
-        """Continues training from the newest checkpoint, evaluates and writes the report."""
+    def resume(
+        self,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        loggers: Sequence[Logger] = (),
+        console: rich.console.Console | None = None,
+    ) -> "Run":
+        """Continues training from the newest checkpoint, evaluates and writes the report.
+
+        More epochs or steps than before extend the run: from its newest checkpoint on, all
+        schedules are those of the longer run.
+
+        Args:
+          epochs: epochs of the whole run; None: as before.
+          steps: steps of the whole run, in place of epochs; None: as before.
+          loggers: further destinations of the metrics, such as `training.Wandb()`.
+          console: for progress and notes; None for standard output.
+
+        Raises:
+          UserError: the run is to be shorter, or it cannot go on.
+        """
         say = printer(console)
         with quietly(), compilation_cache():
-            session = open_session(runtime.run_on_all(lambda: self.config))
+            config = runtime.run_on_all(lambda: self.config)
+            if epochs is not None or steps is not None:
+                length = {"epochs": config.epochs if epochs is None else epochs, "steps": steps}
+                config = dataclasses.replace(config, **length)
+            session = open_session(config)
             with runtime.hold_on_first(self._folder.locked()):
-                runtime.run_on_first(lambda: check_data(self._folder, session))
-                pretrain(session, self._folder, console, say, range(0))
+                runtime.run_on_first(functools.partial(check_data, self._folder, session))
+                session = go_on(self._folder, session, say)
+                pretrain(session, self._folder, console, say, loggers=loggers)
+        self.__dict__.pop("config", None)  # its length may be another now
         return self
 
     def evaluate(

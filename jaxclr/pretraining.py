@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import logging
 import os
 import pathlib
@@ -23,14 +24,23 @@ from jaxclr.processes import runtime
 from jaxclr.processes.launch import first_line
 from jaxclr.processes.signals import StopAtOnce, Stopped
 from jaxclr.runs.checkpoints import Checkpoints
-from jaxclr.runs.config import Config, differences
+from jaxclr.runs.config import (
+    CHANGEABLE,
+    LENGTH,
+    Config,
+    Extension,
+    differences,
+    extensions_at,
+    to_json,
+)
 from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
+from jaxclr.runs.loggers import Logger, Send, sending
 from jaxclr.runs.parts import checksums
 from jaxclr.steps.state import State
 from jaxclr.text import print_text
 from jaxclr.training.loop import train as train_session
-from jaxclr.training.session import Session
+from jaxclr.training.session import Session, total_steps
 
 FEW_IMAGES = 10_000  # up to this many, training also ends with probes of the baselines
 
@@ -75,9 +85,23 @@ def pretrain(
     folder: RunFolder,
     console: rich.console.Console | None,
     say: Say,
-    profile: range,
+    *,
+    profile: range = range(0),
+    loggers: Sequence[Logger] = (),
 ) -> None:
     """Trains, evaluates and reports."""
+    with sending(loggers, folder.folder, json.loads(to_json(session.config)), say=say) as send:
+        _train_and_evaluate(session, folder, console, say, profile, send)
+
+
+def _train_and_evaluate(
+    session: Session,
+    folder: RunFolder,
+    console: rich.console.Console | None,
+    say: Say,
+    profile: range,
+    send: Send,
+) -> None:
     config, train = session.config, session.dataset.train
     kind = "examples" if train.channels is None else "images"
     say(
@@ -96,6 +120,7 @@ def pretrain(
         console=console or rich.console.Console(),
         evaluate=monitor,
         profile=profile,
+        send=send,
     )
     with StopAtOnce(
         "stopped after training, which is saved, and before the end of its evaluation. The same "
@@ -107,6 +132,8 @@ def pretrain(
             say(f"Not evaluated: {error}")
         else:
             record = evaluate_closing(session, folder, state, baselines=train.size <= FEW_IMAGES)
+            figures = record["features"]["trained"].items()
+            send(record["step"], {f"closing/{name}": figure["mean"] for name, figure in figures})
             if console is not None:
                 console.print(closing_table(record))
         runtime.run_on_first(lambda: _report(folder, say))
@@ -144,17 +171,16 @@ def create_or_check(
         folder.create(session.config, overwrite=overwrite, experiment=experiment, data=made_of)
         return
     changed = differences(folder.config(), session.config)
-    advice = (
-        f"Continue it as it is with `jaxclr resume {folder.folder}`, replace it with --overwrite, "
-        "or give another folder with --out."
-    )
-    if changed:
+    refused = [text for name, text in changed.items() if name not in CHANGEABLE | LENGTH]
+    if refused:
         raise UserError(
-            f"{folder.folder} is a run of another configuration: {'; '.join(changed)}. {advice}"
+            f"{folder.folder} is a run of another configuration: {'; '.join(refused)}. "
+            f"{_advice(folder)}"
         )
     if sources := folder.changed_sources(session.config, experiment):
         raise UserError(
-            f"{folder.folder} was started with other code in {', '.join(sources)}. {advice}"
+            f"{folder.folder} was started with other code in {', '.join(sources)}. "
+            f"{_advice(folder)}"
         )
     check_data(folder, session)
 
@@ -177,6 +203,61 @@ def check_data(folder: RunFolder, session: Session) -> None:
             f"{folder.folder} began with other data or code: {'; '.join(changed)}. "
             "Restore them, replace the run with --overwrite, or give another folder with --out."
         )
+
+
+def go_on(folder: RunFolder, session: Session, say: Say) -> Session:
+    """The session of a run that goes on, after config.json is brought up to date.
+
+    Frequencies and limits may have changed. A run that is to be longer is extended from its newest
+    checkpoint on.
+
+    Args:
+      folder: of the run, locked.
+      session: the session of the configuration that is wanted; equal to the run's except for
+        `CHANGEABLE` and `LENGTH`.
+      say: called with a sentence on each change.
+
+    Raises:
+      UserError: the run is to be shorter.
+    """
+    written: list[Extension] = []
+    runtime.run_on_first(lambda: written.extend(_update(folder, session, say)))
+    agreed = runtime.first_nonempty(json.dumps(written))
+    return session.extended(tuple(Extension(*pair) for pair in json.loads(agreed or "[]")))
+
+
+def _update(folder: RunFolder, session: Session, say: Say) -> tuple[Extension, ...]:
+    """Brings config.json up to date and returns the extensions of the run."""
+    stored, config = folder.config(), session.config
+    before, steps = total_steps(stored, session.steps_per_epoch), session.steps
+    changed = differences(stored, config)
+    if steps < before:
+        short = "; ".join(changed[name] for name in sorted(LENGTH & changed.keys()))
+        raise UserError(
+            f"{folder.folder} is a run of {before} steps and cannot become one of {steps} "
+            f"({short}). {_advice(folder)}"
+        )
+    names, extensions = sorted(CHANGEABLE & changed.keys()), stored.extensions
+    if names:
+        say(f"Changed from here on: {'; '.join(changed[name] for name in names)}.")
+    if steps > before:
+        at = folder.newest_step
+        extensions = extensions_at(at, extensions, before)
+        names += [*LENGTH, "extensions"]
+        say(
+            f"Extended from {before} to {steps} steps at step {at}: from there on the learning "
+            f"rate and all other schedules are those of a run of {steps} steps."
+        )
+    if names:
+        folder.update(dataclasses.replace(config, extensions=extensions), names)
+    return extensions
+
+
+def _advice(folder: RunFolder) -> str:
+    return (
+        f"Continue it as it is with `jaxclr resume {folder.folder}`, replace it with --overwrite, "
+        "or give another folder with --out."
+    )
 
 
 def filled(config: Config, stored: Config) -> Config:

@@ -43,7 +43,9 @@ COMMANDS = {
         "Train an encoder: jaxclr train EXPERIMENT.py [--method NAME] [--field value ...]",
     ),
     "resume": Command(
-        "pretraining", "resume", "Continue a run from its newest checkpoint: jaxclr resume RUN"
+        "pretraining",
+        "resume",
+        "Continue a run from its newest checkpoint: jaxclr resume RUN [--epochs N]",
     ),
     "evaluate": Command(
         "evaluating",

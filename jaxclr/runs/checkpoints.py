@@ -4,10 +4,8 @@ No other module imports Orbax.
 """
 
 import contextlib
-import errno
 import functools
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -24,13 +22,11 @@ from jaxclr.errors import UserError
 from jaxclr.processes import runtime
 from jaxclr.runs import seals, stores
 from jaxclr.runs.digests import digests, host_digest
-from jaxclr.runs.files import check_path, check_writable
+from jaxclr.runs.files import check_path, check_writable, disk_reason
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.state import State
 
 KINDS = ("params", "batch_stats")  # the parts of a state that hold the encoder's variables
-
-_REASONS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR)
 
 T = TypeVar("T")
 Tree = Any
@@ -172,17 +168,16 @@ class Checkpoints:
         )
 
     def _by_damage(self, steps: list[int], damaged: dict[int, str]) -> Iterator[int]:
-        """Steps with undamaged files, then the others, whose arrays may still be undamaged.
+        """Steps with undamaged files, then those whose arrays may be undamaged all the same.
 
-        The others are added to `damaged`, and so are those that cannot be read at all.
+        All but the first are added to `damaged`.
         """
         altered = []
         for step in steps:
-            if wrong := seals.unreadable(self._folder / str(step)):
+            folder = self._folder / str(step)
+            if wrong := _damage(folder):
                 damaged[step] = wrong
-            elif wrong := _damage(self._folder / str(step)):
-                damaged[step] = wrong
-                altered.append(step)
+                altered += [step] * _may_serve(folder)
             else:
                 yield step
         yield from altered
@@ -238,7 +233,7 @@ class Checkpoints:
 
     def _unwritable(self, error: Exception) -> UserError:
         return UserError(
-            f"A checkpoint could not be written to {self._folder}: {_reason(error)}. "
+            f"A checkpoint could not be written to {self._folder}: {disk_reason(error)}. "
             "Earlier checkpoints are undamaged: free some space or fix the permissions, then run "
             "the same command again."
         )
@@ -264,8 +259,7 @@ def read_variables(run: RunFolder, parts: Sequence[str] = ("encoder",)) -> tuple
     if run.checkpoints.is_dir():
         with _reader(run.checkpoints) as manager:
             for step in sorted(manager.all_steps(), reverse=True):
-                folder = run.checkpoints / str(step)
-                wrong = seals.unreadable(folder) or _damage(folder)
+                wrong = _damage(run.checkpoints / str(step))
                 if wrong is None:
                     variables, wrong = _attempt(
                         functools.partial(_read_parts, manager, step, parts)
@@ -311,10 +305,20 @@ def _damage(folder: pathlib.Path) -> str | None:
     Versions before 0.2 left the arrays unmerged if a folder above was named as a pattern of glob;
     such a checkpoint is completed.
     """
-    wrong = seals.damage(folder)
+    wrong = seals.unreadable(folder) or seals.damage(folder)
     if wrong or stores.is_merged(folder / "state"):
         return wrong
     return _attempt(functools.partial(_complete, folder))[1]
+
+
+def _may_serve(folder: pathlib.Path) -> bool:
+    """Whether a damaged checkpoint can be read safely: whether all files of arrays are undamaged.
+
+    Of damaged files TensorStore may allocate any memory, and Orbax's threads print tracebacks.
+    """
+    found = seals.damages(folder)
+    unsealed = seals.NAME in found or seals.unreadable(folder) is not None
+    return not unsealed and not any(map(stores.holds_arrays, found))
 
 
 def _open(folder: pathlib.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
@@ -394,7 +398,7 @@ def _attempt(read: Callable[[], T]) -> tuple[T | None, str | None]:
     except Exception as error:  # Orbax, TensorStore and JSON each raise their own.
         if runtime.peer_lost(error):
             raise
-        return None, _reason(error)
+        return None, disk_reason(error)
 
 
 def _all_damaged(folder: pathlib.Path, damaged: dict[int, str]) -> UserError:
@@ -437,13 +441,3 @@ def _describe(kind: dict[str, Any]) -> str:
 
 def _crc32(leaves: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(leaves, sort_keys=True).encode())
-
-
-def _reason(error: Exception) -> str:
-    """The file system's reason if the error's text contains one, otherwise its first line."""
-    text = str(error).strip()
-    for reason in map(os.strerror, _REASONS):
-        if reason in text:
-            return reason
-    line = text.splitlines()[0] if text else type(error).__name__
-    return (line if len(line) <= 200 else f"{line[:200]} ...").rstrip(".:")

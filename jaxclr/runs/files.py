@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 from jaxclr.errors import UserError
 
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR)
+
 
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
     """Writes a temporary file and renames it, so that no partial file is ever seen."""
@@ -111,3 +113,13 @@ def _hold(handle: int, path: pathlib.Path) -> None:
             raise
     os.ftruncate(handle, 0)
     os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+
+def disk_reason(error: Exception) -> str:
+    """The file system's reason if the error's text contains one, otherwise its first line."""
+    text = str(error).strip()
+    for reason in map(os.strerror, _OF_DISKS):
+        if reason in text:
+            return reason
+    line = text.splitlines()[0] if text else type(error).__name__
+    return (line if len(line) <= 200 else f"{line[:200]} ...").rstrip(".:")

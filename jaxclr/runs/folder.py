@@ -1,7 +1,7 @@
 """The folder of a run.
 
-Its files: config.json, data.json, metrics.jsonl, tensorboard/, checkpoints/, snapshots/, profile/,
-parts/, evaluation.json, bad_step.json, report.html.
+Its files: config.json, data.json, metrics.jsonl, tensorboard/, wandb/, checkpoints/, snapshots/,
+profile/, parts/, evaluation.json, bad_step.json, report.html.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jaxclr.data.identity import Identity
@@ -37,6 +37,7 @@ _CONTENTS = (
     "bad_step.json",
     "tensorboard",
     "profile",
+    "wandb",
     "method.py",
     parts.FOLDER,
     trust.SIGNATURE,
@@ -99,6 +100,12 @@ class RunFolder:
           UserError: the folder cannot be read.
         """
         return readers.is_there(self.folder / "config.json")
+
+    @property
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint; 0 without one."""
+        steps = (path.name for path in self.checkpoints.glob("*") if path.is_dir())
+        return max((int(name) for name in steps if name.isdecimal()), default=0)
 
     def finished(self, steps: int, *, evaluated: bool) -> bool:
         """Whether the run has a checkpoint of its last step, an evaluation of it, and a report.
@@ -260,6 +267,28 @@ class RunFolder:
                     self.folder / "data.json", json.dumps(dataclasses.asdict(data)) + "\n"
                 )
             write_atomically(self.folder / "config.json", text)
+
+    def update(self, config: Config, names: Iterable[str]) -> None:
+        """Replaces fields in config.json, by dotted name, by those of a configuration.
+
+        A run that this user signed is signed again.
+        """
+        path, sources = self.folder / "config.json", self.sources()
+        with writing(self.folder):
+            before = path.read_bytes()
+            tree, new = json.loads(before), parts.describe(config, Config)
+            for name in names:
+                *parents, leaf = name.split(".")
+                there, here = tree, new
+                for parent in parents:
+                    there, here = there[parent], here[parent]
+                there[leaf] = here[leaf]
+            text = json.dumps(tree, indent=2) + "\n"
+            if trust.is_signed(self.folder, before, sources):
+                # Both are signed until the configuration is replaced.
+                both = [trust.signature(one, sources) or "" for one in (text.encode(), before)]
+                write_atomically(self.folder / trust.SIGNATURE, "\n".join(both) + "\n")
+            write_atomically(path, text)
 
     def _check_run_or_empty(self) -> None:
         """Raises UserError if the folder is not empty and is not a run."""

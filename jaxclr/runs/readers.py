@@ -70,7 +70,7 @@ class Description:
       method: name of its class; likewise encoder.
       encoder: names of several are joined.
       data: the source, or the name of the class.
-      epochs: as in `Config`; likewise batch_size and seed.
+      epochs: as in `Config`; likewise batch_size, seed, steps and extensions.
       tree: all fields.
     """
 
@@ -81,6 +81,8 @@ class Description:
     batch_size: int
     seed: int
     tree: Mapping[str, Any]
+    steps: int | None = None
+    extensions: tuple[tuple[int, int], ...] = ()
 
 
 class Metrics(NamedTuple):
@@ -160,6 +162,11 @@ def read_description(path: pathlib.Path) -> Description:
             encoder=name_of(tree["encoder"]),
             data=displayable(_exactly(source, str)),
             **{name: _exactly(tree[name], int) for name in ("epochs", "batch_size", "seed")},
+            steps=None if tree.get("steps") is None else _exactly(tree["steps"], int),
+            extensions=tuple(
+                (_exactly(step, int), _exactly(before, int))
+                for step, before in tree.get("extensions", ())
+            ),
             tree=tree,
         )
     except KeyError as error:
