@@ -36,7 +36,7 @@ def pretrain(tmp_path, monkeypatch):
         monkeypatch.setattr(pretraining, "train_session", lambda *_, **__: None)
         monkeypatch.setattr(pretraining, "evaluate_closing", evaluate)
         monkeypatch.setattr(pretraining, "write_report", report)
-        pretraining.pretrain(session, RunFolder(tmp_path), None, said.append, range(0))
+        pretraining.pretrain(session, RunFolder(tmp_path), None, said.append)
         return said
 
     return pretrain

@@ -195,7 +195,7 @@ def test_a_save_that_fails_leaves_those_before_it(folder, monkeypatch):
 def test_a_folder_that_is_gone_is_told(tmp_path):
     folder = tmp_path / "checkpoints"
     with (
-        pytest.raises(UserError, match="could not be written to .*: Not a directory"),
+        pytest.raises(UserError, match="A checkpoint could not be written to .*: "),
         Checkpoints(folder) as checkpoints,
     ):
         shutil.rmtree(folder)
