@@ -15,7 +15,7 @@ import jax
 import rich.console
 
 from jaxclr.data.dataset import abbreviate
-from jaxclr.data.identity import changes, identity
+from jaxclr.data.identity import Identity, changes, identity
 from jaxclr.errors import UserError, optional
 from jaxclr.evaluation.closing import closing_record, closing_table, monitor
 from jaxclr.evaluation.subject import labeled_splits
@@ -36,6 +36,7 @@ from jaxclr.runs.config import (
 from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
 from jaxclr.runs.loggers import Logger, Send, sending
+from jaxclr.runs.parts import checksums
 from jaxclr.steps.state import State
 from jaxclr.text import print_text
 from jaxclr.training.loop import train as train_session
@@ -166,8 +167,8 @@ def create_or_check(
 ) -> None:
     """Creates the run, or checks that an existing one has this configuration and these sources."""
     if not folder.exists or overwrite:
-        data = identity(session.dataset, session.config.data)
-        folder.create(session.config, overwrite=overwrite, experiment=experiment, data=data)
+        made_of = _identity(session)
+        folder.create(session.config, overwrite=overwrite, experiment=experiment, data=made_of)
         return
     changed = differences(folder.config(), session.config)
     refused = [text for name, text in changed.items() if name not in CHANGEABLE | LENGTH]
@@ -184,17 +185,22 @@ def create_or_check(
     check_data(folder, session)
 
 
+def _identity(session: Session) -> Identity:
+    config = session.config
+    code = checksums(config)
+    return dataclasses.replace(identity(session.dataset, config.data), code=code)
+
+
 def check_data(folder: RunFolder, session: Session) -> None:
-    """Checks that the data are those with which the run began, if these are known.
+    """Checks that data and code are those with which the run began, if these are known.
 
     Raises:
       UserError: they differ; the message says in what.
     """
     before = folder.data()
-    now = identity(session.dataset, session.config.data) if before else None
-    if before and now and (changed := changes(before, now)):
+    if before is not None and (changed := changes(before, _identity(session))):
         raise UserError(
-            f"The data are not those with which {folder.folder} began: {'; '.join(changed)}. "
+            f"{folder.folder} began with other data or code: {'; '.join(changed)}. "
             "Restore them, replace the run with --overwrite, or give another folder with --out."
         )
 
@@ -278,7 +284,7 @@ def printer(console: rich.console.Console | None) -> Say:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Prints the errors that Orbax logs and does not raise, a line each, on standard error."""
+    """Prints errors that libraries log and do not raise, a line each, on standard error."""
     logger, heard = logging.getLogger("absl"), []
 
     def hear(record: logging.LogRecord) -> bool:
@@ -291,7 +297,7 @@ def quietly() -> Iterator[None]:
     try:
         yield
         for text in dict.fromkeys(heard):
-            print(f"Orbax: {text}", file=sys.stderr)
+            print(f"A library reports: {text}", file=sys.stderr)
     finally:
         logger.removeFilter(hear)
         logger.setLevel(level)

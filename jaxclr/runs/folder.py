@@ -18,7 +18,7 @@ from jaxclr.runs import config as configs
 from jaxclr.runs import parts, readers, trust
 from jaxclr.runs.config import Config
 from jaxclr.runs.experiments import Experiment, load_experiment
-from jaxclr.runs.files import locked, write_atomically, writing
+from jaxclr.runs.files import check_path, locked, write_atomically, writing
 from jaxclr.runs.readers import Description
 
 _LOCK = ".lock"
@@ -140,8 +140,9 @@ class RunFolder:
         """Holds an exclusive lock on the folder, which is created if it does not exist.
 
         Raises:
-          UserError: the folder is in use, is not a run, or cannot be written.
+          UserError: the folder is in use, is not a run, or cannot hold checkpoints.
         """
+        check_path(self.folder)
         self._check_run_or_empty()
         with locked(self.folder / _LOCK):
             yield

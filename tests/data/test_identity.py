@@ -116,6 +116,11 @@ def test_prepared_data_are_known_by_their_version():
     assert changes(before, now) == ["changed: version"]
 
 
+def test_code_that_is_not_copied_is_compared():
+    before, now = (identity.Identity((), {}, {}, {"own.py": crc}) for crc in "12")
+    assert changes(before, now) == ["code changed: own.py"]
+
+
 def test_a_run_does_not_go_on_with_other_data(folder, tmp_path):
     config = tiny_config("simclr", data=Data(f"folder:{folder}", mean=(0.5,), std=(0.5,)))
     run = RunFolder(tmp_path / "run")
@@ -129,7 +134,7 @@ def test_a_run_does_not_go_on_with_other_data(folder, tmp_path):
     start()
     replace(folder)
     for go_on in (start, Run(run.folder).resume):
-        with pytest.raises(UserError, match="not those with which .*run began: changed: a/00.png"):
+        with pytest.raises(UserError, match="run began with other data or code: changed: a/00.png"):
             go_on()
     path = run.folder / "data.json"
     for damage in ("[]", "{", '{"classes": 1, "examples": {}, "parts": {}}', "[" * 9999):
