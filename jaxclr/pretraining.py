@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import rich.console
 
+from jaxclr.data import Stream
 from jaxclr.data.dataset import abbreviate
 from jaxclr.errors import MissingExtra, UserError, optional
 from jaxclr.evaluation.closing import closing_record, closing_table, monitor
@@ -145,7 +146,12 @@ def create_or_check(
 ) -> None:
     """Creates the run, or checks that an existing one has this configuration and these sources."""
     if not folder.exists or overwrite:
-        folder.create(session.config, overwrite=overwrite, experiment=experiment)
+        folder.create(
+            session.config,
+            overwrite=overwrite,
+            experiment=experiment,
+            streamed=_is_streamed(session),
+        )
         return
     changed = differences(folder.config(), session.config)
     refused = [text for name, text in changed.items() if name not in CHANGEABLE | LENGTH]
@@ -193,6 +199,13 @@ def _update(folder: RunFolder, session: Session, say: Say) -> tuple[Extension, .
             f"{folder.folder} is a run of {before} steps and cannot become one of {steps} "
             f"({short}). {_advice(folder)}"
         )
+    if folder.description().tree.get("streamed") not in (None, _is_streamed(session)):
+        how = ("in memory", "streamed")
+        raise UserError(
+            f"The images of {folder.folder} were {how[not _is_streamed(session)]}, and with "
+            f"{changed.get('data.memory_limit', 'this data.memory_limit')} they would be "
+            f"{how[_is_streamed(session)]}, where crops differ. Set --data.memory-limit as before."
+        )
     names, extensions = sorted(CHANGEABLE & changed.keys()), stored.extensions
     if names:
         say(f"Changed from here on: {'; '.join(changed[name] for name in names)}.")
@@ -207,6 +220,10 @@ def _update(folder: RunFolder, session: Session, say: Say) -> tuple[Extension, .
     if names:
         folder.update(dataclasses.replace(config, extensions=extensions), names)
     return extensions
+
+
+def _is_streamed(session: Session) -> bool:
+    return isinstance(session.dataset.train, Stream)
 
 
 def _advice(folder: RunFolder) -> str:

@@ -182,7 +182,8 @@ def from_json(
             f"The configuration is {type(tree).__name__} in JSON, not an object of fields."
         )
     version = tree.pop("jaxclr", None)
-    tree.pop("experiment", None)
+    for name in ("experiment", "streamed"):
+        tree.pop(name, None)
     try:
         if version is None:
             _migrate(tree, folder)

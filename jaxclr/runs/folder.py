@@ -197,7 +197,12 @@ class RunFolder:
         return {f"{parts.FOLDER}/{name}": text for name, text in copied.items()}
 
     def create(
-        self, config: Config, *, overwrite: bool, experiment: Experiment | None = None
+        self,
+        config: Config,
+        *,
+        overwrite: bool,
+        experiment: Experiment | None = None,
+        streamed: bool | None = None,
     ) -> None:
         """Creates the folder and writes the configuration and the sources of a user's own parts.
 
@@ -205,6 +210,7 @@ class RunFolder:
           config: the configuration of the run.
           overwrite: replace an existing run.
           experiment: the file whose `config()` returned the configuration, if any.
+          streamed: whether images are streamed, which may depend on data.memory_limit.
 
         Raises:
           UserError: the folder has a run that is not to be overwritten, is not empty and is not a
@@ -232,7 +238,8 @@ class RunFolder:
                 if experiment is None
                 else {"experiment": {"file": experiment.file.name, "method": experiment.method}}
             )
-            text = configs.to_json(config, **origin)
+            facts = {} if streamed is None else {"streamed": streamed}
+            text = configs.to_json(config, **origin, **facts)
             own = sources or any(map(parts.is_own, parts.names_in(json.loads(text))))
             if own and (signed := trust.signature(text.encode(), sources)):
                 write_atomically(self.folder / trust.SIGNATURE, signed + "\n")
