@@ -18,8 +18,10 @@ from jaxclr.evaluation.subject import labeled_splits, on_data
 from jaxclr.interop import Loaded, exporting
 from jaxclr.interop import embedding as embeddings
 from jaxclr.interop import load as load_encoder
+from jaxclr.paths import expanded
 from jaxclr.pretraining import (
     Say,
+    check_data,
     create_or_check,
     evaluate_closing,
     filled,
@@ -90,7 +92,7 @@ def train(
       Stopped: a signal was received; the run is saved.
     """
     parts.check_not_running_copy()
-    folder = RunFolder(pathlib.Path(out).expanduser(), session=config)
+    folder = RunFolder(expanded(out), session=config)
     say = printer(console)
     with quietly(), compilation_cache():
         session = open_session(dataclasses.replace(config, extensions=()))
@@ -127,7 +129,7 @@ class Run:
     def __init__(
         self, folder: str | os.PathLike[str], config: Config | None = None, *, trust: bool = False
     ):
-        self._folder = RunFolder(pathlib.Path(folder).expanduser(), session=config, trust=trust)
+        self._folder = RunFolder(expanded(folder), session=config, trust=trust)
         if not self._folder.exists:
             raise UserError(
                 f"{folder} is not a run: it has no config.json. Give the folder of a run."
@@ -211,6 +213,7 @@ class Run:
                 config = dataclasses.replace(config, **length)
             session = open_session(config)
             with runtime.hold_on_first(self._folder.locked()):
+                runtime.run_on_first(functools.partial(check_data, self._folder, session))
                 session = go_on(self._folder, session, say)
                 pretrain(session, self._folder, console, say, loggers=loggers)
         self.__dict__.pop("config", None)  # its length may be another now
@@ -290,7 +293,7 @@ class Run:
             return embeddings.embed(
                 self.load(),
                 self.config.data if data is None else data,
-                pathlib.Path(out).expanduser(),
+                expanded(out),
                 dtype=dtype,
                 overwrite=overwrite,
                 report=report,
@@ -306,7 +309,7 @@ class Run:
     ) -> Loaded:
         """Writes the encoder as safetensors or StableHLO; see `interop.exporting.export`."""
         loaded = self.load()
-        path = pathlib.Path(out).expanduser()
+        path = expanded(out)
         exporting.export(loaded, to, path, side=image_size, overwrite=overwrite)
         return loaded
 

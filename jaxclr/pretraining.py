@@ -7,18 +7,22 @@ import json
 import logging
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import rich.console
 
-from jaxclr.data import Stream
 from jaxclr.data.dataset import abbreviate
-from jaxclr.errors import MissingExtra, UserError, optional
+from jaxclr.data.identity import changes, identity
+from jaxclr.errors import UserError, optional
 from jaxclr.evaluation.closing import closing_record, closing_table, monitor
 from jaxclr.evaluation.subject import labeled_splits
+from jaxclr.paths import expanded
 from jaxclr.processes import runtime
+from jaxclr.processes.launch import first_line
+from jaxclr.processes.signals import StopAtOnce, Stopped
 from jaxclr.runs.checkpoints import Checkpoints
 from jaxclr.runs.config import (
     CHANGEABLE,
@@ -64,7 +68,7 @@ def write_report(
     write = optional("jaxclr.report.page").write_report
 
     default = (folders[0] if len(folders) == 1 else pathlib.Path()) / "report.html"
-    path = default if out is None else pathlib.Path(out).expanduser()
+    path = default if out is None else expanded(out)
     write(folders, path, channels=channels)
     return path
 
@@ -87,10 +91,6 @@ def pretrain(
     """Trains, evaluates and reports."""
     with sending(loggers, folder.folder, json.loads(to_json(session.config)), say=say) as send:
         _train_and_evaluate(session, folder, console, say, profile, send)
-    try:
-        runtime.run_on_first(lambda: write_report([folder.folder], folder.report))
-    except MissingExtra as error:
-        say(f"No report was written: {error}")
 
 
 def _train_and_evaluate(
@@ -121,16 +121,36 @@ def _train_and_evaluate(
         profile=profile,
         send=send,
     )
+    with StopAtOnce(
+        "stopped after training, which is saved, and before the end of its evaluation. The same "
+        f"command, or `jaxclr resume {folder.folder}`, evaluates it."
+    ):
+        try:
+            labeled_splits(session.dataset)
+        except UserError as error:
+            say(f"Not evaluated: {error}")
+        else:
+            record = evaluate_closing(session, folder, state, baselines=train.size <= FEW_IMAGES)
+            figures = record["features"]["trained"].items()
+            send(record["step"], {f"closing/{name}": figure["mean"] for name, figure in figures})
+            if console is not None:
+                console.print(closing_table(record))
+        runtime.run_on_first(lambda: _report(folder, say))
+
+
+def _report(folder: RunFolder, say: Say) -> None:
+    """Writes the report of a run; an error is said, because the run itself is complete."""
     try:
-        labeled_splits(session.dataset)
+        write_report([folder.folder], folder.report)
+    except Stopped:
+        raise
     except UserError as error:
-        say(f"Not evaluated: {error}")
-    else:
-        record = evaluate_closing(session, folder, state, baselines=train.size <= FEW_IMAGES)
-        figures = record["features"]["trained"].items()
-        send(record["step"], {f"closing/{name}": figure["mean"] for name, figure in figures})
-        if console is not None:
-            console.print(closing_table(record))
+        say(f"No report was written: {error}")
+    except Exception as error:  # drawing fails in more ways than can be listed
+        say(
+            f"No report was written: {type(error).__name__}: {first_line(error)}. The run is "
+            f"complete; `jaxclr report {folder.folder}` tries it again."
+        )
 
 
 def evaluate_closing(
@@ -146,12 +166,8 @@ def create_or_check(
 ) -> None:
     """Creates the run, or checks that an existing one has this configuration and these sources."""
     if not folder.exists or overwrite:
-        folder.create(
-            session.config,
-            overwrite=overwrite,
-            experiment=experiment,
-            streamed=_is_streamed(session),
-        )
+        data = identity(session.dataset, session.config.data)
+        folder.create(session.config, overwrite=overwrite, experiment=experiment, data=data)
         return
     changed = differences(folder.config(), session.config)
     refused = [text for name, text in changed.items() if name not in CHANGEABLE | LENGTH]
@@ -164,6 +180,22 @@ def create_or_check(
         raise UserError(
             f"{folder.folder} was started with other code in {', '.join(sources)}. "
             f"{_advice(folder)}"
+        )
+    check_data(folder, session)
+
+
+def check_data(folder: RunFolder, session: Session) -> None:
+    """Checks that the data are those with which the run began, if these are known.
+
+    Raises:
+      UserError: they differ; the message says in what.
+    """
+    before = folder.data()
+    now = identity(session.dataset, session.config.data) if before else None
+    if before and now and (changed := changes(before, now)):
+        raise UserError(
+            f"The data are not those with which {folder.folder} began: {'; '.join(changed)}. "
+            "Restore them, replace the run with --overwrite, or give another folder with --out."
         )
 
 
@@ -199,13 +231,6 @@ def _update(folder: RunFolder, session: Session, say: Say) -> tuple[Extension, .
             f"{folder.folder} is a run of {before} steps and cannot become one of {steps} "
             f"({short}). {_advice(folder)}"
         )
-    if folder.description().tree.get("streamed") not in (None, _is_streamed(session)):
-        how = ("in memory", "streamed")
-        raise UserError(
-            f"The images of {folder.folder} were {how[not _is_streamed(session)]}, and with "
-            f"{changed.get('data.memory_limit', 'this data.memory_limit')} they would be "
-            f"{how[_is_streamed(session)]}, where crops differ. Set --data.memory-limit as before."
-        )
     names, extensions = sorted(CHANGEABLE & changed.keys()), stored.extensions
     if names:
         say(f"Changed from here on: {'; '.join(changed[name] for name in names)}.")
@@ -220,10 +245,6 @@ def _update(folder: RunFolder, session: Session, say: Say) -> tuple[Extension, .
     if names:
         folder.update(dataclasses.replace(config, extensions=extensions), names)
     return extensions
-
-
-def _is_streamed(session: Session) -> bool:
-    return isinstance(session.dataset.train, Stream)
 
 
 def _advice(folder: RunFolder) -> str:
@@ -257,11 +278,20 @@ def printer(console: rich.console.Console | None) -> Say:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Silences logs of Orbax, which also raises these errors."""
-    logger = logging.getLogger("absl")
+    """Prints the errors that Orbax logs and does not raise, a line each, on standard error."""
+    logger, heard = logging.getLogger("absl"), []
+
+    def hear(record: logging.LogRecord) -> bool:
+        heard.append(record.getMessage().partition("\n")[0])
+        return False
+
     level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    logger.setLevel(logging.ERROR)
+    logger.addFilter(hear)
     try:
         yield
+        for text in dict.fromkeys(heard):
+            print(f"Orbax: {text}", file=sys.stderr)
     finally:
+        logger.removeFilter(hear)
         logger.setLevel(level)

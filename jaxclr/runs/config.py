@@ -182,8 +182,7 @@ def from_json(
             f"The configuration is {type(tree).__name__} in JSON, not an object of fields."
         )
     version = tree.pop("jaxclr", None)
-    for name in ("experiment", "streamed"):
-        tree.pop(name, None)
+    tree.pop("experiment", None)
     try:
         if version is None:
             _migrate(tree, folder)
@@ -317,8 +316,11 @@ def _migrate(tree: dict[str, Any], folder: pathlib.Path | None) -> None:
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
     for name in ("projector", "predictor", "target"):
         if name in method and name not in fields:
-            constant = parts.describe(getattr(kind, name))
-            if method[name] in (constant, parts.untagged(constant)):
+            stored, constant = method[name], parts.describe(getattr(kind, name))
+            if isinstance(stored, dict) and isinstance(constant, dict):
+                # Fields that came later are not stored.
+                constant = {key: value for key, value in constant.items() if key in stored}
+            if stored in (constant, parts.untagged(constant)):
                 del method[name]
     if fields.get("target") is MomentumEncoder and isinstance(method.get("target"), dict):
         method["target"].pop("type", None)

@@ -1,7 +1,7 @@
 """The folder of a run.
 
-Its files: config.json, metrics.jsonl, tensorboard/, checkpoints/, snapshots/, profile/, parts/,
-wandb/, evaluation.json, bad_step.json, report.html.
+Its files: config.json, data.json, metrics.jsonl, tensorboard/, wandb/, checkpoints/, snapshots/,
+profile/, parts/, evaluation.json, bad_step.json, report.html.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from jaxclr.data.identity import Identity
 from jaxclr.errors import UserError
 from jaxclr.runs import config as configs
 from jaxclr.runs import parts, readers, trust
@@ -22,7 +23,10 @@ from jaxclr.runs.readers import Description
 
 _LOCK = ".lock"
 # A process that dies before it writes a configuration leaves these; such a folder counts as empty.
-_LEFTOVERS = {_LOCK, parts.FOLDER, trust.SIGNATURE, f".{trust.SIGNATURE}.part", ".config.json.part"}
+_LEFTOVERS = {
+    *(_LOCK, parts.FOLDER, trust.SIGNATURE, "data.json"),
+    *(f".{name}.part" for name in (trust.SIGNATURE, "data.json", "config.json")),
+}
 # The contents of a run. The configuration is removed last: until then the folder is still a run.
 _CONTENTS = (
     "metrics.jsonl",
@@ -37,6 +41,7 @@ _CONTENTS = (
     "method.py",
     parts.FOLDER,
     trust.SIGNATURE,
+    "data.json",
     "config.json",
 )
 
@@ -115,6 +120,20 @@ class RunFolder:
             return not evaluated or readers.read_evaluation(self.evaluation).step == steps
         except UserError:
             return False
+
+    def data(self) -> Identity | None:
+        """The identity of the data with which the run began; None if it was not stored.
+
+        Raises:
+          UserError: data.json is damaged.
+        """
+        path = self.folder / "data.json"
+        try:
+            return readers.read_identity(path) if readers.is_there(path) else None
+        except UserError as error:
+            raise UserError(
+                f"{error} Restore the file, or delete it to go on without comparing the data."
+            ) from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -202,7 +221,7 @@ class RunFolder:
         *,
         overwrite: bool,
         experiment: Experiment | None = None,
-        streamed: bool | None = None,
+        data: Identity | None = None,
     ) -> None:
         """Creates the folder and writes the configuration and the sources of a user's own parts.
 
@@ -210,7 +229,7 @@ class RunFolder:
           config: the configuration of the run.
           overwrite: replace an existing run.
           experiment: the file whose `config()` returned the configuration, if any.
-          streamed: whether images are streamed, which may depend on data.memory_limit.
+          data: the identity of the data, if the run is trained.
 
         Raises:
           UserError: the folder has a run that is not to be overwritten, is not empty and is not a
@@ -238,11 +257,14 @@ class RunFolder:
                 if experiment is None
                 else {"experiment": {"file": experiment.file.name, "method": experiment.method}}
             )
-            facts = {} if streamed is None else {"streamed": streamed}
-            text = configs.to_json(config, **origin, **facts)
+            text = configs.to_json(config, **origin)
             own = sources or any(map(parts.is_own, parts.names_in(json.loads(text))))
             if own and (signed := trust.signature(text.encode(), sources)):
                 write_atomically(self.folder / trust.SIGNATURE, signed + "\n")
+            if data is not None:
+                write_atomically(
+                    self.folder / "data.json", json.dumps(dataclasses.asdict(data)) + "\n"
+                )
             write_atomically(self.folder / "config.json", text)
 
     def update(self, config: Config, names: Iterable[str]) -> None:
@@ -298,9 +320,17 @@ class RunFolder:
             write_atomically(self.bad_step, json.dumps(record) + "\n")
 
     def write_evaluation(self, record: dict[str, Any]) -> None:
-        """Writes evaluation.json atomically; keeps the records of protocols in it."""
-        protocols = self._evaluation().get("protocols")
-        self._write_evaluation({**record, "protocols": protocols} if protocols else record)
+        """Writes evaluation.json atomically.
+
+        Records of protocols are kept, and figures of the trained encoder at other steps, such as
+        the end of the run before it was extended, as `earlier`.
+        """
+        before = self._evaluation()
+        kept = {name: before[name] for name in ("protocols", "earlier") if before.get(name)}
+        figures, step = before.get("features", {}).get("trained"), before.get("step")
+        if figures and step not in (None, record.get("step")):
+            kept["earlier"] = {**kept.get("earlier", {}), str(step): figures}
+        self._write_evaluation({**record, **kept})
 
     def write_protocol(self, name: str, record: dict[str, Any]) -> None:
         """Adds the record of a protocol, under its name, to evaluation.json."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import cattrs
 
+from jaxclr.data.identity import Identity
 from jaxclr.errors import UserError
 from jaxclr.text import displayable
 
@@ -45,13 +46,17 @@ class ProtocolRecord:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """evaluation.json: figures by feature ("trained", "untrained", ...), and by protocol."""
+    """evaluation.json: figures by feature ("trained", "untrained", ...), and by protocol.
+
+    `earlier` has those of the trained encoder at earlier steps.
+    """
 
     step: int | None = None
     train_images: int | None = None
     test_images: int | None = None
     features: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
     protocols: Mapping[str, ProtocolRecord] = field(default_factory=dict)
+    earlier: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,11 @@ def read_evaluation(path: pathlib.Path) -> Evaluation:
 def read_bad_step(path: pathlib.Path) -> BadStep:
     """The step in bad_step.json."""
     return _structure(read_object(path), BadStep, path)
+
+
+def read_identity(path: pathlib.Path) -> Identity:
+    """The identity of the data in data.json."""
+    return _structure(read_object(path), Identity, path)
 
 
 def read_metrics(path: pathlib.Path) -> Metrics:

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Mapping
 
 from jaxclr.errors import UserError
+from jaxclr.paths import expanded
 from jaxclr.runs.readers import read_bytes
 
 SIGNATURE = "signature"
@@ -20,7 +21,7 @@ SIGNATURE = "signature"
 def cache_folder() -> pathlib.Path:
     """This library's cache folder: JAXCLR_CACHE, or jaxclr in XDG_CACHE_HOME (default ~/.cache)."""
     if given := os.environ.get("JAXCLR_CACHE"):
-        return pathlib.Path(given).expanduser()
+        return expanded(given)
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(base) / "jaxclr"
 

@@ -1,6 +1,7 @@
 """Optimizers as chains of Optax transformations, and their schedules."""
 
 import dataclasses
+import operator
 from collections.abc import Callable, Hashable, Sequence
 from typing import Annotated, Any
 
@@ -45,7 +46,7 @@ class Lars:
     """Layer-wise adaptive rates (You et al., arXiv:1708.03888) as in MoCo v3, BYOL and UniCLR.
 
     The learning rate is applied after momentum. Weight decay and trust ratio leave out biases and
-    norms.
+    norms, which may have a learning rate of their own (Barlow Twins).
     """
 
     learning_rate: Annotated[float, Gt(0)] = 0.6
@@ -60,17 +61,25 @@ class Lars:
     trust: Annotated[float, Gt(0)] = 0.001
     """Trust coefficient: a layer's step is this share of its weights' norm."""
 
+    bias_and_norm_rate: Annotated[float, Gt(0)] | None = None
+    """Peak learning rate of biases and norms for a batch of 256; None for that of the weights."""
+
     def __post_init__(self) -> None:
         check_fields(self, "optimizer")
 
     def direction(self) -> optax.GradientTransformation:
         """The update before it is multiplied by the negative learning rate."""
         trusted = optax.scale_by_trust_ratio(trust_coefficient=self.trust)
-        return optax.chain(
+        chain = [
             optax.add_decayed_weights(self.weight_decay, mask=matrices),
             optax.masked(trusted, matrices),
             optax.trace(self.momentum),
-        )
+        ]
+        if self.bias_and_norm_rate is not None:
+            others = lambda params: jax.tree.map(operator.not_, matrices(params))
+            ratio = self.bias_and_norm_rate / self.learning_rate
+            chain.append(optax.masked(optax.scale(ratio), others))
+        return optax.chain(*chain)
 
 
 @dataclasses.dataclass(frozen=True)

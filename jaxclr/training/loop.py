@@ -52,7 +52,7 @@ def train(
 ) -> State:
     """Trains from the newest checkpoint of a run, or from the initial state, to the last step.
 
-    The host waits for the devices only to log, evaluate or save. SIGTERM or SIGINT stop training
+    The host waits for the devices only to log, evaluate or save. SIGTERM, SIGINT or SIGHUP stop it
     after the current step; several processes agree on it when they next log.
 
     Args:
@@ -75,6 +75,7 @@ def train(
     config, last = session.config, min(stop_after or session.steps, session.steps)
     # Virtual CPU devices share a pool of threads: two concurrent collectives can deadlock.
     one_at_a_time = session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
+    report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     with StopSignals() as signals, Checkpoints(run.checkpoints, keep=config.keep) as checkpoints:
         report = functools.partial(print_text, console)
         if checkpoints.latest is not None:
@@ -157,11 +158,18 @@ def train(
                     logs.write(done, {"save_seconds": round(blocked, 4)})
                 if stopped:
                     checkpoints.wait()
-                    raise Stopped(
-                        f"{stopped}: stopped after step {done} of {session.steps}, which is saved. "
-                        f"The same command, or `jaxclr resume {run.folder}`, continues it."
-                    )
+                    raise _stopped(stopped, done, session, run)
+    # A signal that came while the last checkpoint was written.
+    if stopped := runtime.agree_on_stop(signals.received, now=True):
+        raise _stopped(stopped, last, session, run)
     return state
+
+
+def _stopped(name: str, step: int, session: Session, run: RunFolder) -> Stopped:
+    return Stopped(
+        f"{name}: stopped after step {step} of {session.steps}, which is saved. "
+        f"The same command, or `jaxclr resume {run.folder}`, continues it."
+    )
 
 
 def _due(step: int, epochs: float, *, steps_per_epoch: int) -> bool:

@@ -12,6 +12,7 @@ from jaxclr import trees
 from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.augment.image_views import takes_color
 from jaxclr.data import Dataset, Records, Split, Stream, channel_statistics, load
+from jaxclr.data.pieces import end_if_worker
 from jaxclr.encoders.custom import build_encoder, towers_of
 from jaxclr.errors import UserError
 from jaxclr.evaluation.subject import Subject, compile_represent
@@ -111,6 +112,7 @@ def open_session(config: Config) -> Session:
       UserError: the data cannot be loaded; batch, data, parts and devices do not fit each other; or
         processes differ in them.
     """
+    end_if_worker()
     session = runtime.run_on_all(lambda: _open(config))
     runtime.check_same(lambda: to_json(session.config), "configurations or images")
     return session

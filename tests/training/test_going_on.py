@@ -14,7 +14,7 @@ import rich.console
 from tiny import cast, distance, tiny_config
 
 import jaxclr
-from jaxclr import training
+from jaxclr import cli, training
 from jaxclr.augment import Augmentation, DigitView
 from jaxclr.encoders import SmallConv
 from jaxclr.errors import UserError
@@ -63,6 +63,25 @@ def config_of(source, **changes):
     return dataclasses.replace(config, data=dataclasses.replace(config.data, source=source))
 
 
+class Recorder:
+    """A logger that keeps what it gets."""
+
+    def __init__(self):
+        self.steps, self.config = [], {}
+
+    def start(self, folder, config):
+        self.config = config
+
+    def write(self, step, values):
+        self.steps += [step] * ("loss" in values)
+
+    def close(self):
+        self.steps.append("closed")
+
+
+LOGGER = Recorder()
+
+
 def said(call, *args, **options):
     """What a call returns, and what it printed."""
     console = rich.console.Console(file=io.StringIO(), width=1000)
@@ -75,7 +94,7 @@ def extended(source, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "extended"
     said(jaxclr.train, config_of(source, checkpoint_minutes=1e-9, evaluate_every=0.5), out)
     longer = config_of(source, epochs=2, log_every=1)
-    _, text = said(jaxclr.train, longer, out)
+    _, text = said(jaxclr.train, longer, out, loggers=[LOGGER])
     return out, longer, text
 
 
@@ -197,3 +216,35 @@ def test_several_processes_take_the_time_of_the_first(monkeypatch):
     monkeypatch.setattr(runtime, "broadcast", lambda number: asked.append(number) or 1)
     assert not Alarm(1e-9).rings(now=False) and not Alarm(None).rings(now=True) and not asked
     assert Alarm(60.0).rings(now=True) and asked == [0]  # this one's clock has not run out
+
+
+def test_figures_of_the_earlier_end_are_kept(extended, tmp_path):
+    run = RunFolder(shutil.copytree(extended[0], tmp_path / "copy"))
+    record = lambda step, mean: {"step": step, "features": {"trained": {"kNN 20": {"mean": mean}}}}
+    run.write_evaluation(record(2, 0.25))
+    page = jaxclr.Run(run.folder).report().read_text()
+    assert "25.0\N{NO-BREAK SPACE}% <small>step 2</small>" in page
+    run.write_protocol("knn", {"step": 4, "percent": True, "figures": {}})
+    for _ in range(2):
+        run.write_evaluation(record(4, 0.5))
+    tree = json.loads(run.evaluation.read_text())
+    assert tree["earlier"] == {"2": {"kNN 20": {"mean": 0.25}}} and "knn" in tree["protocols"]
+    page = jaxclr.Run(run.folder).report().read_text()
+    assert "50.0\N{NO-BREAK SPACE}% <small>step 2 25.0</small>" in page
+
+
+@pytest.mark.usefixtures("extended")
+def test_loggers_get_the_steps_of_a_run():
+    assert LOGGER.steps == [3, 4, "closed"]
+    assert LOGGER.config["epochs"] == 2 and LOGGER.config["extensions"] == [[2, 2]]
+
+
+def test_the_command_line_extends_and_logs(extended, monkeypatch, capsys):
+    given = {}
+    monkeypatch.setattr(jaxclr.Run, "resume", lambda self, **options: given.update(options))
+    cli.main(["resume", str(extended[0]), "--epochs", "3", "--log", "wandb"])
+    assert (given["epochs"], given["steps"]) == (3, None)
+    assert given["loggers"] == (training.Wandb(),)
+    with pytest.raises(SystemExit):
+        cli.main(["resume", str(extended[0]), "--log", "mlflow"])
+    assert "wandb" in capsys.readouterr().err
