@@ -29,12 +29,14 @@ class Identity:
         size; the arrays of other data in memory, each with its checksum; of TFDS, the name and
         version. Data that a program's own source reads item by item have none.
       code: checksums of the run's code that is not copied; see `jaxclr.runs.parts.checksums`.
+      streamed: whether images are streamed, where crops differ from those in memory; None: unknown.
     """
 
     classes: tuple[str, ...]
     examples: Mapping[str, int]
     parts: Mapping[str, str]
     code: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    streamed: bool | None = None
 
 
 def identity(dataset: Dataset, data: Any) -> Identity:
@@ -64,7 +66,7 @@ def identity(dataset: Dataset, data: Any) -> Identity:
     if len(parts) > MOST_FILES:
         parts = _by_folder(parts)
     counts = {name: split.size for name, split in splits.items()}
-    return Identity(dataset.classes, counts, parts)
+    return Identity(dataset.classes, counts, parts, streamed=isinstance(dataset.train, Stream))
 
 
 def changes(before: Identity, now: Identity) -> list[str]:
@@ -78,6 +80,9 @@ def changes(before: Identity, now: Identity) -> list[str]:
         if counts[0] != counts[1]:
             found.append(f"{split} has {counts[0]} examples instead of {counts[1]}")
     code = [f"code {line}" for line in _compared(before.code, now.code)]
+    if None not in (before.streamed, now.streamed) and before.streamed != now.streamed:
+        how = "streamed, not in memory" if now.streamed else "in memory, not streamed"
+        found.append(f"images are {how}: crops differ (set --data.memory-limit as before)")
     return found + _compared(before.parts, now.parts) + code
 
 

@@ -321,9 +321,17 @@ class RunFolder:
             write_atomically(self.bad_step, json.dumps(record) + "\n")
 
     def write_evaluation(self, record: dict[str, Any]) -> None:
-        """Writes evaluation.json atomically; keeps the records of protocols in it."""
-        protocols = self._evaluation().get("protocols")
-        self._write_evaluation({**record, "protocols": protocols} if protocols else record)
+        """Writes evaluation.json atomically.
+
+        Records of protocols are kept, and figures of the trained encoder at other steps, such as
+        the end of the run before it was extended, as `earlier`.
+        """
+        before = self._evaluation()
+        kept = {name: before[name] for name in ("protocols", "earlier") if before.get(name)}
+        figures, step = before.get("features", {}).get("trained"), before.get("step")
+        if figures and step not in (None, record.get("step")):
+            kept["earlier"] = {**kept.get("earlier", {}), str(step): figures}
+        self._write_evaluation({**record, **kept})
 
     def write_protocol(self, name: str, record: dict[str, Any]) -> None:
         """Adds the record of a protocol, under its name, to evaluation.json."""

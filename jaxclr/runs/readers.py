@@ -46,13 +46,17 @@ class ProtocolRecord:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """evaluation.json: figures by feature ("trained", "untrained", ...), and by protocol."""
+    """evaluation.json: figures by feature ("trained", "untrained", ...), and by protocol.
+
+    `earlier` has those of the trained encoder at earlier steps.
+    """
 
     step: int | None = None
     train_images: int | None = None
     test_images: int | None = None
     features: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
     protocols: Mapping[str, ProtocolRecord] = field(default_factory=dict)
+    earlier: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

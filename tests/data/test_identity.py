@@ -1,5 +1,6 @@
 """The identity of data: what changed is named, and a run does not go on with other data."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -143,3 +144,9 @@ def test_a_run_does_not_go_on_with_other_data(folder, tmp_path):
             start()
     path.unlink()  # as runs of version 0.1 are
     start()
+
+
+def test_images_that_would_be_streamed_now_are_named(folder):
+    (found,) = changes(of(folder), of(folder, memory_limit=1e-9))
+    assert found.startswith("images are streamed, not in memory")
+    assert changes(dataclasses.replace(of(folder), streamed=None), of(folder)) == []
