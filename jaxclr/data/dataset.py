@@ -221,6 +221,6 @@ def note_on_unlabeled(name: str, labels: np.ndarray) -> tuple[str, ...]:
 
 
 def abbreviate(names: Sequence[str], most: int = 8) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names on one line, and how many more there are."""
     rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(names[:most]).replace("\n", "\\n") + (f" and {rest} more" if rest > 0 else "")

@@ -88,16 +88,20 @@ def first_shape(files: Iterable[Encoded], data: Data) -> tuple[str, tuple[int, i
     """Name, decoded shape and stored pixel count of the first readable image.
 
     Raises:
-      UserError: the first file is unreadable and data.skip_corrupt is off, or all files are.
+      UserError: all files are unreadable, or the first ones are and data.skip_corrupt is off.
     """
+    errors: list[Unreadable] = []
     for file in files:
         try:
             with open_image(file) as image:
                 shape = shape_of(kind_of(image, file, data), data)
                 return file.name, shape, image.width * image.height
         except Unreadable as error:
-            if not data.skip_corrupt:
-                raise unreadable([error]) from error
+            errors.append(error)
+            if len(errors) >= MOST_NAMED and not data.skip_corrupt:
+                break
+    if errors and not data.skip_corrupt:
+        raise unreadable(errors)
     raise UserError(f"'{displayable(data.source)}' has no file that can be read as an image.")
 
 
@@ -223,6 +227,7 @@ def unreadable(errors: Sequence[Unreadable]) -> UserError:
     remedies = "; ".join(dict.fromkeys(error.remedy for error in errors[:MOST_NAMED]))
     if len(errors) == 1:
         return UserError(f"{errors[0]}. {remedies}, or set --data.skip-corrupt to leave it out.")
+    remedies = remedies.replace("repair it", "repair them")
     return UserError(
         f"{len(errors)} files cannot be read: {_listed(errors, MOST_NAMED)}. {remedies}, or set "
         "--data.skip-corrupt to leave them out."

@@ -24,11 +24,10 @@ def displayable(name: str | os.PathLike[str]) -> str:
     >>> displayable(os.fsdecode(b"caf\xe9"))
     'caf\\xe9'
     """
-    return re.sub(
-        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]",
-        lambda match: _escape(match[0]),
-        os.fspath(name),
-    )
+    text = os.fspath(name)
+    if text.isprintable():  # most names; this is called for every file
+        return text
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", _escape, text)
 
 
 def reason(error: Exception) -> str:
@@ -55,8 +54,8 @@ def check_is(path: str | os.PathLike[str], wanted: str) -> None:
         raise UserError(f"'{name}' is {kind}; give {wanted}.")
 
 
-def _escape(character: str) -> str:
-    code = ord(character)
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, by os.fsdecode
         return f"\\x{code - 0xDC00:02x}"
-    return character.encode("unicode_escape", "surrogatepass").decode()
+    return match[0].encode("unicode_escape", "surrogatepass").decode()

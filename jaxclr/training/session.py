@@ -184,7 +184,7 @@ def _open(config: Config) -> Session:
 
 
 def _unlabeled(train: Split | Stream | Records) -> int:
-    """How many examples have the label -1; 0 for a stream, whose labels are beside its images."""
+    """How many examples have the label -1; 0 for a stream, whose feed checks each batch."""
     return 0 if isinstance(train, Stream) else int((labels_of(train) < 0).sum())
 
 
