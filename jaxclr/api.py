@@ -1,43 +1,48 @@
 """`jaxclr.train` and `jaxclr.Run`, which the commands of the command line call."""
 
-import contextlib
 import dataclasses
 import functools
 import html
-import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import jax
 import numpy as np
 import rich.console
 
-from jaxclr.data.dataset import abbreviate
-from jaxclr.errors import MissingExtra, UserError, optional, unknown
+from jaxclr.errors import UserError, unknown
 from jaxclr.evaluation.by_protocol import evaluate
-from jaxclr.evaluation.closing import closing_record, closing_table, monitor
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
 from jaxclr.evaluation.subject import labeled_splits, on_data
 from jaxclr.interop import Loaded, exporting
 from jaxclr.interop import embedding as embeddings
 from jaxclr.interop import load as load_encoder
+from jaxclr.paths import expanded
+from jaxclr.pretraining import (
+    Say,
+    check_data,
+    create_or_check,
+    evaluate_closing,
+    filled,
+    go_on,
+    is_labeled,
+    newest,
+    pretrain,
+    printer,
+    quietly,
+)
+from jaxclr.pretraining import write_report as write_report
 from jaxclr.processes import runtime
 from jaxclr.runs import parts
-from jaxclr.runs.checkpoints import Checkpoints
-from jaxclr.runs.config import Config, differences
+from jaxclr.runs.config import CHANGEABLE, Config, differences
 from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
-from jaxclr.steps.state import State
+from jaxclr.runs.loggers import Logger
+from jaxclr.runs.readers import read_bytes
 from jaxclr.training.compilation_cache import compilation_cache
-from jaxclr.training.loop import train as train_session
 from jaxclr.training.profile import steps_to_profile
-from jaxclr.training.session import Session, open_session
-
-FEW_IMAGES = 10_000  # up to this many, training also ends with probes of the baselines
-
-Say = Callable[[str], None]
+from jaxclr.training.session import open_session
 
 
 def train(
@@ -46,14 +51,18 @@ def train(
     *,
     overwrite: bool = False,
     profile: str | None = None,
+    loggers: Sequence[Logger] = (),
     experiment: Experiment | None = None,
     console: rich.console.Console | None = None,
 ) -> "Run":
     """Trains a configuration in a folder, or continues the run in it from its newest checkpoint.
 
     Then the encoder is evaluated, if the data have labels and a test split, and report.html is
-    written. A finished run is returned unchanged. In the main thread, SIGTERM and SIGINT (a
-    notebook's interrupt) stop training after the current step, with a checkpoint.
+    written. A finished run is returned unchanged, unless it is to have more epochs or steps: then
+    it goes on from its newest checkpoint, and from there on all schedules are those of the longer
+    run. Frequencies, memory limits and workers may change when a run goes on. In the main thread,
+    SIGTERM and SIGINT (a notebook's interrupt) stop training after the current step, with a
+    checkpoint.
 
     >>> config = jaxclr.Config(
     ...     method=jaxclr.methods.SimAffinity(temperature=0.2).with_heads(hidden=128, out=64),
@@ -70,6 +79,7 @@ def train(
       out: the folder of the run, which is created if it does not exist.
       overwrite: replace an existing run instead of continuing it.
       profile: "START:STOP", steps to trace into the folder's profile/.
+      loggers: further destinations of the metrics, such as `training.Wandb()`.
       experiment: the file whose `config()` returned the configuration, to read the run without it.
       console: for progress and notes; None for standard output.
 
@@ -82,20 +92,21 @@ def train(
       Stopped: a signal was received; the run is saved.
     """
     parts.check_not_running_copy()
-    folder = RunFolder(pathlib.Path(out).expanduser(), session=config)
-    say = _printer(console)
-    with _quietly(), compilation_cache():
-        session = open_session(config)
+    folder = RunFolder(expanded(out), session=config)
+    say = printer(console)
+    with quietly(), compilation_cache():
+        session = open_session(dataclasses.replace(config, extensions=()))
         steps = range(0)
         if profile is not None:
             steps = runtime.run_on_all(lambda: steps_to_profile(profile, session.steps))
         with runtime.hold_on_first(folder.locked()):
-            create = lambda: _create_or_check(folder, session, experiment, overwrite=overwrite)
+            create = lambda: create_or_check(folder, session, experiment, overwrite=overwrite)
             runtime.run_on_first(create)
-            if folder.finished(session.steps, evaluated=_is_labeled(session)):
+            session = go_on(folder, session, say)
+            if folder.finished(session.steps, evaluated=is_labeled(session)):
                 say(f"{folder.folder} holds this run already, and it is finished.")
             else:
-                _train(session, folder, console, say, steps)
+                pretrain(session, folder, console, say, profile=steps, loggers=loggers)
     return Run(folder.folder, config=config)
 
 
@@ -118,16 +129,16 @@ class Run:
     def __init__(
         self, folder: str | os.PathLike[str], config: Config | None = None, *, trust: bool = False
     ):
-        self._folder = RunFolder(pathlib.Path(folder).expanduser(), session=config, trust=trust)
+        self._folder = RunFolder(expanded(folder), session=config, trust=trust)
         if not self._folder.exists:
             raise UserError(
                 f"{folder} is not a run: it has no config.json. Give the folder of a run."
             )
         if config is not None:
-            changed = differences(self.config, _filled(config, self.config))
-            if changed:
+            changed = differences(self.config, filled(config, self.config))
+            if refused := [text for name, text in changed.items() if name not in CHANGEABLE]:
                 raise UserError(
-                    f"{folder} is a run of another configuration: {'; '.join(changed)}."
+                    f"{folder} is a run of another configuration: {'; '.join(refused)}."
                 )
 
     def __repr__(self) -> str:
@@ -172,13 +183,40 @@ class Run:
             **{k: v for k, v in columns.items() if k != "step"},
         }
 
-    def resume(self, *, console: rich.console.Console | None = None) -> "Run":
-        """Continues training from the newest checkpoint, evaluates and writes the report."""
-        say = _printer(console)
-        with _quietly(), compilation_cache():
-            session = open_session(runtime.run_on_all(lambda: self.config))
+    def resume(
+        self,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        loggers: Sequence[Logger] = (),
+        console: rich.console.Console | None = None,
+    ) -> "Run":
+        """Continues training from the newest checkpoint, evaluates and writes the report.
+
+        More epochs or steps than before extend the run: from its newest checkpoint on, all
+        schedules are those of the longer run.
+
+        Args:
+          epochs: epochs of the whole run; None: as before.
+          steps: steps of the whole run, in place of epochs; None: as before.
+          loggers: further destinations of the metrics, such as `training.Wandb()`.
+          console: for progress and notes; None for standard output.
+
+        Raises:
+          UserError: the run is to be shorter, or it cannot go on.
+        """
+        say = printer(console)
+        with quietly(), compilation_cache():
+            config = runtime.run_on_all(lambda: self.config)
+            if epochs is not None or steps is not None:
+                length = {"epochs": config.epochs if epochs is None else epochs, "steps": steps}
+                config = dataclasses.replace(config, **length)
+            session = open_session(config)
             with runtime.hold_on_first(self._folder.locked()):
-                _train(session, self._folder, console, say, range(0))
+                runtime.run_on_first(functools.partial(check_data, self._folder, session))
+                session = go_on(self._folder, session, say)
+                pretrain(session, self._folder, console, say, loggers=loggers)
+        self.__dict__.pop("config", None)  # its length may be another now
         return self
 
     def evaluate(
@@ -210,7 +248,7 @@ class Run:
         Raises:
           UserError: the run lacks a checkpoint, or the protocol does not fit data or encoder.
         """
-        say = _printer(console)
+        say = printer(console)
         if protocol is None:
             if settings or data is not None:
                 raise UserError(
@@ -251,11 +289,11 @@ class Run:
         `data` defaults to the run's own data.
         Arguments, returns and errors are those of `interop.embedding.embed`.
         """
-        with _quietly(), compilation_cache():
+        with quietly(), compilation_cache():
             return embeddings.embed(
                 self.load(),
                 self.config.data if data is None else data,
-                pathlib.Path(out).expanduser(),
+                expanded(out),
                 dtype=dtype,
                 overwrite=overwrite,
                 report=report,
@@ -271,18 +309,18 @@ class Run:
     ) -> Loaded:
         """Writes the encoder as safetensors or StableHLO; see `interop.exporting.export`."""
         loaded = self.load()
-        path = pathlib.Path(out).expanduser()
+        path = expanded(out)
         exporting.export(loaded, to, path, side=image_size, overwrite=overwrite)
         return loaded
 
     def _evaluate(self, say: Say, *, baselines: bool) -> dict[str, Any]:
         config = runtime.run_on_all(self._with_checkpoint)
-        with _quietly(), compilation_cache():
+        with quietly(), compilation_cache():
             session = open_session(config)
             runtime.run_on_all(lambda: labeled_splits(session.dataset))
             with runtime.hold_on_first(self._folder.locked()):
                 state = newest(session, self._folder, say)
-                return _evaluate(session, self._folder, state, baselines=baselines)
+                return evaluate_closing(session, self._folder, state, baselines=baselines)
 
     def _evaluate_by(self, protocol: Protocol, data: Any, seeds: int, say: Say) -> dict[str, Any]:
         if seeds < 1:
@@ -295,7 +333,7 @@ class Run:
                 f"{name} needs other data than the run's own: give data (--data.source), for "
                 "instance tfds:cifar10."
             )
-        with _quietly(), compilation_cache():
+        with quietly(), compilation_cache():
             session = open_session(config)
             with self._folder.locked():
                 state = newest(session, self._folder, say)
@@ -317,145 +355,12 @@ class Run:
     def _repr_html_(self) -> str:
         """The report, inside a notebook."""
         path = self._folder.report if self._folder.report.is_file() else self.report()
-        page = html.escape(path.read_text(), quote=True)
+        page = html.escape(read_bytes(path).decode(errors="replace"), quote=True)
         style, title = "width:100%;height:720px;border:0", html.escape(str(self.folder))
         return f'<iframe srcdoc="{page}" style="{style}" title="{title}"></iframe>'
-
-
-def write_report(
-    folders: list[pathlib.Path], out: str | os.PathLike[str] | None = None
-) -> pathlib.Path:
-    """Writes one HTML file that compares runs.
-
-    Args:
-      folders: folders of the runs.
-      out: path of the file; None for report.html, in the folder of a single run, otherwise in the
-        current folder.
-
-    Returns:
-      The path.
-    """
-    # Imported here: Matplotlib is slow to import.
-    write = optional("jaxclr.report.page").write_report
-
-    default = (folders[0] if len(folders) == 1 else pathlib.Path()) / "report.html"
-    path = default if out is None else pathlib.Path(out).expanduser()
-    write(folders, path)
-    return path
-
-
-def newest(session: Session, folder: RunFolder, say: Say) -> State:
-    """The state of the newest undamaged checkpoint."""
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        return checkpoints.restore(session.state_shape(), say=say)
-
-
-def _train(
-    session: Session,
-    folder: RunFolder,
-    console: rich.console.Console | None,
-    say: Say,
-    profile: range,
-) -> None:
-    """Trains, evaluates and reports."""
-    config, train = session.config, session.dataset.train
-    kind = "examples" if train.channels is None else "images"
-    say(
-        f"{type(config.method).__name__} on {session.dataset.name}: {train.size} {kind}, "
-        f"{session.steps} steps of {config.batch_size} "
-        f"on {session.mesh.size} {session.mesh.devices.flat[0].device_kind} device(s)"
-        f"{'' if runtime.is_single() else f' of {jax.process_count()} processes'}"
-    )
-    if classes := session.dataset.classes:
-        say(f"{len(classes)} class(es): {abbreviate(classes)}")
-    for note in session.notes:
-        say(note)
-    state = train_session(
-        session,
-        folder,
-        console=console or rich.console.Console(),
-        evaluate=monitor,
-        profile=profile,
-    )
-    try:
-        labeled_splits(session.dataset)
-    except UserError as error:
-        say(f"Not evaluated: {error}")
-    else:
-        record = _evaluate(session, folder, state, baselines=train.size <= FEW_IMAGES)
-        if console is not None:
-            console.print(closing_table(record))
-    try:
-        runtime.run_on_first(lambda: write_report([folder.folder], folder.report))
-    except MissingExtra as error:
-        say(f"No report was written: {error}")
-
-
-def _evaluate(
-    session: Session, folder: RunFolder, state: State, *, baselines: bool
-) -> dict[str, Any]:
-    record = closing_record(session.subject(state), baselines=baselines)
-    runtime.run_on_first(lambda: folder.write_evaluation(record))
-    return record
-
-
-def _create_or_check(
-    folder: RunFolder, session: Session, experiment: Experiment | None, *, overwrite: bool
-) -> None:
-    """Creates the run, or checks that an existing one has this configuration and these sources."""
-    if not folder.exists or overwrite:
-        folder.create(session.config, overwrite=overwrite, experiment=experiment)
-        return
-    changed = differences(folder.config(), session.config)
-    advice = (
-        f"Continue it as it is with `jaxclr resume {folder.folder}`, replace it with --overwrite, "
-        "or give another folder with --out."
-    )
-    if changed:
-        raise UserError(
-            f"{folder.folder} is a run of another configuration: {'; '.join(changed)}. {advice}"
-        )
-    if sources := folder.changed_sources(session.config, experiment):
-        raise UserError(
-            f"{folder.folder} was started with other code in {', '.join(sources)}. {advice}"
-        )
-
-
-def _filled(config: Config, stored: Config) -> Config:
-    """A configuration with the mean and deviation that were measured when its run began."""
-    if config.data.mean is not None or type(config.data) is not type(stored.data):
-        return config
-    data = dataclasses.replace(config.data, mean=stored.data.mean, std=stored.data.std)
-    return dataclasses.replace(config, data=data)
-
-
-def _is_labeled(session: Session) -> bool:
-    try:
-        labeled_splits(session.dataset)
-    except UserError:
-        return False
-    return True
 
 
 def _name(protocol: Protocol) -> str:
     """The name in PROTOCOLS, or the name of the class."""
     kind = type(protocol)
     return next((name for name, known in PROTOCOLS.items() if known is kind), kind.__name__)
-
-
-def _printer(console: rich.console.Console | None) -> Say:
-    console = console or rich.console.Console()
-    console.quiet = console.quiet or not runtime.is_first()
-    return functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Silences logs of Orbax, which also raises these errors."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -29,6 +29,23 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
     return UserError(f"There is no {kind} named '{name}'.{hint} Valid: {', '.join(valid)}.")
 
 
+def shown(value: object) -> str:
+    """A value in a message: its repr, cut to 100 characters."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]} ..."
+
+
+def out_of_memory(error: Exception) -> UserError | None:
+    """The error for a request that memory does not suffice for; None if that is not the reason."""
+    if not isinstance(error, MemoryError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
+        return None
+    lines = str(error).strip().splitlines()
+    return UserError(
+        f"Memory does not suffice ({lines[0] if lines else 'MemoryError'}). Use smaller batches, "
+        "images or networks, or --micro-batches."
+    )
+
+
 # The extra that installs a module; other modules are in "train".
 _EXTRAS = {
     "matplotlib": "report",
@@ -36,6 +53,7 @@ _EXTRAS = {
     "safetensors": "interop",
     "pyarrow": "interop",
     "torch": "torch",
+    "wandb": "wandb",
 }
 
 

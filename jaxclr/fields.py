@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import annotated_types as at
 
-from jaxclr.errors import UserError
+from jaxclr.errors import UserError, shown
+
+LARGEST = 2**63  # whole numbers are smaller
 
 # For each kind of bound: its description, and a check of a value.
 _BOUNDS = {
@@ -67,7 +69,8 @@ def check_fields(instance: Any, name: str = "", *, own: Container[str] = ()) -> 
             continue
         path = f"{name}.{field.name}".removeprefix(".")
         if mismatch := _mismatch(getattr(instance, field.name), hints[field.name], path):
-            raise UserError(f"{mismatch.path} must be {mismatch.wanted}, got {mismatch.value!r}.")
+            got = shown(mismatch.value)
+            raise UserError(f"{mismatch.path} must be {mismatch.wanted}, got {got}.")
 
 
 class _Mismatch(NamedTuple):
@@ -95,14 +98,23 @@ def _mismatch(value: Any, hint: Any, path: str) -> _Mismatch | None:
     kind = origin or hint
     if kind is Any or not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
         return None
-    if kind is float and isinstance(value, float) and not math.isfinite(value):
+    if kind is float and isinstance(value, int | float) and not _is_finite(value):
         return _Mismatch(path, "a finite number", value)
+    if kind is int and isinstance(value, int) and abs(value) >= LARGEST:
+        return _Mismatch(path, "a whole number of 64 bits", value)
     if not _is_instance(value, kind):
         wanted = "None" if kind is types.NoneType else _NAMES.get(kind, kind.__name__)
         return _Mismatch(path, wanted, value)
     if kind is tuple and arguments:
         return _of_tuple(value, arguments, path)
     return None
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond all floats
+        return False
 
 
 def _is_instance(value: Any, kind: type) -> bool:

@@ -15,7 +15,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # The user's own cache folder is left alone.
 os.environ.setdefault("JAXCLR_CACHE", tempfile.mkdtemp(prefix="jaxclr-tests-"))
-os.environ["JAXCLR_COMPILATION_CACHE"] = "0"
+# Many tests compile what another one compiled, in this process or in another: a run that goes on,
+# a command. The workers share one folder of programs, which is empty when the suite starts.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.environ["JAXCLR_CACHE"], "tests")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import gc
 

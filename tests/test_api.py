@@ -23,6 +23,8 @@ import jaxclr
 from jaxclr import api
 from jaxclr.processes import runtime
 from jaxclr.runs.checkpoints import Checkpoints
+from jaxclr.runs.folder import RunFolder
+from jaxclr.training.loop import train as train_session
 from jaxclr.training.session import open_session
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -55,8 +57,17 @@ def process_state():
     }
 
 
-def test_the_ten_lines(tmp_path, capfd, monkeypatch):
-    monkeypatch.setenv("JAXCLR_COMPILATION_CACHE", "1")
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """jaxclr's cache of compiled programs, in place of the one that the tests share."""
+    shared = jax.config.values["jax_compilation_cache_dir"]
+    monkeypatch.setenv("JAXCLR_CACHE", str(tmp_path / "cache"))
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield tmp_path / "cache" / "programs"
+    jax.config.update("jax_compilation_cache_dir", shared)
+
+
+def test_the_ten_lines(tmp_path, capfd, own_cache):
     before = process_state()
     out = tmp_path / "runs" / "first"
     run = jaxclr.train(ten_lines(), out=out)
@@ -74,7 +85,7 @@ def test_the_ten_lines(tmp_path, capfd, monkeypatch):
     assert encoded.shape == (3, 64) and encoded.dtype == jnp.float32
     assert run.load().embed(np.zeros((3, 8, 8, 1), np.uint8)).shape == (3, 8)
     assert run.report() == out / "report.html" and "<iframe" in run._repr_html_()
-    assert process_state() == before
+    assert process_state() == before and any(own_cache.iterdir())
 
     capfd.readouterr()
     again = jaxclr.train(ten_lines(), out=out)
@@ -195,10 +206,10 @@ def test_own_parts_together(tmp_path, monkeypatch):
     run, whole = trained_on(1, monkeypatch, tmp_path / "whole", epochs=4)
     stopped = tmp_path / "stopped"
     session = open_session(own_config(epochs=4))
-    folder = api.RunFolder(stopped, session=own_config(epochs=4))
+    folder = RunFolder(stopped, session=own_config(epochs=4))
     folder.create(session.config, overwrite=False)
     console = api.rich.console.Console(quiet=True)
-    api.train_session(session, folder, console=console, stop_after=5)
+    train_session(session, folder, console=console, stop_after=5)
     jaxclr.Run(stopped, config=own_config(epochs=4)).resume(console=console)
     with Checkpoints(stopped / "checkpoints") as checkpoints:
         resumed = jax.device_get(checkpoints.restore(session.state_shape(), say=pytest.fail))
@@ -298,6 +309,7 @@ def test_arrows_point_down():
             "training",
             "interop",
             "report",
+            "pretraining",
             "api",
             "cli",
         ),

@@ -124,10 +124,22 @@ def test_train_resume_evaluate(capsys, tmp_path):
         assert "is in use by process" in mistake(capsys, "evaluate", run)
         assert "is in use by process" in mistake(capsys, "train", DIGITS, "--out", run, *TINY)
     evaluated_by_protocols(capsys, run)
-    cli.main(["evaluate", str(run), "--no-baselines"])
+    capsys.readouterr()
+    cli.main(["evaluate", str(run), "--no-baselines", "--json"])
     record = json.loads((run / "evaluation.json").read_text())
     assert set(record["features"]) == {"trained"}
-    assert set(record["protocols"]) == {"knn"}
+    assert set(record.pop("protocols")) == {"knn"}
+    assert json.loads(capsys.readouterr().out) == record
+    by_class = record["by_class"]["classes"]
+    assert list(by_class) == list("0123456789")
+    right = sum(row["predicted"].get(name, 0) for name, row in by_class.items())
+    assert right / 360 == pytest.approx(record["features"]["trained"]["kNN 20"]["mean"])
+    for row in by_class.values():
+        assert sum(row["predicted"].values()) == row["images"]
+    assert (
+        by_class["3"]["accuracy"]
+        == by_class["3"]["predicted"].get("3", 0) / by_class["3"]["images"]
+    )
 
     text = (run / "config.json").read_text()
     (run / "config.json").write_text(text.replace('"epochs"', '"epoch"'))

@@ -29,6 +29,7 @@ from jaxclr.affinity.pairs import pair_sum as pair_sum
 from jaxclr.affinity.pairs import row_logsumexp_of as row_logsumexp_of
 from jaxclr.affinity.pairs import row_max as row_max
 from jaxclr.affinity.pairs import row_sum as row_sum
+from jaxclr.affinity.rows import contrast as contrast
 from jaxclr.affinity.rows import positives as positives
 from jaxclr.affinity.rows import unit_rows as unit_rows
 from jaxclr.affinity.whitening import moments as moments

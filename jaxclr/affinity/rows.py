@@ -1,4 +1,6 @@
-"""Rows of unit length, and inner products of rows."""
+"""Rows of unit length, their inner products, and the contrast of a logit with others."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -32,3 +34,24 @@ def unit_rows(rows: Array) -> Array:
 def positives(rows: Array, columns: Array) -> Array:
     """The diagonal of the affinity matrix, inner products of row i and column i: [b]."""
     return jnp.sum(rows * columns, axis=-1)
+
+
+def contrast(positive: Array, *negatives: Array) -> Array:
+    r"""Cross-entropy of a positive logit among negatives, given their log-sum-exps.
+
+    .. math:: \log \Big( 1 + \sum_n e^{r_n - s} \Big)
+       = \log \Big( e^s + \sum_n e^{r_n} \Big) - s
+
+    The left form has one value of s, is never negative and stays accurate near 0; in the right one
+    two roundings of s, by different products, do not cancel.
+
+    Args:
+      positive: s, any shape.
+      *negatives: r, log-sum-exps of disjoint sets of negatives, of the same shape; -inf for an
+        empty set.
+
+    Returns:
+      The cross-entropy, in the same shape.
+    """
+    margins = (one - positive for one in negatives)
+    return functools.reduce(jnp.logaddexp, margins, jnp.zeros_like(positive))

@@ -6,7 +6,7 @@ Operations with a probability or strength of 0 are not compiled.
 
 import dataclasses
 import itertools
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -209,6 +209,13 @@ class DigitView:
         top = jnp.floor(top * (height - tall + 1))
         left = jnp.floor(left * (width - wide + 1))
         return top, left, tall, wide
+
+
+def takes_color(view: Any) -> bool:
+    """Whether a view makes changes that only images of three channels have."""
+    return isinstance(view, PhotoView) and bool(
+        (view.jitter and (view.saturation or view.hue)) or view.grayscale
+    )
 
 
 def _uniform(keys: Array, parts: tuple[int, ...], dtype: DTypeLike) -> list[Array]:

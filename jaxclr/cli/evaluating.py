@@ -1,20 +1,23 @@
 """`jaxclr evaluate`."""
 
 import dataclasses
+import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import rich.console
+import rich.table
 import tyro
 
-from jaxclr.cli.console import first_line, named, parse, pop_option
+from jaxclr.cli.console import first_line, named, parse, pop_option, print_text
 from jaxclr.cli.opening import open_run
 from jaxclr.data import Data
 from jaxclr.errors import SharedError, UserError
 from jaxclr.evaluation.by_protocol import protocol_table
 from jaxclr.evaluation.closing import closing_table
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
+from jaxclr.paths import expanded
 from jaxclr.processes.runtime import Distributed
 
 
@@ -27,6 +30,9 @@ class EvaluateOptions:
 
     baselines: bool = True
     """Also evaluate raw pixels and the untrained encoder, for comparison."""
+
+    json: bool = False
+    """Print the record as JSON, with the accuracy of each class and a confusion table."""
 
     trust: bool = False
     """Run the code stored in the folder, even if another user created it."""
@@ -46,6 +52,9 @@ class ProtocolOptions:
 
     seeds: int = 1
     """Number of repetitions with other random labels, splits, initial values and views."""
+
+    json: bool = False
+    """Print the record as JSON."""
 
     trust: bool = False
     """Run the code stored in the folder, even if another user created it."""
@@ -67,8 +76,10 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
         "evaluation.json. --protocol NAME uses another protocol, whose options are shown by "
         f"`jaxclr evaluate RUN --protocol NAME --help`.\n\nProtocols:\n{protocols}",
     )
-    run = open_run(options.run, console, trust=options.trust)
-    console.print(closing_table(run.evaluate(baselines=options.baselines, console=console)))
+    notes = _beside(console, as_json=options.json)
+    run = open_run(options.run, notes, trust=options.trust)
+    record = run.evaluate(baselines=options.baselines, console=notes)
+    _show(record, closing_table, console, as_json=options.json)
 
 
 def _by_protocol(
@@ -83,11 +94,8 @@ def _by_protocol(
     folders = [a for a in arguments[:1] if not a.startswith("-")]
     if not folders and not {"-h", "--help"} & set(arguments):
         raise UserError(f"Give the folder of a run first: jaxclr evaluate RUN --protocol {name}.")
-    run = (
-        open_run(pathlib.Path(folders[0]), console, trust="--trust" in arguments)
-        if folders
-        else None
-    )
+    notes = _beside(console, as_json="--json" in arguments)
+    run = open_run(expanded(folders[0]), notes, trust="--trust" in arguments) if folders else None
     own = run.config.data if run else Data()
     options = parse(
         ProtocolOptions,
@@ -97,5 +105,23 @@ def _by_protocol(
         description=f"{first_line(type(protocol))} The results are added to evaluation.json.",
     )
     assert run is not None  # with --help, parse exits
-    record = run.evaluate(options.protocol, data=options.data, seeds=options.seeds, console=console)
-    console.print(protocol_table(record))
+    record = run.evaluate(options.protocol, data=options.data, seeds=options.seeds, console=notes)
+    _show(record, protocol_table, console, as_json=options.json)
+
+
+def _beside(console: rich.console.Console, *, as_json: bool) -> rich.console.Console:
+    """The console of notes: standard error beside JSON, which they must not mix with."""
+    return rich.console.Console(stderr=True) if as_json else console
+
+
+def _show(
+    record: dict[str, Any],
+    table: Callable[[dict[str, Any]], rich.table.Table],
+    console: rich.console.Console,
+    *,
+    as_json: bool,
+) -> None:
+    if as_json:
+        print_text(console, json.dumps(record, indent=2))
+    else:
+        console.print(table(record))

@@ -25,6 +25,9 @@ class ReportOptions:
     out: pathlib.Path | None = None
     """HTML file; None: report.html in the run's folder, or in the current one for several runs."""
 
+    report_channels: tuple[int, ...] | None = None
+    """One or three channels of images that pictures show, counted from 1; None: the first three."""
+
 
 def report(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Write an HTML report of runs: jaxclr report RUN [RUN ...] [--out FILE]"""
@@ -32,4 +35,5 @@ def report(arguments: Sequence[str], console: rich.console.Console) -> None:
     options = parse(ReportOptions, arguments, "report", description=description)
     if not options.runs:
         raise UserError("Give the folder of a run: jaxclr report RUN [RUN ...].")
-    print_text(console, f"The report is in {api.write_report(list(options.runs), options.out)}.")
+    path = api.write_report(list(options.runs), options.out, channels=options.report_channels)
+    print_text(console, f"The report is in {path}.")

@@ -8,6 +8,7 @@ import numpy as np
 import rich.box
 import rich.console
 import rich.table
+import rich.text
 
 from jaxclr.data import Data
 from jaxclr.errors import UserError
@@ -15,6 +16,7 @@ from jaxclr.evaluation.protocols import Protocol
 from jaxclr.evaluation.subject import Subject, labeled_splits
 from jaxclr.runs import parts
 from jaxclr.steps.state import State
+from jaxclr.text import displayable
 
 
 def evaluate(subject: Subject, protocol: Protocol, *, seeds: int = 1) -> dict[str, Any]:
@@ -60,7 +62,9 @@ def protocol_table(record: dict[str, Any]) -> rich.table.Table:
     sizes = f"{record['train_images']} training and {record['test_images']} test images"
     where = f"{record['data']['source']}, {sizes}{', in %' * record['percent']}"
     title = f"{record['protocol']} on {where}"
-    result = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
+    result = rich.table.Table(
+        title=rich.text.Text(displayable(title)), title_justify="left", box=rich.box.SIMPLE_HEAD
+    )
     columns: dict[str, rich.console.JustifyMethod] = {
         "": "left",
         "mean ± std": "right",

@@ -1,5 +1,6 @@
 """The record at the end of a run: kNN and linear probes of its encoder and of baselines."""
 
+import collections
 import math
 from typing import Any
 
@@ -11,10 +12,11 @@ import rich.table
 from jaxclr.data import Split
 from jaxclr.errors import UserError
 from jaxclr.evaluation.few_labels import few_label_probe
-from jaxclr.evaluation.knn import knn_accuracy
+from jaxclr.evaluation.knn import knn_accuracy, knn_predict
 from jaxclr.evaluation.linear import linear_probe
 from jaxclr.evaluation.subject import Features, Subject, labeled_splits
 from jaxclr.steps.examples import batches
+from jaxclr.text import displayable
 
 KNN = ((200, 0.1), (20, 0.07))  # (k, temperature): lightly's and solo-learn's settings
 LABELS = (1, 5, 10)
@@ -43,7 +45,8 @@ def closing_record(subject: Subject, *, baselines: bool = True) -> dict[str, Any
       baselines: whether to include raw pixels (of images in memory) and the untrained encoder.
 
     Returns:
-      A record: settings, and figures by feature.
+      A record: settings, figures by feature, and by class the accuracy of the trained encoder's kNN
+      and what was predicted how often.
 
     Raises:
       UserError: the data has no labels or no test split.
@@ -65,6 +68,7 @@ def closing_record(subject: Subject, *, baselines: bool = True) -> dict[str, Any
         "train_images": train.size,
         "test_images": test.size,
         "features": {name: _probes(subject.classes, *pair) for name, pair in features.items()},
+        "by_class": _by_class(subject.classes, *features["trained"]),
     }
 
 
@@ -108,6 +112,34 @@ def _probes(classes: tuple[str, ...], train: Features, test: Features) -> dict[s
     for (k, temperature), accuracy in _knn(classes, train, test).items():
         figures[f"kNN {k}"] = {"mean": accuracy, "k": k, "temperature": temperature}
     return figures
+
+
+def _by_class(classes: tuple[str, ...], train: Features, test: Features) -> dict[str, Any]:
+    """The accuracy of each class of the test images by kNN, and its row of the confusion table."""
+    k, temperature = KNN[-1]
+    k = min(k, len(train.values))
+    predicted = np.asarray(
+        knn_predict(*train, test.values, classes=len(classes), k=k, temperature=temperature)
+    )
+    names = _distinct(classes)
+    rows = {}
+    for label in np.unique(test.labels):
+        found, counts = np.unique(predicted[test.labels == label], return_counts=True)
+        rows[names[label]] = {
+            "images": int(counts.sum()),
+            "accuracy": float(counts[found == label].sum() / counts.sum()),
+            "predicted": {names[other]: int(n) for other, n in zip(found, counts, strict=True)},
+        }
+    return {"k": k, "temperature": temperature, "classes": rows}
+
+
+def _distinct(classes: tuple[str, ...]) -> list[str]:
+    """Displayable names; of equal ones, with their labels."""
+    counts = collections.Counter(map(displayable, classes))
+    return [
+        name if counts[name] == 1 else f"{name} ({label})"
+        for label, name in enumerate(map(displayable, classes))
+    ]
 
 
 def _knn(

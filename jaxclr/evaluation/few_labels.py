@@ -1,5 +1,6 @@
 """Few-label probe: ridge regression in closed form on several draws of labels."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -38,6 +39,7 @@ def few_label_probe(
     draws: int = 10,
     seed: int,
     grid: tuple[float, ...] = ALPHAS,
+    names: Sequence[str] = (),
 ) -> FewLabelProbe:
     """Ridge regression of the classes' indicators on several draws of a few labels per class.
 
@@ -57,6 +59,7 @@ def few_label_probe(
       draws: number of draws.
       seed: of the draws.
       grid: values of alpha, as scikit-learn's Ridge has it.
+      names: of the classes, for messages; empty: their labels.
 
     Returns:
       Mean and standard deviation of the test accuracy over draws, each draw's accuracy, the alpha
@@ -76,7 +79,7 @@ def few_label_probe(
     scaled = lambda x: (np.asarray(x, np.float32) - mean) / std
 
     ridges, shares = [], []
-    for labeled, held_out in draw_few(train_y, classes, per_class, draws, seed):
+    for labeled, held_out in draw_few(train_y, classes, per_class, draws, seed, names):
         ridge = decompose(scaled(train_x[labeled]), train_y[labeled], classes=classes)
         ridges.append(ridge)
         shares.append(_hits(ridge, scaled(train_x[held_out]), train_y[held_out], grid))
@@ -95,17 +98,23 @@ def few_label_probe(
 
 
 def draw_few(
-    labels: np.ndarray, classes: int, per_class: int, draws: int, seed: int
+    labels: np.ndarray,
+    classes: int,
+    per_class: int,
+    draws: int,
+    seed: int,
+    names: Sequence[str] = (),
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Rows with labels, per_class of each class, and rows to validate on, for each draw."""
     counts = np.bincount(labels, minlength=classes)
     if counts.min() < per_class:
         poorest = int(np.argmin(counts))
+        name = f"'{names[poorest]}'" if names else poorest
         raise UserError(
-            f"{per_class} labels per class are asked for, but class {poorest} has "
+            f"{per_class} labels per class are asked for, but class {name} has "
             f"{counts[poorest]} training rows. Ask for {counts[poorest]} or fewer."
             if counts[poorest]
-            else f"Class {poorest} has no training rows; {per_class} per class are asked for."
+            else f"Class {name} has no training rows; {per_class} per class are asked for."
         )
     if len(labels) == per_class * classes:
         raise UserError(

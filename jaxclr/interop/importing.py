@@ -28,6 +28,7 @@ Tree = Any
 
 # ImageNet's, which nearly every public encoder uses.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LARGEST_GRID = 256  # patches along a side of an image
 BATCH_SIZE = 64  # nothing is trained; many numbers of devices divide it
 
 
@@ -65,7 +66,7 @@ def read_encoder(path: pathlib.Path, spec: Encoder, *, prefix: str | None = None
     try:
         found = find_encoder(arrays, spec, prefix)
         first = "conv1.weight" if isinstance(spec, ResNet) else "patch_embed.proj.weight"
-        if first not in found.arrays or found.arrays[first].ndim != 4:
+        if first not in found.arrays or len(found.arrays[first].shape) != 4:
             raise UserError(f"is of another encoder: it lacks {first}, or has it in another shape")
         channels = found.arrays[first].shape[1]
         side = 32 if getattr(spec, "stem", None) == "cifar" else 224
@@ -73,12 +74,13 @@ def read_encoder(path: pathlib.Path, spec: Encoder, *, prefix: str | None = None
             found, side = _without_positions(found, spec)
         like = _like(spec, side, channels)
         check_complete(found, torch_shapes(spec, like))
+        named = {name: stored.read() for name, stored in found.arrays.items()}
     except UserError as error:
         asked = f"{type(spec).__name__} {_fields(spec)}"
         raise UserError(
             f"{path} {error}. Asked for was {asked}; choose another --encoder, or set its fields."
         ) from error
-    return Weights(from_torch(spec, found.arrays, like), side, channels, found)
+    return Weights(from_torch(spec, named, like), side, channels, found)
 
 
 def import_encoder(
@@ -169,17 +171,17 @@ def _without_positions(found: Found, spec: ViT) -> tuple[Found, int]:
     positions = found.arrays.get(POSITIONS)
     if positions is None:
         return found, 224
-    tokens = positions.shape[1] if positions.ndim == 3 else 0
+    tokens = positions.shape[1] if len(positions.shape) == 3 else 0
     grid = math.isqrt(max(tokens - 1, 0))
-    if tokens < 2 or grid**2 != tokens - 1:
+    if tokens < 2 or grid**2 != tokens - 1 or grid > LARGEST_GRID:
         raise UserError(
             f"has {POSITIONS} of {[*positions.shape]}, which are not a class token and a square "
-            "of patches"
+            f"of at most {LARGEST_GRID} x {LARGEST_GRID} patches"
         )
     if spec.positions == "learned":
         return found, grid * spec.patch
-    if not np.allclose(
-        positions.astype(np.float32), fixed_positions(grid, positions.shape[-1]), atol=1e-3
+    if positions.shape != (1, tokens, spec.width) or not np.allclose(
+        positions.read().astype(np.float32), fixed_positions(grid, spec.width), atol=1e-3
     ):
         raise UserError(
             f"has {POSITIONS} that are not MoCo v3's fixed ones; set --encoder.positions learned"

@@ -11,10 +11,9 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
-import numpy as np
-
 from jaxclr.encoders import ResNet, ViT
 from jaxclr.errors import UserError
+from jaxclr.interop.weights import Stored
 
 # Parts beside the encoder's arrays, under the same prefix, that are not read.
 HEADS = (
@@ -55,11 +54,11 @@ class Found(NamedTuple):
     """
 
     prefix: str
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, Stored]
     aside: dict[str, int]
 
 
-def find_encoder(arrays: Mapping[str, np.ndarray], spec: ResNet | ViT, prefix: str | None) -> Found:
+def find_encoder(arrays: Mapping[str, Stored], spec: ResNet | ViT, prefix: str | None) -> Found:
     """The encoder among the arrays of a file.
 
     Args:

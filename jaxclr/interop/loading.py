@@ -1,10 +1,12 @@
 """The encoder of a run, for use outside of training."""
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -98,12 +100,15 @@ def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
 
     @jax.jit
     def apply(variables: Tree, examples: Tree) -> Array:
-        return jnp.asarray(module.apply(variables, preprocess(examples), False), jnp.float32)
+        x = preprocess(examples)
+        with _fitting(run):
+            return jnp.asarray(module.apply(variables, x, False), jnp.float32)
 
     @jax.jit
     def project(variables: Tree, examples: Tree) -> Array:
-        network = recipe.network.clone(predictor=None)
-        branch = network.apply(variables, preprocess(examples), train=False, view=view)
+        network, x = recipe.network.clone(predictor=None), preprocess(examples)
+        with _fitting(run):
+            branch = network.apply(variables, x, train=False, view=view)
         return cast(Branch, branch).embedding.astype(jnp.float32)
 
     def embed(examples: Tree) -> Array:
@@ -121,6 +126,18 @@ def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
             _check_images(examples, channels=len(config.data.mean))
 
     return Loaded(encode, embed, variables, module, preprocess, config, step)
+
+
+@contextlib.contextmanager
+def _fitting(run: RunFolder) -> Iterator[None]:
+    """Turns the error for parameters of other shapes into a UserError."""
+    try:
+        yield
+    except flax.errors.FlaxError as error:
+        line = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"The checkpoint in {run.folder} does not fit its config.json: {line}"
+        ) from error
 
 
 def _check_images(examples: Tree, *, channels: int) -> None:

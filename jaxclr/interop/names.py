@@ -81,7 +81,8 @@ def torch_shapes(spec: ResNet | ViT, like: Tree) -> dict[str, tuple[int, ...]]:
     """The names and shapes of an encoder in PyTorch, from the shapes of its variables."""
     shapes = {}
     for path, leaf in _flat(like).items():
-        shapes[torch_name(spec, path)] = _to_torch(spec, path, np.empty(leaf.shape, np.bool)).shape
+        without_memory = np.broadcast_to(np.False_, leaf.shape)
+        shapes[torch_name(spec, path)] = _to_torch(spec, path, without_memory).shape
     return shapes
 
 

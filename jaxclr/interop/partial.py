@@ -5,13 +5,15 @@ import os
 import pathlib
 import shutil
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from jaxclr.errors import UserError
 from jaxclr.runs.files import write_atomically
+from jaxclr.runs.readers import is_there, read_object
 
 EVERY = 10.0  # seconds between files: the work that an interruption loses at most
 ROWS = 8192  # from so many rows on, a file is written at once
@@ -35,10 +37,10 @@ class PartialTable:
         self.folder, self.job = folder, job
         self._files: list[dict[str, Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
-        if self._progress.is_file():
-            found = json.loads(self._progress.read_text())
-            _check_same(folder, found["job"], job)
-            self._files = found.get("files", [])
+        if is_there(self._progress):
+            found = read_progress(self._progress)
+            _check_same(folder, found.job, job)
+            self._files = found.files
         self._waiting: list[dict[str, np.ndarray]] = []
         self._seen = {file["split"]: file["seen"] for file in self._files}
         self._saved = time.monotonic()
@@ -115,8 +117,15 @@ class PartialTable:
     def column(self, name: str) -> Iterator[np.ndarray]:
         """Rows of "embeddings", "labels" (-1: none), "names" or "splits", a file at a time."""
         for number in range(len(self._files)):
-            with np.load(self._file(number)) as file:
-                yield file[name]
+            try:
+                with np.load(self._file(number)) as file:
+                    rows = file[name]
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                raise UserError(
+                    f"{self._file(number)} is damaged ({error}). Remove {self.folder} to start "
+                    "anew."
+                ) from error
+            yield rows
 
     def remove(self) -> None:
         """Deletes the folder."""
@@ -132,6 +141,29 @@ class PartialTable:
 
     def _file(self, number: int) -> pathlib.Path:
         return self.folder / f"{number}.npz"
+
+
+class Progress(NamedTuple):
+    """progress.json: the job, and split, rows and seen of each complete file."""
+
+    job: dict[str, Any]
+    files: list[dict[str, Any]]
+
+
+def read_progress(path: pathlib.Path) -> Progress:
+    """Reads progress.json; raises UserError if it is damaged."""
+    tree = read_object(path)
+    job, files = tree.get("job"), tree.get("files", [])
+    is_count = lambda value: type(value) is int and value >= 0
+    if (
+        not isinstance(job, dict)
+        or not isinstance(files, list)
+        or not all(isinstance(file, dict) for file in files)
+        or not all(isinstance(file.get("split"), str) for file in files)
+        or not all(is_count(file.get(name)) for file in files for name in ("rows", "seen"))
+    ):
+        raise UserError(f"{path} is damaged. Remove {path.parent} to start anew.")
+    return Progress(job, files)
 
 
 def _check_same(folder: pathlib.Path, found: dict[str, Any], job: dict[str, Any]) -> None:

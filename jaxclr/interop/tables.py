@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxclr.errors import UserError, optional
 from jaxclr.interop.partial import PartialTable
+from jaxclr.text import displayable
 
 Writer = Callable[[pathlib.Path, PartialTable, Sequence[str]], None]
 
@@ -46,7 +47,7 @@ def write_parquet(path: pathlib.Path, parts: PartialTable, classes: Sequence[str
     """Columns name, split, label (null: none) and embedding (a list of F numbers).
 
     The metadata of the schema hold "jaxclr": as JSON, what was embedded and the names of the
-    classes.
+    classes. Bytes of names that are not UTF-8 are escaped, as Arrow's strings are UTF-8.
     """
     pyarrow, parquet = optional("pyarrow"), optional("pyarrow.parquet")
     width = next(parts.column("embeddings")).shape[1]
@@ -58,13 +59,13 @@ def write_parquet(path: pathlib.Path, parts: PartialTable, classes: Sequence[str
             "label": pyarrow.int32(),
             "embedding": pyarrow.list_(number, width),
         },
-        metadata={"jaxclr": json.dumps({**parts.job, "classes": list(classes)})},
+        metadata={"jaxclr": json.dumps({**parts.job, "classes": [*map(displayable, classes)]})},
     )
     with parquet.ParquetWriter(path, schema) as writer:
         rows = map(parts.column, ("names", "splits", "labels", "embeddings"))
         for names, splits, labels, embeddings in zip(*rows, strict=True):
             columns = [
-                pyarrow.array(names.tolist(), pyarrow.string()),
+                pyarrow.array([*map(displayable, names.tolist())], pyarrow.string()),
                 pyarrow.array(splits.tolist(), pyarrow.string()).dictionary_encode(),
                 pyarrow.array(labels, mask=labels < 0),
                 pyarrow.FixedSizeListArray.from_arrays(

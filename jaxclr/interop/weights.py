@@ -1,21 +1,35 @@
 """Files of weights: safetensors, and PyTorch's where PyTorch is installed."""
 
+import functools
 import pathlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import ml_dtypes  # noqa: F401  numpy knows bfloat16 by it, which safetensors asks numpy for
 import numpy as np
 
 from jaxclr.errors import UserError, optional
 
+FLOATS = ("float16", "bfloat16", "float32", "float64")
 TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt")
 
 
-def read_weights(path: pathlib.Path) -> dict[str, np.ndarray]:
+class Stored(NamedTuple):
+    """An array in a file, whose shape is known before it is read.
+
+    Attributes:
+      shape: its shape.
+      read: reads it; raises UserError if it is no dense array of `FLOATS`.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
+def read_weights(path: pathlib.Path) -> dict[str, Stored]:
     """All arrays of a file by name, those of a nested dict by their dotted path.
 
-    Nothing but tensors and plain values is unpickled.
+    Nothing but tensors and plain values is unpickled, and no array is read yet.
 
     Raises:
       UserError: there is no such file, it is damaged or of another kind, or it needs PyTorch, which
@@ -27,10 +41,11 @@ def read_weights(path: pathlib.Path) -> dict[str, np.ndarray]:
             ".pth.tar, ...)."
         )
     if path.suffix == ".safetensors":
-        load_file = optional("safetensors.numpy").load_file
+        safe_open = optional("safetensors").safe_open
         try:
-            return load_file(path)
-        except (optional("safetensors").SafetensorError, OSError, KeyError, TypeError) as error:
+            file = safe_open(path, framework="np")
+            return {name: _of_safetensors(file, name) for name in file.keys()}  # noqa: SIM118
+        except Exception as error:  # safetensors and the system each raise their own
             raise UserError(
                 f"{path} cannot be read as safetensors: {_first_line(error)}."
             ) from error
@@ -39,7 +54,12 @@ def read_weights(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path} ends in '{path.suffix}'; weights are read from .safetensors, or from "
             f"{', '.join(TORCH_SUFFIXES)} as PyTorch writes them."
         )
-    return dict(_flat(_unpickle(path)))
+    try:
+        return dict(flat_tensors(_unpickle(path)))
+    except RecursionError as error:
+        raise UserError(
+            f"{path} is nested too deeply, or contains itself; save its state_dict alone."
+        ) from error
 
 
 def write_safetensors(
@@ -50,6 +70,8 @@ def write_safetensors(
     try:
         optional("safetensors.numpy").save_file(dict(arrays), part, metadata=dict(notes))
         part.replace(path)
+    except optional("safetensors").SafetensorError as error:
+        raise OSError(str(error)) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -72,14 +94,45 @@ def _unpickle(path: pathlib.Path) -> Any:
         ) from error
 
 
-def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+def flat_tensors(tree: Any, prefix: str = "") -> Iterator[tuple[str, Stored]]:
     """The tensors of nested dicts; what is neither, such as an epoch, is left out."""
     if isinstance(tree, Mapping):
         for name, value in tree.items():
-            yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))
+            yield from flat_tensors(value, f"{prefix}.{name}" if prefix else str(name))
     elif hasattr(tree, "detach"):
-        tensor = tree.detach()
-        yield prefix, (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        yield prefix, _of_torch(tree, prefix)
+
+
+def _of_safetensors(file: Any, name: str) -> Stored:
+    header = file.get_slice(name)
+    dtype = header.get_dtype()
+    right = dtype in ("F16", "BF16", "F32", "F64")
+    read = (lambda: file.get_tensor(name)) if right else functools.partial(_refuse, name, dtype)
+    return Stored(tuple(header.get_shape()), read)
+
+
+def _of_torch(tensor: Any, name: str) -> Stored:
+    """A tensor; one may have any shape without memory for it, as a view of a single number."""
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    layout = str(tensor.layout).removeprefix("torch.")
+    kinds = {
+        "nested": tensor.is_nested,
+        layout: layout != "strided",
+        "quantized": tensor.is_quantized,
+        "meta": tensor.is_meta,
+        dtype: dtype not in FLOATS,
+    }
+    shape = () if tensor.is_nested else tuple(tensor.shape)
+    for kind, is_of_it in kinds.items():
+        if is_of_it:
+            return Stored(shape, functools.partial(_refuse, name, kind))
+    return Stored(shape, lambda: tensor.detach().float().numpy())
+
+
+def _refuse(name: str, kind: str) -> np.ndarray:
+    raise UserError(
+        f"has {name} as {kind}; dense arrays of {', '.join(FLOATS)} are read, so convert it first"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from jaxclr.affinity import (
     batch_size,
     check_floats,
     check_positive,
+    contrast,
     positives,
     row_ids,
     row_logsumexp_of,
@@ -81,7 +82,8 @@ def adaptive_multi_head(
     rows, width = heads1.shape[1:]
     ids = row_ids(jnp.concatenate([heads1[0], heads2[0]]), axis_name)
     others = 2 * batch_size(heads1[0], axis_name) - 1
-    options: dict[str, Any] = {"exclude": (ids, ids), "axis_name": axis_name, "tile": tile}
+    images = jnp.tile(row_ids(heads1[0], axis_name), 2)
+    options: dict[str, Any] = {"axis_name": axis_name, "tile": tile}
 
     def temperatures(x: Array, y: Array) -> Array:
         found, wanted = temperature_fn(x, y), jnp.broadcast_shapes(x.shape, y.shape)[:-1]
@@ -102,9 +104,10 @@ def adaptive_multi_head(
     def of_head(z: Array) -> Array:
         sides: dict[str, Any] = {"row_values": (z,), "column_values": (z,), **options}
         partners = jnp.roll(z, rows, axis=0)
-        logsumexp = row_logsumexp_of(logit, z, z, **sides)
-        entropy = jnp.mean(logsumexp - logit(positives(z, partners), z, partners))
-        return entropy + beta * jnp.mean(row_sum(penalty, z, z, **sides)) / others
+        negatives = row_logsumexp_of(logit, z, z, exclude=(images, images), **sides)
+        entropy = jnp.mean(contrast(logit(positives(z, partners), z, partners), negatives))
+        penalties = row_sum(penalty, z, z, exclude=(ids, ids), **sides)
+        return entropy + beta * jnp.mean(penalties) / others
 
     z = unit_rows(jnp.concatenate([heads1, heads2], axis=1))
     # Not lax.map: the compiler would form the exclusion masks of all tiles before the loop, because

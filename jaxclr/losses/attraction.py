@@ -14,6 +14,7 @@ from jaxclr.affinity import (
     check_floats,
     check_positive,
     check_views,
+    contrast,
     expected_logit,
     positives,
     row_ids,
@@ -151,8 +152,11 @@ def cacr_rbf(
     key = jax.lax.stop_gradient(key)
     rows = queries / temperature
     logits = positives(rows, key[None])
-    over_keys = functools.partial(row_logsumexp, implementation=implementation, axis_name=axis_name)
-    logsumexp = jax.vmap(over_keys, (0, None))(rows, key)
+    ids = row_ids(key, axis_name)
+    over_keys = functools.partial(
+        row_logsumexp, exclude=(ids, ids), implementation=implementation, axis_name=axis_name
+    )
+    negatives = jax.vmap(over_keys, (0, None))(rows, key)
     # A squared distance over tau is 2 / tau - 2 <q, k> / tau.
     weights = jax.lax.stop_gradient(jax.nn.softmax(-2 * logits, axis=0))
-    return 2 * temperature * jnp.mean(jnp.sum(weights * (logsumexp - logits), axis=0))
+    return 2 * temperature * jnp.mean(jnp.sum(weights * contrast(logits, negatives), axis=0))

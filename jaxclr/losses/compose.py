@@ -28,6 +28,7 @@ from jaxclr.affinity import (
     check_choice,
     check_embeddings,
     check_positive,
+    contrast,
     moments,
     pair_sum,
     positives,
@@ -209,9 +210,13 @@ def cross_entropy(
 ) -> Array:
     r"""InfoNCE: :math:`\frac1n \sum_i [\log \sum_j e^{A_{ij}} - A_{ii}]`.
 
-    A row is never its own column.
+    A row is never its own column; where rows are columns too, no other column of the row's image
+    counts either.
     """
-    return _cross_entropy(affinity, affinity.itself, temperature, implementation, axis_name)
+    ids = row_ids(affinity.rows, axis_name)
+    exclude = (ids, ids) if affinity.itself is None else affinity.images
+    sides = _sides(affinity, exclude, temperature, implementation, axis_name)
+    return jnp.mean(contrast(*sides))
 
 
 def decoupled(
@@ -226,7 +231,8 @@ def decoupled(
     The sum leaves out every column of the row's image. The global batch must hold at least two
     images.
     """
-    return _cross_entropy(affinity, affinity.images, temperature, implementation, axis_name)
+    positive, negatives = _sides(affinity, affinity.images, temperature, implementation, axis_name)
+    return jnp.mean(negatives - positive)
 
 
 def binary(
@@ -292,16 +298,16 @@ def of_embeddings(loss: Callable[..., Array], **settings: Any) -> Readout:
     return read
 
 
-def _cross_entropy(
+def _sides(
     affinity: Affinity,
-    exclude: Ids | None,
+    exclude: Ids,
     temperature: float | Array,
     implementation: Implementation,
     axis_name: AxisName,
-) -> Array:
-    """Mean over rows of the log-sum-exp of the columns that are not excluded, less the positive."""
+) -> tuple[Array, Array]:
+    """Of each row: its positive, and the log-sum-exp of the columns that are not excluded."""
     rows = affinity.rows / temperature
-    logsumexp = row_logsumexp(
+    negatives = row_logsumexp(
         rows, affinity.columns, exclude=exclude, implementation=implementation, axis_name=axis_name
     )
-    return jnp.mean(logsumexp - positives(rows, affinity.columns))
+    return positives(rows, affinity.columns), negatives

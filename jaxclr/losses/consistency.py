@@ -12,6 +12,7 @@ from jaxclr.affinity import (
     check_floats,
     check_positive,
     check_views,
+    contrast,
     divergence,
     positives,
     row_logsumexp,
@@ -144,12 +145,11 @@ def hierarchical_consistency(
     rows = queries / temperature
     logits = positives(rows, key[None])  # of the key, [V, b]
     flat = rows.reshape(-1, rows.shape[2])
-    logsumexp = row_logsumexp(flat, queue, implementation=implementation).reshape(logits.shape)
-    logsumexp = jnp.logaddexp(logsumexp, logits)
+    negatives = row_logsumexp(flat, queue, implementation=implementation).reshape(logits.shape)
+    contrasts = contrast(logits, negatives)
     teachers = jax.lax.stop_gradient(rows[:-1]).reshape(-1, rows.shape[2])
     of_queue, means = attention(teachers, queue, implementation=implementation)
-    # The key is one more column of the teachers' softmaxes.
-    share = jax.nn.sigmoid(jax.lax.stop_gradient(logits[:-1]) - of_queue.reshape(logits[:-1].shape))
-    seen = share[:, :, None] * key[None] + (1 - share[:, :, None]) * means.reshape(rows[:-1].shape)
-    contrast = jnp.mean(logsumexp[0] - logits[0])
-    return contrast + jnp.mean(logsumexp[1:] - positives(rows[1:], seen))
+    # The key is one more column of the teachers' softmaxes; this is the share of the others.
+    share = jax.nn.sigmoid(of_queue.reshape(logits[:-1].shape) - jax.lax.stop_gradient(logits[:-1]))
+    excess = logits[1:] - positives(rows[1:], means.reshape(rows[:-1].shape))
+    return jnp.mean(contrasts[0]) + jnp.mean(contrasts[1:] + share * excess)

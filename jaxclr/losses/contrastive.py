@@ -16,6 +16,7 @@ from jaxclr.affinity import (
     check_embeddings,
     check_floats,
     check_positive,
+    contrast,
     gather_rows,
     positives,
     row_ids,
@@ -69,9 +70,12 @@ def nt_xent(
     z1, z2 = check_embeddings(z1=z1, z2=z2)
     check_positive("temperature", temperature)
     rows = unit_rows(jnp.concatenate([z1, z2])) / jnp.sqrt(jnp.asarray(temperature, z1.dtype))
-    logsumexp = self_logsumexp(rows, implementation=implementation, axis_name=axis_name)
+    images = jnp.tile(row_ids(z1, axis_name), 2)
+    negatives = self_logsumexp(
+        rows, exclude=images, implementation=implementation, axis_name=axis_name
+    )
     partners = jnp.roll(rows, z1.shape[0], axis=0)
-    return jnp.mean(logsumexp - positives(rows, partners))
+    return jnp.mean(contrast(positives(rows, partners), negatives))
 
 
 def info_nce(
@@ -116,8 +120,11 @@ def info_nce(
     q, k = check_embeddings(q=q, k=k)
     check_positive("temperature", temperature)
     q, k = unit_rows(q) / temperature, unit_rows(k)
-    logsumexp = row_logsumexp(q, k, implementation=implementation, axis_name=axis_name)
-    return jnp.mean(logsumexp - positives(q, k))
+    ids = row_ids(q, axis_name)
+    negatives = row_logsumexp(
+        q, k, exclude=(ids, ids), implementation=implementation, axis_name=axis_name
+    )
+    return jnp.mean(contrast(positives(q, k), negatives))
 
 
 def queue_info_nce(
@@ -221,7 +228,7 @@ def queue_cross_entropy(
     check_positive("temperature", temperature)
     q = q / temperature
     negatives = row_logsumexp(q, queue, implementation=implementation)
-    return jnp.mean(jax.nn.softplus(negatives - positives(q, k)))
+    return jnp.mean(contrast(positives(q, k), negatives))
 
 
 def dcl(

@@ -15,6 +15,7 @@ from jaxclr.affinity import (
     check_embeddings,
     check_positive,
     check_views,
+    contrast,
     positives,
     row_ids,
     row_logsumexp,
@@ -67,9 +68,13 @@ def mv_info_nce(
       (arXiv:2507.06979).
     """
     rows = _rows(views, temperature)
-    logsumexp = self_logsumexp(_flat(rows), implementation=implementation, axis_name=axis_name)
-    logsumexp = jax.nn.logsumexp(logsumexp.reshape(rows.shape[:2]), axis=0)
-    return jnp.mean(logsumexp - _logsumexp_of_positives(rows))
+    negatives = self_logsumexp(
+        _flat(rows),
+        exclude=_images(rows, axis_name),
+        implementation=implementation,
+        axis_name=axis_name,
+    ).reshape(rows.shape[:2])
+    return jnp.mean(contrast(_logsumexp_of_positives(rows), *negatives))
 
 
 def mv_dhel(
@@ -202,16 +207,14 @@ def pairwise_nt_xent(
       (arXiv:2507.06979).
     """
     rows = _rows(views, temperature)
-    ids = row_ids(_flat(rows), axis_name).reshape(rows.shape[:2])
+    ids = _images(rows, axis_name), row_ids(rows[0], axis_name)
     over = functools.partial(
-        row_logsumexp, _flat(rows), implementation=implementation, axis_name=axis_name
+        row_logsumexp, _flat(rows), exclude=ids, implementation=implementation, axis_name=axis_name
     )
-    flat = ids.reshape(-1)
-    blocks = [over(view, exclude=(flat, own)) for view, own in zip(rows, ids, strict=True)]
-    logsumexp = jnp.stack([block.reshape(ids.shape) for block in blocks], axis=1)
+    negatives = jnp.stack([over(view).reshape(rows.shape[:2]) for view in rows], axis=1)
     # The sum of a row over its own view is shared by all pairs that have it.
-    own = jnp.stack([logsumexp[v, v] for v in range(len(rows))])
-    return _mean_of_pairs(jnp.logaddexp(own[:, None], logsumexp) - _own_logits(rows))
+    own = jnp.stack([negatives[v, v] for v in range(len(rows))])
+    return _mean_of_pairs(contrast(_own_logits(rows), own[:, None], negatives))
 
 
 def average_nt_xent(
@@ -254,9 +257,12 @@ def average_nt_xent(
     rows = _rows(views, temperature)
     others = (jnp.sum(rows, axis=0, keepdims=True) - rows) / (len(rows) - 1)
     pairs = jnp.concatenate([rows, others], axis=1)  # [V, 2b, D]
-    within = functools.partial(self_logsumexp, implementation=implementation, axis_name=axis_name)
-    logsumexp = jnp.stack([within(pair) for pair in pairs])
-    return jnp.mean(logsumexp) - jnp.mean(positives(rows, others))
+    images = jnp.tile(row_ids(rows[0], axis_name), 2)
+    within = functools.partial(
+        self_logsumexp, exclude=images, implementation=implementation, axis_name=axis_name
+    )
+    negatives = jnp.stack([within(pair) for pair in pairs])
+    return jnp.mean(contrast(jnp.tile(positives(rows, others), 2), negatives))
 
 
 def poly_view(
@@ -297,12 +303,13 @@ def poly_view(
       Shidani et al., Poly-View Contrastive Learning, 2024 (arXiv:2403.05490).
     """
     rows = _rows(views, temperature)
-    images = jnp.tile(row_ids(rows[0], axis_name), len(rows))
     negatives = self_logsumexp(
-        _flat(rows), exclude=images, implementation=implementation, axis_name=axis_name
+        _flat(rows),
+        exclude=_images(rows, axis_name),
+        implementation=implementation,
+        axis_name=axis_name,
     )
-    margins = negatives.reshape(rows.shape[:2])[:, None] - _own_logits(rows)
-    return _mean_of_pairs(jax.nn.softplus(margins))
+    return _mean_of_pairs(contrast(_own_logits(rows), negatives.reshape(rows.shape[:2])[:, None]))
 
 
 def _rows(views: Views, temperature: float | Array) -> Array:
@@ -315,6 +322,11 @@ def _rows(views: Views, temperature: float | Array) -> Array:
 def _flat(rows: Array) -> Array:
     """[V, b, D] to [V * b, D]: rows of one view after those of another."""
     return rows.reshape(-1, rows.shape[2])
+
+
+def _images(rows: Array, axis_name: AxisName) -> Array:
+    """The batch index of the image of each flat row: int32 [V * b]."""
+    return jnp.tile(row_ids(rows[0], axis_name), len(rows))
 
 
 def _own_logits(rows: Array) -> Array:

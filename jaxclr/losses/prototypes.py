@@ -15,6 +15,7 @@ from jaxclr.affinity import (
     check_ids,
     check_positive,
     check_views,
+    contrast,
     gather_rows,
     positives,
     row_logsumexp,
@@ -220,12 +221,16 @@ def proto_nce(
     q = unit_rows(q)
     prototypes = jax.lax.stop_gradient(unit_rows(prototypes) / concentrations[:, None])
     columns = jnp.concatenate([gather_rows(assignments, axis_name), negatives])
-    # Each of n copies of a prototype weighs 1 / n.
+    # Each of n copies of a prototype weighs 1 / n. A row's own prototype is its positive.
     copies = jnp.zeros(count, q.dtype).at[columns].add(1)
-    logsumexp = row_logsumexp(
-        q, prototypes[columns], column_bias=-jnp.log(copies[columns]), implementation=implementation
+    against = row_logsumexp(
+        q,
+        prototypes[columns],
+        exclude=(assignments, columns),
+        column_bias=-jnp.log(copies[columns]),
+        implementation=implementation,
     )
-    return jnp.mean(logsumexp - positives(q, prototypes[assignments]))
+    return jnp.mean(contrast(positives(q, prototypes[assignments]), against))
 
 
 def _batch_logsumexp(logits: Array, axis_name: AxisName) -> Array:

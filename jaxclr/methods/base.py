@@ -159,6 +159,7 @@ class Method:
     target_views: ClassVar[slice] = slice(None)  # for the momentum encoder
     refresh_from: ClassVar[int | None] = None  # first epoch that starts with `refresh`; None: never
     constant_rate: ClassVar[tuple[str, ...]] = ()  # parts whose learning rate stays at its peak
+    one_row: ClassVar[bool] = False  # whether a batch of one can be learned from
 
     # The step reads these of every method; `Predictive` makes them fields.
     predictor: ClassVar[Mlp | None] = None

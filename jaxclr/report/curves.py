@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from jaxclr.report.figures import Figure, Missing, Piece
+from jaxclr.report.figures import Figure, Missing, Piece, drawn
 from jaxclr.report.plots import Plot, line_of, thin
 from jaxclr.report.records import Record
 
@@ -43,16 +43,19 @@ _CURVES = (
 
 def curves(records: Sequence[Record]) -> list[Piece]:
     """A plot for each metric that a run logs over its steps."""
-    return [_curve(records, *curve) for curve in _CURVES]
+    return [
+        piece
+        for name, title, caption in _CURVES
+        for piece in drawn(title, _curve, records, name, title, caption)
+    ]
 
 
-def _curve(records: Sequence[Record], name: str, title: str, caption: str) -> Piece:
+def _curve(records: Sequence[Record], name: str, title: str, caption: str) -> list[Piece]:
     series = [(record, *record.series(name)) for record in records]
     series = [(record, steps, values) for record, steps, values in series if steps]
     if not series:
-        return Missing(
-            title, "not measured in " + ("these runs." if len(records) > 1 else "this run.")
-        )
+        where = "these runs" if len(records) > 1 else "this run"
+        return [Missing(title, f"not measured in {where}.")]
     said = "; ".join(
         f"{record.name} from {values[0]:.4g} to {values[-1]:.4g}" for record, _, values in series
     )
@@ -60,6 +63,8 @@ def _curve(records: Sequence[Record], name: str, title: str, caption: str) -> Pi
         for record, steps, values in series:
             marker = {"marker": "o", "markersize": 3} if len(steps) < 5 else {}
             plot.axes.plot(*thin(steps, values), **line_of(record.number), **marker)
+            for step, _ in record.config.extensions:
+                plot.axes.axvline(step, **{**line_of(record.number), "linestyle": (0, (1, 2))})
         plot.axes.set_xlabel("step")
         if name == "grad_norm" and _decades(series) > 2:
             plot.axes.set_yscale("log")
@@ -68,7 +73,9 @@ def _curve(records: Sequence[Record], name: str, title: str, caption: str) -> Pi
             room = max(0.05 - (high - low), 0) / 2  # so that a few examples do not fill the axis
             plot.axes.set_ylim(max(low - room, 0), min(high + room, 1))
             plot.axes.yaxis.set_major_formatter("{x:.0%}")
-    return Figure(f"curve-{name}", title, plot.html, caption)
+    if any(record.config.extensions for record, _, _ in series):
+        caption = f"{caption} Dotted: the run was extended here.".strip()
+    return [Figure(f"curve-{name}", title, plot.html, caption)]
 
 
 def _decades(series: Sequence[tuple[Record, Sequence[int], Sequence[float]]]) -> float:

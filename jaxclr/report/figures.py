@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxclr.report.records import Record
 
@@ -52,9 +52,23 @@ class Missing(NamedTuple):
 Piece = Figure | Missing
 
 
-def of_each(records: Sequence[Record], draw: Callable[[Record], Sequence[Piece]]) -> list[Piece]:
+def drawn(what: str, draw: Callable[..., Sequence[Piece]], *args: Any) -> Sequence[Piece]:
+    """The pieces that `draw` makes of the arguments, or a note with the reason why it fails.
+
+    A picture that cannot be drawn never ends the report.
+    """
+    try:
+        return draw(*args)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return [Missing(what, f"could not be drawn ({type(error).__name__}: {reason}).")]
+
+
+def of_each(
+    records: Sequence[Record], what: str, draw: Callable[[Record], Sequence[Piece]]
+) -> list[Piece]:
     """The pieces of every run in turn."""
-    return [piece for record in records for piece in draw(record)]
+    return [piece for record in records for piece in drawn(f"{record.name}, {what}", draw, record)]
 
 
 def missing(record: Record, what: str, why: str) -> list[Piece]:

@@ -3,6 +3,7 @@
 import html
 import json
 import warnings
+from typing import Any
 
 import matplotlib
 import matplotlib.colors
@@ -14,13 +15,14 @@ from jaxclr.report.records import Record
 
 FEWEST = 8  # points that t-SNE can place
 COLUMNS = 20  # of the sheet of thumbnails
+UNKNOWN = (0.5, 0.5, 0.5, 1.0)  # color of points without a label
 
 
 def maps(record: Record) -> list[Piece]:
     """The fixed queries in the plane, by PCA and by t-SNE."""
     if not record.end:
         return missing(record, "map of the representations", "the run has no snapshots.")
-    points = np.asarray(record.end["queries"], np.float32)
+    points = record.end.queries
     found = {"PCA": _pca(points)}
     if len(points) >= FEWEST:
         found["t-SNE"] = _tsne(points)
@@ -46,6 +48,7 @@ def maps(record: Record) -> list[Piece]:
         )
         if kind == "pca":
             body += sheet
+        caption = f"{caption} {record.channels}".strip()
         pieces.append(Figure(key, f"Map by {name}", body, caption, record))
     return pieces
 
@@ -85,19 +88,22 @@ def _palette(count: int) -> np.ndarray:
 
 
 def _colors(record: Record) -> str | np.ndarray:
-    if not record.labeled:
+    labels = record.labels
+    if labels is None or not record.labeled:
         return line_of(record.number)["color"]
-    return _palette(len(record.fixed["classes"]))[record.fixed["query_labels"]]
+    colors = _palette(len(labels.classes))[labels.queries]
+    colors[labels.queries < 0] = UNKNOWN
+    return colors
 
 
 def _legend(record: Record) -> str:
     """Names of the classes, if there are few enough colors."""
-    classes = record.fixed["classes"]
+    classes = record.labels.classes if record.labels else ()
     if not record.labeled or len(classes) > 20:
         return ""
     colors = [matplotlib.colors.to_hex(color) for color in _palette(len(classes))]
     entries = (
-        f'<li><span class="dot" style="background:{color}"></span>{html.escape(str(name))}</li>'
+        f'<li><span class="dot" style="background:{color}"></span>{html.escape(name)}</li>'
         for name, color in zip(classes, colors, strict=True)
     )
     return f'<ul class="classes" aria-label="Classes">{"".join(entries)}</ul>'
@@ -105,11 +111,16 @@ def _legend(record: Record) -> str:
 
 def _sheet(record: Record) -> str:
     """Names of the points for the page's script, and all thumbnails in one picture."""
-    labels, classes = record.fixed["query_labels"], record.fixed["classes"]
-    data = {"names": [str(classes[label]) for label in labels] if record.labeled else []}
-    if not record.pictured:
+    names = []
+    if record.labels and record.labeled:
+        names = [
+            record.labels.classes[label] if label >= 0 else "no label"
+            for label in record.labels.queries
+        ]
+    data: dict[str, Any] = {"names": names}
+    if record.images is None:
         return f"<span hidden {_attributes(record, data)}></span>"
-    images = record.fixed["queries"]
+    images = record.images.queries
     rows = -(-len(images) // COLUMNS)
     padded = np.zeros((rows * COLUMNS, *images.shape[1:]), np.uint8)
     padded[: len(images)] = images

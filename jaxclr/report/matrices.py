@@ -1,7 +1,8 @@
 """Matrices of the fixed examples: affinities over time, and confusions of classes."""
 
+import collections
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from jaxclr.evaluation.knn import knn_predict
 from jaxclr.report.figures import Figure, Piece, missing
-from jaxclr.report.plots import ALARM, Plot, line_of
+from jaxclr.report.plots import ALARM, Plot, line_of, text
 from jaxclr.report.records import Record
 
 NEIGHBORS, TEMPERATURE = 20, 0.07
@@ -20,11 +21,12 @@ def affinities(record: Record) -> list[Piece]:
     """The affinity matrix of two views of the fixed examples, at each snapshot."""
     if not record.snapshots:
         return missing(record, "affinity matrix", "the run has no snapshots.")
-    labels = record.fixed["query_labels"]
+    queries = len(next(iter(record.snapshots.values())).queries)
+    labels = record.labels.queries if record.labels else np.full(queries, -1)
     pieces = []
     names = dict(zip(record.snapshots, _names(record), strict=True))
     for step, arrays in record.snapshots.items():
-        rows, columns = (np.asarray(arrays[name], np.float32) for name in ("rows", "columns"))
+        rows, columns = arrays.rows, arrays.columns
         order = np.argsort(labels[: len(rows)], kind="stable")
         matrix = rows[order] @ columns[order].T
         off = matrix[~np.eye(len(matrix), dtype=bool)]
@@ -51,11 +53,11 @@ def affinities(record: Record) -> list[Piece]:
 
 def _name_blocks(axes: Axes, record: Record, labels: np.ndarray) -> None:
     """Names of the classes beside their examples, which are in order."""
-    classes = record.fixed["classes"]
+    classes = record.labels.classes if record.labels else ()
     if not record.labeled or len(classes) > MOST_CLASSES:
         return
     present, first, count = np.unique(labels, return_index=True, return_counts=True)
-    names = [str(name)[:10] for name in classes[present]]
+    names = [text(classes[label], 10) if label >= 0 else "" for label in present]
     axes.set_xticks(first + (count - 1) / 2, names, rotation=_rotation(names))
     axes.set_yticks(first + (count - 1) / 2, names)
     axes.tick_params(length=0)
@@ -74,37 +76,37 @@ def _names(record: Record) -> list[str]:
     ]
 
 
-def predicted_classes(record: Record) -> np.ndarray:
+def predicted_classes(gallery: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Classes of the queries by their nearest neighbors in the gallery."""
-    gallery, queries = (np.asarray(record.end[name], np.float32) for name in ("gallery", "queries"))
+    # The labels that occur are numbered anew: memory grows with them, not with all classes.
+    present, numbers = np.unique(labels, return_inverse=True)
     settings = {"k": min(NEIGHBORS, len(gallery)), "temperature": TEMPERATURE}
-    classes = len(record.fixed["classes"])
-    return np.asarray(
-        knn_predict(gallery, record.fixed["gallery_labels"], queries, classes=classes, **settings)
-    )
+    predicted = knn_predict(gallery, numbers, queries, classes=len(present), **settings)
+    return present[np.asarray(predicted)]
 
 
 def confusions(record: Record) -> list[Piece]:
     """Errors by class: a matrix for few classes, the worst of many."""
-    if not record.end or not record.labeled:
+    if not record.end or not record.labels or not record.labeled:
         return missing(record, "errors by class", "there are no labels, or no snapshots.")
-    classes, labels = record.fixed["classes"], record.fixed["query_labels"]
-    predicted = predicted_classes(record)
-    counts = np.zeros((len(classes), len(classes)), int)
-    np.add.at(counts, (labels, predicted), 1)
+    classes, known = record.labels.classes, [y >= 0 for y in record.labels[:2]]
+    gallery, queries = (x[rows] for x, rows in zip(record.end[:2], known, strict=True))
+    taught, labels = (y[rows] for y, rows in zip(record.labels[:2], known, strict=True))
+    predicted = predicted_classes(gallery, taught, queries)
+    pairs = collections.Counter(zip(labels.tolist(), predicted.tolist(), strict=True))
     wrong = (labels != predicted).sum()
     key = f"confusion-{record.number}"
-    held_out = " that were not trained on" * ("test_images" in record.evaluation)
+    held_out = " that were not trained on" * (record.evaluation.test_images is not None)
     caption = (
         f"{wrong} of {len(labels)} examples{held_out} are classified wrongly by their {NEIGHBORS} "
-        f"nearest of {len(record.fixed['gallery_labels'])} training examples."
+        f"nearest of {len(taught)} training examples."
     )
-    errors = _table(counts, classes)
+    errors = _table(pairs, classes)
     if len(classes) > MOST_CLASSES:
         return [Figure(key, "Errors by class", errors, caption, record)]
+    totals = np.bincount(labels, minlength=len(classes))
     with Plot(key, f"Confusion matrix of {record.name}: {caption}", size=(3.9, 3.4)) as plot:
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        names, edges = [str(name)[:10] for name in classes], np.arange(len(classes) + 1) - 0.5
+        names, edges = [text(name, 10) for name in classes], np.arange(len(classes) + 1) - 0.5
         plot.axes.set_xticks(range(len(classes)), names, rotation=_rotation(names))
         plot.axes.set_yticks(range(len(classes)), names)
         plot.axes.set(
@@ -116,30 +118,30 @@ def confusions(record: Record) -> list[Piece]:
         )
         plot.axes.grid(visible=False)
         plot.axes.tick_params(length=0)
-        for row, column in zip(*np.nonzero(counts), strict=True):
+        for (row, column), count in sorted(pairs.items()):
             color = line_of(record.number)["color"] if row == column else ALARM
             # An error in a hundred can be seen, and the number be read on all of a class.
-            paint = {"color": color, "alpha": 0.1 + 0.4 * shares[row, column], "linewidth": 0}
+            paint = {"color": color, "alpha": 0.1 + 0.4 * count / totals[row], "linewidth": 0}
             plot.axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **paint))
-            plot.axes.text(
-                column, row, str(counts[row, column]), ha="center", va="center", fontsize=8
-            )
+            plot.axes.text(column, row, str(count), ha="center", va="center", fontsize=8)
     return [Figure(key, "Errors by class", plot.html + errors, caption, record)]
 
 
-def _table(counts: np.ndarray, classes: np.ndarray) -> str:
-    """Error rates of the classes, the worst first."""
-    totals = counts.sum(axis=1)
-    errors = 1 - np.diag(counts) / np.maximum(totals, 1)
-    order = [index for index in np.argsort(-errors, kind="stable") if totals[index]][:MOST_CLASSES]
+def _table(pairs: Mapping[tuple[int, int], int], classes: Sequence[str]) -> str:
+    """Error rates of the classes, the worst first; `pairs` counts (class, predicted)."""
+    totals, others = collections.Counter(), collections.defaultdict(collections.Counter)
+    for (label, predicted), count in sorted(pairs.items()):
+        totals[label] += count
+        if label != predicted:
+            others[label][predicted] += count
+    errors = {label: others[label].total() / total for label, total in totals.items()}
     rows = []
-    for index in order:
-        others = np.where(np.arange(len(classes)) == index, 0, counts[index])
-        taken = html.escape(str(classes[others.argmax()])) if others.any() else "-"
-        name = html.escape(str(classes[index]))
-        cells = (f"{errors[index]:.1%}", totals[index], taken)
+    for label in sorted(errors, key=lambda label: (-errors[label], label))[:MOST_CLASSES]:
+        taken = [classes[predicted] for predicted, _ in others[label].most_common(1)]
+        cells = (f"{errors[label]:.1%}", str(totals[label]), *(taken or ["-"]))
         rows.append(
-            f"<tr><th scope=row>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+            f"<tr><th scope=row>{html.escape(classes[label])}</th>"
+            f"{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
         )
     titles = ("class", "errors", "examples", "most often predicted")
     head = f"<tr>{''.join(f'<th scope=col>{title}</th>' for title in titles)}</tr>"

@@ -6,28 +6,34 @@ import pathlib
 import string
 from collections.abc import Sequence
 
+from jaxclr.report import pictures
 from jaxclr.report.curves import curves
 from jaxclr.report.embeddings import cosines, plane, spectra
-from jaxclr.report.figures import Piece, of_each
+from jaxclr.report.figures import Piece, drawn, of_each
 from jaxclr.report.maps import maps
 from jaxclr.report.matrices import affinities, confusions
-from jaxclr.report.pictures import neighbors, views
 from jaxclr.report.records import Record, read_records
 from jaxclr.report.summary import configuration, figures_tables, headlines, legend, warnings
 from jaxclr.runs.files import write_atomically, writing
 
 
-def write_report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
+def write_report(
+    folders: Sequence[pathlib.Path],
+    out: pathlib.Path,
+    *,
+    channels: Sequence[int] | None = None,
+) -> None:
     """Writes the report of one or more runs as one self-contained HTML file.
 
     Args:
       folders: of the runs, at least one.
       out: the file; its folder is made if need be.
+      channels: of images that pictures show; see `read_records`.
 
     Raises:
       UserError: a folder is not a run or cannot be read, or the file cannot be written.
     """
-    text = page(read_records(folders))
+    text = page(read_records(folders, channels))
     with writing(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, text)
@@ -39,15 +45,17 @@ def page(records: Sequence[Record]) -> str:
     sections = {
         "Curves": curves(records),
         "Geometry of the embeddings": [
-            *plane(records),
-            *of_each(records, spectra),
-            *of_each(records, cosines),
+            *drawn("Alignment and uniformity", plane, records),
+            *of_each(records, "spectrum", spectra),
+            *of_each(records, "positives and negatives", cosines),
         ],
-        "Affinity matrix of fixed examples": of_each(records, affinities),
-        "Map of the representations": of_each(records, maps),
-        "Neighbors, errors, views": of_each(
-            records, lambda r: [*neighbors(r), *confusions(r), *views(r)]
-        ),
+        "Affinity matrix of fixed examples": of_each(records, "affinity matrix", affinities),
+        "Map of the representations": of_each(records, "map of the representations", maps),
+        "Neighbors, errors, views": [
+            *of_each(records, "nearest neighbors", pictures.neighbors),
+            *of_each(records, "errors by class", confusions),
+            *of_each(records, "views", pictures.views),
+        ],
     }
     keys = {title: f"section-{number}" for number, title in enumerate(sections, 1)}
     return string.Template(part("page.html")).substitute(

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -71,7 +72,10 @@ class Plot:
     ) -> None:
         if kind is None:
             buffer = io.StringIO()
-            self.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+            with warnings.catch_warnings():
+                # The text stays text, in the fonts of the reader of the page.
+                warnings.filterwarnings("ignore", "Glyph .* missing from")
+                self.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
             self.html = _inline(buffer.getvalue(), self._alt)
         self._style.__exit__(kind, error, trace)
 
@@ -84,6 +88,11 @@ def line_of(number: int) -> dict[str, Any]:
         "linestyle": _DASHES[(number - 1) % len(_DASHES)],
         "gid": f"class-run{number}",
     }
+
+
+def text(words: str, most: int) -> str:
+    """Text of a user's for matplotlib, cut to a number of characters; a dollar is no formula."""
+    return words[:most].replace("$", r"\$")
 
 
 def thin(

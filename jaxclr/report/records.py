@@ -1,21 +1,22 @@
 """Contents of the folder of a run, read without the run's data, network or devices."""
 
 import functools
-import json
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from jaxclr.errors import UserError
+from jaxclr.runs import readers, snapshots
 from jaxclr.runs.folder import RunFolder
+from jaxclr.runs.readers import BadStep, Description, Evaluation
+from jaxclr.runs.snapshots import Images, Labels, Snapshot
+from jaxclr.text import displayable
 
-Arrays = Mapping[str, np.ndarray]
+T = TypeVar("T")
 
 
 class Record(NamedTuple):
-    """A run as stored in its folder; missing files are empty here.
+    """A run as stored in its folder; missing and damaged files are empty here.
 
     Attributes:
       number: of the run in the report, from 1: the color and the dashes of its lines.
@@ -23,23 +24,29 @@ class Record(NamedTuple):
       config: config.json.
       lines: those of metrics.jsonl.
       evaluation: evaluation.json.
-      fixed: the examples of the snapshots: snapshots/labels.npz and, for images, images.npz.
+      labels: of the examples of the snapshots; None without.
+      images: of these examples, in one or three channels; None if they are not images.
+      channels: a sentence on the channels that pictures show; "" if they show all.
       snapshots: snapshots/STEP.npz by step.
       bad_step: bad_step.json.
+      notes: sentences on damaged files that are left out.
     """
 
     number: int
     name: str
-    config: Mapping[str, Any]
+    config: Description
     lines: Sequence[Mapping[str, Any]]
-    evaluation: Mapping[str, Any]
-    fixed: Arrays
-    snapshots: Mapping[int, Arrays]
-    bad_step: Mapping[str, Any]
+    evaluation: Evaluation
+    labels: Labels | None
+    images: Images | None
+    channels: str
+    snapshots: Mapping[int, Snapshot]
+    bad_step: BadStep | None
+    notes: Sequence[str] = ()
 
     @property
     def method(self) -> str:
-        return name_of(self.config["method"])
+        return self.config.method
 
     @property
     def last_step(self) -> int:
@@ -47,17 +54,13 @@ class Record(NamedTuple):
 
     @property
     def labeled(self) -> bool:
-        return bool(self.fixed) and int(self.fixed["query_labels"].min()) >= 0
+        """Whether some examples of the gallery and some queries have labels."""
+        return self.labels is not None and all((y >= 0).any() for y in self.labels[:2])
 
     @property
-    def pictured(self) -> bool:
-        """Whether the examples of the snapshots are images."""
-        return "queries" in self.fixed
-
-    @property
-    def end(self) -> Arrays:
+    def end(self) -> Snapshot | None:
         """The newest snapshot."""
-        return self.snapshots[max(self.snapshots)] if self.snapshots else {}
+        return self.snapshots[max(self.snapshots)] if self.snapshots else None
 
     def series(self, name: str) -> tuple[list[int], list[Any]]:
         """Steps and values of a name in metrics.jsonl."""
@@ -70,96 +73,94 @@ class Record(NamedTuple):
         return values[-1] if values else None
 
 
-def name_of(part: Any) -> str:
-    """The class or function of a part of config.json, without the file that defines it."""
-    if isinstance(part, list):
-        return " + ".join(map(name_of, part))
-    name = part.get("type") or part.get("function") or part.get("session") or ""
-    return name.rpartition(":")[2]
-
-
-def read_records(folders: Sequence[pathlib.Path]) -> list[Record]:
+def read_records(
+    folders: Sequence[pathlib.Path], channels: Sequence[int] | None = None
+) -> list[Record]:
     """The runs in these folders.
 
+    Args:
+      folders: of the runs.
+      channels: one or three channels of images that pictures show, counted from 1; None: the first
+        three, or the first of one or two.
+
     Raises:
-      UserError: a folder is not a run, or a file in it cannot be read.
+      UserError: a folder is not a run, its config.json cannot be read, or images do not have these
+        channels.
     """
     names = _names(folders)
     return [
-        _read(RunFolder(folder), name, number)
+        _read(RunFolder(folder), name, number, channels)
         for number, (folder, name) in enumerate(zip(folders, names, strict=True), 1)
     ]
 
 
-def _read(run: RunFolder, name: str, number: int) -> Record:
-    config = run.folder / "config.json"
-    if not config.is_file():
-        raise UserError(
-            f"{run.folder} is not a run: it has no config.json. Give the folder of a run."
-        )
-    try:
-        lines = _lines(run.metrics)
-        read = lambda path: json.loads(path.read_text()) if path.is_file() else {}
-        snapshots = {
-            int(path.stem): _arrays(path)
-            for path in run.snapshots.glob("*.npz")
-            if path.stem.isdecimal()
-        }
-        snapshots = dict(sorted(snapshots.items()))
-        return Record(
-            number=number,
-            name=name,
-            config=read(config),
-            lines=lines,
-            evaluation=read(run.evaluation),
-            fixed=_fixed(run.snapshots, snapshots),
-            snapshots=snapshots,
-            bad_step=read(run.bad_step),
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{run.folder} cannot be read: {error}. Remove the file, or repeat the run."
-        ) from error
+def _read(run: RunFolder, name: str, number: int, channels: Sequence[int] | None) -> Record:
+    config = run.description()
+    notes: list[str] = []
 
-
-def _fixed(folder: pathlib.Path, snapshots: Mapping[int, Arrays]) -> Arrays:
-    """The examples of the snapshots; without labels if no file has them."""
-    if not snapshots:
-        return {}
-    first = next(iter(snapshots.values()))
-    unknown = {
-        "gallery_labels": np.full(len(first["gallery"]), -1),
-        "query_labels": np.full(len(first["queries"]), -1),
-        "classes": np.array([], str),
-    }
-    # Earlier runs keep the labels in images.npz.
-    files = [folder / name for name in ("images.npz", "labels.npz")]
-    found = [_arrays(path) for path in files if path.is_file()]
-    return functools.reduce(lambda one, other: {**one, **other}, found, unknown)
-
-
-def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Complete lines, by step: the last one of a run in progress may be incomplete."""
-    if not path.is_file():
-        return []
-    lines = []
-    for line in path.read_text().splitlines():
+    def optional(read: Callable[[pathlib.Path], T], path: pathlib.Path, default: T) -> T:
+        """What a reader makes of a file; the default if it is missing or, with a note, damaged."""
         try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
-    return sorted(lines, key=lambda line: line["step"])
+            return read(path) if readers.is_there(path) else default
+        except UserError as error:
+            notes.append(f"{error} It is left out.")
+            return default
+
+    metrics = optional(readers.read_metrics, run.metrics, readers.Metrics([]))
+    notes += filter(None, [metrics.note])
+    taken: dict[int, Snapshot] = {}
+    for step in optional(snapshots.snapshot_steps, run.snapshots, []):
+        like = next(iter(taken.values()), None)
+        read = functools.partial(snapshots.read_snapshot, like=like)
+        if snapshot := optional(read, run.snapshots / f"{step}.npz", None):
+            taken[step] = snapshot
+    labels, images, shown = None, None, ""
+    if taken:
+        like = next(iter(taken.values()))
+        with_labels, with_images = (run.snapshots / f"{name}.npz" for name in ("labels", "images"))
+        images = optional(functools.partial(snapshots.read_images, like=like), with_images, None)
+        if images:
+            images, shown = _in_channels(images, channels)
+        if not readers.is_there(with_labels):
+            with_labels = with_images  # as early runs have it
+        labels = optional(functools.partial(snapshots.read_labels, like=like), with_labels, None)
+    return Record(
+        number=number,
+        name=name,
+        config=config,
+        lines=metrics.lines,
+        evaluation=optional(readers.read_evaluation, run.evaluation, Evaluation()),
+        labels=labels,
+        images=images,
+        channels=shown,
+        snapshots=taken,
+        bad_step=optional(readers.read_bad_step, run.bad_step, None),
+        notes=notes,
+    )
 
 
-def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    with np.load(path) as arrays:
-        return dict(arrays)
+def _in_channels(images: Images, channels: Sequence[int] | None) -> tuple[Images, str]:
+    """The images in these channels, and a sentence on them; "" if these are all."""
+    count = images.queries.shape[3]
+    if channels is None:
+        channels = range(1, 4) if count >= 3 else (1,)
+    if len(channels) not in (1, 3) or not all(1 <= channel <= count for channel in channels):
+        raise UserError(
+            f"--report-channels must be one or three channels from 1 to {count}, got "
+            f"{' '.join(map(str, channels))}."
+        )
+    pick = lambda array: array[..., [channel - 1 for channel in channels]]
+    shown = Images(pick(images.gallery), pick(images.queries), tuple(map(pick, images.views)))
+    if [*channels] == [*range(1, count + 1)]:
+        return shown, ""
+    said = f"channel{'s' * (len(channels) > 1)} {', '.join(map(str, channels))}"
+    return shown, f"Pictures show {said} of {count}."
 
 
 def _names(folders: Sequence[pathlib.Path]) -> list[str]:
     """The folders' names, with their parents' where two are alike."""
     short = [folder.resolve().name for folder in folders]
     return [
-        name if short.count(name) == 1 else str(folder)
+        displayable(name if short.count(name) == 1 else str(folder))
         for name, folder in zip(short, folders, strict=True)
     ]

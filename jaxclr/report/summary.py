@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxclr.report.figures import swatch
-from jaxclr.report.records import Record, name_of
+from jaxclr.report.records import Record
+from jaxclr.text import displayable, displayable_lines
 
 MOST_HEADLINES = 5
 _HEADLINES = (
@@ -30,24 +31,19 @@ class Value(NamedTuple):
 
 
 def warnings(records: Sequence[Record]) -> str:
-    """Runs that collapsed, or stopped at numbers that are not finite; nothing without any."""
+    """Runs that collapsed, stopped at numbers that are not finite, or have damaged files."""
     boxes = []
     for record in records:
         steps, texts = record.series("warning")
         for step, text in zip(steps, texts, strict=True):
             boxes.append((record, f"From step {step}: {text}"))
         if record.bad_step:
-            step = record.bad_step["step"]
-            boxes.append(
-                (
-                    record,
-                    f"Loss, gradient or update was not finite at step {step}; the state before it "
-                    "is kept.",
-                )
-            )
+            said = f"Loss, gradient or update was not finite at step {record.bad_step.step}"
+            boxes.append((record, f"{said}; the state before it is kept."))
+        boxes += [(record, note) for note in record.notes]
     return "".join(
         f'<p class="warning" role="note"><strong>Warning, {html.escape(record.name)}.</strong> '
-        f"{html.escape(text)}</p>\n"
+        f"{html.escape(displayable(text))}</p>\n"
         for record, text in boxes
     )
 
@@ -101,7 +97,8 @@ def _table(title: str, records: Sequence[Record], columns: Sequence[Mapping[str,
     cell = lambda figure: f"<td>{html.escape(figure.text)}{_note(figure)}</td>"
     cells = lambda name: "".join(cell(column.get(name, Value(""))) for column in columns)
     rows = "".join(
-        f"<tr><th scope=row>{html.escape(name)}</th>{cells(name)}</tr>" for name in names
+        f"<tr><th scope=row>{html.escape(displayable(name))}</th>{cells(name)}</tr>"
+        for name in names
     )
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{title}">'
@@ -110,20 +107,19 @@ def _table(title: str, records: Sequence[Record], columns: Sequence[Mapping[str,
 
 
 def _note(figure: Value) -> str:
-    return f" <small>{html.escape(figure.note)}</small>" if figure.note else ""
+    note = html.escape(displayable(figure.note))
+    return f" <small>{note}</small>" if note else ""
 
 
 def configuration(records: Sequence[Record]) -> str:
     """The fields in which the runs differ, and each configuration as a whole."""
-    flat = [dict(_leaves(record.config)) for record in records]
+    flat = [dict(_leaves(record.config.tree)) for record in records]
     names = sorted({name for leaves in flat for name in leaves})
-    differing = [
-        name for name in names if len({json.dumps(leaves.get(name)) for leaves in flat}) > 1
-    ]
+    differing = [name for name in names if len({_json(leaves.get(name)) for leaves in flat}) > 1]
     parts = []
     if differing:
         head = "".join(f"<th scope=col>{html.escape(record.name)}</th>" for record in records)
-        said = lambda leaves, name: html.escape(json.dumps(leaves[name])) if name in leaves else "-"
+        said = lambda leaves, name: html.escape(_json(leaves[name])) if name in leaves else "-"
         cells = lambda name: "".join(f"<td>{said(leaves, name)}</td>" for leaves in flat)
         body = "".join(
             f"<tr><th scope=row>{html.escape(name)}</th>{cells(name)}</tr>" for name in differing
@@ -133,30 +129,37 @@ def configuration(records: Sequence[Record]) -> str:
             f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         )
     for record in records:
-        text = html.escape(json.dumps(record.config, indent=2))
+        text = html.escape(_json(record.config.tree, indent=2))
         summary = f"<summary>config.json of {html.escape(record.name)}</summary>"
         parts.append(f"<details>{summary}<pre tabindex=0>{text}</pre></details>")
     return "".join(parts)
 
 
+def _json(tree: Any, indent: int | None = None) -> str:
+    """JSON for people: letters of all scripts as they are."""
+    return displayable_lines(json.dumps(tree, indent=indent, ensure_ascii=False))
+
+
 def _what(record: Record) -> dict[str, Value]:
     config = record.config
-    images = record.evaluation.get("train_images")
+    images = record.evaluation.train_images
     rows = {
-        "method": record.method,
-        "encoder": name_of(config["encoder"]),
-        "data": config["data"].get("source", name_of(config["data"]))
-        + (f", {images} examples" if images else ""),
-        "length": f"{config['epochs']} epochs, {record.last_step} steps of "
-        f"{config['batch_size']} examples",
-        "seed": str(config["seed"]),
+        "method": config.method,
+        "encoder": config.encoder,
+        "data": config.data + (f", {images} examples" if images else ""),
+        "length": f"{config.epochs} epochs, " * (config.steps is None)
+        + f"{record.last_step} steps of {config.batch_size} examples",
+        "seed": str(config.seed),
     }
-    return {name: Value(text) for name, text in rows.items()}
+    values = {name: Value(text) for name, text in rows.items()}
+    if at := ", ".join(f"at step {step} of {before}" for step, before in config.extensions):
+        values["length"] = values["length"]._replace(note=f"extended {at}")
+    return values
 
 
 def _accuracies(record: Record) -> dict[str, Value]:
     """Of the trained encoder; the note has those of raw pixels and of the untrained encoder."""
-    features = dict(record.evaluation.get("features", {}))
+    features = dict(record.evaluation.features)
     trained = features.pop("trained", {})
     figures = {}
     for name, value in trained.items():
@@ -166,13 +169,9 @@ def _accuracies(record: Record) -> dict[str, Value]:
             else f"linear, {'all labels' if name == 'all' else name + ' a class'}"
         )
         others = [
-            f"{feature} {100 * of[name]['mean']:.1f}"
-            for feature, of in features.items()
-            if name in of
+            f"{feature} {100 * of[name].mean:.1f}" for feature, of in features.items() if name in of
         ]
-        figures[kind] = Value(
-            _number(value["mean"], value.get("std", math.nan), percent=True), ", ".join(others)
-        )
+        figures[kind] = Value(_number(value.mean, value.std, percent=True), ", ".join(others))
     if not trained and (accuracy := record.last("knn_20")) is not None:
         figures["kNN 20"] = Value(_number(accuracy, percent=True), "during training")
     return figures
@@ -181,17 +180,15 @@ def _accuracies(record: Record) -> dict[str, Value]:
 def _protocols(record: Record) -> dict[str, Value]:
     """Figures by protocol; repetitions, and a step that is not the last one, are noted."""
     figures = {}
-    for name, found in record.evaluation.get("protocols", {}).items():
-        for figure, value in found["figures"].items():
-            draws = len(value["values"])
-            notes = [f"{draws} draws"] * (draws > 1) + [f"step {found['step']}"] * (
-                found["step"] != record.last_step
+    for name, found in record.evaluation.protocols.items():
+        for figure, value in found.figures.items():
+            draws = len(value.values)
+            notes = [f"{draws} draws"] * (draws > 1) + [f"step {found.step}"] * (
+                found.step != record.last_step
             )
-            std = value["std"] if draws > 1 else math.nan
-            kind = name if len(found["figures"]) == 1 else f"{name}, {figure}"
-            figures[kind] = Value(
-                _number(value["mean"], std, percent=found["percent"]), ", ".join(notes)
-            )
+            std = value.std if draws > 1 else math.nan
+            kind = name if len(found.figures) == 1 else f"{name}, {figure}"
+            figures[kind] = Value(_number(value.mean, std, percent=found.percent), ", ".join(notes))
     return figures
 
 

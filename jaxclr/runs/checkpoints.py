@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import jax
@@ -22,8 +22,9 @@ import orbax.checkpoint as ocp
 
 from jaxclr.errors import UserError
 from jaxclr.processes import runtime
-from jaxclr.runs import seals
-from jaxclr.runs.digests import digests
+from jaxclr.runs import seals, stores
+from jaxclr.runs.digests import digests, host_digest
+from jaxclr.runs.files import check_writable
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.state import State
 
@@ -39,7 +40,8 @@ class Checkpoints:
     A checkpoint stores two proofs with its arrays. The digest of every leaf decides whether the
     arrays are those that were saved: Orbax restores some flipped bits without an error. The
     checksums of the files name a damaged file before Orbax reads it: its threads would print
-    tracebacks.
+    tracebacks. A checkpoint gets its checksums and its name once its arrays were read back from the
+    disk and had their digests.
 
     Several processes share the folder. All call the same methods; the first process decides what is
     damaged.
@@ -56,6 +58,8 @@ class Checkpoints:
             cleanup_tmp_directories=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
+        stores.check_path(folder)
+        runtime.run_on_first(functools.partial(check_writable, folder))
         self._folder = folder
         self._manager = _open(folder, options)
 
@@ -161,15 +165,16 @@ class Checkpoints:
         )
 
     def _by_damage(self, steps: list[int], damaged: dict[int, str]) -> Iterator[int]:
-        """Steps with undamaged files, then the others, whose arrays may still be undamaged.
+        """Steps with undamaged files, then those whose arrays may be undamaged all the same.
 
-        The others are added to `damaged`.
+        All but the first are added to `damaged`.
         """
         altered = []
         for step in steps:
-            if wrong := seals.damage(self._folder / str(step)):
+            folder = self._folder / str(step)
+            if wrong := _damage(folder):
                 damaged[step] = wrong
-                altered.append(step)
+                altered += [step] * _may_serve(folder)
             else:
                 yield step
         yield from altered
@@ -200,10 +205,10 @@ class Checkpoints:
                 )
 
     def _seal(self) -> None:
-        """Writes the checksums of files. Orbax calls this before it renames the complete folder."""
+        """Completes a checkpoint. Orbax calls this before it renames the folder."""
         if jax.process_index() == 0:
             for folder in unfinished(self._folder):
-                seals.seal(folder)
+                _complete(folder)
 
     def _set_aside(self, step: int, damaged: dict[int, str], say: Callable[[str], None]) -> None:
         """Renames damaged checkpoints after a step, so that Orbax ignores them, and reports it."""
@@ -251,7 +256,7 @@ def read_variables(run: RunFolder, parts: Sequence[str] = ("encoder",)) -> tuple
     if run.checkpoints.is_dir():
         with _reader(run.checkpoints) as manager:
             for step in sorted(manager.all_steps(), reverse=True):
-                wrong = seals.damage(run.checkpoints / str(step))
+                wrong = _damage(run.checkpoints / str(step))
                 if wrong is None:
                     variables, wrong = _attempt(
                         functools.partial(_read_parts, manager, step, parts)
@@ -275,6 +280,42 @@ def read_digests(folder: pathlib.Path, step: int) -> dict[str, str]:
 def unfinished(folder: pathlib.Path) -> list[pathlib.Path]:
     """Folders of checkpoints that are being written, or whose writing was interrupted."""
     return [path for path in folder.iterdir() if ocp.utils.is_tmp_checkpoint(path)]
+
+
+def _complete(folder: pathlib.Path) -> None:
+    """Merges the arrays of a checkpoint, reads them back, and writes the checksums of its files.
+
+    Raises:
+      ValueError: an array is not what was saved.
+    """
+    stores.merge(folder / "state")
+    proof = json.loads((folder / "proof" / "metadata").read_bytes())
+    saved = {_words(name): leaf for name, leaf in _checked_leaves(proof).items()}
+    there = {_words(name): host_digest(array) for name, array in stores.read(folder / "state")}
+    _check_digests({name: there.get(name) for name in saved}, saved)
+    seals.seal(folder)
+
+
+def _damage(folder: pathlib.Path) -> str | None:
+    """What is wrong with the files of a checkpoint; None if they are what was written.
+
+    Versions before 0.2 left the arrays unmerged if a folder above was named as a pattern of glob;
+    such a checkpoint is completed.
+    """
+    wrong = seals.unreadable(folder) or seals.damage(folder)
+    if wrong or stores.is_merged(folder / "state"):
+        return wrong
+    return _attempt(functools.partial(_complete, folder))[1]
+
+
+def _may_serve(folder: pathlib.Path) -> bool:
+    """Whether a damaged checkpoint can be read safely: whether all files of arrays are undamaged.
+
+    Of damaged files TensorStore may allocate any memory, and Orbax's threads print tracebacks.
+    """
+    found = seals.damages(folder)
+    unsealed = seals.NAME in found or seals.unreadable(folder) is not None
+    return not unsealed and not any(map(stores.holds_arrays, found))
 
 
 def _open(folder: pathlib.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
@@ -311,6 +352,10 @@ def _read_parts(manager: ocp.CheckpointManager, step: int, parts: Sequence[str])
         for kind in KINDS
         if any(part in tree.get(kind, ()) for part in parts)
     }
+    for path, leaf in jax.tree.leaves_with_path(found):  # before memory is allocated
+        name = jax.tree_util.keystr(path)
+        if list(leaf.shape) != saved[_words(name)]["shape"]:
+            raise ValueError(f"{name} has another shape than what was saved")
     one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
     def shape(leaf):
@@ -323,13 +368,18 @@ def _read_parts(manager: ocp.CheckpointManager, step: int, parts: Sequence[str])
 
 def _saved_leaves(manager: ocp.CheckpointManager, step: int) -> dict[str, dict[str, Any]]:
     """Type, shape and digest of each leaf that was saved."""
-    proof = manager.restore(step, args=ocp.args.Composite(proof=ocp.args.JsonRestore()))["proof"]
+    return _checked_leaves(
+        manager.restore(step, args=ocp.args.Composite(proof=ocp.args.JsonRestore()))["proof"]
+    )
+
+
+def _checked_leaves(proof: dict[str, Any]) -> dict[str, dict[str, Any]]:
     if proof["crc32"] != _crc32(proof["leaves"]):
         raise ValueError("its list of leaves was altered")
     return proof["leaves"]
 
 
-def _check_digests(got: dict[T, str], saved: dict[T, dict[str, Any]]) -> None:
+def _check_digests(got: Mapping[T, str | None], saved: dict[T, dict[str, Any]]) -> None:
     wrong = [name for name, digest in got.items() if digest != saved[name]["digest"]]
     if wrong:
         more = f" and {len(wrong) - 1} more" * (len(wrong) > 1)

@@ -4,8 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
+
+_CHUNK = 2**20  # words that are mixed at a time on the host
 
 
 def digests(tree: Any) -> dict[str, str]:
@@ -28,6 +31,24 @@ def digests(tree: Any) -> dict[str, str]:
         jax.tree_util.keystr(path): f"{value:08x}"
         for (path, _), value in zip(leaves, values, strict=True)
     }
+
+
+def host_digest(array: np.ndarray) -> str:
+    """The digest of an array in host memory, computed without a device."""
+    words = _host_words(np.ascontiguousarray(array)).reshape(-1)
+    total = 0
+    for start in range(0, words.size, _CHUNK):
+        some = words[start : start + _CHUNK].astype(np.uint32)
+        positions = np.arange(start, start + some.size).astype(np.uint32)
+        total += int(np.sum(_mix(some ^ _mix(positions)), dtype=np.uint64))
+    return f"{total % 2**32:08x}"
+
+
+def _host_words(array: np.ndarray) -> np.ndarray:
+    bits = min(jax.dtypes.itemsize_bits(array.dtype), 32)
+    if bits < 8 or array.dtype == bool:
+        return array.astype(np.uint8) & np.uint8(2**bits - 1)
+    return array.view(f"uint{bits}")
 
 
 def _one_copy(leaf: Array) -> Array:
@@ -60,8 +81,8 @@ def _words(leaf: Array) -> Array:
     return jax.lax.bitcast_convert_type(leaf, f"uint{bits}").astype(jnp.uint32)
 
 
-def _mix(words: Array) -> Array:
+def _mix(words: Any) -> Any:
     """MurmurHash3's finalizer: a bijection; each input bit flips about half of the output bits."""
-    words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
-    words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
+    words = (words ^ (words >> 16)) * np.uint32(0x85EBCA6B)
+    words = (words ^ (words >> 13)) * np.uint32(0xC2B2AE35)
     return words ^ (words >> 16)

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pathlib
 import socket
+import tempfile
 from collections.abc import Iterator
 
 from jaxclr.errors import UserError
@@ -14,8 +15,9 @@ from jaxclr.errors import UserError
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
     """Writes a temporary file and renames it, so that no partial file is ever seen."""
     temporary = path.with_name(f".{path.name}.part")
+    temporary.unlink(missing_ok=True)  # it might be a link to another file
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -34,6 +36,18 @@ def writing(folder: pathlib.Path) -> Iterator[None]:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}.") from error
 
 
+def check_writable(folder: pathlib.Path) -> None:
+    """Creates a folder if it does not exist, and checks that files can be written to it.
+
+    Raises:
+      UserError: they cannot.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part"):
+            pass
+
+
 @contextlib.contextmanager
 def locked(path: pathlib.Path) -> Iterator[None]:
     """Holds an exclusive lock on a file, which is released when this process ends.
@@ -46,7 +60,8 @@ def locked(path: pathlib.Path) -> Iterator[None]:
     """
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        # No link, which might lead to another file; no pipe, which would block.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     try:
         with writing(path.parent):
             _hold(handle, path)
@@ -59,7 +74,7 @@ def _hold(handle: int, path: pathlib.Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = path.read_text().strip() or "another process"
+        holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
         raise UserError(
             f"{path.parent} is in use by {holder}. Wait until that is done, or use another folder."
         ) from error

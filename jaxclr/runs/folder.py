@@ -1,7 +1,7 @@
 """The folder of a run.
 
-Its files: config.json, metrics.jsonl, tensorboard/, checkpoints/, snapshots/, profile/, parts/,
-evaluation.json, bad_step.json, report.html.
+Its files: config.json, data.json, metrics.jsonl, tensorboard/, wandb/, checkpoints/, snapshots/,
+profile/, parts/, evaluation.json, bad_step.json, report.html.
 """
 
 import contextlib
@@ -9,19 +9,24 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from jaxclr.data.identity import Identity
 from jaxclr.errors import UserError
 from jaxclr.runs import config as configs
-from jaxclr.runs import parts, trust
+from jaxclr.runs import parts, readers, trust
 from jaxclr.runs.config import Config
 from jaxclr.runs.experiments import Experiment, load_experiment
 from jaxclr.runs.files import locked, write_atomically, writing
+from jaxclr.runs.readers import Description
 
 _LOCK = ".lock"
 # A process that dies before it writes a configuration leaves these; such a folder counts as empty.
-_LEFTOVERS = {_LOCK, parts.FOLDER, trust.SIGNATURE, f".{trust.SIGNATURE}.part", ".config.json.part"}
+_LEFTOVERS = {
+    *(_LOCK, parts.FOLDER, trust.SIGNATURE, "data.json"),
+    *(f".{name}.part" for name in (trust.SIGNATURE, "data.json", "config.json")),
+}
 # The contents of a run. The configuration is removed last: until then the folder is still a run.
 _CONTENTS = (
     "metrics.jsonl",
@@ -32,9 +37,11 @@ _CONTENTS = (
     "bad_step.json",
     "tensorboard",
     "profile",
+    "wandb",
     "method.py",
     parts.FOLDER,
     trust.SIGNATURE,
+    "data.json",
     "config.json",
 )
 
@@ -87,7 +94,18 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        return (self.folder / "config.json").is_file()
+        """Whether it is a run: whether it has a config.json.
+
+        Raises:
+          UserError: the folder cannot be read.
+        """
+        return readers.is_there(self.folder / "config.json")
+
+    @property
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint; 0 without one."""
+        steps = (path.name for path in self.checkpoints.glob("*") if path.is_dir())
+        return max((int(name) for name in steps if name.isdecimal()), default=0)
 
     def finished(self, steps: int, *, evaluated: bool) -> bool:
         """Whether the run has a checkpoint of its last step, an evaluation of it, and a report.
@@ -99,9 +117,23 @@ class RunFolder:
         if not (self.checkpoints / str(steps)).is_dir() or not self.report.is_file():
             return False
         try:
-            return not evaluated or json.loads(self.evaluation.read_bytes())["step"] == steps
-        except (OSError, ValueError, KeyError, TypeError):
+            return not evaluated or readers.read_evaluation(self.evaluation).step == steps
+        except UserError:
             return False
+
+    def data(self) -> Identity | None:
+        """The identity of the data with which the run began; None if it was not stored.
+
+        Raises:
+          UserError: data.json is damaged.
+        """
+        path = self.folder / "data.json"
+        try:
+            return readers.read_identity(path) if readers.is_there(path) else None
+        except UserError as error:
+            raise UserError(
+                f"{error} Restore the file, or delete it to go on without comparing the data."
+            ) from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -121,42 +153,54 @@ class RunFolder:
           UserError: the folder is not a run, its configuration cannot be read, or code in it is not
             trusted.
         """
-        path = self.folder / "config.json"
-        if not path.is_file():
-            raise UserError(
-                f"{self.folder} is not a run: it has no config.json. Give the folder of a run."
-            )
-        try:
-            data = path.read_bytes()
-            tree = json.loads(data)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read: {error}.") from error
+        path = self._config
+        data = readers.read_bytes(path)
+        tree = readers.parse_json(data, path)
         sources = self.sources()
         own = sources or any(map(parts.is_own, parts.names_in(tree)))
         if own and not self.trust:
             trust.check(self.folder, data, sources)
         try:
-            return configs.from_json(data.decode(), folder=self.folder, session=self._session(tree))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} cannot be read: {error}.") from error
+            session = self._session(tree, sources)
+            return configs.from_json(data.decode(), folder=self.folder, session=session)
         except parts.SessionOnly as error:
             raise UserError(f"{self.folder}: {error}") from error
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 
+    def description(self) -> Description:
+        """What the configuration says, without running code of the folder.
+
+        Raises:
+          UserError: as for `config`.
+        """
+        return readers.read_description(self._config)
+
+    @property
+    def _config(self) -> pathlib.Path:
+        """The path of the configuration; raises UserError without one."""
+        if not self.exists:
+            raise UserError(
+                f"{self.folder} is not a run: it has no config.json. Give the folder of a run."
+            )
+        return self.folder / "config.json"
+
     def sources(self) -> dict[str, bytes]:
         """The copied files of parts, which are run when the run is read; {} if there are none."""
         files = [*(self.folder / parts.FOLDER).rglob("*.py"), *self.folder.glob("method.py")]
-        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in files}
+        read = readers.read_bytes
+        return {path.relative_to(self.folder).as_posix(): read(path) for path in files}
 
-    def _session(self, tree: Any) -> Config | None:
+    def _session(self, tree: Any, sources: Mapping[str, bytes]) -> Config | None:
         """The source of parts that JSON cannot hold: the given configuration or the experiment."""
         origin = tree.get("experiment") if isinstance(tree, dict) else None
         if self.session is not None or not origin or not parts.session_parts(tree):
             return self.session
-        experiment = self.folder / parts.FOLDER / origin["file"]
+        name = f"{parts.FOLDER}/{origin.get('file')}" if isinstance(origin, dict) else ""
+        if name not in sources:  # no other file is run
+            raise UserError(f"the experiment {name or origin!r} is not in the folder of the run.")
         with parts.running_copy():
-            return load_experiment(experiment, method=origin["method"])
+            return load_experiment(self.folder / name, method=origin.get("method"))
 
     def changed_sources(self, config: Config, experiment: Experiment | None) -> list[str]:
         """Names of files of parts that differ from those that the run was started with."""
@@ -172,7 +216,12 @@ class RunFolder:
         return {f"{parts.FOLDER}/{name}": text for name, text in copied.items()}
 
     def create(
-        self, config: Config, *, overwrite: bool, experiment: Experiment | None = None
+        self,
+        config: Config,
+        *,
+        overwrite: bool,
+        experiment: Experiment | None = None,
+        data: Identity | None = None,
     ) -> None:
         """Creates the folder and writes the configuration and the sources of a user's own parts.
 
@@ -180,6 +229,7 @@ class RunFolder:
           config: the configuration of the run.
           overwrite: replace an existing run.
           experiment: the file whose `config()` returned the configuration, if any.
+          data: the identity of the data, if the run is trained.
 
         Raises:
           UserError: the folder has a run that is not to be overwritten, is not empty and is not a
@@ -195,7 +245,8 @@ class RunFolder:
         with writing(self.folder):
             for name in _CONTENTS:
                 path = self.folder / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                is_folder = path.is_dir() and not path.is_symlink()
+                shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             sources = self._copies(config, experiment)
             for name, text in sources.items():
@@ -210,7 +261,33 @@ class RunFolder:
             own = sources or any(map(parts.is_own, parts.names_in(json.loads(text))))
             if own and (signed := trust.signature(text.encode(), sources)):
                 write_atomically(self.folder / trust.SIGNATURE, signed + "\n")
+            if data is not None:
+                write_atomically(
+                    self.folder / "data.json", json.dumps(dataclasses.asdict(data)) + "\n"
+                )
             write_atomically(self.folder / "config.json", text)
+
+    def update(self, config: Config, names: Iterable[str]) -> None:
+        """Replaces fields in config.json, by dotted name, by those of a configuration.
+
+        A run that this user signed is signed again.
+        """
+        path, sources = self.folder / "config.json", self.sources()
+        with writing(self.folder):
+            before = path.read_bytes()
+            tree, new = json.loads(before), parts.describe(config, Config)
+            for name in names:
+                *parents, leaf = name.split(".")
+                there, here = tree, new
+                for parent in parents:
+                    there, here = there[parent], here[parent]
+                there[leaf] = here[leaf]
+            text = json.dumps(tree, indent=2) + "\n"
+            if trust.is_signed(self.folder, before, sources):
+                # Both are signed until the configuration is replaced.
+                both = [trust.signature(one, sources) or "" for one in (text.encode(), before)]
+                write_atomically(self.folder / trust.SIGNATURE, "\n".join(both) + "\n")
+            write_atomically(path, text)
 
     def _check_run_or_empty(self) -> None:
         """Raises UserError if the folder is not empty and is not a run."""
@@ -225,16 +302,17 @@ class RunFolder:
                 )
 
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, sorted by step; an incomplete last line is ignored."""
-        if not self.metrics.is_file():
+        """The lines of metrics.jsonl that can be read, sorted by step.
+
+        Raises:
+          UserError: the file cannot be read.
+        """
+        if not readers.is_there(self.metrics):
             return []
-        lines = []
-        for line in self.metrics.read_text().splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
-        return sorted(lines, key=lambda line: line["step"])
+        try:
+            return readers.read_metrics(self.metrics).lines
+        except UserError as error:
+            raise UserError(f"{error} Move it away, or restore a copy of it.") from error
 
     def write_bad_step(self, record: dict[str, Any]) -> None:
         """Writes bad_step.json atomically."""
@@ -256,10 +334,10 @@ class RunFolder:
     def _evaluation(self) -> dict[str, Any]:
         """The contents of evaluation.json; {} if it is missing or damaged."""
         try:
-            record = json.loads(self.evaluation.read_bytes())
-        except (OSError, ValueError):
+            readers.read_evaluation(self.evaluation)
+            return readers.read_object(self.evaluation)
+        except UserError:
             return {}
-        return record if isinstance(record, dict) else {}
 
     def _write_evaluation(self, record: dict[str, Any]) -> None:
         with writing(self.folder):

@@ -23,13 +23,21 @@ from tensorboardX.summary import scalar
 from jaxclr.processes import runtime
 from jaxclr.runs.files import write_atomically, writing
 from jaxclr.runs.folder import RunFolder
+from jaxclr.runs.loggers import Send
+from jaxclr.text import print_text
 
 
 def open_logs(
-    run: RunFolder, *, start: int, steps: int, console: rich.console.Console
+    run: RunFolder, *, start: int, steps: int, console: rich.console.Console, send: Send
 ) -> "Logs | Silence":
     """`Logs` on the first process, `Silence` on the others; arguments as for `Logs`."""
-    return Logs(run, start=start, steps=steps, console=console) if runtime.is_first() else Silence()
+    if not runtime.is_first():
+        return Silence()
+    return Logs(run, start=start, steps=steps, console=console, send=send)
+
+
+def nowhere(step: int, values: Mapping[str, Any]) -> None:
+    """Sends metrics to no other destination."""
 
 
 class Silence(contextlib.nullcontext):
@@ -57,15 +65,26 @@ class Logs:
       start: steps taken so far; lines of later steps, left by an interrupted run, are dropped.
       steps: total number of steps.
       console: shows a progress bar if it is a terminal, otherwise a line at every tenth of the run.
+      send: gives the metrics of a step to other destinations.
     """
 
-    def __init__(self, run: RunFolder, *, start: int, steps: int, console: rich.console.Console):
+    def __init__(
+        self,
+        run: RunFolder,
+        *,
+        start: int,
+        steps: int,
+        console: rich.console.Console,
+        send: Send = nowhere,
+    ):
         self._run = run
         self._steps = steps
         self._console = console
+        self._send = send
         self._last_tenth = 0
         with writing(run.folder):
-            write_atomically(run.metrics, "".join(_lines_until(run, start)))
+            kept = [json.dumps(line) + "\n" for line in run.lines() if line["step"] <= start]
+            write_atomically(run.metrics, "".join(kept))
             self._file = run.metrics.open("a", buffering=1)
             run.tensorboard.mkdir(exist_ok=True)
             name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
@@ -100,6 +119,7 @@ class Logs:
         with writing(self._run.folder):
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._event(step, summary=Summary(value=shown))
+        self._send(step, values)
 
     def progress(self, step: int, text: str) -> None:
         """Moves the bar; without a terminal, prints a line at every tenth of the run."""
@@ -111,23 +131,10 @@ class Logs:
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._bar.console.print(text)
+        print_text(self._bar.console, text)
 
     def _event(self, step: int, **fields: Any) -> None:
         data = Event(wall_time=time.time(), step=step, **fields).SerializeToString()
         length = struct.pack("<Q", len(data))
         checks = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
         self._events.write(length + next(checks) + data + next(checks))
-
-
-def _lines_until(run: RunFolder, step: int) -> list[str]:
-    if not run.metrics.exists():
-        return []
-    kept = []
-    for line in run.metrics.read_text().splitlines(keepends=True):
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError):
-            break  # the last line of a run that died while writing it
-    return kept

@@ -192,11 +192,13 @@ def resolve(name: str, folder: pathlib.Path | None) -> Any:
     else:
         try:
             module = importlib.import_module(where)
-        except ImportError as error:
+        except Exception as error:  # of the import, or of the module's own code
             raise UserError(
                 f"{name} cannot be imported ({error}); install what defines it."
             ) from error
     found = _find(module, qualified)
+    if where.partition(".")[0] == "jaxclr" and locate(found) not in (name, qualified):
+        found = None  # a module that this library imports, such as os
     if found is None:
         raise UserError(f"{where} does not define {qualified}, which is a part of this run.")
     return found

@@ -5,6 +5,7 @@ import pathlib
 import zlib
 
 from jaxclr.runs.files import write_atomically
+from jaxclr.runs.readers import is_there, read_object
 
 NAME = "files.json"
 
@@ -21,22 +22,41 @@ def seal(folder: pathlib.Path) -> None:
 
 def damage(folder: pathlib.Path) -> str | None:
     """Describes the first file that differs from the seal; None if all are as they were."""
+    return next(iter(damages(folder).values()), None)
+
+
+def damages(folder: pathlib.Path) -> dict[str, str]:
+    """Describes all files that differ from the seal, by name; `NAME` if there is no such seal."""
+    found = {}
     try:
-        files = json.loads((folder / NAME).read_bytes())
-        for name, (length, crc32) in files.items():
+        if not is_there(folder / NAME):
+            return {NAME: f"{NAME} is missing"}
+        for name, (length, crc32) in read_object(folder / NAME).items():
             path = folder / name
             if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != length:
-                return f"{name} has {path.stat().st_size} bytes instead of {length}"
-            if _length_and_crc32(path)[1] != crc32:
-                return f"{name} differs from what was written"
-    except FileNotFoundError:
-        return f"{NAME} is missing"
+                found[name] = f"{name} is missing"
+            elif path.stat().st_size != length:
+                found[name] = f"{name} has {path.stat().st_size} bytes instead of {length}"
+            elif _length_and_crc32(path)[1] != crc32:
+                found[name] = f"{name} differs from what was written"
+    except OSError as error:
+        found[NAME] = str(error)
+    except (ValueError, TypeError):  # UserErrors are ValueErrors
+        found[NAME] = f"{NAME} differs from what was written"
+    return found
+
+
+def unreadable(folder: pathlib.Path) -> str | None:
+    """Describes the first path that is neither file nor folder, such as a pipe; None without one.
+
+    Opening a pipe blocks for ever.
+    """
+    try:
+        for path in sorted(folder.rglob("*")):
+            if not (path.is_file() or path.is_dir()):
+                return f"{path.relative_to(folder)} is neither a file nor a folder"
     except OSError as error:
         return str(error)
-    except (ValueError, TypeError, AttributeError):
-        return f"{NAME} differs from what was written"
     return None
 
 

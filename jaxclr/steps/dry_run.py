@@ -4,12 +4,16 @@ Names the part that does not fit before anything is compiled.
 """
 
 import contextlib
+import math
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -26,19 +30,25 @@ Tree = Any
 COLLECTIONS = {"params", "batch_stats"}  # the variable collections of a state
 
 
-def check_parts(config: Any, recipe: Recipe, examples: Tree) -> None:
+def check_parts(config: Any, recipe: Recipe, examples: Tree, *, devices: int) -> None:
     """Evaluates views, encoder, heads, objective and optimizer on the shapes of a batch.
 
     Args:
       config: the `Config`, for the names of its parts.
       recipe: its recipe.
       examples: shapes and types of a batch, [b, ...].
+      devices: number of devices that share a batch.
 
     Raises:
       UserError: a part fails on its input, or the next part fails on its output; the message names
-        the part.
+        the part. Or the method cannot learn from a batch of one, or a BatchNorm sees one row.
     """
     count = trees.size_of(examples)
+    if count == 1 and not recipe.method.one_row:
+        raise UserError(
+            f"{type(recipe.method).__name__} compares the images of a batch, and batch_size is 1; "
+            "set --batch-size to 2 or more."
+        )
     for number, view in enumerate(config.augmentation.views):
         _check_view(number, view, examples)
     shapes = view_shapes(examples, recipe)
@@ -69,12 +79,60 @@ def check_parts(config: Any, recipe: Recipe, examples: Tree) -> None:
         )
         if jax.tree.structure(updates) != jax.tree.structure(state.params):
             raise UserError("its updates differ from them in structure")
+    _check_memory(state)
     with _failing_with(f"method {method} cannot take {_outputs(shapes)}"):
         _, metrics = _on_one(
             lambda s, b: train_step(s, b, recipe=recipe, axis_name=AXIS), state, batch
         )
         if metrics["loss"].shape:
             raise UserError(f"its objective gives {trees.describe(metrics['loss'])}, not a scalar")
+    if count == devices * recipe.micro_batches:
+        _check_norms(recipe, state, examples, devices)
+
+
+def _check_norms(recipe: Recipe, state: Tree, examples: Tree, devices: int) -> None:
+    """Refuses norms whose statistics are those of one value, where a device embeds one row."""
+    norms = {path[:-1] for path in traverse_util.flatten_dict(state.batch_stats)}
+    seen: dict[tuple[str, ...], int] = {}
+
+    def record(call: Callable[..., Tree], args: Any, kwargs: Any, context: Any) -> Tree:
+        if context.module.path in norms and context.method_name == "__call__":
+            shared = getattr(context.module, "axis_name", None) is not None
+            seen[context.module.path] = math.prod(args[0].shape[:-1]) * (devices if shared else 1)
+        return call(*args, **kwargs)
+
+    def embed(state: Tree, views: tuple[Tree, ...]) -> None:
+        for number, view in enumerate(views):
+            variables = {"params": state.params, "batch_stats": state.batch_stats}
+            recipe.network.apply(
+                variables, view, train=True, view=number, mutable=True, rngs={"dropout": key}
+            )
+
+    key = jax.random.key(0)
+    one = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), examples
+    )
+    with nn.intercept_methods(record):
+        _on_one(embed, state, view_shapes(one, recipe))
+    if single := [path for path, values in seen.items() if values == 1]:
+        micro = " and a micro-batch" * (recipe.micro_batches > 1)
+        raise UserError(
+            f"The norm {'/'.join(single[0])} sees one row of each device{micro}, and the norm of "
+            "one row is constant; set a larger --batch-size, fewer devices or --micro-batches, or "
+            "synchronize the norm with axis_name."
+        )
+
+
+def _check_memory(state: Tree) -> None:
+    """Raises UserError if a state is larger than the memory of this machine."""
+    arrays = jax.tree.leaves((state.params, state.batch_stats, state.opt_state))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in arrays)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > memory:
+        raise UserError(
+            f"Parameters and optimizer take {size / 1e9:.1f} GB, and this machine has "
+            f"{memory / 1e9:.1f} GB; choose a smaller encoder or smaller heads."
+        )
 
 
 def _on_one(function: Callable[..., Tree], *args: Tree) -> Tree:

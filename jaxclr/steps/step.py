@@ -185,7 +185,7 @@ def _outputs(
         key=jax.random.fold_in(step_key(recipe.seed, state.step), _METHOD),
         step=state.step,
         epoch=state.step // recipe.steps_per_epoch,
-        progress=state.step / recipe.steps,
+        progress=state.step / recipe.steps_at(state.step),
     )
     return out, stats
 
@@ -224,7 +224,7 @@ def _target_before(state: State, recipe: Recipe) -> Tree:
     """Parameters of the momentum encoder for this step's targets; {} without one."""
     spec = recipe.method.target
     if isinstance(spec, MomentumEncoder) and spec.update == "before_keys":
-        return _average(state.target_params, state.params, state.step, spec, recipe.steps)
+        return _average(state.target_params, state.params, state.step, spec, recipe)
     return state.target_params
 
 
@@ -232,12 +232,14 @@ def _target_after(target: Tree, params: Tree, step: Array, recipe: Recipe) -> Tr
     """Parameters of the momentum encoder after the update; {} without one."""
     spec = recipe.method.target
     if isinstance(spec, MomentumEncoder) and spec.update == "after_update":
-        return _average(target, params, step, spec, recipe.steps)
+        return _average(target, params, step, spec, recipe)
     return target
 
 
-def _average(target: Tree, params: Tree, step: Array, spec: MomentumEncoder, steps: int) -> Tree:
+def _average(
+    target: Tree, params: Tree, step: Array, spec: MomentumEncoder, recipe: Recipe
+) -> Tree:
     """The moving average of the parameters that the momentum encoder has."""
-    momentum = momentum_ramp(spec.momentum, ramp=spec.ramp, step=step, steps=steps)
+    momentum = momentum_ramp(spec.momentum, ramp=spec.ramp, step=step, steps=recipe.steps_at(step))
     mix = lambda old, new: (momentum * old + (1 - momentum) * new).astype(old.dtype)
     return jax.tree.map(mix, target, target_parts(params))

@@ -32,6 +32,7 @@ PAIRED = 96  # queries whose two views form an affinity matrix
 SHOWN = 6  # queries whose views are stored as images
 MAX_VIEWS = 8
 THUMBNAIL = 32  # pixels
+CHANNELS = 16  # of a picture that are stored
 
 
 class Fixed(NamedTuple):
@@ -105,8 +106,11 @@ class Snapshots:
         mean, std = np.asarray(recipe.mean), np.asarray(recipe.std)
         pixels = lambda view: np.asarray(view, np.float32) * std + mean
         drawn = {
-            f"view_{index}": np.clip(255 * pixels(view) + 0.5, 0, 255).astype(np.uint8)
-            for index, view in enumerate(filter(_is_gray_or_rgb, views[:MAX_VIEWS]))
+            f"view_{index}": np.clip(255 * pixels(view) + 0.5, 0, 255).astype(np.uint8)[
+                ..., :CHANNELS
+            ]
+            for index, view in enumerate(views[:MAX_VIEWS])
+            if getattr(view, "shape", ())[3:] == shown.shape[3:]
         }
         return {
             "gallery": _thumbnails(fixed.gallery),
@@ -144,12 +148,8 @@ def _unit_float16(rows: Array) -> Array:
 
 
 def is_displayable(data: Tree) -> bool:
-    """Whether examples can be shown as images: one uint8 array [n, H, W, C], gray or RGB."""
-    return _is_gray_or_rgb(data) and data.dtype == np.uint8
-
-
-def _is_gray_or_rgb(data: Tree) -> bool:
-    return getattr(data, "ndim", 0) == 4 and data.shape[3] in (1, 3)
+    """Whether examples can be shown as images: one uint8 array [n, H, W, C]."""
+    return getattr(data, "ndim", 0) == 4 and data.dtype == np.uint8
 
 
 def fixed_examples(session: Session) -> Fixed:
@@ -182,15 +182,17 @@ def _some(
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:
-    """Images scaled down to at most THUMBNAIL pixels in height and width."""
+    """Images of at most THUMBNAIL pixels in height and width and CHANNELS channels."""
+    images = images[..., :CHANNELS]
     height, width = images.shape[1:3]
     scale = min(1.0, THUMBNAIL / max(height, width))
     if scale == 1:
         return images
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    to_pillow = lambda image: Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    small = [np.asarray(to_pillow(image).resize(size, Image.Resampling.BOX)) for image in images]
-    return np.stack(small).reshape(len(images), size[1], size[0], -1)
+    resize = lambda plane: np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BOX))
+    planes = images.transpose(0, 3, 1, 2)
+    small = np.stack([resize(plane) for image in planes for plane in image])
+    return small.reshape(*planes.shape[:2], *small.shape[1:]).transpose(0, 2, 3, 1)
 
 
 def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:

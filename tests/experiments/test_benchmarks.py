@@ -166,7 +166,7 @@ def test_a_step_is_taken_apart(benchmark):
 
 
 FAULTS = [
-    (1, 2),
+    (1, 1),
     pytest.param(1, 5, marks=pytest.mark.full),
     pytest.param(2, 5, marks=pytest.mark.full),
 ]
@@ -181,6 +181,15 @@ def test_a_run_that_is_killed_comes_to_the_same_bits(benchmark, monkeypatch, pro
     assert sum(len(run["deaths"]) for run in record["runs"]) == rounds
     assert record["lost"] == 0, record["runs"]
     assert "lost, at most 0: met" in told([faults.table(record)])
+
+
+def test_fuzzed_folders_and_commands_are_read_or_refused(benchmark, tmp_path):
+    fuzz = benchmark("fuzz")
+    record = fuzz.measure(fuzz.Options(folders=12, commands=12, processes=0), tmp_path)
+    for result in record["results"].values():
+        assert result["faults"] == []
+    assert record["results"]["folders"]["refused"] and record["results"]["folders"]["read"]
+    assert "at most 0: met" in told([fuzz.table(record)])
 
 
 def test_figures_are_told_and_written(benchmark, tmp_path, capsys):

@@ -52,7 +52,7 @@ def test_what_is_no_extrapolation_is_refused(lam):
 def test_what_is_no_interpolation_is_refused():
     with pytest.raises(ValueError, match=r"lam must be from 0 to 1, got 1.1"):
         losses.interpolate_negatives(Q, 1.1, ORDER)
-    with pytest.raises(ValueError, match="no permutation of 0 to 5"):
+    with pytest.raises(ValueError, match="is not a permutation of 0 to 5"):
         losses.interpolate_negatives(Q, 0.5, np.zeros(6, np.int32))
     with pytest.raises(ValueError, match="permutation must be 0 to 5, got 6"):
         losses.interpolate_negatives(Q, 0.5, ORDER + 1)

@@ -12,8 +12,10 @@ from jaxclr.report.maps import maps
 from jaxclr.report.matrices import NEIGHBORS, TEMPERATURE, affinities, confusions
 from jaxclr.report.pictures import neighbors, views
 from jaxclr.report.records import Record
+from jaxclr.runs.readers import Description, Evaluation
+from jaxclr.runs.snapshots import Images, Labels, Snapshot
 
-CLASSES = np.array(["ant", "bee", "<cat>"])
+CLASSES = ("ant", "bee", "<cat>")
 
 
 @pytest.fixture(scope="module")
@@ -29,18 +31,22 @@ def record():
 
     (gallery_labels, gallery), (query_labels, queries) = some(90), some(30)
     pixels = lambda count: rng.integers(0, 256, (count, 4, 4, 1), np.uint8)
-    images = {
-        "gallery": pixels(90),
-        "gallery_labels": gallery_labels,
-        "queries": pixels(30),
-        "query_labels": query_labels,
-        "classes": CLASSES,
-        "view_0": pixels(2),
-        "view_1": pixels(2),
-    }
-    end = {"gallery": gallery, "queries": queries, "rows": queries[:10], "columns": gallery[:10]}
-    start = {**end, "queries": gallery[:30], "columns": queries[:10]}
-    return Record(1, "run", {}, [], {}, images, {0: start, 8: end}, {})
+    images = Images(pixels(90), pixels(30), (pixels(2), pixels(2)))
+    end = Snapshot(gallery, queries, queries[:10], gallery[:10])
+    start = end._replace(queries=gallery[:30], columns=queries[:10])
+    description = Description("SimClr", "SmallConv", "digits", 1, 16, 0, {})
+    return Record(
+        number=1,
+        name="run",
+        config=description,
+        lines=[],
+        evaluation=Evaluation(),
+        labels=Labels(gallery_labels, query_labels, CLASSES),
+        images=images,
+        channels="",
+        snapshots={0: start, 8: end},
+        bad_step=None,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +55,7 @@ def oracle(record):
     classifier = KNeighborsClassifier(
         NEIGHBORS, metric="cosine", algorithm="brute", weights=weights
     )
-    return classifier.fit(record.snapshots[8]["gallery"], record.fixed["gallery_labels"])
+    return classifier.fit(record.snapshots[8].gallery, record.labels.gallery)
 
 
 def alts(figure):
@@ -58,7 +64,7 @@ def alts(figure):
 
 def test_errors_are_those_of_the_nearest_neighbours_at_the_end(record, oracle):
     (figure,) = confusions(record)
-    labels, predicted = record.fixed["query_labels"], oracle.predict(record.snapshots[8]["queries"])
+    labels, predicted = record.labels.queries, oracle.predict(record.snapshots[8].queries)
     counts = confusion_matrix(labels, predicted)
     wrong = 30 - np.trace(counts)
     assert 0 < wrong < 20
@@ -82,11 +88,11 @@ def test_errors_are_those_of_the_nearest_neighbours_at_the_end(record, oracle):
 
 def test_neighbors_come_nearest_first_and_others_are_framed(record, oracle):
     (figure,) = neighbors(record)
-    distances, nearest = oracle.kneighbors(record.snapshots[8]["queries"], 6)
+    distances, nearest = oracle.kneighbors(record.snapshots[8].queries, 6)
     chosen = np.linspace(0, 29, 12).astype(int)
     labels, own = (
-        record.fixed["gallery_labels"][nearest[chosen]],
-        record.fixed["query_labels"][chosen],
+        record.labels.gallery[nearest[chosen]],
+        record.labels.queries[chosen],
     )
     expected = []
     for row, query in enumerate(chosen):
@@ -105,7 +111,7 @@ def test_affinities_are_shown_of_each_step(record):
     start, end = affinities(record)
     assert (start.title, end.title) == ("A at the start (step 0)", "A at the end (step 8)")
     for figure, arrays in zip((start, end), record.snapshots.values(), strict=True):
-        matrix = arrays["rows"] @ arrays["columns"].T
+        matrix = arrays.rows @ arrays.columns.T
         diagonal, rest = np.diag(matrix).mean(), matrix[~np.eye(10, dtype=bool)].mean()
         assert (
             f"the diagonal has a mean cosine of {diagonal:.2f}, the rest {rest:.2f}." in figure.body
@@ -114,7 +120,7 @@ def test_affinities_are_shown_of_each_step(record):
 
 def test_the_map_by_pca_is_scikit_learns(record):
     pca, tsne = maps(record)
-    share = PCA(2).fit(record.snapshots[8]["queries"]).explained_variance_ratio_.sum()
+    share = PCA(2).fit(record.snapshots[8].queries).explained_variance_ratio_.sum()
     assert pca.caption == f"The two directions of largest variance, {share:.0%} of the total."
     for figure in (pca, tsne):
         assert figure.body.count("<use") >= 30

@@ -14,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import tensorstore as ts
 
 from jaxclr.errors import UserError
-from jaxclr.runs import seals
+from jaxclr.runs import checkpoints as modules
+from jaxclr.runs import seals, stores
 from jaxclr.runs.checkpoints import Checkpoints, read_digests, read_variables, unfinished
 from jaxclr.runs.digests import digests
 from jaxclr.runs.folder import RunFolder
@@ -322,7 +324,82 @@ def test_the_encoder_is_read_from_the_newest_whole_checkpoint_and_nothing_is_cha
     assert same(variables["params"]["encoder"], shifted(encoder, 1))
 
 
-def test_one_module_knows_orbax():
+BRACKETS = "lr=[0.1]"  # Orbax merges the files of processes by a glob, in which this is a pattern
+
+
+@pytest.mark.parametrize("name", [BRACKETS, "a*?]{b}", "é %20#@:\n$HOME ~;&'\""])
+def test_any_path_holds_checkpoints(tmp_path, name):
+    run = RunFolder(tmp_path / name)
+    with Checkpoints(run.checkpoints) as checkpoints:
+        checkpoints.save(small(1), 1)
+    with Checkpoints(run.checkpoints) as checkpoints:
+        assert digests(checkpoints.restore(small(0), say=pytest.fail)) == digests(small(1))
+    assert read_variables(run)[0] == 1
+
+
+@pytest.mark.parametrize("name", ["a\\b", "gs:", "caf\udce9"])
+def test_a_path_that_would_lose_checkpoints_is_refused(tmp_path, name):
+    for folder in (tmp_path / name, tmp_path / name / "run"):
+        with pytest.raises(UserError, match="cannot be stored in .* give another folder"):
+            Checkpoints(folder)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_is_not_saved_unless_its_arrays_are_on_disk(tmp_path, monkeypatch):
+    """Whatever a library believes: they are read back before the checkpoint gets its name."""
+    unmerged = tmp_path / BRACKETS
+    monkeypatch.setattr(stores, "merge", lambda _: None)
+    with (
+        pytest.raises(UserError, match="its arrays have no manifest"),
+        Checkpoints(unmerged) as checkpoints,
+    ):
+        checkpoints.save(small(1), 1)
+    altered = lambda folder: ((name, array + 1) for name, array in whole(folder))
+    whole = stores.read
+    monkeypatch.setattr(stores, "read", altered)
+    with (
+        pytest.raises(UserError, match="step and 6 more differs from what was saved"),
+        Checkpoints(tmp_path / "altered") as checkpoints,
+    ):
+        checkpoints.save(small(1), 1)
+    assert not list(unmerged.iterdir()) and not list((tmp_path / "altered").iterdir())
+
+
+def test_a_run_that_was_never_merged_comes_back(tmp_path, monkeypatch):
+    """As version 0.1 left it: sealed without a manifest."""
+    lost, read = RunFolder(tmp_path / BRACKETS), RunFolder(tmp_path / f"{BRACKETS}-read")
+    with monkeypatch.context() as patch, Checkpoints(lost.checkpoints) as checkpoints:
+        patch.setattr(modules, "_complete", seals.seal)
+        checkpoints.save(small(1), 1)
+        checkpoints.wait()
+    assert not stores.is_merged(lost.checkpoints / "1" / "state")
+    shutil.copytree(lost.folder, read.folder)
+    with Checkpoints(lost.checkpoints) as checkpoints:
+        assert digests(checkpoints.restore(small(0), say=pytest.fail)) == digests(small(1))
+    step, variables = read_variables(read)
+    assert step == 1 and same(variables["params"]["encoder"], small(1).params["encoder"])
+    for file in (read.checkpoints / "1" / "state" / "ocdbt.process_0" / "d").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match="Every checkpoint .* is damaged"):
+        read_variables(read)
+
+
+def test_the_files_of_several_processes_are_merged(tmp_path):
+    spec = {"driver": "zarr", "metadata": {"shape": [3], "dtype": "<i4"}, "create": True}
+    for process in range(2):
+        base = {"driver": "file", "path": f"{tmp_path}/ocdbt.process_{process}/"}
+        store = {"driver": "ocdbt", "base": base, "path": f"array{process}/"}
+        ts.open({**spec, "kvstore": store}).result().write(
+            np.arange(3, dtype=np.int32) + process
+        ).result()
+    with pytest.raises(ValueError, match="no manifest"):
+        list(stores.read(tmp_path))
+    stores.merge(tmp_path)
+    found = {name: array.tolist() for name, array in stores.read(tmp_path)}
+    assert found == {"array0": [0, 1, 2], "array1": [1, 2, 3]}
+
+
+def test_two_modules_know_orbax():
     """Nothing else imports it, or names a file or folder of its layout."""
     layout = re.compile(
         r"orbax\.checkpoint|orbax-checkpoint|ocdbt|_METADATA|proof.{1,5}metadata|\.array_metadata"
@@ -330,4 +407,4 @@ def test_one_module_knows_orbax():
     files = [path for part in ("jaxclr", "experiments") for path in (ROOT / part).rglob("*.py")]
     assert len(files) > 100
     found = {str(path.relative_to(ROOT)) for path in files if layout.search(path.read_text())}
-    assert found == {"jaxclr/runs/checkpoints.py"}
+    assert found == {"jaxclr/runs/checkpoints.py", "jaxclr/runs/stores.py"}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxclr.runs.digests import digests
+from jaxclr.runs.digests import digests, host_digest
 
 DTYPES = (
     "float32",
@@ -36,6 +36,7 @@ def test_it_is_the_sum_of_mixed_words():
     words = values.view(np.uint32).reshape(-1)
     terms = mixed(words ^ mixed(np.arange(15, dtype=np.uint32)))
     assert digest(values) == f"{terms.astype(np.uint64).sum() % 2**32:08x}"
+    assert host_digest(values) == digest(values)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -47,7 +48,10 @@ def test_another_value_or_another_order_is_another_digest(dtype):
         [0, 0, 1, 1, 0, 1],
         [0, 1, 1, 1, 0, 0],
     ]
-    assert len({digest(jnp.array(row, dtype)) for row in rows}) == len(rows)
+    arrays = [jnp.array(row, dtype) for row in rows]
+    assert len({digest(array) for array in arrays}) == len(rows)
+    for array in arrays:
+        assert host_digest(np.asarray(array)) == digest(array)
 
 
 def test_every_single_bit_counts():

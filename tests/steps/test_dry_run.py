@@ -13,9 +13,10 @@ from tiny import tiny_config
 
 from jaxclr.augment import Augmentation
 from jaxclr.data import Arrays, Source
-from jaxclr.encoders import Nnx, SmallConv
+from jaxclr.encoders import Mlp, Nnx, SmallConv
 from jaxclr.errors import UserError
-from jaxclr.methods import SimClr
+from jaxclr.methods import BarlowTwins, Byol, SimClr
+from jaxclr.processes import runtime
 from jaxclr.training.session import open_session
 
 DATA = Arrays({"series": np.zeros((40, 20, 3), np.float32)})
@@ -182,6 +183,47 @@ def test_data_that_do_not_fit_are_refused(told):
     with pytest.raises(UserError) as refused:
         ARRAYS[told]()
     assert told in str(refused.value)
+
+
+class Unsynchronized(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.BatchNorm(use_running_average=not train)(nn.Dense(4)(x.mean(1)))
+
+
+ALONE = {
+    "SimClr compares the images of a batch, and batch_size is 1": (1, {"batch_size": 1}),
+    "BarlowTwins compares the images of a batch": (1, {"batch_size": 1, "method": BarlowTwins()}),
+    "The norm projector/norm_0 sees one row of each device, and the norm of one row is constant": (
+        1,
+        {"batch_size": 1, "method": Byol()},
+    ),
+    "The norm projector/norm_0 sees one row of each device and a micro-batch": (
+        1,
+        {"batch_size": 4, "micro_batches": 4},
+    ),
+    "The norm encoder/BatchNorm_0 sees one row": (
+        8,
+        {"batch_size": 8, "encoder": Unsynchronized()},
+    ),
+}
+
+
+@pytest.mark.parametrize("told", ALONE)
+def test_a_row_alone_is_refused_where_others_are_needed(told, monkeypatch):
+    devices, changes = ALONE[told]
+    monkeypatch.setattr(runtime, "devices", lambda: jax.devices()[:devices])
+    with pytest.raises(UserError) as refused:
+        open_session(config(**changes))
+    assert told in str(refused.value)
+
+
+def test_a_row_alone_is_enough_without_negatives_and_norms(monkeypatch):
+    assert open_session(config(batch_size=8)).recipe.batch_size == 8  # norms span 8 devices
+    monkeypatch.setattr(runtime, "devices", lambda: jax.devices()[:1])
+    plain = Byol(projector=Mlp(1, out=8), predictor=Mlp(1, out=8))
+    session = open_session(config(batch_size=1, method=plain))
+    assert session.recipe.batch_size == 1
 
 
 def test_what_fits_is_not_refused():

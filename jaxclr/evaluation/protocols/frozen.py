@@ -91,6 +91,7 @@ class FewShot(Protocol):
                 draws=self.draws,
                 seed=seed,
                 grid=self.alphas,
+                names=subject.classes,
             )
             figures[name], chosen[name] = probe.accuracies, {"alpha": probe.alpha}
         return Result(figures, chosen)
