@@ -18,8 +18,9 @@ from PIL import (
 )
 from PIL.Image import Transpose
 
-from jaxclr.data.names import reason
+from jaxclr.data.paths import reason
 from jaxclr.data.source_options import Data
+from jaxclr.text import displayable
 
 # Classes are called directly: Image.open also warns above a number of pixels that is its own, and
 # takes the pictures that phones append to a JPEG for further pages.
@@ -58,7 +59,7 @@ class Unreadable(Exception):
     """A file that cannot be read as an image.
 
     Args:
-      name: of the file, displayable.
+      name: of the file.
       why: the reason, after the name in a sentence.
       remedy: what the user can do about it, apart from leaving the file out.
     """
@@ -68,7 +69,7 @@ class Unreadable(Exception):
         self.name, self.remedy = name, remedy
 
     def __str__(self) -> str:
-        return f"'{self.args[0]}' {self.args[1]}"
+        return f"'{displayable(self.name)}' {self.args[1]}"
 
 
 class Encoded(NamedTuple):

@@ -255,7 +255,7 @@ def test_splits_are_chosen_and_the_others_named(tmp_path):
         _classes(tmp_path / name, count=1 + index)
     dataset = _load(tmp_path)
     assert len(dataset.test.examples) == 4
-    assert dataset.notes[0].endswith("/test'; not read are the folders extra, val.")
+    assert dataset.notes[0].endswith("/test'; not read is what lies beside: extra, val.")
     dataset = _load(tmp_path, train_split="extra", test_split="val")
     assert (len(dataset.train.examples), len(dataset.test.examples)) == (8, 6)
     with pytest.raises(UserError, match="There is no folder '.*/nowhere'"):

@@ -1,10 +1,10 @@
-"""Paths and names of a file system, as messages and files show them."""
+"""Checks of paths before they are opened, and reasons why they cannot be."""
 
 import os
-import re
 import stat
 
 from jaxclr.errors import UserError
+from jaxclr.text import displayable
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -13,21 +13,6 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
-
-
-def displayable(name: str | os.PathLike[str]) -> str:
-    r"""A name as text that every encoding and a terminal take.
-
-    Bytes that are not UTF-8 become escapes, such as ``\xe9``, and so do control characters except
-    tabs and newlines. Everything else stays. The result is for people; it is not a path.
-
-    >>> displayable(os.fsdecode(b"caf\xe9"))
-    'caf\\xe9'
-    """
-    text = os.fspath(name)
-    if text.isprintable():  # most names; this is called for every file
-        return text
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", _escape, text)
 
 
 def reason(error: Exception) -> str:
@@ -52,10 +37,3 @@ def check_is(path: str | os.PathLike[str], wanted: str) -> None:
         raise UserError(f"'{name}' cannot be read ({reason(error)}).") from error
     if kind != wanted:
         raise UserError(f"'{name}' is {kind}; give {wanted}.")
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, by os.fsdecode
-        return f"\\x{code - 0xDC00:02x}"
-    return match[0].encode("unicode_escape", "surrogatepass").decode()
