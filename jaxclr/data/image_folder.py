@@ -17,11 +17,12 @@ from jaxclr.data.dataset import (
     why_streamed,
 )
 from jaxclr.data.images import decode_all, first_shape, notes_on, unreadable
-from jaxclr.data.names import check_is, displayable, kind_of_mode, reason
+from jaxclr.data.paths import check_is, kind_of_mode, reason
 from jaxclr.data.pixels import Encoded, Unreadable, open_image
 from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
+from jaxclr.text import displayable
 
 
 class Files(NamedTuple):
@@ -115,7 +116,8 @@ def _split_folders(path: str, data: Data) -> tuple[str, str | None, tuple[str, .
       UserError: a folder that is asked for does not exist, or folders look like splits but are not
         a pair of train and test.
     """
-    folders = {os.path.basename(folder): folder for folder in _listed(path).folders}
+    entries = _listed(path)
+    folders = {os.path.basename(folder): folder for folder in entries.folders}
     named = lambda *names: [folders[f] for name in names for f in folders if f.lower() == name]
     trains, tests = named(*TRAIN_NAMES), named(*TEST_NAMES)
     if data.train_split is not None:
@@ -130,15 +132,15 @@ def _split_folders(path: str, data: Data) -> tuple[str, str | None, tuple[str, .
     if len(trains) == 1 and (tests or len(folders) == 1 or data.train_split is not None):
         test = tests[0] if tests else None
         used = {trains[0], test}
-        rest = [name for name, folder in folders.items() if folder not in used]
+        beside = entries.files + [folder for folder in entries.folders if folder not in used]
         note = f"Training on '{displayable(trains[0])}'"
         if test is not None:
             note += f", testing on '{displayable(test)}'"
-        note += f"; not read are the folders {_shown(rest)}" * bool(rest)
+        note += f"; not read is what lies beside: {_shown(beside)}" * bool(beside)
         return trains[0], test, (f"{note}.",)
     nested = [folder for folder in trains if _listed(folder).folders]
     if tests or nested or len(trains) > 1:
-        looks = _shown([os.path.basename(folder) for folder in trains + tests])
+        looks = _shown(trains + tests)
         raise UserError(
             f"'{displayable(path)}' has folders that look like splits ({looks}), but not one for "
             "training and one for testing. Name the folders with --data.train-split and "
@@ -167,7 +169,7 @@ def _list(path: str, data: Data) -> tuple[Files, tuple[str, ...]]:
             f"('{_shown(folders[:1])}'). Put every image into the folder of its class, or all "
             "images into one folder."
         )
-    odd += [Unreadable(displayable(file), "cannot be read as an image") for file in loose]
+    odd += [Unreadable(file, "cannot be read as an image") for file in loose]
     paths, labels, classes = [], [], []
     for folder in folders:
         inside, odd_inside = _files(folder, os.path.realpath(path))
@@ -214,8 +216,8 @@ def _relabel(
     if strange := [name for name in test_classes if name not in classes]:
         raise UserError(
             f"Class '{displayable(strange[0])}' is in '{displayable(parts[1])}' but not in "
-            f"'{displayable(parts[0])}', which has {_shown(classes)}. "
-            "Rename or remove it, or add it to both."
+            f"'{displayable(parts[0])}', which has {abbreviate(classes)}. Rename or remove it, or "
+            "add it to both."
         )
     numbers = np.asarray([classes.index(name) for name in test_classes], np.int32)
     return test._replace(labels=None if test.labels is None else numbers[test.labels])
@@ -227,12 +229,11 @@ def _decode(
     chunks = [[_encoded(path) for path in files.paths]]
     images, rows, left_out, composed = decode_all(chunks, len(files.paths), data, like)
     labels = None if files.labels is None else files.labels[rows]
-    names = [displayable(files.paths[row]) for row in rows]
-    return Split(images, labels, names), left_out, composed
+    return Split(images, labels, [files.paths[row] for row in rows]), left_out, composed
 
 
 def _encoded(path: str) -> Encoded:
-    return Encoded(displayable(path), functools.partial(open, path, "rb"))
+    return Encoded(path, functools.partial(open, path, "rb"))
 
 
 def _is_image(path: str) -> bool:
@@ -266,7 +267,7 @@ def _entries(path: str) -> Entries:
             entries = sorted((e for e in scanned if not e.name.startswith(".")), key=_name)
     except OSError as error:
         why = f"cannot be listed ({reason(error)})"
-        raise Unreadable(displayable(path), why, "Change its permissions") from error
+        raise Unreadable(path, why, "Change its permissions") from error
     for entry in entries:
         try:
             if entry.is_file():
@@ -274,10 +275,10 @@ def _entries(path: str) -> Entries:
             elif entry.is_dir():
                 found.folders.append(entry.path)
             else:
-                found.odd.append(Unreadable(displayable(entry.path), _oddity(entry)))
+                found.odd.append(Unreadable(entry.path, _oddity(entry)))
         except OSError as error:
             why = f"cannot be read ({reason(error)})"
-            found.odd.append(Unreadable(displayable(entry.path), why))
+            found.odd.append(Unreadable(entry.path, why))
     return found
 
 
@@ -310,7 +311,7 @@ def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable]]:
             continue
         real = os.path.join(os.path.realpath(path), "")
         if any(os.path.join(outer, "").startswith(real) for outer in chain):
-            odd.append(Unreadable(displayable(path), "is a link to a folder that contains it"))
+            odd.append(Unreadable(path, "is a link to a folder that contains it"))
             continue
         try:
             inside = _entries(path)
@@ -338,4 +339,4 @@ def _listed(path: str) -> Entries:
 
 def _shown(names: Iterable[str]) -> str:
     """A few names of files or folders, without the path."""
-    return abbreviate([displayable(os.path.basename(name)) for name in names])
+    return abbreviate([os.path.basename(name) for name in names])

@@ -141,6 +141,13 @@ def _open(config: Config) -> Session:
     if isinstance(train, Stream):
         _check_crops(config.augmentation)
         notes.append(f"Images are streamed from their files: {train.why}.")
+        transparent, sampled = train.count_alpha()
+        if transparent:
+            notes.append(
+                f"{transparent} of a sample of {sampled} images have an alpha channel; transparent "
+                f"pixels are composed on a background of gray {train.data.background} "
+                "(data.background)."
+            )
     elif isinstance(train, Records):
         notes.append(f"{kind.capitalize()} are streamed: {train.why}.")
     else:
@@ -200,7 +207,7 @@ def _open(config: Config) -> Session:
 
 
 def _unlabeled(train: Split | Stream | Records) -> int:
-    """How many examples have the label -1; 0 for a stream, whose labels are beside its images."""
+    """How many examples have the label -1; 0 for a stream, whose feed checks each batch."""
     return 0 if isinstance(train, Stream) else int((labels_of(train) < 0).sum())
 
 
