@@ -67,6 +67,11 @@ class Config:
     clip_norm: Annotated[float, Gt(0)] | None = None
     """Largest global norm of the gradient; None for no limit."""
 
+    freeze: tuple[str, ...] = ()
+    """Patterns of variables that are not trained, such as encoder/layer1* or projector: neither
+    gradient, momentum nor weight decay changes them, and their BatchNorms normalize by running
+    statistics, which stay as they are."""
+
     seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Seed of parameters, batches and views."""
 

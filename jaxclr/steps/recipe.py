@@ -35,6 +35,7 @@ class Recipe(NamedTuple):
     seed: int
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
+    freeze: tuple[str, ...] = ()  # patterns of variables that are not trained
 
     @property
     def steps_per_epoch(self) -> int:

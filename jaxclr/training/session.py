@@ -227,13 +227,13 @@ def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:
     peak = peak_rate(config.optimizer) * config.batch_size / 256
     warmup = round(config.warmup_epochs * steps_per_epoch)
     schedule = warmup_cosine(peak, warmup_steps=warmup, steps=steps)
-    frozen = ("patch_embedding",) * getattr(config.encoder, "frozen_patch_embedding", False)
+    fixed = ("encoder/patch_embedding",) * getattr(config.encoder, "frozen_patch_embedding", False)
     optimizer = make_optimizer(
         config.optimizer,
         schedule=schedule,
         clip_norm=config.clip_norm,
         constant_rate=config.method.constant_rate,
-        frozen=frozen,
+        freeze=config.freeze,
         peak=peak,
     )
     return Recipe(
@@ -250,4 +250,5 @@ def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:
         seed=config.seed,
         mean=config.data.mean,
         std=config.data.std,
+        freeze=config.freeze + fixed,
     )
