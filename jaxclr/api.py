@@ -11,20 +11,21 @@ from typing import Any, Literal
 import numpy as np
 import rich.console
 
+from jaxclr.data import Data, absolute
 from jaxclr.errors import UserError, unknown
 from jaxclr.evaluation.by_protocol import evaluate
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
-from jaxclr.evaluation.subject import labeled_splits, on_data
+from jaxclr.evaluation.subject import Subject, labeled_splits, load_like
 from jaxclr.interop import Loaded, exporting
 from jaxclr.interop import embedding as embeddings
 from jaxclr.interop import load as load_encoder
+from jaxclr.interop.initial import begin, check_same_start, start_from
 from jaxclr.pretraining import (
     Say,
     create_or_check,
     evaluate_closing,
     filled,
     is_labeled,
-    newest,
     pretrain,
     printer,
     quietly,
@@ -37,6 +38,7 @@ from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
 from jaxclr.runs.readers import read_bytes
 from jaxclr.training.compilation_cache import compilation_cache
+from jaxclr.training.judging import open_subject
 from jaxclr.training.profile import steps_to_profile
 from jaxclr.training.session import open_session
 
@@ -45,6 +47,8 @@ def train(
     config: Config,
     out: str | os.PathLike[str],
     *,
+    init: str | os.PathLike[str] | None = None,
+    init_heads: bool = False,
     overwrite: bool = False,
     profile: str | None = None,
     experiment: Experiment | None = None,
@@ -69,6 +73,9 @@ def train(
     Args:
       config: what to train.
       out: the folder of the run, which is created if it does not exist.
+      init: start from the encoder of this run's folder or file of weights; init.json records what
+        was taken. See `interop.initial.start_from`.
+      init_heads: start from its heads too, where their shapes allow.
       overwrite: replace an existing run instead of continuing it.
       profile: "START:STOP", steps to trace into the folder's profile/.
       experiment: the file whose `config()` returned the configuration, to read the run without it.
@@ -91,11 +98,22 @@ def train(
         if profile is not None:
             steps = runtime.run_on_all(lambda: steps_to_profile(profile, session.steps))
         with runtime.hold_on_first(folder.locked()):
-            create = lambda: create_or_check(folder, session, experiment, overwrite=overwrite)
+            start = None
+            if init is not None and (overwrite or not folder.exists):
+                started = lambda: start_from(session, init, heads=init_heads)
+                start = runtime.run_on_all(started)
+
+            def create() -> None:
+                if folder.exists and not overwrite:
+                    check_same_start(folder, init, init_heads)
+                record = start and start.record
+                create_or_check(folder, session, experiment, overwrite=overwrite, init=record)
+
             runtime.run_on_first(create)
             if folder.finished(session.steps, evaluated=is_labeled(session)):
                 say(f"{folder.folder} holds this run already, and it is finished.")
             else:
+                begin(session, folder, start, say)
                 pretrain(session, folder, console, say, steps)
     return Run(folder.folder, config=config)
 
@@ -179,6 +197,7 @@ class Run:
         with quietly(), compilation_cache():
             session = open_session(runtime.run_on_all(lambda: self.config))
             with runtime.hold_on_first(self._folder.locked()):
+                begin(session, self._folder, None, say)
                 pretrain(session, self._folder, console, say, range(0))
         return self
 
@@ -199,7 +218,8 @@ class Run:
         Args:
           protocol: a name in `evaluation.protocols.PROTOCOLS`, or a protocol; None for the closing
             table of kNN and linear probes.
-          data: what to evaluate on; None for the run's own data.
+          data: what to evaluate on; None for the run's own data. Data of another source are
+            evaluated without those of the run, which may be gone.
           seeds: number of repetitions of a protocol that draws at random.
           baselines: whether the closing table includes raw inputs and the untrained encoder.
           console: for notes; None for standard output.
@@ -213,11 +233,9 @@ class Run:
         """
         say = printer(console)
         if protocol is None:
-            if settings or data is not None:
-                raise UserError(
-                    f"Settings and data are of protocols; name one: {', '.join(PROTOCOLS)}."
-                )
-            return self._evaluate(say, baselines=baselines)
+            if settings:
+                raise UserError(f"Settings are of protocols; name one: {', '.join(PROTOCOLS)}.")
+            return self._evaluate(data, say, baselines=baselines)
         if isinstance(protocol, str):
             if protocol not in PROTOCOLS:
                 raise unknown("protocol", protocol, PROTOCOLS)
@@ -249,13 +267,14 @@ class Run:
     ) -> dict[str, int]:
         """Writes the representations of all examples to a .npz or .parquet file.
 
-        `data` defaults to the run's own data.
+        `data` defaults to the run's own data, in the splits of the run. Other data are embedded as
+        a whole, files in the order of their paths: test_fraction is not used.
         Arguments, returns and errors are those of `interop.embedding.embed`.
         """
         with quietly(), compilation_cache():
             return embeddings.embed(
                 self.load(),
-                self.config.data if data is None else data,
+                self.config.data if data is None else embeddings.whole(data),
                 pathlib.Path(out).expanduser(),
                 dtype=dtype,
                 overwrite=overwrite,
@@ -276,34 +295,38 @@ class Run:
         exporting.export(loaded, to, path, side=image_size, overwrite=overwrite)
         return loaded
 
-    def _evaluate(self, say: Say, *, baselines: bool) -> dict[str, Any]:
+    def _evaluate(self, data: Any, say: Say, *, baselines: bool) -> dict[str, Any]:
         config = runtime.run_on_all(self._with_checkpoint)
-        with quietly(), compilation_cache():
-            session = open_session(config)
-            runtime.run_on_all(lambda: labeled_splits(session.dataset))
-            with runtime.hold_on_first(self._folder.locked()):
-                state = newest(session, self._folder, say)
-                return evaluate_closing(session, self._folder, state, baselines=baselines)
+        elsewhere = None if data is None or _same_source(data, config.data) else _source(data)
+
+        def opened() -> Subject:
+            used = load_like(
+                config.data, config.data if data is None else data, config.augmentation
+            )
+            labeled_splits(used.dataset)
+            return open_subject(config, self._folder, used, say)
+
+        with quietly(), compilation_cache(), runtime.hold_on_first(self._folder.locked()):
+            subject = runtime.run_on_all(opened)
+            return evaluate_closing(subject, self._folder, baselines=baselines, elsewhere=elsewhere)
 
     def _evaluate_by(self, protocol: Protocol, data: Any, seeds: int, say: Say) -> dict[str, Any]:
         if seeds < 1:
             raise UserError(f"seeds must be at least 1, got {seeds}.")
         config, name = self._with_checkpoint(), _name(protocol)
         data = config.data if data is None else data
-        own = data == config.data or getattr(data, "source", 0) == getattr(config.data, "source", 1)
+        own = _same_source(data, config.data)
         if own and protocol.elsewhere:
             raise UserError(
                 f"{name} needs other data than the run's own: give data (--data.source), for "
                 "instance tfds:cifar10."
             )
         with quietly(), compilation_cache():
-            session = open_session(config)
+            used = load_like(config.data, data, config.augmentation)
             with self._folder.locked():
-                state = newest(session, self._folder, say)
-                record = evaluate(on_data(session.subject(state), data), protocol, seeds=seeds)
-                self._folder.write_protocol(
-                    name if own else f"{name} {getattr(data, 'source', 'other data')}", record
-                )
+                subject = open_subject(config, self._folder, used, say)
+                record = evaluate(subject, protocol, seeds=seeds)
+                self._folder.write_protocol(name if own else f"{name} {_source(data)}", record)
         return record
 
     def _with_checkpoint(self) -> Config:
@@ -327,3 +350,16 @@ def _name(protocol: Protocol) -> str:
     """The name in PROTOCOLS, or the name of the class."""
     kind = type(protocol)
     return next((name for name, known in PROTOCOLS.items() if known is kind), kind.__name__)
+
+
+def _same_source(one: Any, other: Any) -> bool:
+    """Whether data are those of a run, perhaps read in another way."""
+    return one == other or (
+        isinstance(one, Data)
+        and isinstance(other, Data)
+        and absolute(one).source == absolute(other).source
+    )
+
+
+def _source(data: Any) -> str:
+    return getattr(data, "source", "other data")

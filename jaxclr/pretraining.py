@@ -15,13 +15,11 @@ import rich.console
 from jaxclr.data.dataset import abbreviate
 from jaxclr.errors import MissingExtra, UserError, optional
 from jaxclr.evaluation.closing import closing_record, closing_table, monitor
-from jaxclr.evaluation.subject import labeled_splits
+from jaxclr.evaluation.subject import Subject, labeled_splits
 from jaxclr.processes import runtime
-from jaxclr.runs.checkpoints import Checkpoints
 from jaxclr.runs.config import Config, differences
 from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
-from jaxclr.steps.state import State
 from jaxclr.text import print_text
 from jaxclr.training.loop import train as train_session
 from jaxclr.training.session import Session
@@ -58,12 +56,6 @@ def write_report(
     return path
 
 
-def newest(session: Session, folder: RunFolder, say: Say) -> State:
-    """The state of the newest undamaged checkpoint."""
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        return checkpoints.restore(session.state_shape(), say=say)
-
-
 def pretrain(
     session: Session,
     folder: RunFolder,
@@ -96,7 +88,9 @@ def pretrain(
     except UserError as error:
         say(f"Not evaluated: {error}")
     else:
-        record = evaluate_closing(session, folder, state, baselines=train.size <= FEW_IMAGES)
+        record = evaluate_closing(
+            session.subject(state), folder, baselines=train.size <= FEW_IMAGES
+        )
         if console is not None:
             console.print(closing_table(record))
     try:
@@ -106,19 +100,30 @@ def pretrain(
 
 
 def evaluate_closing(
-    session: Session, folder: RunFolder, state: State, *, baselines: bool
+    subject: Subject, folder: RunFolder, *, baselines: bool, elsewhere: str | None = None
 ) -> dict[str, Any]:
-    record = closing_record(session.subject(state), baselines=baselines)
-    runtime.run_on_first(lambda: folder.write_evaluation(record))
+    """Writes the closing record; that of other data than the run's own under their name."""
+    record = closing_record(subject, baselines=baselines)
+    write = (
+        folder.write_evaluation
+        if elsewhere is None
+        else functools.partial(folder.write_named, "other_data", elsewhere)
+    )
+    runtime.run_on_first(lambda: write(record))
     return record
 
 
 def create_or_check(
-    folder: RunFolder, session: Session, experiment: Experiment | None, *, overwrite: bool
+    folder: RunFolder,
+    session: Session,
+    experiment: Experiment | None,
+    *,
+    overwrite: bool,
+    init: dict[str, Any] | None = None,
 ) -> None:
     """Creates the run, or checks that an existing one has this configuration and these sources."""
     if not folder.exists or overwrite:
-        folder.create(session.config, overwrite=overwrite, experiment=experiment)
+        folder.create(session.config, overwrite=overwrite, experiment=experiment, init=init)
         return
     changed = differences(folder.config(), session.config)
     advice = (

@@ -38,6 +38,12 @@ class TrainOptions:
     out: pathlib.Path | None = None
     """Folder of the run; None: runs/EXPERIMENT-METHOD-SEED."""
 
+    init: pathlib.Path | None = None
+    """Start from the encoder of a run's folder or of a file of weights (as in `jaxclr import`)."""
+
+    init_heads: bool = False
+    """With --init: start from its projector, predictor and other parameters too, if they fit."""
+
     overwrite: bool = False
     """Replace the run in that folder, if there is one, instead of continuing it."""
 
@@ -62,6 +68,8 @@ def train(arguments: Sequence[str], console: rich.console.Console) -> None:
     run = api.train(
         options.config,
         out,
+        init=options.init,
+        init_heads=options.init_heads,
         overwrite=options.overwrite,
         profile=options.profile,
         experiment=experiment,

@@ -16,7 +16,7 @@ from cattrs.gen import make_dict_structure_fn
 from cattrs.strategies import configure_tagged_union
 
 from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, PhotoView
-from jaxclr.data import Arrays, Data, Source
+from jaxclr.data import Arrays, Data, Source, absolute
 from jaxclr.encoders import ENCODERS, Mlp, Nnx, check_encoder
 from jaxclr.errors import UserError, shown
 from jaxclr.fields import check_fields
@@ -155,6 +155,7 @@ def from_json(
         )
     version = tree.pop("jaxclr", None)
     tree.pop("experiment", None)
+    tree.pop("absolute", None)
     try:
         if version is None:
             _migrate(tree, folder)
@@ -175,13 +176,21 @@ def from_json(
 
 def differences(one: Config, other: Config) -> list[str]:
     """The fields in which two configurations differ, as "method.temperature: 0.5 is now 0.2"."""
-    first, second = (dict(_leaves(json.loads(to_json(config)))) for config in (one, other))
+    first, second = (
+        dict(_leaves(json.loads(to_json(with_absolute_paths(config))))) for config in (one, other)
+    )
     absent = "absent"
     return [
         f"{name}: {first.get(name, absent)!r} is now {second.get(name, absent)!r}"
         for name in sorted(first.keys() | second.keys())
         if first.get(name, absent) != second.get(name, absent)
     ]
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The same configuration, with absolute paths of its data."""
+    data = config.data
+    return dataclasses.replace(config, data=absolute(data)) if isinstance(data, Data) else config
 
 
 def class_names() -> dict[str, type]:

@@ -1,7 +1,7 @@
 """The folder of a run.
 
 Its files: config.json, metrics.jsonl, tensorboard/, checkpoints/, snapshots/, profile/, parts/,
-evaluation.json, bad_step.json, report.html.
+evaluation.json, bad_step.json, init.json, report.html.
 """
 
 import contextlib
@@ -12,17 +12,21 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jaxclr.data import Data
+from jaxclr.data.source_options import at_their_place
 from jaxclr.errors import UserError
 from jaxclr.runs import config as configs
 from jaxclr.runs import parts, readers, trust
 from jaxclr.runs.config import Config
 from jaxclr.runs.experiments import Experiment, load_experiment
 from jaxclr.runs.files import locked, write_atomically, writing
-from jaxclr.runs.readers import Description
+from jaxclr.runs.readers import Description, InitRecord
 
 _LOCK = ".lock"
 # A process that dies before it writes a configuration leaves these; such a folder counts as empty.
-_LEFTOVERS = {_LOCK, parts.FOLDER, trust.SIGNATURE, f".{trust.SIGNATURE}.part", ".config.json.part"}
+_LEFTOVERS = {_LOCK, parts.FOLDER, trust.SIGNATURE, "init.json"} | {
+    f".{name}.part" for name in (trust.SIGNATURE, "init.json", "config.json")
+}
 # The contents of a run. The configuration is removed last: until then the folder is still a run.
 _CONTENTS = (
     "metrics.jsonl",
@@ -31,6 +35,7 @@ _CONTENTS = (
     "evaluation.json",
     "report.html",
     "bad_step.json",
+    "init.json",
     "tensorboard",
     "profile",
     "method.py",
@@ -87,6 +92,10 @@ class RunFolder:
         return self.folder / "bad_step.json"
 
     @property
+    def init(self) -> pathlib.Path:
+        return self.folder / "init.json"
+
+    @property
     def exists(self) -> bool:
         """Whether it is a run: whether it has a config.json.
 
@@ -123,6 +132,9 @@ class RunFolder:
     def config(self) -> Config:
         """The configuration in the folder; parts of a user's own are rebuilt by running `sources`.
 
+        Relative paths of data are those of the working folder in which the run was created, if they
+        still exist, otherwise those of this one.
+
         Raises:
           UserError: the folder is not a run, its configuration cannot be read, or code in it is not
             trusted.
@@ -136,7 +148,11 @@ class RunFolder:
             trust.check(self.folder, data, sources)
         try:
             session = self._session(tree, sources)
-            return configs.from_json(data.decode(), folder=self.folder, session=session)
+            config = configs.from_json(data.decode(), folder=self.folder, session=session)
+            if isinstance(config.data, Data):
+                found = at_their_place(config.data, tree.get("absolute"))
+                config = dataclasses.replace(config, data=found)
+            return config
         except parts.SessionOnly as error:
             raise UserError(f"{self.folder}: {error}") from error
         except UserError as error:
@@ -189,8 +205,21 @@ class RunFolder:
         copied = parts.copies(config, experiment.file if experiment and needed else None)
         return {f"{parts.FOLDER}/{name}": text for name, text in copied.items()}
 
+    def init_record(self) -> InitRecord | None:
+        """The weights that the run started from; None if there were none.
+
+        Raises:
+          UserError: the record cannot be read.
+        """
+        return readers.read_init(self.init) if readers.is_there(self.init) else None
+
     def create(
-        self, config: Config, *, overwrite: bool, experiment: Experiment | None = None
+        self,
+        config: Config,
+        *,
+        overwrite: bool,
+        experiment: Experiment | None = None,
+        init: dict[str, Any] | None = None,
     ) -> None:
         """Creates the folder and writes the configuration and the sources of a user's own parts.
 
@@ -198,6 +227,7 @@ class RunFolder:
           config: the configuration of the run.
           overwrite: replace an existing run.
           experiment: the file whose `config()` returned the configuration, if any.
+          init: the record of the weights that the run starts from, if any.
 
         Raises:
           UserError: the folder has a run that is not to be overwritten, is not empty and is not a
@@ -225,7 +255,9 @@ class RunFolder:
                 if experiment is None
                 else {"experiment": {"file": experiment.file.name, "method": experiment.method}}
             )
-            text = configs.to_json(config, **origin)
+            if init is not None:
+                write_atomically(self.init, json.dumps(init, indent=2) + "\n")
+            text = configs.to_json(config, **origin, **_absolute_paths(config))
             own = sources or any(map(parts.is_own, parts.names_in(json.loads(text))))
             if own and (signed := trust.signature(text.encode(), sources)):
                 write_atomically(self.folder / trust.SIGNATURE, signed + "\n")
@@ -262,16 +294,19 @@ class RunFolder:
             write_atomically(self.bad_step, json.dumps(record) + "\n")
 
     def write_evaluation(self, record: dict[str, Any]) -> None:
-        """Writes evaluation.json atomically; keeps the records of protocols in it."""
-        protocols = self._evaluation().get("protocols")
-        self._write_evaluation({**record, "protocols": protocols} if protocols else record)
+        """Writes evaluation.json atomically; keeps the records of protocols and other data."""
+        before = self._evaluation()
+        kept = {kind: before[kind] for kind in ("protocols", "other_data") if kind in before}
+        self._write_evaluation({**record, **kept})
 
     def write_protocol(self, name: str, record: dict[str, Any]) -> None:
         """Adds the record of a protocol, under its name, to evaluation.json."""
+        self.write_named("protocols", name, record)
+
+    def write_named(self, kind: str, name: str, record: dict[str, Any]) -> None:
+        """Adds a record, under its kind and name, to evaluation.json."""
         before = self._evaluation()
-        self._write_evaluation(
-            {**before, "protocols": {**before.get("protocols", {}), name: record}}
-        )
+        self._write_evaluation({**before, kind: {**before.get(kind, {}), name: record}})
 
     def _evaluation(self) -> dict[str, Any]:
         """The contents of evaluation.json; {} if it is missing or damaged."""
@@ -284,3 +319,12 @@ class RunFolder:
     def _write_evaluation(self, record: dict[str, Any]) -> None:
         with writing(self.folder):
             write_atomically(self.evaluation, json.dumps(record, indent=2) + "\n")
+
+
+def _absolute_paths(config: Config) -> dict[str, Any]:
+    """The absolute paths of data that were given by relative ones, for config.json."""
+    given, full = config.data, configs.with_absolute_paths(config).data
+    names = [
+        name for name in ("source", "dir") if getattr(given, name, 0) != getattr(full, name, 0)
+    ]
+    return {"absolute": {name: getattr(full, name) for name in names}} if names else {}

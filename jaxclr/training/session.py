@@ -59,16 +59,7 @@ class Session(NamedTuple):
 
     def example_shapes(self, count: int) -> Tree:
         """Shapes and types of `count` training examples, the input of the views."""
-        train = self.dataset.train
-        if isinstance(train, Stream):
-            side = _side(self.config)
-            one = image_examples(side, side, train.channels)
-        else:
-            one = train.example if isinstance(train, Records) else train.examples
-        kind = lambda leaf: jax.ShapeDtypeStruct(
-            (count, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)
-        )
-        return jax.tree.map(kind, one)
+        return example_shapes(self.dataset.train, self.config, count)
 
     def init_state(self) -> State:
         """The state before the first step, on every device."""
@@ -94,6 +85,19 @@ class Session(NamedTuple):
             data=self.config.data,
             size=self.plain_size,
         )
+
+
+def example_shapes(train: Split | Stream | Records, config: Config, count: int) -> Tree:
+    """Shapes and types of `count` examples of a split, the input of the views."""
+    if isinstance(train, Stream):
+        side = _side(config)
+        one = image_examples(side, side, train.channels)
+    else:
+        one = train.example if isinstance(train, Records) else train.examples
+    kind = lambda leaf: jax.ShapeDtypeStruct(
+        (count, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)
+    )
+    return jax.tree.map(kind, one)
 
 
 def open_session(config: Config) -> Session:
