@@ -2,11 +2,13 @@
 
 import sys
 
-from jaxclr.errors import MissingExtra, optional
+from jaxclr.errors import UserError, optional
+from jaxclr.processes.startup import check_address_space, exit_on_interrupt
 
 
 def main() -> None:
     """Runs the command line."""
+    exit_on_interrupt()
     # Worker processes that decode images import this file again; imports inside keep it small.
     from jaxclr.processes import launch
 
@@ -16,8 +18,9 @@ def main() -> None:
     if not launch.is_watched() and any(word.startswith("--distributed.") for word in arguments):
         sys.exit(launch.watch(arguments))
     try:
+        check_address_space()
         cli = optional("jaxclr.cli")
-    except MissingExtra as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     cli.main()

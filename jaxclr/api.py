@@ -5,7 +5,7 @@ import functools
 import html
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -20,11 +20,14 @@ from jaxclr.interop import Loaded, exporting
 from jaxclr.interop import embedding as embeddings
 from jaxclr.interop import load as load_encoder
 from jaxclr.interop.initial import begin, check_same_start, start_from
+from jaxclr.paths import expanded
 from jaxclr.pretraining import (
     Say,
+    check_data,
     create_or_check,
     evaluate_closing,
     filled,
+    go_on,
     is_labeled,
     pretrain,
     printer,
@@ -33,9 +36,10 @@ from jaxclr.pretraining import (
 from jaxclr.pretraining import write_report as write_report
 from jaxclr.processes import runtime
 from jaxclr.runs import parts
-from jaxclr.runs.config import Config, differences
+from jaxclr.runs.config import CHANGEABLE, Config, differences
 from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
+from jaxclr.runs.loggers import Logger
 from jaxclr.runs.readers import read_bytes
 from jaxclr.training.compilation_cache import compilation_cache
 from jaxclr.training.judging import open_subject
@@ -51,14 +55,18 @@ def train(
     init_heads: bool = False,
     overwrite: bool = False,
     profile: str | None = None,
+    loggers: Sequence[Logger] = (),
     experiment: Experiment | None = None,
     console: rich.console.Console | None = None,
 ) -> "Run":
     """Trains a configuration in a folder, or continues the run in it from its newest checkpoint.
 
     Then the encoder is evaluated, if the data have labels and a test split, and report.html is
-    written. A finished run is returned unchanged. In the main thread, SIGTERM and SIGINT (a
-    notebook's interrupt) stop training after the current step, with a checkpoint.
+    written. A finished run is returned unchanged, unless it is to have more epochs or steps: then
+    it goes on from its newest checkpoint, and from there on all schedules are those of the longer
+    run. Frequencies, memory limits and workers may change when a run goes on. In the main thread,
+    SIGTERM and SIGINT (a notebook's interrupt) stop training after the current step, with a
+    checkpoint.
 
     >>> config = jaxclr.Config(
     ...     method=jaxclr.methods.SimAffinity(temperature=0.2).with_heads(hidden=128, out=64),
@@ -78,6 +86,7 @@ def train(
       init_heads: start from its heads too, where their shapes allow.
       overwrite: replace an existing run instead of continuing it.
       profile: "START:STOP", steps to trace into the folder's profile/.
+      loggers: further destinations of the metrics, such as `training.Wandb()`.
       experiment: the file whose `config()` returned the configuration, to read the run without it.
       console: for progress and notes; None for standard output.
 
@@ -90,10 +99,10 @@ def train(
       Stopped: a signal was received; the run is saved.
     """
     parts.check_not_running_copy()
-    folder = RunFolder(pathlib.Path(out).expanduser(), session=config)
+    folder = RunFolder(expanded(out), session=config)
     say = printer(console)
     with quietly(), compilation_cache():
-        session = open_session(config)
+        session = open_session(dataclasses.replace(config, extensions=()))
         steps = range(0)
         if profile is not None:
             steps = runtime.run_on_all(lambda: steps_to_profile(profile, session.steps))
@@ -110,11 +119,12 @@ def train(
                 create_or_check(folder, session, experiment, overwrite=overwrite, init=record)
 
             runtime.run_on_first(create)
+            session = go_on(folder, session, say)
             if folder.finished(session.steps, evaluated=is_labeled(session)):
                 say(f"{folder.folder} holds this run already, and it is finished.")
             else:
                 begin(session, folder, start, say)
-                pretrain(session, folder, console, say, steps)
+                pretrain(session, folder, console, say, profile=steps, loggers=loggers)
     return Run(folder.folder, config=config)
 
 
@@ -137,16 +147,16 @@ class Run:
     def __init__(
         self, folder: str | os.PathLike[str], config: Config | None = None, *, trust: bool = False
     ):
-        self._folder = RunFolder(pathlib.Path(folder).expanduser(), session=config, trust=trust)
+        self._folder = RunFolder(expanded(folder), session=config, trust=trust)
         if not self._folder.exists:
             raise UserError(
                 f"{folder} is not a run: it has no config.json. Give the folder of a run."
             )
         if config is not None:
             changed = differences(self.config, filled(config, self.config))
-            if changed:
+            if refused := [text for name, text in changed.items() if name not in CHANGEABLE]:
                 raise UserError(
-                    f"{folder} is a run of another configuration: {'; '.join(changed)}."
+                    f"{folder} is a run of another configuration: {'; '.join(refused)}."
                 )
 
     def __repr__(self) -> str:
@@ -191,14 +201,49 @@ class Run:
             **{k: v for k, v in columns.items() if k != "step"},
         }
 
-    def resume(self, *, console: rich.console.Console | None = None) -> "Run":
-        """Continues training from the newest checkpoint, evaluates and writes the report."""
+    def resume(
+        self,
+        *,
+        data: Data | None = None,
+        epochs: int | None = None,
+        steps: int | None = None,
+        loggers: Sequence[Logger] = (),
+        console: rich.console.Console | None = None,
+    ) -> "Run":
+        """Continues training from the newest checkpoint, evaluates and writes the report.
+
+        More epochs or steps than before extend the run: from its newest checkpoint on, all
+        schedules are those of the longer run.
+
+        Args:
+          data: where the run's own data are now, as source and dir; None: where they were. The run
+            keeps the new place.
+          epochs: epochs of the whole run; None: as before.
+          steps: steps of the whole run, in place of epochs; None: as before.
+          loggers: further destinations of the metrics, such as `training.Wandb()`.
+          console: for progress and notes; None for standard output.
+
+        Raises:
+          UserError: the run is to be shorter, or it cannot go on.
+        """
         say = printer(console)
         with quietly(), compilation_cache():
-            session = open_session(runtime.run_on_all(lambda: self.config))
+            config = runtime.run_on_all(lambda: self.config)
+            if data is not None:
+                config = dataclasses.replace(config, data=_moved(config.data, data))
+            if epochs is not None or steps is not None:
+                length = {"epochs": config.epochs if epochs is None else epochs, "steps": steps}
+                config = dataclasses.replace(config, **length)
+            session = open_session(config)
             with runtime.hold_on_first(self._folder.locked()):
+                runtime.run_on_first(functools.partial(check_data, self._folder, session))
+                if data is not None:
+                    names = ["data.source", "data.dir"]
+                    runtime.run_on_first(lambda: self._folder.update(config, names))
+                session = go_on(self._folder, session, say)
                 begin(session, self._folder, None, say)
-                pretrain(session, self._folder, console, say, range(0))
+                pretrain(session, self._folder, console, say, loggers=loggers)
+        self.__dict__.pop("config", None)  # its length may be another now
         return self
 
     def evaluate(
@@ -275,7 +320,7 @@ class Run:
             return embeddings.embed(
                 self.load(),
                 self.config.data if data is None else embeddings.whole(data),
-                pathlib.Path(out).expanduser(),
+                expanded(out),
                 dtype=dtype,
                 overwrite=overwrite,
                 report=report,
@@ -291,7 +336,7 @@ class Run:
     ) -> Loaded:
         """Writes the encoder as safetensors or StableHLO; see `interop.exporting.export`."""
         loaded = self.load()
-        path = pathlib.Path(out).expanduser()
+        path = expanded(out)
         exporting.export(loaded, to, path, side=image_size, overwrite=overwrite)
         return loaded
 
@@ -359,6 +404,26 @@ def _same_source(one: Any, other: Any) -> bool:
         and isinstance(other, Data)
         and absolute(one).source == absolute(other).source
     )
+
+
+def _moved(own: Any, data: Any) -> Data:
+    """A run's own data at another place."""
+    if not isinstance(own, Data) or not isinstance(data, Data):
+        raise UserError(
+            "A run goes on with its own data; data gives the new source and dir of named ones, got "
+            f"{type(data).__name__} for {type(own).__name__}."
+        )
+    place = absolute(data)
+    moved = dataclasses.replace(own, source=place.source, dir=place.dir or own.dir)
+    for field in dataclasses.fields(Data):
+        if getattr(data, field.name) not in (getattr(moved, field.name), field.default) and (
+            field.name not in ("source", "dir")
+        ):
+            raise UserError(
+                f"A run goes on with its own data, and data.{field.name} is another; give only "
+                "the source and dir of the place to which they were moved."
+            )
+    return moved
 
 
 def _source(data: Any) -> str:

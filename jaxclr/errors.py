@@ -53,6 +53,7 @@ _EXTRAS = {
     "safetensors": "interop",
     "pyarrow": "interop",
     "torch": "torch",
+    "wandb": "wandb",
 }
 
 

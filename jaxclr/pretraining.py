@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import logging
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,16 +15,29 @@ import jax
 import rich.console
 
 from jaxclr.data.dataset import abbreviate
-from jaxclr.errors import MissingExtra, UserError, optional
+from jaxclr.data.identity import changes, identity
+from jaxclr.errors import UserError, optional
 from jaxclr.evaluation.closing import closing_record, closing_table, monitor
 from jaxclr.evaluation.subject import Subject, labeled_splits
+from jaxclr.paths import expanded
 from jaxclr.processes import runtime
-from jaxclr.runs.config import Config, differences
+from jaxclr.processes.launch import first_line
+from jaxclr.processes.signals import StopAtOnce, Stopped
+from jaxclr.runs.config import (
+    CHANGEABLE,
+    LENGTH,
+    Config,
+    Extension,
+    differences,
+    extensions_at,
+    to_json,
+)
 from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
+from jaxclr.runs.loggers import Logger, Send, sending
 from jaxclr.text import print_text
 from jaxclr.training.loop import train as train_session
-from jaxclr.training.session import Session
+from jaxclr.training.session import Session, total_steps
 
 FEW_IMAGES = 10_000  # up to this many, training also ends with probes of the baselines
 
@@ -51,7 +66,7 @@ def write_report(
     write = optional("jaxclr.report.page").write_report
 
     default = (folders[0] if len(folders) == 1 else pathlib.Path()) / "report.html"
-    path = default if out is None else pathlib.Path(out).expanduser()
+    path = default if out is None else expanded(out)
     write(folders, path, channels=channels)
     return path
 
@@ -61,9 +76,23 @@ def pretrain(
     folder: RunFolder,
     console: rich.console.Console | None,
     say: Say,
-    profile: range,
+    *,
+    profile: range = range(0),
+    loggers: Sequence[Logger] = (),
 ) -> None:
     """Trains, evaluates and reports."""
+    with sending(loggers, folder.folder, json.loads(to_json(session.config)), say=say) as send:
+        _train_and_evaluate(session, folder, console, say, profile, send)
+
+
+def _train_and_evaluate(
+    session: Session,
+    folder: RunFolder,
+    console: rich.console.Console | None,
+    say: Say,
+    profile: range,
+    send: Send,
+) -> None:
     config, train = session.config, session.dataset.train
     kind = "examples" if train.channels is None else "images"
     say(
@@ -82,21 +111,39 @@ def pretrain(
         console=console or rich.console.Console(),
         evaluate=monitor,
         profile=profile,
+        send=send,
     )
+    with StopAtOnce(
+        "stopped after training, which is saved, and before the end of its evaluation. The same "
+        f"command, or `jaxclr resume {folder.folder}`, evaluates it."
+    ):
+        try:
+            labeled_splits(session.dataset)
+        except UserError as error:
+            say(f"Not evaluated: {error}")
+        else:
+            subject = session.subject(state)
+            record = evaluate_closing(subject, folder, baselines=train.size <= FEW_IMAGES)
+            figures = record["features"]["trained"].items()
+            send(record["step"], {f"closing/{name}": figure["mean"] for name, figure in figures})
+            if console is not None:
+                console.print(closing_table(record))
+        runtime.run_on_first(lambda: _report(folder, say))
+
+
+def _report(folder: RunFolder, say: Say) -> None:
+    """Writes the report of a run; an error is said, because the run itself is complete."""
     try:
-        labeled_splits(session.dataset)
+        write_report([folder.folder], folder.report)
+    except Stopped:
+        raise
     except UserError as error:
-        say(f"Not evaluated: {error}")
-    else:
-        record = evaluate_closing(
-            session.subject(state), folder, baselines=train.size <= FEW_IMAGES
-        )
-        if console is not None:
-            console.print(closing_table(record))
-    try:
-        runtime.run_on_first(lambda: write_report([folder.folder], folder.report))
-    except MissingExtra as error:
         say(f"No report was written: {error}")
+    except Exception as error:  # drawing fails in more ways than can be listed
+        say(
+            f"No report was written: {type(error).__name__}: {first_line(error)}. The run is "
+            f"complete; `jaxclr report {folder.folder}` tries it again."
+        )
 
 
 def evaluate_closing(
@@ -123,21 +170,94 @@ def create_or_check(
 ) -> None:
     """Creates the run, or checks that an existing one has this configuration and these sources."""
     if not folder.exists or overwrite:
-        folder.create(session.config, overwrite=overwrite, experiment=experiment, init=init)
+        data = identity(session.dataset, session.config.data)
+        folder.create(
+            session.config, overwrite=overwrite, experiment=experiment, data=data, init=init
+        )
         return
     changed = differences(folder.config(), session.config)
-    advice = (
-        f"Continue it as it is with `jaxclr resume {folder.folder}`, replace it with --overwrite, "
-        "or give another folder with --out."
-    )
-    if changed:
+    refused = [text for name, text in changed.items() if name not in CHANGEABLE | LENGTH]
+    if refused:
         raise UserError(
-            f"{folder.folder} is a run of another configuration: {'; '.join(changed)}. {advice}"
+            f"{folder.folder} is a run of another configuration: {'; '.join(refused)}. "
+            f"{_advice(folder)}"
         )
     if sources := folder.changed_sources(session.config, experiment):
         raise UserError(
-            f"{folder.folder} was started with other code in {', '.join(sources)}. {advice}"
+            f"{folder.folder} was started with other code in {', '.join(sources)}. "
+            f"{_advice(folder)}"
         )
+    check_data(folder, session)
+
+
+def check_data(folder: RunFolder, session: Session) -> None:
+    """Checks that the data are those with which the run began, if these are known.
+
+    Raises:
+      UserError: they differ; the message says in what.
+    """
+    before = folder.data()
+    now = identity(session.dataset, session.config.data) if before else None
+    if before and now and (changed := changes(before, now)):
+        raise UserError(
+            f"The data are not those with which {folder.folder} began: {'; '.join(changed)}. "
+            "Restore them, replace the run with --overwrite, or give another folder with --out."
+        )
+
+
+def go_on(folder: RunFolder, session: Session, say: Say) -> Session:
+    """The session of a run that goes on, after config.json is brought up to date.
+
+    Frequencies and limits may have changed. A run that is to be longer is extended from its newest
+    checkpoint on.
+
+    Args:
+      folder: of the run, locked.
+      session: the session of the configuration that is wanted; equal to the run's except for
+        `CHANGEABLE` and `LENGTH`.
+      say: called with a sentence on each change.
+
+    Raises:
+      UserError: the run is to be shorter.
+    """
+    written: list[Extension] = []
+    runtime.run_on_first(lambda: written.extend(_update(folder, session, say)))
+    agreed = runtime.first_nonempty(json.dumps(written))
+    return session.extended(tuple(Extension(*pair) for pair in json.loads(agreed or "[]")))
+
+
+def _update(folder: RunFolder, session: Session, say: Say) -> tuple[Extension, ...]:
+    """Brings config.json up to date and returns the extensions of the run."""
+    stored, config = folder.config(), session.config
+    before, steps = total_steps(stored, session.steps_per_epoch), session.steps
+    changed = differences(stored, config)
+    if steps < before:
+        short = "; ".join(changed[name] for name in sorted(LENGTH & changed.keys()))
+        raise UserError(
+            f"{folder.folder} is a run of {before} steps and cannot become one of {steps} "
+            f"({short}). {_advice(folder)}"
+        )
+    names, extensions = sorted(CHANGEABLE & changed.keys()), stored.extensions
+    if names:
+        say(f"Changed from here on: {'; '.join(changed[name] for name in names)}.")
+    if steps > before:
+        at = folder.newest_step
+        extensions = extensions_at(at, extensions, before)
+        names += [*LENGTH, "extensions"]
+        say(
+            f"Extended from {before} to {steps} steps at step {at}: from there on the learning "
+            f"rate and all other schedules are those of a run of {steps} steps."
+        )
+    if names:
+        folder.update(dataclasses.replace(config, extensions=extensions), names)
+    return extensions
+
+
+def _advice(folder: RunFolder) -> str:
+    return (
+        f"Continue it as it is with `jaxclr resume {folder.folder}`, replace it with --overwrite, "
+        "or give another folder with --out."
+    )
 
 
 def filled(config: Config, stored: Config) -> Config:
@@ -164,11 +284,20 @@ def printer(console: rich.console.Console | None) -> Say:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Silences logs of Orbax, which also raises these errors."""
-    logger = logging.getLogger("absl")
+    """Prints the errors that Orbax logs and does not raise, a line each, on standard error."""
+    logger, heard = logging.getLogger("absl"), []
+
+    def hear(record: logging.LogRecord) -> bool:
+        heard.append(record.getMessage().partition("\n")[0])
+        return False
+
     level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    logger.setLevel(logging.ERROR)
+    logger.addFilter(hear)
     try:
         yield
+        for text in dict.fromkeys(heard):
+            print(f"Orbax: {text}", file=sys.stderr)
     finally:
+        logger.removeFilter(hear)
         logger.setLevel(level)

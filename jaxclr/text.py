@@ -1,5 +1,6 @@
 """Text of users (names of files and classes, messages) in a form that any output can show."""
 
+import os
 import re
 from typing import Any
 
@@ -11,12 +12,17 @@ _UNSAFE = re.compile(
 _BYTES = range(0xDC80, 0xDD00)  # byte b of a file name is the surrogate 0xDC00 + b
 
 
-def displayable(text: str) -> str:
+def displayable(text: str | os.PathLike[str]) -> str:
     r"""Text on one line with escapes for what cannot be shown: `\n`, `\x1b`, and `\xe9` for a byte.
 
-    All other characters stay as they are. HTML, markup and formulas need their own escapes.
+    All other characters stay as they are. HTML, markup and formulas need their own escapes. Of a
+    path, the result is for people.
+
+    >>> displayable(os.fsdecode(b"caf\xe9"))
+    'caf\\xe9'
     """
-    return _UNSAFE.sub(_escape, text)
+    text = os.fspath(text)
+    return text if text.isprintable() else _UNSAFE.sub(_escape, text)
 
 
 def displayable_lines(text: str) -> str:

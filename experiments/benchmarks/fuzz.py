@@ -9,7 +9,7 @@ and JSON lines, arrays of snapshots, files in the place of folders, pipes, devic
 place of files. It is reported, its metrics and configuration are read, its encoder is loaded, and
 it is resumed up to the first step. A command is one of the command line's with odd options and
 values; its training and its evaluation are left out. Both run in this process, each within 20
-seconds, and a few folders through the command line in processes of their own.
+seconds and 4 GiB, and a few folders through the command line in processes of their own.
 
 A user's mistake or a damaged file is one sentence (`UserError`, or exit status 2). All else is
 counted: tracebacks, hangs, and files changed outside the run.
@@ -26,6 +26,7 @@ import os
 import pathlib
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -44,7 +45,7 @@ import numpy as np
 import rich.console
 import rich.table
 import tyro
-from measure import Output, machine, verdict
+from measure import Output, machine, resident_mib, verdict
 
 import jaxclr
 from jaxclr import cli
@@ -62,6 +63,7 @@ from jaxclr.training.session import Session, open_session
 
 ROOT = pathlib.Path(__file__).parents[2]
 LIMIT = 20  # seconds
+MEMORY = 4 * 2**30  # bytes of address space for a case
 
 NAMES = ["run", "$5^_{", "caf\udce9", "<b>&'\"", "a\nb", "[red]x[/]", "lr=[0.1]", "кот", "🐈 猫"]
 TEXTS = ["", "$x$", "\x1b[31m", "<script>", "\udce9", "\ud800", "\0", "x" * 100_000, "/dev/zero"]
@@ -71,6 +73,10 @@ VALUES: list[Any] = [
     *({"function": "os:system"}, {"type": "jaxclr.api:os.system"}, {"type": "parts/x.py:X"}),
     *TEXTS,
 ]
+
+
+class LeftOut(BaseException):
+    """What follows takes long, and is no matter of folders and command lines."""
 
 
 class Hang(BaseException):
@@ -363,13 +369,16 @@ def fuzz_folder(seed: int, base: Base) -> tuple[str, Counter[str], list[dict[str
     done = "; ".join(damage(folder, rng, outside) for _ in range(rng.choice([1, 1, 2, 3])))
     before = base.outside(folder)
     counts: Counter[str] = Counter()
-    faults = []
+    faults, printed = [], io.StringIO()
     try:
         arrays = "checkpoints" in done or "config.json" in done or rng.random() < 0.1
         for part in read_folder(folder, base, arrays=arrays):
-            kind, fault = attempt(part)
+            with contextlib.redirect_stderr(printed):
+                kind, fault = attempt(part)
             counts[kind] += 1
             faults += fault
+        if "Traceback" in printed.getvalue():  # of a thread
+            faults.append({"kind": "traceback", "text": printed.getvalue()[-2000:]})
         if base.outside(folder) != before:
             faults.append({"kind": "changed outside"})
     finally:
@@ -387,6 +396,8 @@ def attempt(call: Callable[[], Any]) -> tuple[str, list[dict[str, Any]]]:
         lines = len(str(error).splitlines())
         long = lines > 3 or len(str(error)) > 3000
         return "refused", [{"kind": "long sentence", "text": str(error)[:300]}] if long else []
+    except LeftOut:
+        return "read", []
     except Hang:
         return "fault", [{"kind": "hang", "text": traceback.format_exc()[-2000:]}]
     except BaseException as error:
@@ -405,7 +416,7 @@ def watched() -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.alarm(LIMIT)
-    faulthandler.dump_traceback_later(3 * LIMIT, exit=True)
+    faulthandler.dump_traceback_later(3 * LIMIT, exit=True, file=sys.__stderr__)
     try:
         yield
     finally:
@@ -535,10 +546,10 @@ def fuzz_command(seed: int, base: Base) -> tuple[str, Counter[str], list[dict[st
 
 @contextlib.contextmanager
 def left_out() -> Iterator[None]:
-    """Leaves out what takes long and is no matter of the command line."""
+    """Leaves out training and evaluation."""
 
     def refuse(*_: Any, **__: Any) -> None:
-        raise UserError("left out")
+        raise LeftOut
 
     with contextlib.ExitStack() as stack:
         for name in ("pretraining.train_session", "pretraining.closing_record", "api.evaluate"):
@@ -596,14 +607,25 @@ def measure(options: Options, root: pathlib.Path) -> dict[str, Any]:
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # as the command line does
     base = Base(root)
     seeds = lambda count: range(options.seed, options.seed + count)
-    return {
-        "machine": machine(),
-        "results": {
+    with bounded_memory():
+        results = {
             "folders": fuzz(fuzz_folder, seeds(options.folders), base),
             "commands": fuzz(fuzz_command, seeds(options.commands), base),
-            "processes": fuzz(fuzz_process, seeds(options.processes), base),
-        },
-    }
+        }
+    results["processes"] = fuzz(fuzz_process, seeds(options.processes), base)
+    return {"machine": machine(), "results": results}
+
+
+@contextlib.contextmanager
+def bounded_memory() -> Iterator[None]:
+    """Limits the address space of this process to what it has and `MEMORY`."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(resident_mib("VmSize")) * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def table(record: dict[str, Any]) -> rich.table.Table:

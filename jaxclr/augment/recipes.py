@@ -123,7 +123,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "simclr": Augmentation((_SIMCLR, _SIMCLR)),
     # MoCo v2, arXiv:2003.04297.
     "moco": Augmentation((_MOCO, _MOCO)),
-    # BYOL, arXiv:2006.07733, appendix B; also MoCo v3's and UniCLR's.
+    # BYOL, arXiv:2006.07733, appendix B; also UniCLR's, and MoCo v3's with a ViT.
     "byol": Augmentation((_BYOL, dataclasses.replace(_BYOL, blur=0.1, solarize=0.2))),
     # SimCLR on CIFAR: half the strength, no blur.
     "cifar": Augmentation((_CIFAR, _CIFAR)),

@@ -19,6 +19,7 @@ from jaxclr.cli.console import print_error, print_text
 from jaxclr.errors import UserError
 from jaxclr.processes import launch
 from jaxclr.processes.signals import Stopped
+from jaxclr.processes.startup import raise_on_interrupt
 
 
 class Command(NamedTuple):
@@ -42,7 +43,9 @@ COMMANDS = {
         "Train an encoder: jaxclr train EXPERIMENT.py [--method NAME] [--field value ...]",
     ),
     "resume": Command(
-        "pretraining", "resume", "Continue a run from its newest checkpoint: jaxclr resume RUN"
+        "pretraining",
+        "resume",
+        "Continue a run from its newest checkpoint: jaxclr resume RUN [--epochs N]",
     ),
     "evaluate": Command(
         "evaluating",
@@ -99,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         function = getattr(
             importlib.import_module(f"jaxclr.cli.{command.module}"), command.function
         )
+        raise_on_interrupt()
         function(arguments[1:], console)
     except Stopped as stopped:
         if _prints():
@@ -154,6 +158,12 @@ def _fail(error: Exception) -> None:
         status = Stopped.STATUS
     elif isinstance(error, UserError):
         print_error(f"error: {error}")
+        status = 2
+    elif isinstance(error, MemoryError) or "can't start new thread" in str(error):
+        print_error(
+            f"error: This process may not have more memory or threads ({launch.first_line(error)})."
+            " Raise the limits (ulimit -v, ulimit -u), or use smaller or streamed data."
+        )
         status = 2
     elif single:
         raise error

@@ -1,6 +1,8 @@
 """Parsing of arguments and printing of messages, for all commands."""
 
+import dataclasses
 import inspect
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,12 +11,13 @@ import tyro
 
 from jaxclr import errors
 from jaxclr.errors import UserError
+from jaxclr.paths import expanded
 from jaxclr.processes.signals import Stopped
 from jaxclr.text import print_text as print_text
 
 STATUSES = (
     "Exit status: 0 on success; 2 for user errors and full disks; "
-    f"{Stopped.STATUS} if SIGTERM or SIGINT (Ctrl-C) stopped training after a checkpoint; "
+    f"{Stopped.STATUS} if SIGTERM, SIGINT (Ctrl-C) or SIGHUP stopped a run that is saved; "
     "130 after a second Ctrl-C."
 )
 
@@ -29,14 +32,28 @@ def parse(
 ) -> Any:
     """Parses the arguments of a command into a dataclass; prints the help and exits if asked to."""
     extra = {} if default is None else {"default": default}
-    return tyro.cli(
-        kind,
-        prog=f"jaxclr {command}",
-        args=list(arguments),
-        description=description,
-        config=(tyro.conf.AvoidSubcommands,),
-        **extra,
+    return _expanded(
+        tyro.cli(
+            kind,
+            prog=f"jaxclr {command}",
+            args=list(arguments),
+            description=description,
+            config=(tyro.conf.AvoidSubcommands,),
+            **extra,
+        )
     )
+
+
+def _expanded(options: Any) -> Any:
+    """Options whose paths have their ~ expanded, also where the shell saw quotes."""
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    paths = {
+        name: expanded(value) if isinstance(value, pathlib.Path) else tuple(map(expanded, value))
+        for name, value in values.items()
+        if isinstance(value, pathlib.Path)
+        or (isinstance(value, tuple) and value and isinstance(value[0], pathlib.Path))
+    }
+    return dataclasses.replace(options, **paths)
 
 
 def pop_option(arguments: list[str], part: str) -> str | None:

@@ -17,6 +17,7 @@ from jaxclr.errors import SharedError, UserError
 from jaxclr.evaluation.by_protocol import protocol_table
 from jaxclr.evaluation.closing import closing_table
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
+from jaxclr.paths import expanded
 from jaxclr.processes.runtime import Distributed
 
 
@@ -104,9 +105,7 @@ def _by_protocol(
     if not folders and not {"-h", "--help"} & set(arguments):
         raise UserError(f"Give the folder of a run first: jaxclr evaluate RUN --protocol {name}.")
     notes = _beside(console, as_json="--json" in arguments)
-    run = (
-        open_run(pathlib.Path(folders[0]), notes, trust="--trust" in arguments) if folders else None
-    )
+    run = open_run(expanded(folders[0]), notes, trust="--trust" in arguments) if folders else None
     own = run.config.data if run else Data()
     options = parse(
         ProtocolOptions,

@@ -16,6 +16,7 @@ from jaxclr.encoders import ENCODERS, Encoder, ResNet, ViT
 from jaxclr.errors import UserError
 from jaxclr.interop import embedding, exporting, importing
 from jaxclr.interop.embedding import Number
+from jaxclr.paths import expanded
 from jaxclr.runs.folder import RunFolder
 from jaxclr.training.compilation_cache import compilation_cache
 
@@ -173,7 +174,7 @@ def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
             out=tyro.MISSING, encoder=named("encoder", name or "resnet50", ENCODERS)
         ),
     )
-    path = pathlib.Path(words[0])
+    path = expanded(words[0])
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"--image-size must be at least 1, got {options.image_size}.")
     weights = importing.import_encoder(
@@ -232,7 +233,7 @@ def _leading(arguments: Sequence[str], most: int) -> tuple[list[str], list[str]]
 def _run_of(words: list[str], rest: list[str], usage: str) -> pathlib.Path | None:
     """The folder of a run; None for --help without one."""
     if words:
-        return pathlib.Path(words[0])
+        return expanded(words[0])
     if {"-h", "--help"} & set(rest):
         return None
     raise UserError(f"Give the folder of a run: jaxclr {usage}.")

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import rich.console
 import tyro
@@ -12,13 +12,16 @@ from jaxclr import api
 from jaxclr.augment import AUGMENTATIONS, with_views
 from jaxclr.cli.console import STATUSES, count, named, parse, pop_option, print_text
 from jaxclr.cli.opening import open_run
+from jaxclr.data import Data
 from jaxclr.encoders import ENCODERS
 from jaxclr.errors import UserError
 from jaxclr.methods import METHODS
+from jaxclr.paths import expanded
 from jaxclr.processes import runtime
 from jaxclr.processes.runtime import Distributed
 from jaxclr.runs.config import Config
 from jaxclr.runs.experiments import Experiment, load_experiment
+from jaxclr.runs.loggers import LOGGERS, Logger
 from jaxclr.steps.optimizers import OPTIMIZERS
 
 # Parts of a configuration that can be replaced by name; the experiment itself builds the method.
@@ -27,6 +30,13 @@ CHOICES: dict[str, Mapping[str, Any]] = {
     "augmentation": AUGMENTATIONS,
     "optimizer": OPTIMIZERS,
 }
+
+
+EXTENDED = (
+    "From the newest checkpoint on, the learning rate and all other schedules are those of the "
+    "longer run: the cosine is stretched, so the rate rises at that step. config.json records the "
+    "step under extensions."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +56,9 @@ class TrainOptions:
 
     overwrite: bool = False
     """Replace the run in that folder, if there is one, instead of continuing it."""
+
+    log: tuple[Literal["wandb"], ...] = ()
+    """Where to send the metrics, beside metrics.jsonl and TensorBoard; wandb: Weights & Biases."""
 
     profile: str | None = None
     """START:STOP: profile steps START to STOP - 1 into RUN/profile; step 0 includes compilation."""
@@ -72,6 +85,7 @@ def train(arguments: Sequence[str], console: rich.console.Console) -> None:
         init_heads=options.init_heads,
         overwrite=options.overwrite,
         profile=options.profile,
+        loggers=_loggers(options.log),
         experiment=experiment,
         console=console,
     )
@@ -79,16 +93,26 @@ def train(arguments: Sequence[str], console: rich.console.Console) -> None:
 
 
 def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
-    """Continue a run from its newest checkpoint: jaxclr resume RUN"""
+    """Continue a run from its newest checkpoint: jaxclr resume RUN [--epochs N]"""
     options = parse(
         RunOptions,
         arguments,
         "resume",
         description="Continue a run from its newest checkpoint, or evaluate it again if it is "
-        f"finished.\n\n{STATUSES}",
+        f"finished. With more epochs or steps it is extended. {EXTENDED}\n\n{STATUSES}",
     )
     run = open_run(options.run, console, trust=options.trust)
-    _next(run.resume(console=console), console)
+    own, data = run.config.data, None
+    if moved := {name: value for name, value in vars(options.data).items() if value is not None}:
+        data = dataclasses.replace(own, **moved) if isinstance(own, Data) else Data()
+    run.resume(
+        data=data,
+        epochs=options.epochs,
+        steps=options.steps,
+        loggers=_loggers(options.log),
+        console=console,
+    )
+    _next(run, console)
 
 
 def _parse_train(arguments: Sequence[str]) -> TrainRequest:
@@ -100,7 +124,7 @@ def _parse_train(arguments: Sequence[str]) -> TrainRequest:
             "Give an experiment: jaxclr train EXPERIMENT.py, for instance experiments/digits.py."
         )
     if files:
-        config = load_experiment(pathlib.Path(files[0]), method=names["method"])
+        config = load_experiment(expanded(files[0]), method=names["method"])
     else:
         # For --help without an experiment.
         config = Config(method=named("method", names["method"] or "sim_affinity", METHODS)())
@@ -123,13 +147,32 @@ def _parse_train(arguments: Sequence[str]) -> TrainRequest:
         "select a part by name (see `jaxclr list`); the options below are those of the selected "
         "parts. --views N uses the first N views of the augmentation, repeating them if there are "
         "fewer. Running the same command again continues an interrupted run from its newest "
-        f"checkpoint.\n\n{STATUSES}",
+        "checkpoint. Then frequencies (log, observe, evaluate, checkpoint), memory limits and "
+        f"workers may be others, and more epochs or steps extend the run. {EXTENDED}\n\n{STATUSES}",
     )
+    if options.config.steps is not None and any(
+        one == "--epochs" or one.startswith("--epochs=") for one in arguments
+    ):
+        raise UserError(
+            f"--epochs has no effect on a run of --steps {options.config.steps}; give one of them "
+            "(--steps None for epochs)."
+        )
     kind = type(options.config.method)
     method = next((name for name, known in METHODS.items() if known is kind), kind.__name__)
     folder = f"runs/{pathlib.Path(files[0]).stem}-{method}-{options.config.seed}"
-    experiment = Experiment(pathlib.Path(files[0]), names["method"])
+    experiment = Experiment(expanded(files[0]), names["method"])
     return TrainRequest(options, experiment, options.out or pathlib.Path(folder))
+
+
+@dataclasses.dataclass(frozen=True)
+class MovedData:
+    """A place of data."""
+
+    source: str | None = None
+    """Their source, such as folder:PATH; None: as before."""
+
+    dir: str | None = None
+    """Folder of the prepared TFDS data sets; None: as before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,11 +182,27 @@ class RunOptions:
     run: tyro.conf.Positional[Annotated[pathlib.Path, tyro.conf.arg(metavar="RUN")]]
     """Folder of the run."""
 
+    data: MovedData = MovedData()
+    """Where the run's own data are now, if they were moved."""
+
+    epochs: int | None = None
+    """Epochs of the whole run; None: as before. More extend it."""
+
+    steps: int | None = None
+    """Steps of the whole run, in place of epochs; None: as before. More extend it."""
+
+    log: tuple[Literal["wandb"], ...] = ()
+    """Where to send the metrics, beside metrics.jsonl and TensorBoard; wandb: Weights & Biases."""
+
     trust: bool = False
     """Run the code stored in the folder, even if another user created it."""
 
     distributed: Distributed = Distributed()
     """Several processes, each started by the same command."""
+
+
+def _loggers(names: Sequence[str]) -> tuple[Logger, ...]:
+    return tuple(LOGGERS[name]() for name in names)
 
 
 def _next(run: api.Run, console: rich.console.Console) -> None:

@@ -64,6 +64,7 @@ class Dataset(NamedTuple):
       classes: class names, indexed by label.
       skipped: files that could not be read and were left out.
       notes: sentences for the user on what was left out or converted, and on the splits.
+      version: name and version of prepared data that never change; "" for others.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Dataset(NamedTuple):
     classes: tuple[str, ...]
     skipped: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    version: str = ""
 
 
 def why_streamed(count: int, shape: tuple[int, ...], data: Data) -> str | None:

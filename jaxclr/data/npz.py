@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 import pathlib
 import zipfile
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from jaxclr.data.images import convert_channels
 from jaxclr.data.names import check_is, displayable, reason
 from jaxclr.data.source_options import Data
 from jaxclr.errors import UserError
+from jaxclr.paths import expanded
 
 
 class Keys(NamedTuple):
@@ -66,7 +66,7 @@ def load(argument: str, data: Data) -> Dataset:
     see `jaxclr.data.conversion`. Labels are optional, integers or strings. Nothing is unpickled.
     """
     check_not_streamed(data)
-    path = pathlib.Path(os.path.expanduser(argument))
+    path = expanded(argument)
     check_is(path, "a file")
     name = f"'{displayable(path)}'"
     try:

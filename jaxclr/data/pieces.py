@@ -8,6 +8,7 @@ continues with the first piece of its step, for any number of workers and proces
 import dataclasses
 import functools
 import math
+import multiprocessing
 import os
 from collections.abc import Generator
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from jaxclr.data.shuffling import epoch_order
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 
+UNGUARDED = 64  # exit status of a worker whose main file would train; EX_USAGE of sysexits.h
 PIECE_BYTES = 2**22  # size of a piece; a worker holds a few of them
 ENDLESS = 2**60
 
@@ -116,6 +118,16 @@ class Pieces:
             iterator.close()
 
 
+def end_if_worker() -> None:
+    """Ends this process if it is a worker that imports the main file of a program, silently.
+
+    Its parent says what is wrong. multiprocessing itself would raise RuntimeError later, after the
+    data were loaded and the model compiled.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(UNGUARDED)
+
+
 def read_in_workers(source: Any, start: int, workers: int | None) -> Generator[Any, None, None]:
     """Yields the items of a random-access source in order, read by Grain.
 
@@ -149,6 +161,11 @@ def read_in_workers(source: Any, start: int, workers: int | None) -> Generator[A
         # Grain's message for a dead worker; other errors keep their type.
         if "terminated unexpectedly" not in str(error):
             raise
+        if f"exit code {UNGUARDED}." in str(error):
+            raise UserError(
+                "A data worker process imports the main file of the program again, and that "
+                'trains: put its code under `if __name__ == "__main__":`, or set workers to 0.'
+            ) from error
         raise UserError(
             f"A data worker process died ({str(error).partition('.')[0]}): it was killed or ran "
             f"out of memory. There were {workers} workers; use fewer with --data.workers. The same "

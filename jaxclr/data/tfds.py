@@ -4,7 +4,6 @@ import difflib
 import functools
 import importlib.util
 import io
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -30,6 +29,7 @@ from jaxclr.data.pixels import Encoded, Unreadable
 from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
+from jaxclr.paths import expanded
 
 RECORDS = 2048
 SPREAD = 100  # records whose labels tell whether a split has any
@@ -66,7 +66,7 @@ def load(argument: str, data: Data) -> Dataset:
     count = len(train) + (len(test) if test else 0)
     if (why := why_streamed(count, like[1], data)) is not None:
         splits = _streams(train, test, like[1][2], data, why)
-        return Dataset(info.name, *splits, classes, (), notes)
+        return Dataset(info.name, *splits, classes, (), notes, info.full_name)
     train_split, left_out, composed = _decode(train, data, like)
     test_split = None
     if test is not None:
@@ -83,7 +83,7 @@ def load(argument: str, data: Data) -> Dataset:
             train_split = _take(train_split, rows)
     notes += notes_on(left_out, composed, data)
     skipped = tuple(error.name for error in left_out)
-    return Dataset(info.name, train_split, test_split, classes, skipped, notes)
+    return Dataset(info.name, train_split, test_split, classes, skipped, notes, info.full_name)
 
 
 class _Records:
@@ -277,7 +277,7 @@ def _classes(feature: Any, train: _Records, test: _Records | None) -> tuple[str,
 
 def _prepared(name: str, data: Data) -> Any:
     """The builder of a data set that is on disk in array_record format."""
-    folder = None if data.dir is None else pathlib.Path(os.path.expanduser(data.dir))
+    folder = None if data.dir is None else expanded(data.dir)
     if folder is not None and not folder.is_dir():
         raise UserError(
             f"There is no folder '{folder}'. Set --data.dir to the folder of the data sets."

@@ -7,7 +7,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxclr.encoders.layers import AxisName, Precision, batch_norm, check_images, compute_dtype
+from jaxclr.encoders.layers import (
+    AxisName,
+    BatchNorm,
+    Precision,
+    batch_norm,
+    check_images,
+    compute_dtype,
+)
 from jaxclr.fields import check_fields
 
 _STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -141,7 +148,7 @@ def convolution(features: int, size: int, stride: int, dtype: Precision, name: s
     )
 
 
-def _last_norm(block: BasicBlock | Bottleneck, train: bool, name: str) -> nn.BatchNorm:
+def _last_norm(block: BasicBlock | Bottleneck, train: bool, name: str) -> BatchNorm:
     zero = nn.initializers.zeros
     return batch_norm(block.dtype, block.axis_name, train, scale_init=zero, name=name)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge
 
-from jaxclr.encoders.layers import AxisName, Precision, check_images, compute_dtype
+from jaxclr.encoders.layers import AxisName, LayerNorm, Precision, check_images, compute_dtype
 from jaxclr.errors import UserError
 from jaxclr.fields import check_fields
 
@@ -117,7 +117,7 @@ class ViTModule(nn.Module):
         block = nn.remat(Block) if self.remat else Block
         for index in range(self.depth):
             x = block(self.heads, self.dtype, name=f"block_{index}")(x)
-        return _layer_norm(self.dtype, "norm")(x[:, 0])
+        return LayerNorm(compute_dtype(self.dtype), name="norm")(x[:, 0])
 
     def _learned_positions(self, tokens: int, height: int, width: int) -> jax.Array:
         """A parameter for each token, the class token first: [1, tokens, width]."""
@@ -141,12 +141,12 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, tokens, width = x.shape
-        y = _layer_norm(self.dtype, "norm1")(x)
+        y = LayerNorm(compute_dtype(self.dtype), name="norm1")(x)
         y = _linear(3 * width, self.dtype, "qkv", kernel_init=_qkv_init)(y)
         y = y.reshape(batch, tokens, 3, self.heads, width // self.heads)
         y = attention(y[:, :, 0], y[:, :, 1], y[:, :, 2])
         x = x + _linear(width, self.dtype, "proj")(y.reshape(batch, tokens, width))
-        y = _layer_norm(self.dtype, "norm2")(x)
+        y = LayerNorm(compute_dtype(self.dtype), name="norm2")(x)
         y = nn.gelu(_linear(4 * width, self.dtype, "fc1")(y), approximate=False)
         return x + _linear(width, self.dtype, "fc2")(y)
 
@@ -181,11 +181,6 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
     r, c = np.divmod(np.arange(rows * columns), columns)
     r, c = np.outer(r, omega), np.outer(c, omega)
     return np.concatenate([np.sin(r), np.cos(r), np.sin(c), np.cos(c)], axis=1)
-
-
-def _layer_norm(dtype: Precision, name: str) -> nn.LayerNorm:
-    # Flax normalizes in float32 or wider, and casts only the result to a narrower dtype.
-    return nn.LayerNorm(epsilon=1e-6, dtype=compute_dtype(dtype), name=name)
 
 
 def _linear(features: int, dtype: Precision, name: str, **options: Any) -> nn.Dense:

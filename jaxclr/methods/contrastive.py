@@ -22,7 +22,7 @@ class SimClr(Method):
     temperature: Annotated[float, Gt(0)] = 0.1
     """Divides the affinities."""
 
-    projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128, last_norm=True, last_affine="scale")
     """Head from representations to embeddings."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
@@ -44,12 +44,15 @@ class MocoV3(Predictive):
 
 @dataclasses.dataclass(frozen=True)
 class Dcl(Method):
-    """InfoNCE without positives in the denominator, in both directions (DCL, arXiv:2110.06848)."""
+    """InfoNCE without positives in the denominator, in both directions (DCL, arXiv:2110.06848).
+
+    The projector is that of SimCLR, as in the paper.
+    """
 
     temperature: Annotated[float, Gt(0)] = 0.1
     """Divides the affinities."""
 
-    projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128, last_norm=True, last_affine="scale")
     """Head from representations to embeddings."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:

@@ -47,7 +47,7 @@ class Pcl(Method):
     iterations: Annotated[int, Ge(1)] = 20
     """Iterations of k-means."""
 
-    projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128, norm=False, bias=True)
     """Head from representations to embeddings."""
 
     target: MomentumEncoder = MomentumEncoder(momentum=0.999, ramp=False)

@@ -29,7 +29,7 @@ class MocoV2(Method):
     queue_size: Annotated[int, Ge(1)] = 65_536
     """Keys of earlier batches; a multiple of the batch."""
 
-    projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128, norm=False, bias=True)
     """Head from representations to embeddings."""
 
     target: MomentumEncoder = MomentumEncoder(momentum=0.999, ramp=False)

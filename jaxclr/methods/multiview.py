@@ -24,7 +24,7 @@ class MvInfoNce(Method):
     temperature: Annotated[float, Gt(0)] = 0.5
     """Divides the affinities."""
 
-    projector: Mlp = Mlp(layers=2, hidden=2048, out=128, last_norm=True)
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128, last_norm=True, last_affine="scale")
     """Head from representations to embeddings."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
@@ -63,7 +63,7 @@ class Cacr(Method):
     debias: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Assumed share of positives among the negatives."""
 
-    projector: Mlp = Mlp(layers=2, hidden=4096, out=128)
+    projector: Mlp = Mlp(layers=2, hidden=4096, out=128, bias=True)
     """Head from representations to embeddings."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:

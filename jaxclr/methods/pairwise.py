@@ -30,7 +30,7 @@ class Mio(Method):
     bound: bool = False
     """Omit the repulsion of positives and bound that of negatives: a guess at version 2."""
 
-    projector: Mlp = Mlp(layers=2, hidden=2048, out=128, last_norm=True)
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128, last_norm=True, last_affine="both")
     """Head from representations to embeddings."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
@@ -48,7 +48,7 @@ class Mio(Method):
 class Trip(Method):
     """Hinge loss of all triplets plus cross-entropy of pairs (Trip, arXiv:2107.10419).
 
-    The projector of the official code has leaky ReLUs.
+    The projector of the official code has leaky ReLUs; this one has ReLUs, as all heads here.
     """
 
     margin: Annotated[float, Ge(0)] = 1.0
@@ -60,7 +60,7 @@ class Trip(Method):
     pairwise_temperature: Annotated[float, Gt(0)] = 0.5
     """Temperature of the cross-entropy."""
 
-    projector: Mlp = Mlp(layers=3, hidden=2048, out=2048, last_norm=True)
+    projector: Mlp = Mlp(layers=3, hidden=2048, out=2048, last_norm=True, last_affine="both")
     """Head from representations to embeddings."""
 
     def projection(self, out: Outputs, state: Tree) -> Array | None:

@@ -49,7 +49,7 @@ class SwAv(Method):
     queue_from: Annotated[int, Ge(0)] = 15
     """First epoch that uses the queue, once it is full."""
 
-    projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128, bias=True)
     """Head from representations to embeddings."""
 
     @property

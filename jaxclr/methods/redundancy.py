@@ -18,7 +18,10 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class WMse(Method):
-    """Distance of views after whitening in random sub-batches (W-MSE, arXiv:2007.06346)."""
+    """Distance of views after whitening in random sub-batches (W-MSE, arXiv:2007.06346).
+
+    The official projector ends with a bias, which whitening removes.
+    """
 
     more_views: ClassVar[bool] = True
 
@@ -116,7 +119,7 @@ class UniGrad(Method):
     correlation_momentum: Annotated[float, Interval(ge=0, le=1)] = 0.99
     """Weight of the previous running correlation in a step; 0 in the first step."""
 
-    projector: Mlp = Mlp(layers=3, hidden=2048, out=2048, last_norm=True)
+    projector: Mlp = Mlp(layers=3, hidden=2048, out=2048, bias=True)
     """Head from representations to embeddings."""
 
     target: Target = MomentumEncoder(momentum=0.996)

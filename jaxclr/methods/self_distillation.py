@@ -15,7 +15,10 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Byol(Predictive):
-    """Predicts the other view's embedding of a momentum encoder (BYOL, arXiv:2006.07733)."""
+    """Predicts the other view's embedding of a momentum encoder (BYOL, arXiv:2006.07733).
+
+    The momentum is that of 1000 epochs; the paper's is 0.99 for 100 and 300.
+    """
 
     one_row: ClassVar[bool] = True
 
@@ -42,7 +45,7 @@ class SimSiam(Predictive):
     projector: Mlp = Mlp(layers=3, hidden=2048, out=2048, last_norm=True)
     """Head from representations to embeddings."""
 
-    predictor: Mlp | None = Mlp(layers=2, hidden=512, out=2048)
+    predictor: Mlp | None = Mlp(layers=2, hidden=512, out=2048, bias=True)
     """Head from embeddings to predictions; None: the embeddings are the predictions."""
 
     target: Target = StopGradient()

@@ -30,7 +30,7 @@ class SupCon(Method):
     base_temperature: Annotated[float, Gt(0)] = 0.07
     """The loss is multiplied by temperature / base_temperature."""
 
-    projector: Mlp = Mlp(layers=2, hidden=2048, out=128)
+    projector: Mlp = Mlp(layers=2, hidden=2048, out=128, norm=False, bias=True)
     """Head from representations to embeddings."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
@@ -48,8 +48,8 @@ class Hydra(Method):
     """Contrastive loss of features gated by two classes (Hydra or SimLAP, arXiv:2410.18200).
 
     The second class is that of a row drawn from the global batch. The projector ends with a
-    BatchNorm; the official one ends with a LayerNorm. The official linear probe of the
-    representations is not trained.
+    BatchNorm, as other heads here; the official one ends with a LayerNorm. The official linear
+    probe of the representations is not trained.
     """
 
     views: ClassVar[int] = 1

@@ -30,7 +30,7 @@ class AlignUniform(Method):
     t: Annotated[float, Gt(0)] = 2.0
     """Scale of the potential exp(-t |x - y|^2)."""
 
-    projector: Mlp = Mlp(layers=2, hidden=4096, out=128)
+    projector: Mlp = Mlp(layers=2, hidden=4096, out=128, bias=True)
     """Head from representations to embeddings."""
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:

@@ -15,6 +15,7 @@ import contextlib
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
 
 COMMANDS = ("train", "resume", "evaluate")
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # they stop a run, which is saved
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 # For the other processes to end by themselves; JAX notices a death after ten seconds or more.
 GRACE_SECONDS = 5.0
@@ -35,7 +37,7 @@ HELP = """Start several processes: jaxclr launch -n N [--port PORT] COMMAND [ARG
 COMMAND is train, resume or evaluate with its arguments. The processes train one model, as they
 would on several machines. On GPUs, process I uses GPU I; on CPUs, JAX_NUM_CPU_DEVICES or XLA_FLAGS
 set the devices of each process. The output of process 0 is shown; of the others, their last lines
-if they fail. SIGTERM and SIGINT are sent to all. If one process dies, the others are ended.
+if they fail. SIGTERM, SIGINT and SIGHUP are sent to all. If one process dies, the others are ended.
 
 Exit status: 0 when done; 2 for user errors; 75 when a signal stopped the run, with a checkpoint;
 otherwise that of the process that died, 128 + the signal if a signal killed it."""
@@ -111,6 +113,20 @@ def watch(arguments: Sequence[str]) -> int:
     return _shell_status(status)
 
 
+def stop_signals() -> list[signal.Signals]:
+    """SIGNALS, without SIGHUP if it is ignored, as under nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in SIGNALS if number != signal.SIGHUP or not ignored]
+
+
+def leave_terminal() -> None:
+    """Discards further output to a terminal: after SIGHUP, writing to it fails."""
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            with open(os.devnull, "wb") as devnull:
+                os.dup2(devnull.fileno(), stream)
+
+
 def peer_died(index: int | None, reason: str) -> str:
     """The error message of a process whose peer died or cannot be reached."""
     who = "this process" if index is None else f"process {index}"
@@ -172,15 +188,17 @@ def _start(
 
 @contextlib.contextmanager
 def _forwarding(children: Sequence[subprocess.Popen]) -> Iterator[Callable[[], bool]]:
-    """Forwards SIGTERM and SIGINT to the children; yields a function: was one received?"""
+    """Forwards SIGNALS to the children; yields a function: was one received?"""
     received: list[int] = []
 
     def forward(number: int, _: object) -> None:
         received.append(number)
+        if number == signal.SIGHUP:
+            leave_terminal()
         for child in children:
             child.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, forward) for number in stop_signals()}
     try:
         yield lambda: bool(received)
     finally:

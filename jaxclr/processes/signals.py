@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT stop training after the current step, with a checkpoint."""
+"""SIGTERM, SIGINT and SIGHUP stop training after the current step, with a checkpoint."""
 
 import signal
 import threading
@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from jaxclr.processes import launch
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = launch.SIGNALS
 
 
 class Stopped(Exception):
@@ -16,9 +16,10 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """Records the first SIGTERM or SIGINT, as a context manager.
+    """Records the first SIGTERM, SIGINT or SIGHUP, as a context manager.
 
-    The second signal has its previous effect.
+    A second SIGTERM or SIGINT has its previous effect. A second SIGHUP has none: closing a terminal
+    sends several. SIGHUP stays ignored where it was, as under nohup.
 
     Python allows signal handlers in the main thread only; in other threads this does nothing.
 
@@ -32,7 +33,8 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            for number in launch.stop_signals():
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -41,5 +43,25 @@ class StopSignals:
         self._before = {}
 
     def _note(self, number: int, _: object) -> None:
-        self.received = signal.Signals(number).name
-        self.__exit__()
+        if self.received is None:
+            self.received = signal.Signals(number).name
+        for other, handler in self._before.items():
+            signal.signal(other, signal.SIG_IGN if other == signal.SIGHUP else handler)
+        if number == signal.SIGHUP:
+            launch.leave_terminal()
+
+
+class StopAtOnce(StopSignals):
+    """Raises `Stopped` on the first SIGTERM, SIGINT or SIGHUP: for work that can be repeated.
+
+    Args:
+      text: what the message says after the name of the signal.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def _note(self, number: int, frame: object) -> None:
+        super()._note(number, frame)
+        raise Stopped(f"{self.received}: {self._text}")

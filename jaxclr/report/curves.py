@@ -63,6 +63,8 @@ def _curve(records: Sequence[Record], name: str, title: str, caption: str) -> li
         for record, steps, values in series:
             marker = {"marker": "o", "markersize": 3} if len(steps) < 5 else {}
             plot.axes.plot(*thin(steps, values), **line_of(record.number), **marker)
+            for step, _ in record.config.extensions:
+                plot.axes.axvline(step, **{**line_of(record.number), "linestyle": (0, (1, 2))})
         plot.axes.set_xlabel("step")
         if name == "grad_norm" and _decades(series) > 2:
             plot.axes.set_yscale("log")
@@ -71,6 +73,8 @@ def _curve(records: Sequence[Record], name: str, title: str, caption: str) -> li
             room = max(0.05 - (high - low), 0) / 2  # so that a few examples do not fill the axis
             plot.axes.set_ylim(max(low - room, 0), min(high + room, 1))
             plot.axes.yaxis.set_major_formatter("{x:.0%}")
+    if any(record.config.extensions for record, _, _ in series):
+        caption = f"{caption} Dotted: the run was extended here.".strip()
     return [Figure(f"curve-{name}", title, plot.html, caption)]
 
 

@@ -147,11 +147,14 @@ def _what(record: Record) -> dict[str, Value]:
         "method": config.method,
         "encoder": config.encoder,
         "data": config.data + (f", {images} examples" if images else ""),
-        "length": f"{config.epochs} epochs, {record.last_step} steps of "
-        f"{config.batch_size} examples",
+        "length": f"{config.epochs} epochs, " * (config.steps is None)
+        + f"{record.last_step} steps of {config.batch_size} examples",
         "seed": str(config.seed),
     }
-    return {name: Value(text) for name, text in rows.items()}
+    values = {name: Value(text) for name, text in rows.items()}
+    if at := ", ".join(f"at step {step} of {before}" for step, before in config.extensions):
+        values["length"] = values["length"]._replace(note=f"extended {at}")
+    return values
 
 
 def _accuracies(record: Record) -> dict[str, Value]:

@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import jax
@@ -24,6 +24,7 @@ from jaxclr.errors import UserError
 from jaxclr.processes import runtime
 from jaxclr.runs import seals, stores
 from jaxclr.runs.digests import digests, host_digest
+from jaxclr.runs.files import check_writable
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.state import State
 
@@ -58,6 +59,7 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
         stores.check_path(folder)
+        runtime.run_on_first(functools.partial(check_writable, folder))
         self._folder = folder
         self._manager = _open(folder, options)
 
@@ -163,17 +165,16 @@ class Checkpoints:
         )
 
     def _by_damage(self, steps: list[int], damaged: dict[int, str]) -> Iterator[int]:
-        """Steps with undamaged files, then the others, whose arrays may still be undamaged.
+        """Steps with undamaged files, then those whose arrays may be undamaged all the same.
 
-        The others are added to `damaged`, and so are those that cannot be read at all.
+        All but the first are added to `damaged`.
         """
         altered = []
         for step in steps:
-            if wrong := seals.unreadable(self._folder / str(step)):
+            folder = self._folder / str(step)
+            if wrong := _damage(folder):
                 damaged[step] = wrong
-            elif wrong := _damage(self._folder / str(step)):
-                damaged[step] = wrong
-                altered.append(step)
+                altered += [step] * _may_serve(folder)
             else:
                 yield step
         yield from altered
@@ -261,8 +262,7 @@ def read_variables(
     if run.checkpoints.is_dir():
         with _reader(run.checkpoints) as manager:
             for step in sorted(manager.all_steps(), reverse=True):
-                folder = run.checkpoints / str(step)
-                wrong = seals.unreadable(folder) or _damage(folder)
+                wrong = _damage(run.checkpoints / str(step))
                 if wrong is None:
                     variables, wrong = _attempt(
                         functools.partial(_read_parts, manager, step, parts)
@@ -310,10 +310,20 @@ def _damage(folder: pathlib.Path) -> str | None:
     Versions before 0.2 left the arrays unmerged if a folder above was named as a pattern of glob;
     such a checkpoint is completed.
     """
-    wrong = seals.damage(folder)
+    wrong = seals.unreadable(folder) or seals.damage(folder)
     if wrong or stores.is_merged(folder / "state"):
         return wrong
     return _attempt(functools.partial(_complete, folder))[1]
+
+
+def _may_serve(folder: pathlib.Path) -> bool:
+    """Whether a damaged checkpoint can be read safely: whether all files of arrays are undamaged.
+
+    Of damaged files TensorStore may allocate any memory, and Orbax's threads print tracebacks.
+    """
+    found = seals.damages(folder)
+    unsealed = seals.NAME in found or seals.unreadable(folder) is not None
+    return not unsealed and not any(map(stores.holds_arrays, found))
 
 
 def _open(folder: pathlib.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
@@ -377,7 +387,7 @@ def _checked_leaves(proof: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return proof["leaves"]
 
 
-def _check_digests(got: dict[T, str | None], saved: dict[T, dict[str, Any]]) -> None:
+def _check_digests(got: Mapping[T, str | None], saved: dict[T, dict[str, Any]]) -> None:
     wrong = [name for name, digest in got.items() if digest != saved[name]["digest"]]
     if wrong:
         more = f" and {len(wrong) - 1} more" * (len(wrong) > 1)

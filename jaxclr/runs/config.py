@@ -8,7 +8,7 @@ import json
 import pathlib
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import cattrs
 from annotated_types import Ge, Gt, Interval
@@ -25,6 +25,18 @@ from jaxclr.runs import parts
 from jaxclr.steps.optimizers import OPTIMIZERS, Sgd, check_optimizer
 from jaxclr.steps.step import Mapper
 from jaxclr.version import __version__
+
+
+class Extension(NamedTuple):
+    """A run was made longer: from a step on, its schedules are those of the longer run.
+
+    Attributes:
+      step: the number of steps that were completed.
+      steps: the number of steps that the run was to have before.
+    """
+
+    step: int
+    steps: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +62,12 @@ class Config:
     if it has none) times batch_size / 256."""
 
     epochs: Annotated[int, Ge(1)] = 200
-    """Passes over the training images; the last incomplete batch of each is left out."""
+    """Passes over the training images; the last incomplete batch of each is left out. More than
+    an existing run has extend it: from its newest checkpoint on, all schedules are those of the
+    longer run, so 200 epochs go on to 400 at half the peak rate."""
+
+    steps: Annotated[int, Ge(1)] | None = None
+    """Steps of training, in place of `epochs`; None for `epochs`."""
 
     batch_size: Annotated[int, Ge(1)] = 512
     """Images in a step, over all devices."""
@@ -63,6 +80,9 @@ class Config:
 
     warmup_epochs: Annotated[float, Ge(0)] = 10.0
     """Epochs of linear warm-up before the cosine."""
+
+    warmup_steps: Annotated[int, Ge(0)] | None = None
+    """Steps of linear warm-up, in place of `warmup_epochs`; None for `warmup_epochs`."""
 
     clip_norm: Annotated[float, Gt(0)] | None = None
     """Largest global norm of the gradient; None for no limit."""
@@ -85,14 +105,23 @@ class Config:
     """Steps between measurements of the embeddings: ranks, spectrum, alignment, histograms of
     cosines, signs of collapse; 0 for none. The first and the last step are always measured."""
 
-    evaluate_every: Annotated[int, Ge(0)] = 0
-    """Epochs between kNN evaluations in training; 0 for none. The last epoch always has one."""
+    evaluate_every: Annotated[float, Ge(0)] = 0
+    """Epochs between kNN evaluations in training, such as 5 or 0.1; 0 for none. The last step
+    always has one."""
 
-    checkpoint_every: Annotated[int, Ge(1)] = 10
-    """Epochs between checkpoints. The last epoch always has one."""
+    checkpoint_every: Annotated[float, Gt(0)] = 10
+    """Epochs between checkpoints, such as 5 or 0.1. The last step always has one."""
+
+    checkpoint_minutes: Annotated[float, Gt(0)] | None = None
+    """Minutes after which there is a checkpoint in any case; None for no limit. Several processes
+    look at the clock when they log."""
 
     keep: Annotated[int, Ge(1)] = 2
     """Checkpoints to keep, the newest ones."""
+
+    extensions: tuple[Extension, ...] = ()
+    """(step, number of steps before) of each time that the run was made longer; written by the run
+    itself."""
 
     def __post_init__(self) -> None:
         for name, kinds, wanted in _KINDS:
@@ -103,9 +132,13 @@ class Config:
                 )
                 raise UserError(f"{name} must be {wanted}, got {got}.")
         check_fields(self)
-        if self.warmup_epochs > self.epochs:
+        if self.steps is None and self.warmup_steps is None and self.warmup_epochs > self.epochs:
             raise UserError(
                 f"warmup_epochs must be at most {self.epochs} epochs, got {self.warmup_epochs}."
+            )
+        if not all(0 < number < 2**31 for one in self.extensions for number in one):
+            raise UserError(
+                f"extensions must be pairs of steps, from 1 to 2^31, got {self.extensions!r}."
             )
         check_encoder(self.encoder)
         check_optimizer(self.optimizer)
@@ -174,17 +207,52 @@ def from_json(
         ) from error
 
 
-def differences(one: Config, other: Config) -> list[str]:
-    """The fields in which two configurations differ, as "method.temperature: 0.5 is now 0.2"."""
+# Fields that change no result, and may differ when a run goes on.
+CHANGEABLE = frozenset(
+    {
+        "log_every",
+        "observe_every",
+        "evaluate_every",
+        "checkpoint_every",
+        "checkpoint_minutes",
+        "keep",
+        "data.memory_limit",
+        "data.workers",
+    }
+)
+LENGTH = frozenset({"epochs", "steps"})  # fields that may grow when a run goes on
+
+
+def differences(one: Config, other: Config) -> dict[str, str]:
+    """The fields in which two configurations differ, by name.
+
+    The values are sentences: "method.temperature: 0.5 is now 0.2". Extensions are not compared:
+    the run itself writes them.
+    """
     first, second = (
         dict(_leaves(json.loads(to_json(with_absolute_paths(config))))) for config in (one, other)
     )
     absent = "absent"
-    return [
-        f"{name}: {first.get(name, absent)!r} is now {second.get(name, absent)!r}"
+    return {
+        name: f"{name}: {first.get(name, absent)!r} is now {second.get(name, absent)!r}"
         for name in sorted(first.keys() | second.keys())
-        if first.get(name, absent) != second.get(name, absent)
-    ]
+        if first.get(name, absent) != second.get(name, absent) and not name.startswith("extensions")
+    }
+
+
+def extensions_at(
+    step: int, extensions: tuple[Extension, ...], steps: int
+) -> tuple[Extension, ...]:
+    """The extensions of a run that is made longer now.
+
+    Args:
+      step: of the newest checkpoint; 0 without one: the run has not begun.
+      extensions: those before.
+      steps: the number of steps that the run was to have.
+    """
+    past = tuple(one for one in extensions if one.step < step)
+    later = [one.steps for one in extensions if one.step >= step]
+    return (*past, Extension(step, (*later, steps)[0])) if step else ()
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -262,8 +330,11 @@ def _migrate(tree: dict[str, Any], folder: pathlib.Path | None) -> None:
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
     for name in ("projector", "predictor", "target"):
         if name in method and name not in fields:
-            constant = parts.describe(getattr(kind, name))
-            if method[name] in (constant, parts.untagged(constant)):
+            stored, constant = method[name], parts.describe(getattr(kind, name))
+            if isinstance(stored, dict) and isinstance(constant, dict):
+                # Fields that came later are not stored.
+                constant = {key: value for key, value in constant.items() if key in stored}
+            if stored in (constant, parts.untagged(constant)):
                 del method[name]
     if fields.get("target") is MomentumEncoder and isinstance(method.get("target"), dict):
         method["target"].pop("type", None)

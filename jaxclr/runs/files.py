@@ -6,6 +6,7 @@ import fcntl
 import os
 import pathlib
 import socket
+import tempfile
 from collections.abc import Iterator
 
 from jaxclr.errors import UserError
@@ -33,6 +34,18 @@ def writing(folder: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}.") from error
+
+
+def check_writable(folder: pathlib.Path) -> None:
+    """Creates a folder if it does not exist, and checks that files can be written to it.
+
+    Raises:
+      UserError: they cannot.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part"):
+            pass
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The folder of a run.
 
-Its files: config.json, metrics.jsonl, tensorboard/, checkpoints/, snapshots/, profile/, parts/,
-evaluation.json, bad_step.json, init.json, report.html.
+Its files: config.json, data.json, init.json, metrics.jsonl, tensorboard/, wandb/, checkpoints/,
+snapshots/, profile/, parts/, evaluation.json, bad_step.json, report.html.
 """
 
 import contextlib
@@ -9,10 +9,11 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jaxclr.data import Data
+from jaxclr.data.identity import Identity
 from jaxclr.data.source_options import at_their_place
 from jaxclr.errors import UserError
 from jaxclr.runs import config as configs
@@ -24,8 +25,9 @@ from jaxclr.runs.readers import Description, InitRecord
 
 _LOCK = ".lock"
 # A process that dies before it writes a configuration leaves these; such a folder counts as empty.
-_LEFTOVERS = {_LOCK, parts.FOLDER, trust.SIGNATURE, "init.json"} | {
-    f".{name}.part" for name in (trust.SIGNATURE, "init.json", "config.json")
+_LEFTOVERS = {
+    *(_LOCK, parts.FOLDER, trust.SIGNATURE, "data.json", "init.json"),
+    *(f".{name}.part" for name in (trust.SIGNATURE, "data.json", "init.json", "config.json")),
 }
 # The contents of a run. The configuration is removed last: until then the folder is still a run.
 _CONTENTS = (
@@ -38,9 +40,11 @@ _CONTENTS = (
     "init.json",
     "tensorboard",
     "profile",
+    "wandb",
     "method.py",
     parts.FOLDER,
     trust.SIGNATURE,
+    "data.json",
     "config.json",
 )
 
@@ -104,6 +108,12 @@ class RunFolder:
         """
         return readers.is_there(self.folder / "config.json")
 
+    @property
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint; 0 without one."""
+        steps = (path.name for path in self.checkpoints.glob("*") if path.is_dir())
+        return max((int(name) for name in steps if name.isdecimal()), default=0)
+
     def finished(self, steps: int, *, evaluated: bool) -> bool:
         """Whether the run has a checkpoint of its last step, an evaluation of it, and a report.
 
@@ -117,6 +127,20 @@ class RunFolder:
             return not evaluated or readers.read_evaluation(self.evaluation).step == steps
         except UserError:
             return False
+
+    def data(self) -> Identity | None:
+        """The identity of the data with which the run began; None if it was not stored.
+
+        Raises:
+          UserError: data.json is damaged.
+        """
+        path = self.folder / "data.json"
+        try:
+            return readers.read_identity(path) if readers.is_there(path) else None
+        except UserError as error:
+            raise UserError(
+                f"{error} Restore the file, or delete it to go on without comparing the data."
+            ) from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -220,6 +244,7 @@ class RunFolder:
         overwrite: bool,
         experiment: Experiment | None = None,
         init: dict[str, Any] | None = None,
+        data: Identity | None = None,
     ) -> None:
         """Creates the folder and writes the configuration and the sources of a user's own parts.
 
@@ -228,6 +253,7 @@ class RunFolder:
           overwrite: replace an existing run.
           experiment: the file whose `config()` returned the configuration, if any.
           init: the record of the weights that the run starts from, if any.
+          data: the identity of the data, if the run is trained.
 
         Raises:
           UserError: the folder has a run that is not to be overwritten, is not empty and is not a
@@ -261,7 +287,33 @@ class RunFolder:
             own = sources or any(map(parts.is_own, parts.names_in(json.loads(text))))
             if own and (signed := trust.signature(text.encode(), sources)):
                 write_atomically(self.folder / trust.SIGNATURE, signed + "\n")
+            if data is not None:
+                write_atomically(
+                    self.folder / "data.json", json.dumps(dataclasses.asdict(data)) + "\n"
+                )
             write_atomically(self.folder / "config.json", text)
+
+    def update(self, config: Config, names: Iterable[str]) -> None:
+        """Replaces fields in config.json, by dotted name, by those of a configuration.
+
+        A run that this user signed is signed again.
+        """
+        path, sources = self.folder / "config.json", self.sources()
+        with writing(self.folder):
+            before = path.read_bytes()
+            tree, new = json.loads(before), parts.describe(config, Config)
+            for name in names:
+                *parents, leaf = name.split(".")
+                there, here = tree, new
+                for parent in parents:
+                    there, here = there[parent], here[parent]
+                there[leaf] = here[leaf]
+            text = json.dumps(tree, indent=2) + "\n"
+            if trust.is_signed(self.folder, before, sources):
+                # Both are signed until the configuration is replaced.
+                both = [trust.signature(one, sources) or "" for one in (text.encode(), before)]
+                write_atomically(self.folder / trust.SIGNATURE, "\n".join(both) + "\n")
+            write_atomically(path, text)
 
     def _check_run_or_empty(self) -> None:
         """Raises UserError if the folder is not empty and is not a run."""

@@ -23,14 +23,21 @@ from tensorboardX.summary import scalar
 from jaxclr.processes import runtime
 from jaxclr.runs.files import write_atomically, writing
 from jaxclr.runs.folder import RunFolder
+from jaxclr.runs.loggers import Send
 from jaxclr.text import print_text
 
 
 def open_logs(
-    run: RunFolder, *, start: int, steps: int, console: rich.console.Console
+    run: RunFolder, *, start: int, steps: int, console: rich.console.Console, send: Send
 ) -> "Logs | Silence":
     """`Logs` on the first process, `Silence` on the others; arguments as for `Logs`."""
-    return Logs(run, start=start, steps=steps, console=console) if runtime.is_first() else Silence()
+    if not runtime.is_first():
+        return Silence()
+    return Logs(run, start=start, steps=steps, console=console, send=send)
+
+
+def nowhere(step: int, values: Mapping[str, Any]) -> None:
+    """Sends metrics to no other destination."""
 
 
 class Silence(contextlib.nullcontext):
@@ -58,12 +65,22 @@ class Logs:
       start: steps taken so far; lines of later steps, left by an interrupted run, are dropped.
       steps: total number of steps.
       console: shows a progress bar if it is a terminal, otherwise a line at every tenth of the run.
+      send: gives the metrics of a step to other destinations.
     """
 
-    def __init__(self, run: RunFolder, *, start: int, steps: int, console: rich.console.Console):
+    def __init__(
+        self,
+        run: RunFolder,
+        *,
+        start: int,
+        steps: int,
+        console: rich.console.Console,
+        send: Send = nowhere,
+    ):
         self._run = run
         self._steps = steps
         self._console = console
+        self._send = send
         self._last_tenth = 0
         with writing(run.folder):
             kept = [json.dumps(line) + "\n" for line in run.lines() if line["step"] <= start]
@@ -102,6 +119,7 @@ class Logs:
         with writing(self._run.folder):
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._event(step, summary=Summary(value=shown))
+        self._send(step, values)
 
     def progress(self, step: int, text: str) -> None:
         """Moves the bar; without a terminal, prints a line at every tenth of the run."""

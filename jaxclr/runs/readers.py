@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import cattrs
 
+from jaxclr.data.identity import Identity
 from jaxclr.errors import UserError
 from jaxclr.text import displayable
 
@@ -84,7 +85,7 @@ class Description:
       method: name of its class; likewise encoder.
       encoder: names of several are joined.
       data: the source, or the name of the class.
-      epochs: as in `Config`; likewise batch_size and seed.
+      epochs: as in `Config`; likewise batch_size, seed, steps and extensions.
       tree: all fields.
     """
 
@@ -95,6 +96,8 @@ class Description:
     batch_size: int
     seed: int
     tree: Mapping[str, Any]
+    steps: int | None = None
+    extensions: tuple[tuple[int, int], ...] = ()
 
 
 class Metrics(NamedTuple):
@@ -174,6 +177,11 @@ def read_description(path: pathlib.Path) -> Description:
             encoder=name_of(tree["encoder"]),
             data=displayable(_exactly(source, str)),
             **{name: _exactly(tree[name], int) for name in ("epochs", "batch_size", "seed")},
+            steps=None if tree.get("steps") is None else _exactly(tree["steps"], int),
+            extensions=tuple(
+                (_exactly(step, int), _exactly(before, int))
+                for step, before in tree.get("extensions", ())
+            ),
             tree=tree,
         )
     except KeyError as error:
@@ -203,6 +211,11 @@ def read_bad_step(path: pathlib.Path) -> BadStep:
 def read_init(path: pathlib.Path) -> InitRecord:
     """The weights that a run started from, in init.json."""
     return _structure(read_object(path), InitRecord, path)
+
+
+def read_identity(path: pathlib.Path) -> Identity:
+    """The identity of the data in data.json."""
+    return _structure(read_object(path), Identity, path)
 
 
 def read_metrics(path: pathlib.Path) -> Metrics:

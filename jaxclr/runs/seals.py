@@ -22,22 +22,28 @@ def seal(folder: pathlib.Path) -> None:
 
 def damage(folder: pathlib.Path) -> str | None:
     """Describes the first file that differs from the seal; None if all are as they were."""
+    return next(iter(damages(folder).values()), None)
+
+
+def damages(folder: pathlib.Path) -> dict[str, str]:
+    """Describes all files that differ from the seal, by name; `NAME` if there is no such seal."""
+    found = {}
     try:
         if not is_there(folder / NAME):
-            return f"{NAME} is missing"
+            return {NAME: f"{NAME} is missing"}
         for name, (length, crc32) in read_object(folder / NAME).items():
             path = folder / name
             if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != length:
-                return f"{name} has {path.stat().st_size} bytes instead of {length}"
-            if _length_and_crc32(path)[1] != crc32:
-                return f"{name} differs from what was written"
+                found[name] = f"{name} is missing"
+            elif path.stat().st_size != length:
+                found[name] = f"{name} has {path.stat().st_size} bytes instead of {length}"
+            elif _length_and_crc32(path)[1] != crc32:
+                found[name] = f"{name} differs from what was written"
     except OSError as error:
-        return str(error)
+        found[NAME] = str(error)
     except (ValueError, TypeError):  # UserErrors are ValueErrors
-        return f"{NAME} differs from what was written"
-    return None
+        found[NAME] = f"{NAME} differs from what was written"
+    return found
 
 
 def unreadable(folder: pathlib.Path) -> str | None:

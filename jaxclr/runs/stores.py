@@ -43,6 +43,12 @@ def check_path(folder: pathlib.Path) -> None:
     )
 
 
+def holds_arrays(name: str) -> bool:
+    """Whether a file of a checkpoint is one of a database, by its path in the checkpoint."""
+    path = pathlib.PurePosixPath(name)
+    return path.name == "manifest.ocdbt" or path.parent.name == "d"
+
+
 def is_merged(folder: pathlib.Path) -> bool:
     """Whether the databases of all processes were merged."""
     return (folder / "manifest.ocdbt").is_file()

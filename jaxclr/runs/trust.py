@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Mapping
 
 from jaxclr.errors import UserError
+from jaxclr.paths import expanded
 from jaxclr.runs.readers import read_bytes
 
 SIGNATURE = "signature"
@@ -20,7 +21,7 @@ SIGNATURE = "signature"
 def cache_folder() -> pathlib.Path:
     """This library's cache folder: JAXCLR_CACHE, or jaxclr in XDG_CACHE_HOME (default ~/.cache)."""
     if given := os.environ.get("JAXCLR_CACHE"):
-        return pathlib.Path(given).expanduser()
+        return expanded(given)
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(base) / "jaxclr"
 
@@ -36,14 +37,19 @@ def signature(config: bytes, sources: Mapping[str, bytes]) -> str | None:
     return mac.hexdigest()
 
 
-def check(folder: pathlib.Path, config: bytes, sources: Mapping[str, bytes]) -> None:
-    """Raises UserError unless this user's signature is in the folder."""
+def is_signed(folder: pathlib.Path, config: bytes, sources: Mapping[str, bytes]) -> bool:
+    """Whether this user's signature is in the folder."""
     wanted = signature(config, sources)
     try:
-        found = read_bytes(folder / SIGNATURE).strip()
+        found = read_bytes(folder / SIGNATURE).split()
     except UserError:
-        found = b""
-    if wanted is None or not hmac.compare_digest(found, wanted.encode()):
+        found = []
+    return wanted is not None and any(hmac.compare_digest(one, wanted.encode()) for one in found)
+
+
+def check(folder: pathlib.Path, config: bytes, sources: Mapping[str, bytes]) -> None:
+    """Raises UserError unless this user's signature is in the folder."""
+    if not is_signed(folder, config, sources):
         code = ", ".join(sorted(sources)) or "modules that its config.json names"
         raise UserError(
             f"{folder} runs code of its own when it is read ({code}), and was not started by this "

@@ -4,10 +4,12 @@ import fnmatch
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxclr.encoders.custom import NnxModule
+from jaxclr.encoders.layers import BatchNorm
 from jaxclr.errors import UserError
 
 Array = jax.Array
@@ -101,13 +103,15 @@ def frozen_norms(patterns: tuple[str, ...]) -> Callable[..., Any]:
             return call(*args, **kwargs)
         if isinstance(module, NnxModule):
             return call(*args, **kwargs, is_frozen=is_frozen)
-        if not hasattr(module, "use_running_average") or not is_frozen():
+        if not isinstance(module, BatchNorm | nn.BatchNorm) or not is_frozen():
             return call(*args, **kwargs)
-        before = module.use_running_average
-        object.__setattr__(module, "use_running_average", True)
+        own = isinstance(module, BatchNorm)
+        field, value = ("train", False) if own else ("use_running_average", True)
+        before = getattr(module, field)
+        object.__setattr__(module, field, value)
         try:
             return call(*args, **kwargs)
         finally:
-            object.__setattr__(module, "use_running_average", before)
+            object.__setattr__(module, field, before)
 
     return intercept

@@ -1,7 +1,8 @@
 """Optimizers as chains of Optax transformations, and their schedules."""
 
 import dataclasses
-from collections.abc import Hashable
+import operator
+from collections.abc import Callable, Hashable, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -46,7 +47,7 @@ class Lars:
     """Layer-wise adaptive rates (You et al., arXiv:1708.03888) as in MoCo v3, BYOL and UniCLR.
 
     The learning rate is applied after momentum. Weight decay and trust ratio leave out biases and
-    norms.
+    norms, which may have a learning rate of their own (Barlow Twins).
     """
 
     learning_rate: Annotated[float, Gt(0)] = 0.6
@@ -61,17 +62,25 @@ class Lars:
     trust: Annotated[float, Gt(0)] = 0.001
     """Trust coefficient: a layer's step is this share of its weights' norm."""
 
+    bias_and_norm_rate: Annotated[float, Gt(0)] | None = None
+    """Peak learning rate of biases and norms for a batch of 256; None for that of the weights."""
+
     def __post_init__(self) -> None:
         check_fields(self, "optimizer")
 
     def direction(self) -> optax.GradientTransformation:
         """The update before it is multiplied by the negative learning rate."""
         trusted = optax.scale_by_trust_ratio(trust_coefficient=self.trust)
-        return optax.chain(
+        chain = [
             optax.add_decayed_weights(self.weight_decay, mask=matrices),
             optax.masked(trusted, matrices),
             optax.trace(self.momentum),
-        )
+        ]
+        if self.bias_and_norm_rate is not None:
+            others = lambda params: jax.tree.map(operator.not_, matrices(params))
+            ratio = self.bias_and_norm_rate / self.learning_rate
+            chain.append(optax.masked(optax.scale(ratio), others))
+        return optax.chain(*chain)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +213,29 @@ def warmup_cosine(peak: float, *, warmup_steps: int, steps: int) -> optax.Schedu
     )
 
 
-def momentum_ramp(start: float, *, ramp: bool, step: jax.Array, steps: int) -> jax.Array:
+def extended(
+    schedule_of: Callable[[int], optax.Schedule], steps: int, extensions: Sequence[tuple[int, int]]
+) -> optax.Schedule:
+    """The schedule of a run that was extended: from each extension on, that of the longer run.
+
+    Args:
+      schedule_of: the schedule of a run of so many steps.
+      steps: number of steps of the run.
+      extensions: (step, number of steps before it) of each extension, by step.
+    """
+    schedule = schedule_of(steps)
+    for at, before in reversed(extensions):
+        schedule = _switched(at, schedule_of(before), schedule)
+    return schedule
+
+
+def _switched(at: int, before: optax.Schedule, after: optax.Schedule) -> optax.Schedule:
+    return lambda step: jnp.where(jnp.less(step, at), before(step), after(step))
+
+
+def momentum_ramp(
+    start: float, *, ramp: bool, step: jax.Array, steps: int | jax.Array
+) -> jax.Array:
     r"""Momentum of a momentum encoder at a step.
 
     :math:`1 - (1 - m)(1 + \cos(\pi t / T)) / 2` with ramp, otherwise m.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxclr.augment import Augmentation
@@ -20,7 +21,10 @@ REFRESH = 0xA110C002
 
 
 class Recipe(NamedTuple):
-    """What a training step needs and does not change."""
+    """What a training step needs and does not change.
+
+    `extensions` holds the (step, number of steps before it) of each extension of the run, by step.
+    """
 
     method: Method
     network: Network
@@ -36,11 +40,19 @@ class Recipe(NamedTuple):
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     freeze: tuple[str, ...] = ()  # patterns of variables that are not trained
+    extensions: tuple[tuple[int, int], ...] = ()
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps in an epoch, which omits its last incomplete batch."""
         return self.images // self.batch_size
+
+    def steps_at(self, step: Array) -> int | Array:
+        """The number of steps that schedules refer to at a step; smaller before an extension."""
+        steps = self.steps
+        for at, before in reversed(self.extensions):
+            steps = jnp.where(step < at, before, steps)
+        return steps
 
 
 def with_whole_batch(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -195,7 +195,7 @@ def _outputs(
         key=jax.random.fold_in(step_key(recipe.seed, state.step), _METHOD),
         step=state.step,
         epoch=state.step // recipe.steps_per_epoch,
-        progress=state.step / recipe.steps,
+        progress=state.step / recipe.steps_at(state.step),
     )
     return out, stats
 
@@ -252,7 +252,7 @@ def _average(
     target: Tree, params: Tree, step: Array, spec: MomentumEncoder, recipe: Recipe
 ) -> Tree:
     """The moving average of the parameters that the momentum encoder has."""
-    momentum = momentum_ramp(spec.momentum, ramp=spec.ramp, step=step, steps=recipe.steps)
+    momentum = momentum_ramp(spec.momentum, ramp=spec.ramp, step=step, steps=recipe.steps_at(step))
     mix = lambda old, new: (momentum * old + (1 - momentum) * new).astype(old.dtype)
     mixed = jax.tree.map(mix, target, target_parts(params))
     return keep_frozen(target, mixed, recipe.freeze, {}, step)

@@ -5,10 +5,13 @@ Gathered here from `runs.config`, `steps` and `training`:
 - `Config`; the optimizers `AdamW`, `Lars` and `Sgd`, by name in `OPTIMIZERS`;
 - `open_session`, which turns a configuration into a `Session`, and `train`, which runs it;
 - `Recipe`, `State`, `Batch`, `init_state`, `train_step` and `map_step`: a step and its data;
+- `Logger`, the protocol of further destinations of metrics, and `Wandb`;
 - `compile_steps` and `epoch_indices`: many steps as one program.
 """
 
 from jaxclr.runs.config import Config as Config
+from jaxclr.runs.loggers import Logger as Logger
+from jaxclr.runs.loggers import Wandb as Wandb
 from jaxclr.steps.batches import Batch as Batch
 from jaxclr.steps.optimizers import OPTIMIZERS as OPTIMIZERS
 from jaxclr.steps.optimizers import AdamW as AdamW

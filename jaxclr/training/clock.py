@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import jax
 
+from jaxclr.processes import runtime
+
 # Parts that count for the rate. Others interrupt training: checkpoint, evaluation, refresh,
 # snapshot, profile, and start, which is the first batch and the step that compiles.
 TRAINING = ("input", "step", "observation", "logging")
@@ -48,3 +50,27 @@ class Clock:
         seconds = {f"{part}_seconds": round(value, 4) for part, value in parts.items()}
         self._start()
         return {"images_per_second": round(rate, 1), **seconds}
+
+
+class Alarm:
+    """Says that so many minutes have passed since it was started; never without a number."""
+
+    def __init__(self, minutes: float | None):
+        self._minutes = minutes
+        self.restart()
+
+    def restart(self) -> None:
+        """Counts from now."""
+        self._since = time.monotonic()
+
+    def rings(self, *, now: bool) -> bool:
+        """Whether the time has passed.
+
+        Args:
+          now: whether several processes communicate after this step: they take the time of the
+            first. A single process never needs to.
+        """
+        if self._minutes is None or not (now or runtime.is_single()):
+            return False
+        over = time.monotonic() - self._since >= 60 * self._minutes
+        return bool(runtime.broadcast(int(over)))

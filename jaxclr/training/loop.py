@@ -16,14 +16,15 @@ from jaxclr.processes.signals import Stopped, StopSignals
 from jaxclr.runs.checkpoints import Checkpoints
 from jaxclr.runs.digests import digests
 from jaxclr.runs.folder import RunFolder
-from jaxclr.runs.logs import open_logs
+from jaxclr.runs.loggers import Send
+from jaxclr.runs.logs import nowhere, open_logs
 from jaxclr.steps.batches import Batch, batch_rows
 from jaxclr.steps.recipe import AXIS
 from jaxclr.steps.refresh import compile_refresh, refresh_is_due
 from jaxclr.steps.state import State
 from jaxclr.steps.step import map_step, train_step
 from jaxclr.text import print_text
-from jaxclr.training.clock import Clock
+from jaxclr.training.clock import Alarm, Clock
 from jaxclr.training.feed import open_feed
 from jaxclr.training.profile import Trace
 from jaxclr.training.session import Session
@@ -47,10 +48,11 @@ def train(
     evaluate: Evaluate | None = None,
     stop_after: int | None = None,
     profile: range = range(0),
+    send: Send = nowhere,
 ) -> State:
     """Trains from the newest checkpoint of a run, or from the initial state, to the last step.
 
-    The host waits for the devices only to log, evaluate or save. SIGTERM or SIGINT stop training
+    The host waits for the devices only to log, evaluate or save. SIGTERM, SIGINT or SIGHUP stop it
     after the current step; several processes agree on it when they next log.
 
     Args:
@@ -60,6 +62,7 @@ def train(
       evaluate: called every `evaluate_every` epochs with the current network; its result is logged.
       stop_after: number of steps in all after which to stop, with a checkpoint.
       profile: steps to trace, counted from 0; empty for no trace.
+      send: gives the metrics of a step to other destinations, on the first process.
 
     Returns:
       The last state.
@@ -72,6 +75,7 @@ def train(
     config, last = session.config, min(stop_after or session.steps, session.steps)
     # Virtual CPU devices share a pool of threads: two concurrent collectives can deadlock.
     one_at_a_time = session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
+    report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     with StopSignals() as signals, Checkpoints(run.checkpoints, keep=config.keep) as checkpoints:
         report = functools.partial(print_text, console)
         if checkpoints.latest is not None:
@@ -88,8 +92,9 @@ def train(
         subject = session.subject(state)
         if start == 0 and snapshots.due(0):
             runtime.run_on_first(lambda: snapshots.take(state, 0))
-        clock = Clock()
-        logged = open_logs(run, start=start, steps=session.steps, console=console)
+        clock, alarm = Clock(), Alarm(config.checkpoint_minutes)
+        due = functools.partial(_due, steps_per_epoch=session.steps_per_epoch)
+        logged = open_logs(run, start=start, steps=session.steps, console=console, send=send)
         with contextlib.closing(feed), logged as logs, trace:
             for done in range(start + 1, last + 1):
                 trace.before_step(done - 1, state, clock)
@@ -108,17 +113,15 @@ def train(
                 with clock.spent_on("start" if first else "observation"):
                     watch.after_step(state, batch, done)
                 clock.count(0 if first else config.batch_size)
-                epoch, remainder = divmod(done, session.steps_per_epoch)
                 log = done % config.log_every == 0 or done == last
                 stopped = runtime.agree_on_stop(signals.received, now=log)
                 save = (
                     done == last
                     or stopped
-                    or (remainder == 0 and epoch % config.checkpoint_every == 0)
+                    or due(done, config.checkpoint_every)
+                    or alarm.rings(now=log)
                 )
-                monitored = (
-                    remainder == 0 and config.evaluate_every and epoch % config.evaluate_every == 0
-                )
+                monitored = config.evaluate_every > 0 and due(done, config.evaluate_every)
                 if log or save or monitored:
                     values = {name: value.item() for name, value in jax.device_get(metrics).items()}
                     bad_step = values.pop("bad_step")
@@ -142,6 +145,8 @@ def train(
                     jax.block_until_ready(state)
                     with clock.spent_on("evaluation"):
                         record = evaluate(subject.at(state))
+                    epochs, rest = divmod(done, session.steps_per_epoch)
+                    epoch = round(done / session.steps_per_epoch, 4) if rest else epochs
                     logs.write(done, {"epoch": epoch, **record})
                     logs.say(f"epoch {epoch}  " + "  ".join(f"{k} {v}" for k, v in record.items()))
                 if save:
@@ -149,14 +154,27 @@ def train(
                     jax.block_until_ready(state)
                     with clock.spent_on("checkpoint"):
                         blocked = checkpoints.save(state, done)
+                    alarm.restart()
                     logs.write(done, {"save_seconds": round(blocked, 4)})
                 if stopped:
                     checkpoints.wait()
-                    raise Stopped(
-                        f"{stopped}: stopped after step {done} of {session.steps}, which is saved. "
-                        f"The same command, or `jaxclr resume {run.folder}`, continues it."
-                    )
+                    raise _stopped(stopped, done, session, run)
+    # A signal that came while the last checkpoint was written.
+    if stopped := runtime.agree_on_stop(signals.received, now=True):
+        raise _stopped(stopped, last, session, run)
     return state
+
+
+def _stopped(name: str, step: int, session: Session, run: RunFolder) -> Stopped:
+    return Stopped(
+        f"{name}: stopped after step {step} of {session.steps}, which is saved. "
+        f"The same command, or `jaxclr resume {run.folder}`, continues it."
+    )
+
+
+def _due(step: int, epochs: float, *, steps_per_epoch: int) -> bool:
+    """Whether a step ends a period of so many epochs, rounded to steps."""
+    return step % max(1, round(epochs * steps_per_epoch)) == 0
 
 
 def _refuse_not_finite(

@@ -12,14 +12,15 @@ from jaxclr import trees
 from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.augment.image_views import takes_color
 from jaxclr.data import Dataset, Records, Split, Stream, channel_statistics, load
+from jaxclr.data.pieces import end_if_worker
 from jaxclr.encoders.custom import build_encoder, towers_of
 from jaxclr.errors import UserError
 from jaxclr.evaluation.subject import Subject, compile_represent
 from jaxclr.processes import runtime
-from jaxclr.runs.config import Config, to_json
+from jaxclr.runs.config import Config, Extension, to_json
 from jaxclr.steps.dry_run import check_parts
 from jaxclr.steps.examples import labels_of
-from jaxclr.steps.optimizers import make_optimizer, peak_rate, warmup_cosine
+from jaxclr.steps.optimizers import extended, make_optimizer, peak_rate, warmup_cosine
 from jaxclr.steps.recipe import AXIS, Recipe
 from jaxclr.steps.state import State, image_examples, init_state
 from jaxclr.steps.views import plain_size
@@ -56,6 +57,14 @@ class Session(NamedTuple):
     def plain_size(self) -> int | None:
         """Side of streamed images without augmentation; None if it is not specified."""
         return plain_size(getattr(self.config.data, "image_size", None), self.config.augmentation)
+
+    def extended(self, extensions: tuple[Extension, ...]) -> "Session":
+        """The same session with the extensions that its run had before."""
+        if extensions == self.config.extensions:
+            return self
+        config = dataclasses.replace(self.config, extensions=extensions)
+        recipe = make_recipe(config, images=self.recipe.images, classes=self.recipe.classes)
+        return self._replace(config=config, recipe=recipe)
 
     def example_shapes(self, count: int) -> Tree:
         """Shapes and types of `count` training examples, the input of the views."""
@@ -107,6 +116,7 @@ def open_session(config: Config) -> Session:
       UserError: the data cannot be loaded; batch, data, parts and devices do not fit each other; or
         processes differ in them.
     """
+    end_if_worker()
     session = runtime.run_on_all(lambda: _open(config))
     runtime.check_same(lambda: to_json(session.config), "configurations or images")
     return session
@@ -216,6 +226,28 @@ def _side(config: Config) -> int:
     return side
 
 
+def total_steps(config: Config, steps_per_epoch: int) -> int:
+    """The number of steps of a run."""
+    return config.epochs * steps_per_epoch if config.steps is None else config.steps
+
+
+def _warmup_steps(config: Config, steps_per_epoch: int) -> int:
+    """The number of steps of the warm-up.
+
+    Raises:
+      UserError: the run has fewer.
+    """
+    warmup, steps = config.warmup_steps, total_steps(config, steps_per_epoch)
+    if warmup is None:
+        warmup = round(config.warmup_epochs * steps_per_epoch)
+    if warmup > steps:
+        raise UserError(
+            f"The warm-up has {warmup} steps, and the run {steps}; set --warmup-steps to {steps} "
+            "or less."
+        )
+    return warmup
+
+
 def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:
     """The recipe of a configuration with data.mean and data.std filled in.
 
@@ -225,12 +257,16 @@ def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:
       classes: number of classes; 0 without labels.
     """
     steps_per_epoch = images // config.batch_size
-    steps = config.epochs * steps_per_epoch
+    steps = total_steps(config, steps_per_epoch)
     if steps >= 2**31:
         raise UserError(f"{config.epochs} epochs are {steps} steps; a run has less than 2^31.")
     peak = peak_rate(config.optimizer) * config.batch_size / 256
-    warmup = round(config.warmup_epochs * steps_per_epoch)
-    schedule = warmup_cosine(peak, warmup_steps=warmup, steps=steps)
+    warmup = _warmup_steps(config, steps_per_epoch)
+    schedule = extended(
+        lambda steps: warmup_cosine(peak, warmup_steps=warmup, steps=steps),
+        steps,
+        config.extensions,
+    )
     fixed = ("encoder/patch_embedding",) * getattr(config.encoder, "frozen_patch_embedding", False)
     optimizer = make_optimizer(
         config.optimizer,
@@ -255,4 +291,5 @@ def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:
         mean=config.data.mean,
         std=config.data.std,
         freeze=config.freeze + fixed,
+        extensions=config.extensions,
     )

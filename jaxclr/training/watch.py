@@ -93,7 +93,10 @@ def compile_watch(session: Session) -> Callable[[State, Batch], dict[str, Array]
         found = measure(observe(state, batch, recipe=recipe, axis_name=AXIS), AXIS)
         if isinstance(target, MomentumEncoder):
             found["momentum"] = momentum_ramp(
-                target.momentum, ramp=target.ramp, step=state.step, steps=recipe.steps
+                target.momentum,
+                ramp=target.ramp,
+                step=state.step,
+                steps=recipe.steps_at(state.step),
             )
         return found
 

@@ -39,6 +39,24 @@ def test_layers(layers, last_norm):
     assert out.shape == (16, 3)
 
 
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("last", ["none", "scale", "both", None])
+def test_biases_are_where_no_norm_follows(norm, last):
+    """None is no last norm."""
+    affine = {} if last is None else {"last_norm": True, "last_affine": last}
+    module = Mlp(layers=3, hidden=7, out=3, norm=norm, bias=True, **affine).build(None)
+    params = jax.eval_shape(functools.partial(_start, module), _batch())[2]["params"]
+    found = {name: set(tree) for name, tree in params.items()}
+    biased, hidden = {"kernel", "bias"}, {"kernel"} if norm else {"kernel", "bias"}
+    want = {"linear_0": hidden, "linear_1": hidden}
+    want["linear_2"] = biased if last is None else {"kernel"}
+    if norm:
+        want |= {"norm_0": {"scale", "bias"}, "norm_1": {"scale", "bias"}}
+    if last in ("scale", "both"):
+        want["norm_2"] = {"scale", "bias"} if last == "both" else {"scale"}
+    assert found == want
+
+
 def test_module_is_its_definition():
     module = Mlp(layers=2, hidden=7, out=3, last_norm=True).build(None)
     x = _batch()
@@ -64,10 +82,16 @@ def test_running_statistics_move_by_a_tenth():
 
 
 def test_linear_starts_as_pytorchs():
-    params = _start(Mlp(hidden=100, out=50).build(None), _batch(64))[2]["params"]
-    for name, fan_in in (("linear_0", 64), ("linear_1", 100)):
-        largest = np.abs(params[name]["kernel"]).max()
-        assert 0.98 / np.sqrt(fan_in) < largest <= 1 / np.sqrt(fan_in)
+    params = _start(Mlp(hidden=100, out=50, bias=True).build(None), _batch(64))[2]["params"]
+    for name, leaf, fan_in in (
+        ("linear_0", "kernel", 64),
+        ("linear_1", "kernel", 100),
+        ("linear_1", "bias", 100),
+    ):
+        largest = np.abs(params[name][leaf]).max()
+        assert (
+            (0.98 if leaf == "kernel" else 0.8) / np.sqrt(fan_in) < largest <= 1 / np.sqrt(fan_in)
+        )
 
 
 @pytest.mark.parametrize(
@@ -77,6 +101,7 @@ def test_linear_starts_as_pytorchs():
         ({"hidden": -4}, "Mlp.hidden must be at least 1, got -4"),
         ({"out": 2.5}, "Mlp.out must be a whole number, got 2.5"),
         ({"last_norm": "yes"}, "Mlp.last_norm must be True or False, got 'yes'"),
+        ({"last_affine": "scale"}, "Mlp.last_affine is 'scale' without a last norm"),
     ],
 )
 def test_bad_fields(fields, message):

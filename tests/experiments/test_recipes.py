@@ -9,9 +9,8 @@ import sys
 
 import pytest
 
-from jaxclr.encoders import Mlp
 from jaxclr.errors import UserError
-from jaxclr.methods import METHODS, MomentumEncoder
+from jaxclr.methods import METHODS
 from jaxclr.runs.config import from_json, to_json
 from jaxclr.runs.experiments import load_experiment
 from jaxclr.runs.folder import RunFolder
@@ -22,7 +21,6 @@ SHARED = [
 ]  # of any method
 OWN = FOLDER / "margin.py"  # of a method that it defines itself
 RECIPES = [*SHARED, OWN]
-IMAGENET = {"resnet50": FOLDER / "imagenet.py", "vit_small": FOLDER / "imagenet_vit_small.py"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -87,34 +85,3 @@ def test_no_scale_depends_on_the_batch_size(path, method):
     method = load_experiment(path, method=method).method
     assert method.symmetry_scale == "per_sample"
     assert getattr(method, "logit_divisor", method.projector.out) == method.projector.out
-
-
-@pytest.mark.parametrize("method", ["moco_v3", "sim_affinity", "sim_trace", "sim_whitening"])
-def test_imagenet_heads_are_those_of_moco_v3(method):
-    resnet, vit = (
-        load_experiment(IMAGENET[encoder], method=method).method
-        for encoder in ("resnet50", "vit_small")
-    )
-    assert resnet.projector == Mlp(layers=2, hidden=4096, out=256, last_norm=True)
-    assert resnet.predictor == Mlp(layers=2, hidden=4096, out=256, last_norm=False)
-    assert vit.projector == Mlp(layers=3, hidden=4096, out=256, last_norm=True)
-    assert vit.predictor == Mlp(layers=2, hidden=4096, out=256, last_norm=True)
-    momentum = MomentumEncoder(momentum=0.99, ramp=True, update="before_keys")
-    assert resnet.target == vit.target == momentum
-
-
-@pytest.mark.parametrize("encoder, layers", [("resnet50", 2), ("vit_small", 3)])
-def test_plain_sim_trace_stays_plain(encoder, layers):
-    plain = load_experiment(IMAGENET[encoder], method="sim_trace_plain").method
-    assert plain.predictor is None
-    assert plain.projector == Mlp(layers=layers, hidden=4096, out=256, last_norm=True)
-    assert plain.target == METHODS["sim_trace_plain"]().target
-
-
-@pytest.mark.parametrize("method", ["moco_v3", "sim_affinity"])
-def test_imagenet_temperatures(method):
-    temperatures = {
-        encoder: load_experiment(path, method=method).method.temperature
-        for encoder, path in IMAGENET.items()
-    }
-    assert temperatures == {"resnet50": 1.0, "vit_small": 0.2}

@@ -99,8 +99,11 @@ def test_no_json_is_said():
 def test_differences_are_named():
     one, other = tiny_config("simclr"), tiny_config("simclr", epochs=3)
     other = tiny_config(METHODS["simclr"](temperature=0.3), epochs=3)
-    assert differences(one, other) == ["epochs: 2 is now 3", "method.temperature: 0.1 is now 0.3"]
-    assert differences(one, one) == []
+    assert differences(one, other) == {
+        "epochs": "epochs: 2 is now 3",
+        "method.temperature": "method.temperature: 0.1 is now 0.3",
+    }
+    assert differences(one, one) == {}
 
 
 def test_a_whole_configuration_of_before_is_read():

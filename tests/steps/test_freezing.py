@@ -9,6 +9,7 @@ from flax import nnx
 from tiny import opened, run_steps, tiny_config
 
 from jaxclr.encoders import Nnx
+from jaxclr.encoders.layers import batch_norm
 from jaxclr.errors import UserError
 from jaxclr.methods import METHODS, Method
 from jaxclr.steps.freezing import frozen_norms, keep_frozen, matches, name_of
@@ -80,6 +81,13 @@ def test_patterns_are_checked(pattern, told):
     assert pattern == "*" or "encoder/norm_1, projector/linear_0" in str(refused.value)
 
 
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm(use_running_average=not train, name="first")(x)
+        return batch_norm("float32", None, train, name="second")(x)
+
+
 class Net(nnx.Module):
     def __init__(self, rngs):
         self.first = nnx.BatchNorm(3, rngs=rngs)
@@ -89,26 +97,24 @@ class Net(nnx.Module):
         return self.second(self.first(x)).mean(1)
 
 
-def test_norms_of_nnx_modules_are_frozen():
-    network = Nnx(Net).build(None)
+@pytest.mark.parametrize("network, inside", [(Nnx(Net).build(None), "module/"), (Linen(), "")])
+def test_frozen_norms_use_running_statistics(network, inside):
     x = jnp.asarray(np.random.default_rng(0).normal(3.0, 2.0, (4, 5, 3)), jnp.float32)
     variables = network.init(jax.random.key(0), x, False)
+    before = named(variables["batch_stats"])
 
-    def updated(*patterns):
-        with nn.intercept_methods(frozen_norms(patterns)):
-            _, new = network.apply(variables, x, True, mutable=["batch_stats"])
-        stats = named(new["batch_stats"])
-        return {
-            name
-            for name, old in named(variables["batch_stats"]).items()
-            if np.any(stats[name] != old)
-        }
+    def updated(pattern):
+        with nn.intercept_methods(frozen_norms((pattern,))):
+            out, new = network.apply(variables, x, True, mutable=["batch_stats"])
+        after = named(new["batch_stats"])
+        return out, {name for name, old in before.items() if np.any(after[name] != old)}
 
-    first, second = (
-        {f"module/{norm}/{leaf}" for leaf in ("mean", "var")} for norm in ("first", "second")
-    )
-    assert updated("nothing") == first | second
-    assert updated("module/first") == second
+    both = [{f"{inside}{norm}/{of}" for of in ("mean", "var")} for norm in ("first", "second")]
+    assert updated("nothing")[1] == both[0] | both[1]
+    assert updated(f"{inside}first")[1] == both[1]
+    out, changed = updated("*")
+    assert not changed
+    np.testing.assert_array_equal(out, network.apply(variables, x, False))
 
 
 def test_a_frozen_encoder_leaves_the_heads_to_train():

@@ -70,6 +70,16 @@ def test_lars_applies_the_rate_after_momentum_and_spares_biases():
     assert_equal(run(Lars(weight_decay=0.01, trust=0.02)), expected(rule))
 
 
+def test_lars_may_train_biases_at_a_rate_of_their_own():
+    same = {"learning_rate": 0.2, "weight_decay": 1e-6}
+    plain, apart = run(Lars(**same)), run(Lars(**same, bias_and_norm_rate=0.0048))
+    moved = lambda params: params["encoder"]["bias"] - PARAMS["encoder"]["bias"]
+    np.testing.assert_allclose(moved(apart), 0.024 * moved(plain), rtol=1e-10)
+    for part in ("encoder", "predictor"):
+        np.testing.assert_array_equal(apart[part]["kernel"], plain[part]["kernel"])
+    assert len(Lars().direction().init(PARAMS)) == 3  # the state of runs made before
+
+
 def test_lars_trusts_fully_where_a_norm_is_zero():
     chain = make_optimizer(Lars(weight_decay=0.0), schedule=lambda _: 1.0, clip_norm=None, peak=1.0)
     params = {"encoder": jnp.zeros((2, 2))}

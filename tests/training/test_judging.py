@@ -115,3 +115,25 @@ def test_runs_in_a_data_folder_are_left_out(home, tmp_path):
     (folder / "runs" / "picture.png").touch()  # no longer nothing but runs
     with pytest.raises(UserError):
         load(Data(f"folder:{folder}"))
+
+
+def test_a_run_goes_on_with_its_data_at_another_place(home, tmp_path, monkeypatch):
+    draw(tmp_path / "before")
+    config = tiny_config("simclr", data=Data(f"folder:{tmp_path}/before"))
+    seen = []
+    monkeypatch.setattr(api, "pretrain", lambda session, *_, **__: seen.append(session.config.data))
+    run = api.train(config, tmp_path / "run", console=SILENT)
+    (tmp_path / "before").rename(tmp_path / "after")
+    with pytest.raises(UserError, match="before"):
+        run.resume(console=SILENT)
+    after = Data(f"folder:{tmp_path}/after")
+    assert run.resume(data=after, console=SILENT).config.data == seen[-1]
+    assert seen[-1] == dataclasses.replace(seen[0], source=after.source)
+    jaxclr.Run(run.folder).resume(console=SILENT)  # from where they are now
+    assert seen[-1].source == after.source
+    with pytest.raises(UserError, match=r"data\.image_size is another"):
+        run.resume(data=dataclasses.replace(after, image_size=4), console=SILENT)
+    draw(tmp_path / "other", per_class=13)
+    with pytest.raises(UserError, match="are not those with which .* began: train has 20 examples"):
+        run.resume(data=Data(f"folder:{tmp_path}/other"), console=SILENT)
+    assert jaxclr.Run(run.folder).config.data.source == after.source
