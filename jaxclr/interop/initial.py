@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclr.encoders.custom import towers_of
 from jaxclr.errors import UserError
 from jaxclr.interop.importing import read_encoder
 from jaxclr.processes import runtime
@@ -160,14 +159,14 @@ def _read(
         folder = RunFolder(path)
         if not folder.exists:
             raise UserError(f"{path} is not a run; give the folder of a run or a file of weights.")
-        step, variables = read_variables(folder, ("encoder", *HEADS * heads))
+        step, variables = read_variables(folder, ("encoder", *(HEADS if heads else ())))
         return step, _flat(jax.device_get(variables))
-    towers = towers_of(session.config.encoder)
-    if len(towers) > 1:
+    encoder = session.config.encoder
+    if isinstance(encoder, tuple):
         raise UserError(
-            f"{path} holds one encoder, and encoder is a tuple of {len(towers)}; give a run."
+            f"{path} holds one encoder, and encoder is a tuple of {len(encoder)}; give a run."
         )
-    weights = read_encoder(path, towers[0]).variables
+    weights = read_encoder(path, encoder).variables
     return None, _flat({kind: {"encoder": tree} for kind, tree in weights.items()})
 
 
@@ -241,6 +240,7 @@ def _note(
     said += [f"{len(left) - _SHOWN} more"] * (len(left) > _SHOWN) + parts_left
     at = "" if step is None else f", step {step}"
     text = f"Weights of {path}{at}: taken are {taken}."
-    if resized := [n for n in new if source[_source_of(source, n)].shape != old[n].shape]:
+    of = lambda name: source[_source_of(source, name) or name]
+    if resized := [name for name in new if of(name).shape != old[name].shape]:
         text += f" Interpolated: {', '.join('/'.join(name[1:]) for name in resized)}."
     return text + (f" Initialized: {', '.join(said)}." if said else "")

@@ -4,10 +4,8 @@ No other module imports Orbax.
 """
 
 import contextlib
-import errno
 import functools
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -24,7 +22,7 @@ from jaxclr.errors import UserError
 from jaxclr.processes import runtime
 from jaxclr.runs import seals, stores
 from jaxclr.runs.digests import digests, host_digest
-from jaxclr.runs.files import check_writable
+from jaxclr.runs.files import check_writable, reason_in
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.state import State
 
@@ -230,7 +228,7 @@ class Checkpoints:
 
     def _unwritable(self, error: Exception) -> UserError:
         return UserError(
-            f"A checkpoint could not be written to {self._folder}: {_reason(error)}. "
+            f"A checkpoint could not be written to {self._folder}: {reason_in(error)}. "
             "Earlier checkpoints are undamaged: free some space or fix the permissions, then run "
             "the same command again."
         )
@@ -403,7 +401,7 @@ def _attempt(read: Callable[[], T]) -> tuple[T | None, str | None]:
     except Exception as error:  # Orbax, TensorStore and JSON each raise their own.
         if runtime.peer_lost(error):
             raise
-        return None, _reason(error)
+        return None, reason_in(error)
 
 
 def _all_damaged(folder: pathlib.Path, damaged: dict[int, str]) -> UserError:
@@ -446,13 +444,3 @@ def _describe(kind: dict[str, Any]) -> str:
 
 def _crc32(leaves: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(leaves, sort_keys=True).encode())
-
-
-def _reason(error: Exception) -> str:
-    """The file system's reason if the error's text contains one, otherwise its first line."""
-    text = str(error).strip()
-    for reason in map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)):
-        if reason in text:
-            return reason
-    line = text.splitlines()[0] if text else type(error).__name__
-    return (line if len(line) <= 200 else f"{line[:200]} ...").rstrip(".:")

@@ -84,3 +84,13 @@ def _hold(handle: int, path: pathlib.Path) -> None:
             raise
     os.ftruncate(handle, 0)
     os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+
+def reason_in(error: Exception) -> str:
+    """The file system's reason if the error's text contains one, otherwise its first line."""
+    text = str(error).strip()
+    for reason in map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)):
+        if reason in text:
+            return reason
+    line = text.splitlines()[0] if text else type(error).__name__
+    return (line if len(line) <= 200 else f"{line[:200]} ...").rstrip(".:")
