@@ -18,12 +18,11 @@ from jaxclr.data.dataset import abbreviate
 from jaxclr.data.identity import Identity, changes, identity
 from jaxclr.errors import UserError, optional
 from jaxclr.evaluation.closing import closing_record, closing_table, monitor
-from jaxclr.evaluation.subject import labeled_splits
+from jaxclr.evaluation.subject import Subject, labeled_splits
 from jaxclr.paths import expanded
 from jaxclr.processes import runtime
 from jaxclr.processes.launch import first_line
 from jaxclr.processes.signals import StopAtOnce, Stopped
-from jaxclr.runs.checkpoints import Checkpoints
 from jaxclr.runs.config import (
     CHANGEABLE,
     LENGTH,
@@ -37,7 +36,6 @@ from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
 from jaxclr.runs.loggers import Logger, Send, sending
 from jaxclr.runs.parts import checksums
-from jaxclr.steps.state import State
 from jaxclr.text import print_text
 from jaxclr.training.loop import train as train_session
 from jaxclr.training.session import Session, total_steps
@@ -72,12 +70,6 @@ def write_report(
     path = default if out is None else expanded(out)
     write(folders, path, channels=channels)
     return path
-
-
-def newest(session: Session, folder: RunFolder, say: Say) -> State:
-    """The state of the newest undamaged checkpoint."""
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        return checkpoints.restore(session.state_shape(), say=say)
 
 
 def pretrain(
@@ -131,7 +123,8 @@ def _train_and_evaluate(
         except UserError as error:
             say(f"Not evaluated: {error}")
         else:
-            record = evaluate_closing(session, folder, state, baselines=train.size <= FEW_IMAGES)
+            subject = session.subject(state)
+            record = evaluate_closing(subject, folder, baselines=train.size <= FEW_IMAGES)
             figures = record["features"]["trained"].items()
             send(record["step"], {f"closing/{name}": figure["mean"] for name, figure in figures})
             if console is not None:
@@ -155,20 +148,33 @@ def _report(folder: RunFolder, say: Say) -> None:
 
 
 def evaluate_closing(
-    session: Session, folder: RunFolder, state: State, *, baselines: bool
+    subject: Subject, folder: RunFolder, *, baselines: bool, elsewhere: str | None = None
 ) -> dict[str, Any]:
-    record = closing_record(session.subject(state), baselines=baselines)
-    runtime.run_on_first(lambda: folder.write_evaluation(record))
+    """Writes the closing record; that of other data than the run's own under their name."""
+    record = closing_record(subject, baselines=baselines)
+    write = (
+        folder.write_evaluation
+        if elsewhere is None
+        else functools.partial(folder.write_named, "other_data", elsewhere)
+    )
+    runtime.run_on_first(lambda: write(record))
     return record
 
 
 def create_or_check(
-    folder: RunFolder, session: Session, experiment: Experiment | None, *, overwrite: bool
+    folder: RunFolder,
+    session: Session,
+    experiment: Experiment | None,
+    *,
+    overwrite: bool,
+    init: dict[str, Any] | None = None,
 ) -> None:
     """Creates the run, or checks that an existing one has this configuration and these sources."""
     if not folder.exists or overwrite:
         made_of = _identity(session)
-        folder.create(session.config, overwrite=overwrite, experiment=experiment, data=made_of)
+        folder.create(
+            session.config, overwrite=overwrite, experiment=experiment, data=made_of, init=init
+        )
         return
     changed = differences(folder.config(), session.config)
     refused = [text for name, text in changed.items() if name not in CHANGEABLE | LENGTH]

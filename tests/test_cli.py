@@ -157,7 +157,7 @@ def test_train_resume_evaluate(capsys, tmp_path):
     (run / "config.json").write_text(text)
     for checkpoint in (run / "checkpoints").iterdir():
         checkpoint.rename(run / checkpoint.name)
-    assert "no complete checkpoint" in mistake(capsys, "evaluate", run)
+    assert "has no checkpoint yet" in mistake(capsys, "evaluate", run)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "1.png").touch()
     assert "is not a run" in mistake(capsys, "train", DIGITS, "--out", tmp_path / "photos", *TINY)

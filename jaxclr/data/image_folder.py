@@ -32,11 +32,13 @@ class Files(NamedTuple):
       paths: of the files.
       labels: class index of each file, int32 [N]; None without classes.
       left_out: what is neither an image of a class nor a folder, with the reason.
+      runs: folders of runs, which are no data.
     """
 
     paths: list[str]
     labels: np.ndarray | None
     left_out: tuple[Unreadable, ...] = ()
+    runs: tuple[str, ...] = ()
 
 
 class Entries(NamedTuple):
@@ -45,6 +47,7 @@ class Entries(NamedTuple):
     folders: list[str]
     files: list[str]
     odd: list[Unreadable]
+    runs: list[str]
 
 
 def load(argument: str, data: Data) -> Dataset:
@@ -65,6 +68,8 @@ def load(argument: str, data: Data) -> Dataset:
         rows = split_rows(len(train.paths), train.labels, data.test_fraction)
         train, test = _take(train, rows)
     left_out = train.left_out + (test.left_out if test else ())
+    if runs := sorted({*_listed(path).runs, *train.runs, *(test.runs if test else ())}):
+        notes += (f"Folders of runs are left out of '{displayable(path)}': {_shown(runs)}.",)
     if left_out and not data.skip_corrupt:
         raise unreadable(left_out)
     every = train.paths + (test.paths if test else [])
@@ -157,12 +162,12 @@ def _sub_folder(path: str, name: str) -> str:
 
 def _list(path: str, data: Data) -> tuple[Files, tuple[str, ...]]:
     """The files of one split in sorted order, and its class names, as the file system has them."""
-    folders, loose, odd = _listed(path)
+    folders, loose, odd, runs = _listed(path)
     name = displayable(path)
     if not folders + loose + odd:
         raise UserError(f"Folder '{name}' is empty; put images or one folder per class into it.")
     if not folders:
-        return Files(loose, None, tuple(odd)), ()
+        return Files(loose, None, tuple(odd), tuple(runs)), ()
     if images := [file for file in loose if _is_image(file)]:
         raise UserError(
             f"'{name}' holds both images ('{_shown(images[:1])}') and folders "
@@ -172,8 +177,9 @@ def _list(path: str, data: Data) -> tuple[Files, tuple[str, ...]]:
     odd += [Unreadable(file, "cannot be read as an image") for file in loose]
     paths, labels, classes = [], [], []
     for folder in folders:
-        inside, odd_inside = _files(folder, os.path.realpath(path))
+        inside, odd_inside, runs_inside = _files(folder, os.path.realpath(path))
         odd += odd_inside
+        runs += runs_inside
         if not inside and not odd_inside:
             raise UserError(
                 f"Class folder '{displayable(folder)}' has no files. Add images or remove it."
@@ -183,8 +189,9 @@ def _list(path: str, data: Data) -> tuple[Files, tuple[str, ...]]:
             labels += [len(classes)] * len(inside)
             classes.append(os.path.basename(folder))
     if data.labels == "none":
-        return Files(paths, None, tuple(odd)), ()
-    return Files(paths, np.asarray(labels, np.int32), tuple(odd)), tuple(classes)
+        return Files(paths, None, tuple(odd), tuple(runs)), ()
+    indices = np.asarray(labels, np.int32)
+    return Files(paths, indices, tuple(odd), tuple(runs)), tuple(classes)
 
 
 def _check_no_splits(folder: str, inside: Sequence[str]) -> None:
@@ -249,7 +256,7 @@ def _take(files: Files, splits: tuple[np.ndarray, np.ndarray | None]) -> tuple[F
 
     def of_rows(rows: np.ndarray, left_out: tuple[Unreadable, ...]) -> Files:
         labels = None if files.labels is None else files.labels[rows]
-        return Files([files.paths[row] for row in rows], labels, left_out)
+        return Files([files.paths[row] for row in rows], labels, left_out, files.runs)
 
     train, test = splits
     return of_rows(train, files.left_out), None if test is None else of_rows(test, ())
@@ -261,7 +268,7 @@ def _entries(path: str) -> Entries:
     Raises:
       Unreadable: the folder cannot be listed.
     """
-    found = Entries([], [], [])
+    found = Entries([], [], [], [])
     try:
         with os.scandir(path) as scanned:
             entries = sorted((e for e in scanned if not e.name.startswith(".")), key=_name)
@@ -273,13 +280,35 @@ def _entries(path: str) -> Entries:
             if entry.is_file():
                 found.files.append(entry.path)
             elif entry.is_dir():
-                found.folders.append(entry.path)
+                (found.runs if _holds_runs(entry.path) else found.folders).append(entry.path)
             else:
                 found.odd.append(Unreadable(entry.path, _oddity(entry)))
         except OSError as error:
             why = f"cannot be read ({reason(error)})"
             found.odd.append(Unreadable(entry.path, why))
     return found
+
+
+def _holds_runs(path: str) -> bool:
+    """Whether a folder is a run of this library, or holds nothing but runs and reports."""
+    is_run = lambda folder: (
+        os.path.isfile(os.path.join(folder, "config.json"))
+        and os.path.isdir(os.path.join(folder, "checkpoints"))
+    )
+    if is_run(path):
+        return True
+    try:
+        inside = os.scandir(path)
+    except OSError:
+        return False
+    runs = False
+    with inside as entries:
+        for entry in entries:
+            if not entry.name.startswith(".") and not entry.name.endswith(".html"):
+                if not is_run(entry.path):
+                    return False
+                runs = True
+    return runs
 
 
 def _oddity(entry: os.DirEntry) -> str:
@@ -294,8 +323,8 @@ def _name(entry: os.DirEntry) -> str:
     return entry.name
 
 
-def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable]]:
-    """All files in a folder and its subfolders, in order of names, and what is left out.
+def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable], list[str]]:
+    """All files in a folder and its subfolders, in order of names, what is left out, and runs.
 
     Args:
       folder: the folder.
@@ -303,6 +332,7 @@ def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable]]:
     """
     files: list[str] = []
     odd: list[Unreadable] = []
+    runs: list[str] = []
     pending: list[tuple[str, tuple[str, ...]]] = [(folder, (above,))]  # () for a file; last first
     while pending:
         path, chain = pending.pop()
@@ -319,6 +349,7 @@ def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable]]:
             odd.append(error)
             continue
         odd += inside.odd
+        runs += inside.runs
         if not inside.folders:
             files += inside.files
             continue
@@ -326,7 +357,7 @@ def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable]]:
             _check_no_splits(folder, inside.folders)
         chains = dict.fromkeys(inside.files, ()) | dict.fromkeys(inside.folders, (*chain, real))
         pending += sorted(chains.items(), reverse=True)
-    return files, odd
+    return files, odd, runs
 
 
 def _listed(path: str) -> Entries:

@@ -239,7 +239,12 @@ class Checkpoints:
         )
 
 
-def read_variables(run: RunFolder, parts: Sequence[str] = ("encoder",)) -> tuple[int, Tree]:
+def read_variables(
+    run: RunFolder,
+    parts: Sequence[str] = ("encoder",),
+    *,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[int, Tree]:
     """Parts of the network in a run's newest undamaged checkpoint.
 
     The run may be in training; nothing in its folder is changed.
@@ -247,6 +252,7 @@ def read_variables(run: RunFolder, parts: Sequence[str] = ("encoder",)) -> tuple
     Args:
       run: the folder.
       parts: of the network: encoder, projector, predictor.
+      say: called with a sentence on each damaged checkpoint that is newer than the one read.
 
     Returns:
       The step, and "params" and "batch_stats" on the first device, each a dict of the parts that
@@ -265,6 +271,8 @@ def read_variables(run: RunFolder, parts: Sequence[str] = ("encoder",)) -> tuple
                         functools.partial(_read_parts, manager, step, parts)
                     )
                 if wrong is None:
+                    for newer, reason in damaged.items():
+                        say(f"Checkpoint {newer} is damaged ({reason}); {step} is used instead.")
                     return step, variables
                 damaged[step] = wrong
     if damaged:
@@ -357,7 +365,7 @@ def _read_parts(manager: ocp.CheckpointManager, step: int, parts: Sequence[str])
         name = jax.tree_util.keystr(path)
         if list(leaf.shape) != saved[_words(name)]["shape"]:
             raise ValueError(f"{name} has another shape than what was saved")
-    one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def shape(leaf):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one_device)

@@ -67,6 +67,21 @@ class BadStep:
 
 
 @dataclass(frozen=True)
+class InitRecord:
+    """init.json: the weights that a run started from.
+
+    Attributes:
+      path: absolute, of a run or file.
+      heads: whether heads were to be taken too.
+      digest: of all variables that were read.
+    """
+
+    path: str
+    heads: bool
+    digest: str
+
+
+@dataclass(frozen=True)
 class Description:
     """What config.json says of a run, read without its code.
 
@@ -195,6 +210,11 @@ def read_evaluation(path: pathlib.Path) -> Evaluation:
 def read_bad_step(path: pathlib.Path) -> BadStep:
     """The step in bad_step.json."""
     return _structure(read_object(path), BadStep, path)
+
+
+def read_init(path: pathlib.Path) -> InitRecord:
+    """The weights that a run started from, in init.json."""
+    return _structure(read_object(path), InitRecord, path)
 
 
 def read_identity(path: pathlib.Path) -> Identity:
