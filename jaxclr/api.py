@@ -11,13 +11,15 @@ from typing import Any, Literal
 import numpy as np
 import rich.console
 
+from jaxclr.data import Data, absolute
 from jaxclr.errors import UserError, unknown
 from jaxclr.evaluation.by_protocol import evaluate
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
-from jaxclr.evaluation.subject import labeled_splits, on_data
+from jaxclr.evaluation.subject import Subject, labeled_splits, load_like
 from jaxclr.interop import Loaded, exporting
 from jaxclr.interop import embedding as embeddings
 from jaxclr.interop import load as load_encoder
+from jaxclr.interop.initial import begin, check_same_start, start_from
 from jaxclr.paths import expanded
 from jaxclr.pretraining import (
     Say,
@@ -27,7 +29,6 @@ from jaxclr.pretraining import (
     filled,
     go_on,
     is_labeled,
-    newest,
     pretrain,
     printer,
     quietly,
@@ -41,6 +42,7 @@ from jaxclr.runs.folder import RunFolder
 from jaxclr.runs.loggers import Logger
 from jaxclr.runs.readers import read_bytes
 from jaxclr.training.compilation_cache import compilation_cache
+from jaxclr.training.judging import open_subject
 from jaxclr.training.profile import steps_to_profile
 from jaxclr.training.session import open_session
 
@@ -49,6 +51,8 @@ def train(
     config: Config,
     out: str | os.PathLike[str],
     *,
+    init: str | os.PathLike[str] | None = None,
+    init_heads: bool = False,
     overwrite: bool = False,
     profile: str | None = None,
     loggers: Sequence[Logger] = (),
@@ -77,6 +81,9 @@ def train(
     Args:
       config: what to train.
       out: the folder of the run, which is created if it does not exist.
+      init: start from the encoder of this run's folder or file of weights; init.json records what
+        was taken. See `interop.initial.start_from`.
+      init_heads: start from its heads too, where their shapes allow.
       overwrite: replace an existing run instead of continuing it.
       profile: "START:STOP", steps to trace into the folder's profile/.
       loggers: further destinations of the metrics, such as `training.Wandb()`.
@@ -100,12 +107,23 @@ def train(
         if profile is not None:
             steps = runtime.run_on_all(lambda: steps_to_profile(profile, session.steps))
         with runtime.hold_on_first(folder.locked()):
-            create = lambda: create_or_check(folder, session, experiment, overwrite=overwrite)
+            start = None
+            if init is not None and (overwrite or not folder.exists):
+                started = lambda: start_from(session, init, heads=init_heads)
+                start = runtime.run_on_all(started)
+
+            def create() -> None:
+                if folder.exists and not overwrite:
+                    check_same_start(folder, init, init_heads)
+                record = start and start.record
+                create_or_check(folder, session, experiment, overwrite=overwrite, init=record)
+
             runtime.run_on_first(create)
             session = go_on(folder, session, say)
             if folder.finished(session.steps, evaluated=is_labeled(session)):
                 say(f"{folder.folder} holds this run already, and it is finished.")
             else:
+                begin(session, folder, start, say)
                 pretrain(session, folder, console, say, profile=steps, loggers=loggers)
     return Run(folder.folder, config=config)
 
@@ -186,6 +204,7 @@ class Run:
     def resume(
         self,
         *,
+        data: Data | None = None,
         epochs: int | None = None,
         steps: int | None = None,
         loggers: Sequence[Logger] = (),
@@ -197,6 +216,8 @@ class Run:
         schedules are those of the longer run.
 
         Args:
+          data: where the run's own data are now, as source and dir; None: where they were. The run
+            keeps the new place.
           epochs: epochs of the whole run; None: as before.
           steps: steps of the whole run, in place of epochs; None: as before.
           loggers: further destinations of the metrics, such as `training.Wandb()`.
@@ -208,13 +229,19 @@ class Run:
         say = printer(console)
         with quietly(), compilation_cache():
             config = runtime.run_on_all(lambda: self.config)
+            if data is not None:
+                config = dataclasses.replace(config, data=_moved(config.data, data))
             if epochs is not None or steps is not None:
                 length = {"epochs": config.epochs if epochs is None else epochs, "steps": steps}
                 config = dataclasses.replace(config, **length)
             session = open_session(config)
             with runtime.hold_on_first(self._folder.locked()):
                 runtime.run_on_first(functools.partial(check_data, self._folder, session))
+                if data is not None:
+                    names = ["data.source", "data.dir"]
+                    runtime.run_on_first(lambda: self._folder.update(config, names))
                 session = go_on(self._folder, session, say)
+                begin(session, self._folder, None, say)
                 pretrain(session, self._folder, console, say, loggers=loggers)
         self.__dict__.pop("config", None)  # its length may be another now
         return self
@@ -236,7 +263,8 @@ class Run:
         Args:
           protocol: a name in `evaluation.protocols.PROTOCOLS`, or a protocol; None for the closing
             table of kNN and linear probes.
-          data: what to evaluate on; None for the run's own data.
+          data: what to evaluate on; None for the run's own data. Data of another source are
+            evaluated without those of the run, which may be gone.
           seeds: number of repetitions of a protocol that draws at random.
           baselines: whether the closing table includes raw inputs and the untrained encoder.
           console: for notes; None for standard output.
@@ -250,11 +278,9 @@ class Run:
         """
         say = printer(console)
         if protocol is None:
-            if settings or data is not None:
-                raise UserError(
-                    f"Settings and data are of protocols; name one: {', '.join(PROTOCOLS)}."
-                )
-            return self._evaluate(say, baselines=baselines)
+            if settings:
+                raise UserError(f"Settings are of protocols; name one: {', '.join(PROTOCOLS)}.")
+            return self._evaluate(data, say, baselines=baselines)
         if isinstance(protocol, str):
             if protocol not in PROTOCOLS:
                 raise unknown("protocol", protocol, PROTOCOLS)
@@ -286,13 +312,14 @@ class Run:
     ) -> dict[str, int]:
         """Writes the representations of all examples to a .npz or .parquet file.
 
-        `data` defaults to the run's own data.
+        `data` defaults to the run's own data, in the splits of the run. Other data are embedded as
+        a whole, files in the order of their paths: test_fraction is not used.
         Arguments, returns and errors are those of `interop.embedding.embed`.
         """
         with quietly(), compilation_cache():
             return embeddings.embed(
                 self.load(),
-                self.config.data if data is None else data,
+                self.config.data if data is None else embeddings.whole(data),
                 expanded(out),
                 dtype=dtype,
                 overwrite=overwrite,
@@ -313,34 +340,38 @@ class Run:
         exporting.export(loaded, to, path, side=image_size, overwrite=overwrite)
         return loaded
 
-    def _evaluate(self, say: Say, *, baselines: bool) -> dict[str, Any]:
+    def _evaluate(self, data: Any, say: Say, *, baselines: bool) -> dict[str, Any]:
         config = runtime.run_on_all(self._with_checkpoint)
-        with quietly(), compilation_cache():
-            session = open_session(config)
-            runtime.run_on_all(lambda: labeled_splits(session.dataset))
-            with runtime.hold_on_first(self._folder.locked()):
-                state = newest(session, self._folder, say)
-                return evaluate_closing(session, self._folder, state, baselines=baselines)
+        elsewhere = None if data is None or _same_source(data, config.data) else _source(data)
+
+        def opened() -> Subject:
+            used = load_like(
+                config.data, config.data if data is None else data, config.augmentation
+            )
+            labeled_splits(used.dataset)
+            return open_subject(config, self._folder, used, say)
+
+        with quietly(), compilation_cache(), runtime.hold_on_first(self._folder.locked()):
+            subject = runtime.run_on_all(opened)
+            return evaluate_closing(subject, self._folder, baselines=baselines, elsewhere=elsewhere)
 
     def _evaluate_by(self, protocol: Protocol, data: Any, seeds: int, say: Say) -> dict[str, Any]:
         if seeds < 1:
             raise UserError(f"seeds must be at least 1, got {seeds}.")
         config, name = self._with_checkpoint(), _name(protocol)
         data = config.data if data is None else data
-        own = data == config.data or getattr(data, "source", 0) == getattr(config.data, "source", 1)
+        own = _same_source(data, config.data)
         if own and protocol.elsewhere:
             raise UserError(
                 f"{name} needs other data than the run's own: give data (--data.source), for "
                 "instance tfds:cifar10."
             )
         with quietly(), compilation_cache():
-            session = open_session(config)
+            used = load_like(config.data, data, config.augmentation)
             with self._folder.locked():
-                state = newest(session, self._folder, say)
-                record = evaluate(on_data(session.subject(state), data), protocol, seeds=seeds)
-                self._folder.write_protocol(
-                    name if own else f"{name} {getattr(data, 'source', 'other data')}", record
-                )
+                subject = open_subject(config, self._folder, used, say)
+                record = evaluate(subject, protocol, seeds=seeds)
+                self._folder.write_protocol(name if own else f"{name} {_source(data)}", record)
         return record
 
     def _with_checkpoint(self) -> Config:
@@ -364,3 +395,36 @@ def _name(protocol: Protocol) -> str:
     """The name in PROTOCOLS, or the name of the class."""
     kind = type(protocol)
     return next((name for name, known in PROTOCOLS.items() if known is kind), kind.__name__)
+
+
+def _same_source(one: Any, other: Any) -> bool:
+    """Whether data are those of a run, perhaps read in another way."""
+    return one == other or (
+        isinstance(one, Data)
+        and isinstance(other, Data)
+        and absolute(one).source == absolute(other).source
+    )
+
+
+def _moved(own: Any, data: Any) -> Data:
+    """A run's own data at another place."""
+    if not isinstance(own, Data) or not isinstance(data, Data):
+        raise UserError(
+            "A run goes on with its own data; data gives the new source and dir of named ones, got "
+            f"{type(data).__name__} for {type(own).__name__}."
+        )
+    place = absolute(data)
+    moved = dataclasses.replace(own, source=place.source, dir=place.dir or own.dir)
+    for field in dataclasses.fields(Data):
+        if getattr(data, field.name) not in (getattr(moved, field.name), field.default) and (
+            field.name not in ("source", "dir")
+        ):
+            raise UserError(
+                f"A run goes on with its own data, and data.{field.name} is another; give only "
+                "the source and dir of the place to which they were moved."
+            )
+    return moved
+
+
+def _source(data: Any) -> str:
+    return getattr(data, "source", "other data")

@@ -15,15 +15,14 @@ import jax
 import rich.console
 
 from jaxclr.data.dataset import abbreviate
-from jaxclr.data.identity import changes, identity
+from jaxclr.data.identity import Identity, changes, identity
 from jaxclr.errors import UserError, optional
 from jaxclr.evaluation.closing import closing_record, closing_table, monitor
-from jaxclr.evaluation.subject import labeled_splits
+from jaxclr.evaluation.subject import Subject, labeled_splits
 from jaxclr.paths import expanded
 from jaxclr.processes import runtime
 from jaxclr.processes.launch import first_line
 from jaxclr.processes.signals import StopAtOnce, Stopped
-from jaxclr.runs.checkpoints import Checkpoints
 from jaxclr.runs.config import (
     CHANGEABLE,
     LENGTH,
@@ -36,7 +35,7 @@ from jaxclr.runs.config import (
 from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
 from jaxclr.runs.loggers import Logger, Send, sending
-from jaxclr.steps.state import State
+from jaxclr.runs.parts import checksums
 from jaxclr.text import print_text
 from jaxclr.training.loop import train as train_session
 from jaxclr.training.session import Session, total_steps
@@ -71,12 +70,6 @@ def write_report(
     path = default if out is None else expanded(out)
     write(folders, path, channels=channels)
     return path
-
-
-def newest(session: Session, folder: RunFolder, say: Say) -> State:
-    """The state of the newest undamaged checkpoint."""
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        return checkpoints.restore(session.state_shape(), say=say)
 
 
 def pretrain(
@@ -130,7 +123,8 @@ def _train_and_evaluate(
         except UserError as error:
             say(f"Not evaluated: {error}")
         else:
-            record = evaluate_closing(session, folder, state, baselines=train.size <= FEW_IMAGES)
+            subject = session.subject(state)
+            record = evaluate_closing(subject, folder, baselines=train.size <= FEW_IMAGES)
             figures = record["features"]["trained"].items()
             send(record["step"], {f"closing/{name}": figure["mean"] for name, figure in figures})
             if console is not None:
@@ -154,20 +148,33 @@ def _report(folder: RunFolder, say: Say) -> None:
 
 
 def evaluate_closing(
-    session: Session, folder: RunFolder, state: State, *, baselines: bool
+    subject: Subject, folder: RunFolder, *, baselines: bool, elsewhere: str | None = None
 ) -> dict[str, Any]:
-    record = closing_record(session.subject(state), baselines=baselines)
-    runtime.run_on_first(lambda: folder.write_evaluation(record))
+    """Writes the closing record; that of other data than the run's own under their name."""
+    record = closing_record(subject, baselines=baselines)
+    write = (
+        folder.write_evaluation
+        if elsewhere is None
+        else functools.partial(folder.write_named, "other_data", elsewhere)
+    )
+    runtime.run_on_first(lambda: write(record))
     return record
 
 
 def create_or_check(
-    folder: RunFolder, session: Session, experiment: Experiment | None, *, overwrite: bool
+    folder: RunFolder,
+    session: Session,
+    experiment: Experiment | None,
+    *,
+    overwrite: bool,
+    init: dict[str, Any] | None = None,
 ) -> None:
     """Creates the run, or checks that an existing one has this configuration and these sources."""
     if not folder.exists or overwrite:
-        data = identity(session.dataset, session.config.data)
-        folder.create(session.config, overwrite=overwrite, experiment=experiment, data=data)
+        made_of = _identity(session)
+        folder.create(
+            session.config, overwrite=overwrite, experiment=experiment, data=made_of, init=init
+        )
         return
     changed = differences(folder.config(), session.config)
     refused = [text for name, text in changed.items() if name not in CHANGEABLE | LENGTH]
@@ -184,17 +191,22 @@ def create_or_check(
     check_data(folder, session)
 
 
+def _identity(session: Session) -> Identity:
+    config = session.config
+    code = checksums(config)
+    return dataclasses.replace(identity(session.dataset, config.data), code=code)
+
+
 def check_data(folder: RunFolder, session: Session) -> None:
-    """Checks that the data are those with which the run began, if these are known.
+    """Checks that data and code are those with which the run began, if these are known.
 
     Raises:
       UserError: they differ; the message says in what.
     """
     before = folder.data()
-    now = identity(session.dataset, session.config.data) if before else None
-    if before and now and (changed := changes(before, now)):
+    if before is not None and (changed := changes(before, _identity(session))):
         raise UserError(
-            f"The data are not those with which {folder.folder} began: {'; '.join(changed)}. "
+            f"{folder.folder} began with other data or code: {'; '.join(changed)}. "
             "Restore them, replace the run with --overwrite, or give another folder with --out."
         )
 
@@ -278,7 +290,7 @@ def printer(console: rich.console.Console | None) -> Say:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Prints the errors that Orbax logs and does not raise, a line each, on standard error."""
+    """Prints errors that libraries log and do not raise, a line each, on standard error."""
     logger, heard = logging.getLogger("absl"), []
 
     def hear(record: logging.LogRecord) -> bool:
@@ -291,7 +303,7 @@ def quietly() -> Iterator[None]:
     try:
         yield
         for text in dict.fromkeys(heard):
-            print(f"Orbax: {text}", file=sys.stderr)
+            print(f"A library reports: {text}", file=sys.stderr)
     finally:
         logger.removeFilter(hear)
         logger.setLevel(level)

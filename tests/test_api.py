@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import rich.console
+import sklearn  # noqa: F401, it sets KMP_INIT_AT_FORK when it is imported
 from flax import nnx
 from tiny import distance, tiny_config
 
@@ -29,11 +31,12 @@ from jaxclr.training.session import open_session
 
 ROOT = pathlib.Path(__file__).parents[1]
 EPOCHS = 2
+QUIET = rich.console.Console(quiet=True)
 
 
 def ten_lines():
     return jaxclr.Config(
-        method=jaxclr.methods.SimAffinity(temperature=0.2).with_heads(hidden=16, out=8),
+        method=jaxclr.methods.SimAffinity(temperature=0.2).with_heads(hidden=128, out=64),
         encoder=jaxclr.encoders.SmallConv(),
         data=jaxclr.Data(source="digits"),
         augmentation=jaxclr.augment.AUGMENTATIONS["digits"],
@@ -47,8 +50,8 @@ def process_state():
     """What a library must leave as it was."""
     return {
         "signals": {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)},
-        "environment": dict(os.environ),
-        "jax": {name: jax.config.values[name] for name in jax.config.values},
+        **{f"${name}": value for name, value in os.environ.items()},
+        **jax.config.values,
         "logging": (logging.getLogger().level, logging.getLogger("absl").level),
         "path": list(sys.path),
         "folder": os.getcwd(),
@@ -67,7 +70,8 @@ def own_cache(tmp_path, monkeypatch):
     jax.config.update("jax_compilation_cache_dir", shared)
 
 
-def test_the_ten_lines(tmp_path, capfd, own_cache):
+@pytest.mark.xdist_group("ten_lines")
+def test_the_ten_lines(tmp_path, capfd):
     before = process_state()
     out = tmp_path / "runs" / "first"
     run = jaxclr.train(ten_lines(), out=out)
@@ -83,9 +87,9 @@ def test_the_ten_lines(tmp_path, capfd, own_cache):
     assert set(closing["features"]) == {"raw pixels", "untrained", "trained"}
     encoded = run.load().encode(np.zeros((3, 8, 8, 1), np.uint8))
     assert encoded.shape == (3, 64) and encoded.dtype == jnp.float32
-    assert run.load().embed(np.zeros((3, 8, 8, 1), np.uint8)).shape == (3, 8)
+    assert run.load().embed(np.zeros((3, 8, 8, 1), np.uint8)).shape == (3, 64)
     assert run.report() == out / "report.html" and "<iframe" in run._repr_html_()
-    assert process_state() == before and any(own_cache.iterdir())
+    assert process_state() == before
 
     capfd.readouterr()
     again = jaxclr.train(ten_lines(), out=out)
@@ -101,8 +105,9 @@ def test_the_ten_lines(tmp_path, capfd, own_cache):
         opened.evaluate("fewshots")
 
 
-def test_a_thread_trains_without_signal_handlers(tmp_path):
+def test_a_thread_trains_without_signal_handlers(tmp_path, own_cache):
     found = []
+    before = process_state()
     config = tiny_config("simclr", epochs=1, batch_size=512)
     thread = threading.Thread(
         target=lambda: found.append(jaxclr.train(config, out=tmp_path / "run"))
@@ -110,6 +115,7 @@ def test_a_thread_trains_without_signal_handlers(tmp_path):
     thread.start()
     thread.join()
     assert found[0].metrics()["step"][-1] == 2
+    assert process_state() == before and any(own_cache.iterdir())
 
 
 def test_a_mistake_is_an_exception(tmp_path, capfd):
@@ -180,38 +186,33 @@ def own_config(**changes):
     )
 
 
-def trained_on(devices, monkeypatch, out, **changes):
+def trained_on(devices, monkeypatch, out, *, stop_after=None, **changes):
     """The last state of a run on so many devices."""
     monkeypatch.setattr(runtime, "devices", lambda: jax.devices()[:devices])
     config = own_config(**changes)
-    run = jaxclr.train(config, out=out)
-    session = open_session(config)
-    with Checkpoints(out / "checkpoints") as checkpoints:
-        return run, jax.device_get(checkpoints.restore(session.state_shape(), say=pytest.fail))
+    session, folder = open_session(config), RunFolder(out, session=config)
+    folder.create(session.config, overwrite=False)
+    return jax.device_get(train_session(session, folder, console=QUIET, stop_after=stop_after))
 
 
 def test_own_parts_together(tmp_path, monkeypatch):
     """An NNX encoder, [N, T, C] data in a dict, own views and an own optax chain."""
     with jax.enable_x64(True):
-        _, one = trained_on(1, monkeypatch, tmp_path / "one")
+        one = trained_on(1, monkeypatch, tmp_path / "one")
         assert int(one.step) == 3
         leaves = jax.tree.leaves(one.params)
         assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float64)}
-        _, eight = trained_on(8, monkeypatch, tmp_path / "eight")
+        eight = trained_on(8, monkeypatch, tmp_path / "eight")
         assert distance(one.params, eight.params) < 1e-9 * distance(
             one.params, jax.tree.map(np.zeros_like, one.params)
         )
         assert distance(one.batch_stats, eight.batch_stats) < 1e-9
 
-    run, whole = trained_on(1, monkeypatch, tmp_path / "whole", epochs=4)
-    stopped = tmp_path / "stopped"
+    whole = trained_on(1, monkeypatch, tmp_path / "whole", epochs=4)
+    trained_on(1, monkeypatch, tmp_path / "stopped", stop_after=5, epochs=4)
+    run = jaxclr.Run(tmp_path / "stopped", config=own_config(epochs=4)).resume(console=QUIET)
     session = open_session(own_config(epochs=4))
-    folder = RunFolder(stopped, session=own_config(epochs=4))
-    folder.create(session.config, overwrite=False)
-    console = api.rich.console.Console(quiet=True)
-    train_session(session, folder, console=console, stop_after=5)
-    jaxclr.Run(stopped, config=own_config(epochs=4)).resume(console=console)
-    with Checkpoints(stopped / "checkpoints") as checkpoints:
+    with Checkpoints(run.folder / "checkpoints") as checkpoints:
         resumed = jax.device_get(checkpoints.restore(session.state_shape(), say=pytest.fail))
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 
@@ -292,6 +293,8 @@ def test_arrows_point_down():
         *(
             "errors",
             "version",
+            "text",
+            "paths",
             "trees",
             "fields",
             "affinity",

@@ -29,12 +29,14 @@ def pretrain(tmp_path, monkeypatch):
     """Ends a run whose training, evaluation and report do what they are told; what is said."""
     session = open_session(tiny_config("simclr"))
 
-    def pretrain(evaluate=lambda *_, **__: {}, report=lambda *_: None):
+    record = {"step": 180, "features": {"trained": {}}}
+
+    def pretrain(evaluate=lambda *_, **__: record, report=lambda *_: None):
         said = []
         monkeypatch.setattr(pretraining, "train_session", lambda *_, **__: None)
         monkeypatch.setattr(pretraining, "evaluate_closing", evaluate)
         monkeypatch.setattr(pretraining, "write_report", report)
-        pretraining.pretrain(session, RunFolder(tmp_path), None, said.append, range(0))
+        pretraining.pretrain(session, RunFolder(tmp_path), None, said.append)
         return said
 
     return pretrain
@@ -72,7 +74,7 @@ def test_what_a_library_only_logs_is_heard(capfd):
         for _ in range(2):
             logger.error("Lost %s\nTraceback ...", "it")
         logger.warning("nothing")
-    assert capfd.readouterr().err == "Orbax: Lost it\n" and logger.level == before
+    assert capfd.readouterr().err == "A library reports: Lost it\n" and logger.level == before
     with pytest.raises(UserError), pretraining.quietly():
         logger.error("raised, too")
         raise UserError("raised")
@@ -83,7 +85,7 @@ def test_paths_in_quotes_have_their_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     found = []
-    monkeypatch.setattr("jaxclr.api.write_report", lambda *paths: found.append(paths))
+    monkeypatch.setattr("jaxclr.api.write_report", lambda *paths, **_: found.append(paths))
     cli.main(["report", "~/a", "b", "--out", "~/c.html"])
     assert found == [([tmp_path / "a", pathlib.Path("b")], tmp_path / "c.html")]
     assert commands._parse_train([DIGITS, "--out=~/x"]).out == tmp_path / "x"

@@ -48,7 +48,9 @@ def network(width: int, blocks: tuple[int, ...], hidden: int, out: int) -> nn.Mo
             inputs = outputs
     encoder = [*stem, *body, nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     hidden_layer = [nn.Linear(inputs, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU()]
-    made = nn.Sequential(*encoder, *hidden_layer, nn.Linear(hidden, out, bias=False))
+    last_norm = nn.BatchNorm1d(out)
+    last_norm.bias.requires_grad_(False)  # SimCLR's has a scale only
+    made = nn.Sequential(*encoder, *hidden_layer, nn.Linear(hidden, out, bias=False), last_norm)
     for module in made.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -28,6 +28,9 @@ class EvaluateOptions:
     run: tyro.conf.Positional[Annotated[pathlib.Path, tyro.conf.arg(metavar="RUN")]]
     """Folder of the run."""
 
+    data: Any = Data()
+    """Data to evaluate on, by default those of the run."""
+
     baselines: bool = True
     """Also evaluate raw pixels and the untrained encoder, for comparison."""
 
@@ -68,17 +71,24 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
         _by_protocol(named("protocol", name, PROTOCOLS)(), name, arguments, console)
         return
     protocols = "\n".join(f"- {name}: {first_line(kind)}" for name, kind in PROTOCOLS.items())
+    description = (
+        "Evaluate a run's newest checkpoint by kNN and linear probes, and write evaluation.json. "
+        "--data.source evaluates on other data, without those of the run. --protocol NAME uses "
+        "another protocol, whose options are shown by `jaxclr evaluate RUN --protocol NAME --help`."
+        f"\n\nProtocols:\n{protocols}"
+    )
+    options = parse(EvaluateOptions, arguments, "evaluate", description=description)
+    notes = _beside(console, as_json=options.json)
+    run = open_run(options.run, notes, trust=options.trust)
+    # Again, with the run's own data as defaults.
     options = parse(
         EvaluateOptions,
         arguments,
         "evaluate",
-        description="Evaluate a run's newest checkpoint by kNN and linear probes, and write "
-        "evaluation.json. --protocol NAME uses another protocol, whose options are shown by "
-        f"`jaxclr evaluate RUN --protocol NAME --help`.\n\nProtocols:\n{protocols}",
+        description=description,
+        default=EvaluateOptions(tyro.MISSING, run.config.data),
     )
-    notes = _beside(console, as_json=options.json)
-    run = open_run(options.run, notes, trust=options.trust)
-    record = run.evaluate(baselines=options.baselines, console=notes)
+    record = run.evaluate(data=options.data, baselines=options.baselines, console=notes)
     _show(record, closing_table, console, as_json=options.json)
 
 

@@ -14,10 +14,11 @@ from jaxclr.cli.opening import open_run
 from jaxclr.data import Data
 from jaxclr.encoders import ENCODERS, Encoder, ResNet, ViT
 from jaxclr.errors import UserError
-from jaxclr.interop import exporting, importing
+from jaxclr.interop import embedding, exporting, importing
 from jaxclr.interop.embedding import Number
 from jaxclr.paths import expanded
 from jaxclr.runs.folder import RunFolder
+from jaxclr.training.compilation_cache import compilation_cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
     words, rest = _leading(arguments, 2)
     folder = _run_of(words, rest, "embed RUN [DATA] --out FILE")
     run = open_run(folder, console, trust="--trust" in rest) if folder else None
-    data = run.config.data if run else Data()
+    own = data = run.config.data if run else Data()
     if len(words) > 1:
         # Sources of arrays are not resized.
         image_size = data.image_size if words[1].partition(":")[0] in ("folder", "tfds") else None
@@ -54,26 +55,33 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
         EmbedOptions,
         rest,
         "embed RUN [DATA]",
-        description="Write the representations of the run's data, or of DATA (folder:PATH, "
-        "tfds:NAME, npz:PATH or digits), with file names, splits and labels. Running the same "
+        description="Write the representations of the run's data in its splits, or of all of DATA "
+        "(folder:PATH, tfds:NAME, npz:PATH or digits) in the order of paths or rows, with file "
+        "names, splits and labels. Running the same "
         "command again continues an interrupted embedding. With --data.streaming always, images "
         "are read on demand and memory holds a few batches.",
         default=EmbedOptions(out=tyro.MISSING, data=data),
     )
     assert run is not None  # with --help, parse exits
-    with rich.progress.Progress(
-        console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
+    data, source = options.data, getattr(options.data, "source", "the run's data")
+    if len(words) > 1 or source != getattr(own, "source", source):
+        data = embedding.whole(data)
+    with (
+        compilation_cache(),
+        rich.progress.Progress(
+            console=console, transient=True, disable=not console.is_terminal
+        ) as progress,
+    ):
         task = progress.add_task("embedding", total=None)
-        rows = run.embed(
-            options.out,
-            options.data,
+        rows = embedding.embed(
+            run.load(),
+            data,
+            options.out.expanduser(),
             dtype=options.dtype,
             overwrite=options.overwrite,
             report=lambda done, count: progress.update(task, completed=done, total=count),
         )
     counts = " and ".join(f"{count} {split}" for split, count in rows.items())
-    source = getattr(options.data, "source", "the run's data")
     print_text(
         console, f"{options.out}: {options.dtype} representations of {counts} rows of '{source}'."
     )

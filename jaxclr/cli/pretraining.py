@@ -12,6 +12,7 @@ from jaxclr import api
 from jaxclr.augment import AUGMENTATIONS, with_views
 from jaxclr.cli.console import STATUSES, count, named, parse, pop_option, print_text
 from jaxclr.cli.opening import open_run
+from jaxclr.data import Data
 from jaxclr.encoders import ENCODERS
 from jaxclr.errors import UserError
 from jaxclr.methods import METHODS
@@ -47,6 +48,12 @@ class TrainOptions:
     out: pathlib.Path | None = None
     """Folder of the run; None: runs/EXPERIMENT-METHOD-SEED."""
 
+    init: pathlib.Path | None = None
+    """Start from the encoder of a run's folder or of a file of weights (as in `jaxclr import`)."""
+
+    init_heads: bool = False
+    """With --init: start from its projector, predictor and other parameters too, if they fit."""
+
     overwrite: bool = False
     """Replace the run in that folder, if there is one, instead of continuing it."""
 
@@ -74,6 +81,8 @@ def train(arguments: Sequence[str], console: rich.console.Console) -> None:
     run = api.train(
         options.config,
         out,
+        init=options.init,
+        init_heads=options.init_heads,
         overwrite=options.overwrite,
         profile=options.profile,
         loggers=_loggers(options.log),
@@ -93,8 +102,15 @@ def resume(arguments: Sequence[str], console: rich.console.Console) -> None:
         f"finished. With more epochs or steps it is extended. {EXTENDED}\n\n{STATUSES}",
     )
     run = open_run(options.run, console, trust=options.trust)
+    own, data = run.config.data, None
+    if moved := {name: value for name, value in vars(options.data).items() if value is not None}:
+        data = dataclasses.replace(own, **moved) if isinstance(own, Data) else Data()
     run.resume(
-        epochs=options.epochs, steps=options.steps, loggers=_loggers(options.log), console=console
+        data=data,
+        epochs=options.epochs,
+        steps=options.steps,
+        loggers=_loggers(options.log),
+        console=console,
     )
     _next(run, console)
 
@@ -149,11 +165,25 @@ def _parse_train(arguments: Sequence[str]) -> TrainRequest:
 
 
 @dataclasses.dataclass(frozen=True)
+class MovedData:
+    """A place of data."""
+
+    source: str | None = None
+    """Their source, such as folder:PATH; None: as before."""
+
+    dir: str | None = None
+    """Folder of the prepared TFDS data sets; None: as before."""
+
+
+@dataclasses.dataclass(frozen=True)
 class RunOptions:
     """Options of `jaxclr resume`."""
 
     run: tyro.conf.Positional[Annotated[pathlib.Path, tyro.conf.arg(metavar="RUN")]]
     """Folder of the run."""
+
+    data: MovedData = MovedData()
+    """Where the run's own data are now, if they were moved."""
 
     epochs: int | None = None
     """Epochs of the whole run; None: as before. More extend it."""

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxclr import trees
-from jaxclr.data.names import displayable
 from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
+from jaxclr.text import displayable
 
 if TYPE_CHECKING:
     from jaxclr.data.random_access import Records
@@ -223,6 +223,6 @@ def note_on_unlabeled(name: str, labels: np.ndarray) -> tuple[str, ...]:
 
 
 def abbreviate(names: Sequence[str], most: int = 8) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names on one line, and how many more there are."""
     rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(displayable, names[:most])) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""The identity of a run's data, to notice that they changed before the run goes on."""
+"""The identity of a run's data and code, to notice that they changed before the run goes on."""
 
 import concurrent.futures
 import dataclasses
@@ -20,7 +20,7 @@ _SOME = 4096  # files whose sizes are read at a time
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What identifies data.
+    """What a run was made of.
 
     Attributes:
       classes: their names.
@@ -28,11 +28,15 @@ class Identity:
       parts: fingerprints. Parts are the files of an image folder by their path in it, each with its
         size; the arrays of other data in memory, each with its checksum; of TFDS, the name and
         version. Data that a program's own source reads item by item have none.
+      code: checksums of the run's code that is not copied; see `jaxclr.runs.parts.checksums`.
+      streamed: whether images are streamed, where crops differ from those in memory; None: unknown.
     """
 
     classes: tuple[str, ...]
     examples: Mapping[str, int]
     parts: Mapping[str, str]
+    code: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    streamed: bool | None = None
 
 
 def identity(dataset: Dataset, data: Any) -> Identity:
@@ -62,7 +66,7 @@ def identity(dataset: Dataset, data: Any) -> Identity:
     if len(parts) > MOST_FILES:
         parts = _by_folder(parts)
     counts = {name: split.size for name, split in splits.items()}
-    return Identity(dataset.classes, counts, parts)
+    return Identity(dataset.classes, counts, parts, streamed=isinstance(dataset.train, Stream))
 
 
 def changes(before: Identity, now: Identity) -> list[str]:
@@ -75,7 +79,11 @@ def changes(before: Identity, now: Identity) -> list[str]:
         counts = [side.examples.get(split, 0) for side in (now, before)]
         if counts[0] != counts[1]:
             found.append(f"{split} has {counts[0]} examples instead of {counts[1]}")
-    return found + _compared(before.parts, now.parts)
+    code = [f"code {line}" for line in _compared(before.code, now.code)]
+    if None not in (before.streamed, now.streamed) and before.streamed != now.streamed:
+        how = "streamed, not in memory" if now.streamed else "in memory, not streamed"
+        found.append(f"images are {how}: crops differ (set --data.memory-limit as before)")
+    return found + _compared(before.parts, now.parts) + code
 
 
 def _compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -17,11 +17,12 @@ from jaxclr.data.dataset import (
     why_streamed,
 )
 from jaxclr.data.images import decode_all, first_shape, notes_on, unreadable
-from jaxclr.data.names import check_is, displayable, kind_of_mode, reason
+from jaxclr.data.paths import check_is, kind_of_mode, reason
 from jaxclr.data.pixels import Encoded, Unreadable, open_image
 from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
+from jaxclr.text import displayable
 
 
 class Files(NamedTuple):
@@ -31,11 +32,13 @@ class Files(NamedTuple):
       paths: of the files.
       labels: class index of each file, int32 [N]; None without classes.
       left_out: what is neither an image of a class nor a folder, with the reason.
+      runs: folders of runs, which are no data.
     """
 
     paths: list[str]
     labels: np.ndarray | None
     left_out: tuple[Unreadable, ...] = ()
+    runs: tuple[str, ...] = ()
 
 
 class Entries(NamedTuple):
@@ -44,6 +47,7 @@ class Entries(NamedTuple):
     folders: list[str]
     files: list[str]
     odd: list[Unreadable]
+    runs: list[str]
 
 
 def load(argument: str, data: Data) -> Dataset:
@@ -64,6 +68,8 @@ def load(argument: str, data: Data) -> Dataset:
         rows = split_rows(len(train.paths), train.labels, data.test_fraction)
         train, test = _take(train, rows)
     left_out = train.left_out + (test.left_out if test else ())
+    if runs := sorted({*_listed(path).runs, *train.runs, *(test.runs if test else ())}):
+        notes += (f"Folders of runs are left out of '{displayable(path)}': {_shown(runs)}.",)
     if left_out and not data.skip_corrupt:
         raise unreadable(left_out)
     every = train.paths + (test.paths if test else [])
@@ -115,7 +121,8 @@ def _split_folders(path: str, data: Data) -> tuple[str, str | None, tuple[str, .
       UserError: a folder that is asked for does not exist, or folders look like splits but are not
         a pair of train and test.
     """
-    folders = {os.path.basename(folder): folder for folder in _listed(path).folders}
+    entries = _listed(path)
+    folders = {os.path.basename(folder): folder for folder in entries.folders}
     named = lambda *names: [folders[f] for name in names for f in folders if f.lower() == name]
     trains, tests = named(*TRAIN_NAMES), named(*TEST_NAMES)
     if data.train_split is not None:
@@ -130,15 +137,15 @@ def _split_folders(path: str, data: Data) -> tuple[str, str | None, tuple[str, .
     if len(trains) == 1 and (tests or len(folders) == 1 or data.train_split is not None):
         test = tests[0] if tests else None
         used = {trains[0], test}
-        rest = [name for name, folder in folders.items() if folder not in used]
+        beside = entries.files + [folder for folder in entries.folders if folder not in used]
         note = f"Training on '{displayable(trains[0])}'"
         if test is not None:
             note += f", testing on '{displayable(test)}'"
-        note += f"; not read are the folders {_shown(rest)}" * bool(rest)
+        note += f"; not read is what lies beside: {_shown(beside)}" * bool(beside)
         return trains[0], test, (f"{note}.",)
     nested = [folder for folder in trains if _listed(folder).folders]
     if tests or nested or len(trains) > 1:
-        looks = _shown([os.path.basename(folder) for folder in trains + tests])
+        looks = _shown(trains + tests)
         raise UserError(
             f"'{displayable(path)}' has folders that look like splits ({looks}), but not one for "
             "training and one for testing. Name the folders with --data.train-split and "
@@ -155,23 +162,24 @@ def _sub_folder(path: str, name: str) -> str:
 
 def _list(path: str, data: Data) -> tuple[Files, tuple[str, ...]]:
     """The files of one split in sorted order, and its class names, as the file system has them."""
-    folders, loose, odd = _listed(path)
+    folders, loose, odd, runs = _listed(path)
     name = displayable(path)
     if not folders + loose + odd:
         raise UserError(f"Folder '{name}' is empty; put images or one folder per class into it.")
     if not folders:
-        return Files(loose, None, tuple(odd)), ()
+        return Files(loose, None, tuple(odd), tuple(runs)), ()
     if images := [file for file in loose if _is_image(file)]:
         raise UserError(
             f"'{name}' holds both images ('{_shown(images[:1])}') and folders "
             f"('{_shown(folders[:1])}'). Put every image into the folder of its class, or all "
             "images into one folder."
         )
-    odd += [Unreadable(displayable(file), "cannot be read as an image") for file in loose]
+    odd += [Unreadable(file, "cannot be read as an image") for file in loose]
     paths, labels, classes = [], [], []
     for folder in folders:
-        inside, odd_inside = _files(folder, os.path.realpath(path))
+        inside, odd_inside, runs_inside = _files(folder, os.path.realpath(path))
         odd += odd_inside
+        runs += runs_inside
         if not inside and not odd_inside:
             raise UserError(
                 f"Class folder '{displayable(folder)}' has no files. Add images or remove it."
@@ -181,8 +189,9 @@ def _list(path: str, data: Data) -> tuple[Files, tuple[str, ...]]:
             labels += [len(classes)] * len(inside)
             classes.append(os.path.basename(folder))
     if data.labels == "none":
-        return Files(paths, None, tuple(odd)), ()
-    return Files(paths, np.asarray(labels, np.int32), tuple(odd)), tuple(classes)
+        return Files(paths, None, tuple(odd), tuple(runs)), ()
+    indices = np.asarray(labels, np.int32)
+    return Files(paths, indices, tuple(odd), tuple(runs)), tuple(classes)
 
 
 def _check_no_splits(folder: str, inside: Sequence[str]) -> None:
@@ -214,8 +223,8 @@ def _relabel(
     if strange := [name for name in test_classes if name not in classes]:
         raise UserError(
             f"Class '{displayable(strange[0])}' is in '{displayable(parts[1])}' but not in "
-            f"'{displayable(parts[0])}', which has {_shown(classes)}. "
-            "Rename or remove it, or add it to both."
+            f"'{displayable(parts[0])}', which has {abbreviate(classes)}. Rename or remove it, or "
+            "add it to both."
         )
     numbers = np.asarray([classes.index(name) for name in test_classes], np.int32)
     return test._replace(labels=None if test.labels is None else numbers[test.labels])
@@ -227,12 +236,11 @@ def _decode(
     chunks = [[_encoded(path) for path in files.paths]]
     images, rows, left_out, composed = decode_all(chunks, len(files.paths), data, like)
     labels = None if files.labels is None else files.labels[rows]
-    names = [displayable(files.paths[row]) for row in rows]
-    return Split(images, labels, names), left_out, composed
+    return Split(images, labels, [files.paths[row] for row in rows]), left_out, composed
 
 
 def _encoded(path: str) -> Encoded:
-    return Encoded(displayable(path), functools.partial(open, path, "rb"))
+    return Encoded(path, functools.partial(open, path, "rb"))
 
 
 def _is_image(path: str) -> bool:
@@ -248,7 +256,7 @@ def _take(files: Files, splits: tuple[np.ndarray, np.ndarray | None]) -> tuple[F
 
     def of_rows(rows: np.ndarray, left_out: tuple[Unreadable, ...]) -> Files:
         labels = None if files.labels is None else files.labels[rows]
-        return Files([files.paths[row] for row in rows], labels, left_out)
+        return Files([files.paths[row] for row in rows], labels, left_out, files.runs)
 
     train, test = splits
     return of_rows(train, files.left_out), None if test is None else of_rows(test, ())
@@ -260,25 +268,47 @@ def _entries(path: str) -> Entries:
     Raises:
       Unreadable: the folder cannot be listed.
     """
-    found = Entries([], [], [])
+    found = Entries([], [], [], [])
     try:
         with os.scandir(path) as scanned:
             entries = sorted((e for e in scanned if not e.name.startswith(".")), key=_name)
     except OSError as error:
         why = f"cannot be listed ({reason(error)})"
-        raise Unreadable(displayable(path), why, "Change its permissions") from error
+        raise Unreadable(path, why, "Change its permissions") from error
     for entry in entries:
         try:
             if entry.is_file():
                 found.files.append(entry.path)
             elif entry.is_dir():
-                found.folders.append(entry.path)
+                (found.runs if _holds_runs(entry.path) else found.folders).append(entry.path)
             else:
-                found.odd.append(Unreadable(displayable(entry.path), _oddity(entry)))
+                found.odd.append(Unreadable(entry.path, _oddity(entry)))
         except OSError as error:
             why = f"cannot be read ({reason(error)})"
-            found.odd.append(Unreadable(displayable(entry.path), why))
+            found.odd.append(Unreadable(entry.path, why))
     return found
+
+
+def _holds_runs(path: str) -> bool:
+    """Whether a folder is a run of this library, or holds nothing but runs and reports."""
+    is_run = lambda folder: (
+        os.path.isfile(os.path.join(folder, "config.json"))
+        and os.path.isdir(os.path.join(folder, "checkpoints"))
+    )
+    if is_run(path):
+        return True
+    try:
+        inside = os.scandir(path)
+    except OSError:
+        return False
+    runs = False
+    with inside as entries:
+        for entry in entries:
+            if not entry.name.startswith(".") and not entry.name.endswith(".html"):
+                if not is_run(entry.path):
+                    return False
+                runs = True
+    return runs
 
 
 def _oddity(entry: os.DirEntry) -> str:
@@ -293,8 +323,8 @@ def _name(entry: os.DirEntry) -> str:
     return entry.name
 
 
-def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable]]:
-    """All files in a folder and its subfolders, in order of names, and what is left out.
+def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable], list[str]]:
+    """All files in a folder and its subfolders, in order of names, what is left out, and runs.
 
     Args:
       folder: the folder.
@@ -302,6 +332,7 @@ def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable]]:
     """
     files: list[str] = []
     odd: list[Unreadable] = []
+    runs: list[str] = []
     pending: list[tuple[str, tuple[str, ...]]] = [(folder, (above,))]  # () for a file; last first
     while pending:
         path, chain = pending.pop()
@@ -310,7 +341,7 @@ def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable]]:
             continue
         real = os.path.join(os.path.realpath(path), "")
         if any(os.path.join(outer, "").startswith(real) for outer in chain):
-            odd.append(Unreadable(displayable(path), "is a link to a folder that contains it"))
+            odd.append(Unreadable(path, "is a link to a folder that contains it"))
             continue
         try:
             inside = _entries(path)
@@ -318,6 +349,7 @@ def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable]]:
             odd.append(error)
             continue
         odd += inside.odd
+        runs += inside.runs
         if not inside.folders:
             files += inside.files
             continue
@@ -325,7 +357,7 @@ def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable]]:
             _check_no_splits(folder, inside.folders)
         chains = dict.fromkeys(inside.files, ()) | dict.fromkeys(inside.folders, (*chain, real))
         pending += sorted(chains.items(), reverse=True)
-    return files, odd
+    return files, odd, runs
 
 
 def _listed(path: str) -> Entries:
@@ -338,4 +370,4 @@ def _listed(path: str) -> Entries:
 
 def _shown(names: Iterable[str]) -> str:
     """A few names of files or folders, without the path."""
-    return abbreviate([displayable(os.path.basename(name)) for name in names])
+    return abbreviate([os.path.basename(name) for name in names])

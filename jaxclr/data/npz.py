@@ -27,10 +27,11 @@ from jaxclr.data.dataset import (
     split_rows,
 )
 from jaxclr.data.images import convert_channels
-from jaxclr.data.names import check_is, displayable, reason
+from jaxclr.data.paths import check_is, reason
 from jaxclr.data.source_options import Data
 from jaxclr.errors import UserError
 from jaxclr.paths import expanded
+from jaxclr.text import displayable
 
 
 class Keys(NamedTuple):
@@ -152,7 +153,7 @@ def _layout(name: str, headers: dict[str, Header]) -> Keys:
         if keys.train_images in headers:
             return keys
     wanted = "; or ".join(", ".join(key for key in keys if key) for keys in LAYOUTS)
-    got = abbreviate([displayable(key) for key in sorted(headers)]) or "no arrays"
+    got = abbreviate(sorted(headers)) or "no arrays"
     raise UserError(f"{name} has {got}; expected {wanted}.")
 
 

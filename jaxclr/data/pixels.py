@@ -18,20 +18,22 @@ from PIL import (
 )
 from PIL.Image import Transpose
 
-from jaxclr.data.names import reason
+from jaxclr.data.paths import reason
 from jaxclr.data.source_options import Data
+from jaxclr.text import displayable
 
 # Classes are called directly: Image.open also warns above a number of pixels that is its own, and
 # takes the pictures that phones append to a JPEG for further pages.
-READERS: tuple[tuple[tuple[bytes, ...], Callable[..., Any]], ...] = (
-    ((b"\xff\xd8\xff",), JpegImagePlugin.JpegImageFile),
-    ((b"\x89PNG\r\n\x1a\n",), PngImagePlugin.PngImageFile),
-    ((b"BM",), BmpImagePlugin.BmpImageFile),
-    ((b"RIFF",), WebPImagePlugin.WebPImageFile),
-    ((b"GIF87a", b"GIF89a"), GifImagePlugin.GifImageFile),
-    (tuple(TiffImagePlugin.PREFIXES), TiffImagePlugin.TiffImageFile),
-    ((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), PpmImagePlugin.PpmImageFile),
-)
+READERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b"\xff\xd8": JpegImagePlugin.JpegImageFile,
+    b"\x89P": PngImagePlugin.PngImageFile,
+    b"BM": BmpImagePlugin.BmpImageFile,
+    b"RI": WebPImagePlugin.WebPImageFile,
+    b"GI": GifImagePlugin.GifImageFile,
+    b"II": TiffImagePlugin.TiffImageFile,
+    b"MM": TiffImagePlugin.TiffImageFile,
+    **{b"P%d" % number: PpmImagePlugin.PpmImageFile for number in range(1, 7)},
+}
 GRAY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L")
 COLOR = ("RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr")
 
@@ -49,6 +51,7 @@ SIDEWAYS = (5, 6, 7, 8)
 Pixels = TypeVar("Pixels", Image.Image, np.ndarray)
 
 _ORIENTATION, _SAMPLES, _EXTRA_SAMPLES, _PHOTOMETRIC = 274, 277, 338, 262
+_EXIF = frozenset({"exif", "xmp", "XML:com.adobe.xmp"})  # where Pillow finds an orientation
 _COLORS = {2: 3, 5: 4, 6: 3, 8: 3}  # samples of a color by TIFF's photometric interpretation
 
 
@@ -56,7 +59,7 @@ class Unreadable(Exception):
     """A file that cannot be read as an image.
 
     Args:
-      name: of the file, displayable.
+      name: of the file.
       why: the reason, after the name in a sentence.
       remedy: what the user can do about it, apart from leaving the file out.
     """
@@ -66,7 +69,7 @@ class Unreadable(Exception):
         self.name, self.remedy = name, remedy
 
     def __str__(self) -> str:
-        return f"'{self.args[0]}' {self.args[1]}"
+        return f"'{displayable(self.name)}' {self.args[1]}"
 
 
 class Encoded(NamedTuple):
@@ -114,10 +117,9 @@ def open_image(file: Encoded) -> Iterator[Image.Image]:
         raise Unreadable(file.name, f"cannot be read ({reason(error)})") from error
     with stream:
         try:
-            prefix = stream.read(12)
+            reader = READERS.get(stream.read(2))
             stream.seek(0)
-            readers = (reader for marks, reader in READERS if prefix.startswith(marks))
-            image = next(readers, lambda stream: None)(stream)
+            image = reader and reader(stream)
         except Exception as error:  # Pillow raises many kinds, even SyntaxError.
             why = f"cannot be read as an image ({reason(error)})"
             raise Unreadable(file.name, why) from error
@@ -156,12 +158,14 @@ def kind_of(image: Image.Image, file: Encoded, data: Data) -> Kind:
             "Set --data.channels rgb (or gray) to drop them, or store all bands in an .npz file",
         )
     orientation = _orientation(image) if data.exif == "apply" else 1
+    gray = data.channels == "gray" or (data.channels == "as_is" and image.mode in GRAY)
+    deep = image.mode.startswith("I")
     return Kind(
-        size=image.size[::-1] if orientation in SIDEWAYS else image.size,
-        channels={"rgb": 3, "gray": 1, "as_is": 1 if image.mode in GRAY else 3}[data.channels],
-        turn=TURNS.get(orientation),
-        deep=image.mode.startswith("I") or any(";16" in _rawmode(tile) for tile in image.tile),
-        alpha=not bands and not image.mode.startswith("I") and image.has_transparency_data,
+        image.size[::-1] if orientation in SIDEWAYS else image.size,
+        1 if gray else 3,
+        TURNS.get(orientation),
+        deep or any(";16" in _rawmode(tile) for tile in image.tile),
+        not (deep or bands) and image.has_transparency_data,
     )
 
 
@@ -227,7 +231,7 @@ def _unknown_bands(image: Image.Image) -> int:
 
 def _orientation(image: Image.Image) -> int:
     """EXIF's orientation; 1 without any. Pillow itself turns a TIFF when it is decoded."""
-    if image.format == "TIFF" or not {"exif", "xmp", "XML:com.adobe.xmp"} & image.info.keys():
+    if image.format == "TIFF" or _EXIF.isdisjoint(image.info):
         return 1
     try:
         return image.getexif().get(_ORIENTATION, 1)

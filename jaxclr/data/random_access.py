@@ -100,7 +100,8 @@ class Records:
         examples, labels = [], []
         for index in indices:
             item = dict(self.source[int(index)])
-            labels.append(int(item.pop(LABEL)) if self.labeled else -1)
+            label = int(item.pop(LABEL, -1))
+            labels.append(label if self.labeled else -1)
             examples.append(item)
         try:
             stacked = trees.stack(examples)

@@ -1,8 +1,9 @@
 """Named data sources and their options, the part of a configuration that is about data."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Ge, Gt, Interval
 
@@ -132,3 +133,28 @@ class Data:
                 "data.mean and data.std need one number per channel each, got "
                 f"{len(self.mean)} and {len(self.std)}."
             )
+
+
+def absolute(data: Data) -> Data:
+    """The same data with absolute paths: that of a folder or file, and `dir`."""
+    full = lambda path: os.path.abspath(os.path.expanduser(path))
+    name, _, text = data.source.partition(":")
+    source = f"{name}:{full(text)}" if SOURCES[name].argument == "PATH" else data.source
+    return dataclasses.replace(data, source=source, dir=data.dir and full(data.dir))
+
+
+def at_their_place(data: Data, places: Any) -> Data:
+    """Data whose relative paths are replaced by the absolute ones that exist.
+
+    Args:
+      data: as they were given.
+      places: "source" and "dir" of `absolute`, when they were given; anything else is ignored.
+    """
+    now, found = absolute(data), {}
+    for name in ("source", "dir"):
+        given, place = getattr(data, name), isinstance(places, Mapping) and places.get(name)
+        if isinstance(place, str) and given != getattr(now, name):  # which is relative
+            kind, _, path = place.partition(":") if name == "source" else (None, "", place)
+            if kind in (None, given.partition(":")[0]) and os.path.exists(path):
+                found[name] = place
+    return dataclasses.replace(data, **found)

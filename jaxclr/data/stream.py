@@ -1,6 +1,7 @@
 """Splits whose images are read from their files on demand."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -9,9 +10,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from jaxclr.data.images import decode, in_order, unreadable
-from jaxclr.data.pixels import Encoded, Unreadable
+from jaxclr.data.pixels import Encoded, Unreadable, kind_of, open_image
 from jaxclr.data.source_options import Data
 from jaxclr.errors import UserError
+from jaxclr.text import displayable
 
 SAMPLE = 512  # images from which channel statistics are computed
 TRIES = 100  # consecutive damaged images before a stream gives up
@@ -96,7 +98,7 @@ class Stream:
             else:
                 raise UserError(
                     f"{TRIES} consecutive files cannot be read as images, the last of them "
-                    f"'{file.name}'. Repair the data set."
+                    f"'{displayable(file.name)}'. Repair the data set."
                 )
             if made[-1][0].shape[-1] != self.channels:
                 raise self._misfit(file.name)
@@ -133,14 +135,26 @@ class Stream:
 
     def sample(self, size: int) -> np.ndarray:
         """Evenly spaced images of the split, uint8 [n, size, size, C], n = min(N, SAMPLE)."""
-        indices = np.linspace(0, self.size - 1, min(self.size, SAMPLE)).astype(int).tolist()
-        batches = self.plain(size, batch=32, indices=indices)
+        batches = self.plain(size, batch=32, indices=self._spread())
         return np.stack([image for rows in batches for (image,) in rows.made])
+
+    def count_alpha(self) -> tuple[int, int]:
+        """How many of the images of `sample` may have transparent pixels, and their number."""
+        indices, found = self._spread(), 0
+        for index in indices:
+            ((file, _),) = self.stored.read([int(self.rows[index])])
+            # An image that cannot be read is reported where it is decoded.
+            with contextlib.suppress(Unreadable), open_image(file) as image:
+                found += kind_of(image, file, self.data).alpha
+        return found, len(indices)
+
+    def _spread(self) -> list[int]:
+        return np.linspace(0, self.size - 1, min(self.size, SAMPLE)).astype(int).tolist()
 
     def _misfit(self, name: str) -> UserError:
         """The error for an image of other channels; only "as_is" channels can differ."""
         kinds = ("RGB", "grayscale") if self.channels == 1 else ("grayscale", "RGB")
         return UserError(
-            f"'{name}' is {kinds[0]}, and images before it are {kinds[1]}. "
+            f"'{displayable(name)}' is {kinds[0]}, and images before it are {kinds[1]}. "
             "Set --data.channels rgb (or gray) to convert all images."
         )

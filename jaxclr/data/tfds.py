@@ -24,12 +24,12 @@ from jaxclr.data.dataset import (
     why_streamed,
 )
 from jaxclr.data.images import decode_all, first_shape, notes_on
-from jaxclr.data.names import displayable
 from jaxclr.data.pixels import Encoded, Unreadable
 from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 from jaxclr.paths import expanded
+from jaxclr.text import displayable
 
 RECORDS = 2048
 SPREAD = 100  # records whose labels tell whether a split has any

@@ -59,12 +59,17 @@ class NnxModule(nn.Module):
     axis_name: AxisName
 
     @nn.compact
-    def __call__(self, x: Any, train: bool) -> jax.Array:
+    def __call__(
+        self, x: Any, train: bool, is_frozen: Callable[..., bool] = lambda *path: False
+    ) -> jax.Array:
         def call(module: nnx.Module, x: Any) -> jax.Array:
             module.train() if train else module.eval()
-            for _, part in nnx.iter_graph(module):
-                if isinstance(part, nnx.BatchNorm) and part.axis_name is None:
-                    part.axis_name = self.axis_name  # pyright: ignore[reportAttributeAccessIssue]
+            for path, part in nnx.iter_graph(module):
+                if isinstance(part, nnx.BatchNorm):
+                    if part.axis_name is None:
+                        part.axis_name = self.axis_name  # pyright: ignore[reportAttributeAccessIssue]
+                    if is_frozen("module", *map(str, path)):
+                        part.use_running_average = True
             return module(x)  # pyright: ignore[reportCallIssue]
 
         keys = {name: self.make_rng(name) for name in ("params", "dropout") if self.has_rng(name)}

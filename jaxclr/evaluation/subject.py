@@ -135,31 +135,41 @@ def on_one_device(state: State) -> Tree:
     return jax.device_put(jax.device_get(variables), jax.local_devices()[0])
 
 
-def on_data(subject: Subject, data: Data | Arrays | Source) -> Subject:
-    """The subject with other data, which are preprocessed like its own.
+class Evaluated(NamedTuple):
+    """Data to evaluate on, as in `Subject`."""
+
+    dataset: Dataset
+    data: Data | Arrays | Source
+    size: int | None
+
+
+def load_like(
+    own: Data | Arrays | Source, data: Data | Arrays | Source, augmentation: Augmentation
+) -> Evaluated:
+    """Loads data to evaluate on, which are preprocessed like those that a run was trained on.
+
+    Args:
+      own: the run's data, which are not opened.
+      data: what to evaluate on: the same, or others.
+      augmentation: of the run.
 
     Raises:
       UserError: the data cannot be loaded, or have other channels than the encoder takes.
     """
-    own = subject.data
-    if data == own:
-        return subject
     if (data.mean, data.std) not in ((None, None), (own.mean, own.std)):
         raise UserError(
             "Images are normalized as the run's own were; leave --data.mean and --data.std out."
         )
     data = dataclasses.replace(data, mean=own.mean, std=own.std)
-    if data == own:
-        return subject
     dataset = load(dataclasses.replace(data, mean=None, std=None))
-    check_channels(dataset.name, dataset, subject.dataset.train.channels)
-    size = plain_size(getattr(data, "image_size", None), subject.recipe.augmentation)
+    check_channels(dataset.name, dataset, None if own.mean is None else len(own.mean))
+    size = plain_size(getattr(data, "image_size", None), augmentation)
     if isinstance(dataset.train, Stream) and size is None:
         raise UserError(
             f"'{dataset.name}' is streamed, and the run does not tell the size of its images; set "
             "--data.image-size."
         )
-    return dataclasses.replace(subject, dataset=dataset, data=data, size=size)
+    return Evaluated(dataset, data, size)
 
 
 def check_channels(source: str, dataset: Dataset, wanted: int | None) -> None:

@@ -38,6 +38,11 @@ def open_data(loaded: Loaded, data: Data | Arrays | Source) -> Dataset:
     return dataset
 
 
+def whole(data: Data | Arrays | Source) -> Data | Arrays | Source:
+    """Data without a random test split: all examples in the order of the source."""
+    return dataclasses.replace(data, test_fraction=0.0) if isinstance(data, Data) else data
+
+
 def embed(
     loaded: Loaded,
     data: Data | Arrays | Source,
@@ -55,7 +60,8 @@ def embed(
 
     Args:
       loaded: the encoder.
-      data: what to embed; its mean and std are not used, but the run's.
+      data: what to embed, in its order: files by path, and one split after the other. Its mean and
+        std are not used, but the run's. See also `whole`.
       out: file that ends in .npz or .parquet; see `tables`.
       dtype: of the numbers.
       overwrite: replace a file of that name, and start anew if something else was interrupted.

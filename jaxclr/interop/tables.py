@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxclr.errors import UserError, optional
 from jaxclr.interop.partial import PartialTable
-from jaxclr.text import displayable
+from jaxclr.text import displayable, displayable_lines
 
 Writer = Callable[[pathlib.Path, PartialTable, Sequence[str]], None]
 
@@ -65,7 +65,7 @@ def write_parquet(path: pathlib.Path, parts: PartialTable, classes: Sequence[str
         rows = map(parts.column, ("names", "splits", "labels", "embeddings"))
         for names, splits, labels, embeddings in zip(*rows, strict=True):
             columns = [
-                pyarrow.array([*map(displayable, names.tolist())], pyarrow.string()),
+                pyarrow.array([*map(displayable_lines, names.tolist())], pyarrow.string()),
                 pyarrow.array(splits.tolist(), pyarrow.string()).dictionary_encode(),
                 pyarrow.array(labels, mask=labels < 0),
                 pyarrow.FixedSizeListArray.from_arrays(

@@ -306,8 +306,12 @@ def _sides(
     axis_name: AxisName,
 ) -> tuple[Array, Array]:
     """Of each row: its positive, and the log-sum-exp of the columns that are not excluded."""
-    rows = affinity.rows / temperature
+    rows, columns = affinity.rows, affinity.columns
     negatives = row_logsumexp(
-        rows, affinity.columns, exclude=exclude, implementation=implementation, axis_name=axis_name
+        rows / temperature,
+        columns,
+        exclude=exclude,
+        implementation=implementation,
+        axis_name=axis_name,
     )
-    return positives(rows, affinity.columns), negatives
+    return positives(rows, columns) / temperature, negatives

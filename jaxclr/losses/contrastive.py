@@ -119,12 +119,11 @@ def info_nce(
     """
     q, k = check_embeddings(q=q, k=k)
     check_positive("temperature", temperature)
-    q, k = unit_rows(q) / temperature, unit_rows(k)
-    ids = row_ids(q, axis_name)
+    q, k, ids = unit_rows(q), unit_rows(k), row_ids(q, axis_name)
     negatives = row_logsumexp(
-        q, k, exclude=(ids, ids), implementation=implementation, axis_name=axis_name
+        q / temperature, k, exclude=(ids, ids), implementation=implementation, axis_name=axis_name
     )
-    return jnp.mean(contrast(positives(q, k), negatives))
+    return jnp.mean(contrast(positives(q, k) / temperature, negatives))
 
 
 def queue_info_nce(

@@ -1,6 +1,7 @@
 """The base classes of methods: heads, a target, and an objective over their outputs."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import flax.linen as nn
@@ -160,6 +161,8 @@ class Method:
     refresh_from: ClassVar[int | None] = None  # first epoch that starts with `refresh`; None: never
     constant_rate: ClassVar[tuple[str, ...]] = ()  # parts whose learning rate stays at its peak
     one_row: ClassVar[bool] = False  # whether a batch of one can be learned from
+    # Number of first steps in which parameters do not change, by their path.
+    frozen_first: ClassVar[Mapping[str, int]] = {}
 
     # The step reads these of every method; `Predictive` makes them fields.
     predictor: ClassVar[Mlp | None] = None

@@ -52,6 +52,10 @@ class SwAv(Method):
     projector: Mlp = Mlp(layers=2, hidden=2048, out=128, bias=True)
     """Head from representations to embeddings."""
 
+    @property
+    def frozen_first(self) -> dict[str, int]:
+        return {"readout/prototypes": self.freeze_prototypes}
+
     def init_params(self, key: Array, sizes: Sizes) -> Tree:
         return {"prototypes": unit_rows(jax.random.normal(key, (self.prototypes, sizes.embedding)))}
 

@@ -158,9 +158,11 @@ def _what(record: Record) -> dict[str, Value]:
 
 
 def _accuracies(record: Record) -> dict[str, Value]:
-    """Of the trained encoder; the note has those of raw pixels and of the untrained encoder."""
+    """Of the trained encoder; the note has those of raw pixels, untrained, and of earlier steps."""
     features = dict(record.evaluation.features)
     trained = features.pop("trained", {})
+    features |= {f"step {step}": of for step, of in record.evaluation.earlier.items()}
+    old = record.evaluation.step not in (None, record.last_step)
     figures = {}
     for name, value in trained.items():
         kind = (
@@ -168,7 +170,7 @@ def _accuracies(record: Record) -> dict[str, Value]:
             if name.startswith("kNN")
             else f"linear, {'all labels' if name == 'all' else name + ' a class'}"
         )
-        others = [
+        others = [f"step {record.evaluation.step}"] * old + [
             f"{feature} {100 * of[name].mean:.1f}" for feature, of in features.items() if name in of
         ]
         figures[kind] = Value(_number(value.mean, value.std, percent=True), ", ".join(others))

@@ -4,10 +4,8 @@ No other module imports Orbax.
 """
 
 import contextlib
-import errno
 import functools
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -24,7 +22,7 @@ from jaxclr.errors import UserError
 from jaxclr.processes import runtime
 from jaxclr.runs import seals, stores
 from jaxclr.runs.digests import digests, host_digest
-from jaxclr.runs.files import check_writable, writing
+from jaxclr.runs.files import check_path, check_writable, disk_reason, writing
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.state import State
 
@@ -56,9 +54,13 @@ class Checkpoints:
             max_to_keep=keep,
             enable_async_checkpointing=True,
             cleanup_tmp_directories=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+            # If folders were created in the background and that failed, threads would wait for them
+            # for 20 minutes, and the process for its threads.
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=self._seal, create_directories_asynchronously=False
+            ),
         )
-        stores.check_path(folder)
+        check_path(folder)
         runtime.run_on_first(functools.partial(check_writable, folder))
         self._folder = folder
         self._manager = _open(folder, options)
@@ -142,8 +144,9 @@ class Checkpoints:
         finally:
             self._manager.close()
             # An incomplete checkpoint is useless, and it may be what fills the disk.
-            for part in unfinished(self._folder) if jax.process_index() == 0 else ():
-                shutil.rmtree(part, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for part in unfinished(self._folder) if jax.process_index() == 0 else ():
+                    shutil.rmtree(part, ignore_errors=True)
 
     def _newest_undamaged(self, like: State, say: Callable[[str], None]) -> State:
         self.wait()
@@ -230,13 +233,18 @@ class Checkpoints:
 
     def _unwritable(self, error: Exception) -> UserError:
         return UserError(
-            f"A checkpoint could not be written to {self._folder}: {_reason(error)}. "
+            f"A checkpoint could not be written to {self._folder}: {disk_reason(error)}. "
             "Earlier checkpoints are undamaged: free some space or fix the permissions, then run "
             "the same command again."
         )
 
 
-def read_variables(run: RunFolder, parts: Sequence[str] = ("encoder",)) -> tuple[int, Tree]:
+def read_variables(
+    run: RunFolder,
+    parts: Sequence[str] = ("encoder",),
+    *,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[int, Tree]:
     """Parts of the network in a run's newest undamaged checkpoint.
 
     The run may be in training; nothing in its folder is changed.
@@ -244,6 +252,7 @@ def read_variables(run: RunFolder, parts: Sequence[str] = ("encoder",)) -> tuple
     Args:
       run: the folder.
       parts: of the network: encoder, projector, predictor.
+      say: called with a sentence on each damaged checkpoint that is newer than the one read.
 
     Returns:
       The step, and "params" and "batch_stats" on the first device, each a dict of the parts that
@@ -262,6 +271,8 @@ def read_variables(run: RunFolder, parts: Sequence[str] = ("encoder",)) -> tuple
                         functools.partial(_read_parts, manager, step, parts)
                     )
                 if wrong is None:
+                    for newer, reason in damaged.items():
+                        say(f"Checkpoint {newer} is damaged ({reason}); {step} is used instead.")
                     return step, variables
                 damaged[step] = wrong
     if damaged:
@@ -354,7 +365,7 @@ def _read_parts(manager: ocp.CheckpointManager, step: int, parts: Sequence[str])
         name = jax.tree_util.keystr(path)
         if list(leaf.shape) != saved[_words(name)]["shape"]:
             raise ValueError(f"{name} has another shape than what was saved")
-    one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def shape(leaf):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one_device)
@@ -393,7 +404,7 @@ def _attempt(read: Callable[[], T]) -> tuple[T | None, str | None]:
     except Exception as error:  # Orbax, TensorStore and JSON each raise their own.
         if runtime.peer_lost(error):
             raise
-        return None, _reason(error)
+        return None, disk_reason(error)
 
 
 def _all_damaged(folder: pathlib.Path, damaged: dict[int, str]) -> UserError:
@@ -436,13 +447,3 @@ def _describe(kind: dict[str, Any]) -> str:
 
 def _crc32(leaves: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(leaves, sort_keys=True).encode())
-
-
-def _reason(error: Exception) -> str:
-    """The file system's reason if the error's text contains one, otherwise its first line."""
-    text = str(error).strip()
-    for reason in map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)):
-        if reason in text:
-            return reason
-    line = text.splitlines()[0] if text else type(error).__name__
-    return (line if len(line) <= 200 else f"{line[:200]} ...").rstrip(".:")

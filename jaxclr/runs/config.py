@@ -16,7 +16,7 @@ from cattrs.gen import make_dict_structure_fn
 from cattrs.strategies import configure_tagged_union
 
 from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, PhotoView
-from jaxclr.data import Arrays, Data, Source
+from jaxclr.data import Arrays, Data, Source, absolute
 from jaxclr.encoders import ENCODERS, Mlp, Nnx, check_encoder
 from jaxclr.errors import UserError, cut, shown
 from jaxclr.fields import check_fields
@@ -86,6 +86,11 @@ class Config:
 
     clip_norm: Annotated[float, Gt(0)] | None = None
     """Largest global norm of the gradient; None for no limit."""
+
+    freeze: tuple[str, ...] = ()
+    """Patterns of variables that are not trained, such as encoder/layer1* or projector: neither
+    gradient, momentum nor weight decay changes them, and their BatchNorms normalize by running
+    statistics, which stay as they are."""
 
     seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Seed of parameters, batches and views."""
@@ -183,6 +188,7 @@ def from_json(
         )
     version = tree.pop("jaxclr", None)
     tree.pop("experiment", None)
+    tree.pop("absolute", None)
     try:
         if version is None:
             _migrate(tree, folder)
@@ -223,7 +229,9 @@ def differences(one: Config, other: Config) -> dict[str, str]:
     The values are sentences: "method.temperature: 0.5 is now 0.2". Extensions are not compared:
     the run itself writes them.
     """
-    first, second = (dict(_leaves(json.loads(to_json(config)))) for config in (one, other))
+    first, second = (
+        dict(_leaves(json.loads(to_json(with_absolute_paths(config))))) for config in (one, other)
+    )
     absent = "absent"
     return {
         name: f"{name}: {first.get(name, absent)!r} is now {second.get(name, absent)!r}"
@@ -245,6 +253,12 @@ def extensions_at(
     past = tuple(one for one in extensions if one.step < step)
     later = [one.steps for one in extensions if one.step >= step]
     return (*past, Extension(step, (*later, steps)[0])) if step else ()
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The same configuration, with absolute paths of its data."""
+    data = config.data
+    return dataclasses.replace(config, data=absolute(data)) if isinstance(data, Data) else config
 
 
 def class_names() -> dict[str, type]:

@@ -5,11 +5,14 @@ import errno
 import fcntl
 import os
 import pathlib
+import re
 import socket
 import tempfile
 from collections.abc import Iterator
 
 from jaxclr.errors import UserError
+
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR)
 
 
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
@@ -40,6 +43,32 @@ def writing(folder: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}.") from error
+
+
+def check_path(folder: pathlib.Path) -> None:
+    """Checks that TensorStore writes to a path as it is given.
+
+    It replaces backslashes by slashes, takes "gs:/" for a bucket, and its paths are UTF-8.
+
+    Raises:
+      UserError: it would write elsewhere or fail.
+    """
+    path = str(folder.resolve())
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        strange = "characters that are not UTF-8"
+    else:
+        if "\\" in path:
+            strange = "a backslash"
+        elif re.search(r":(/|$)", path):
+            strange = "a colon at the end of a name"
+        else:
+            return
+    raise UserError(
+        f"Checkpoints cannot be stored in {ascii(str(folder))[1:-1]}, whose path has {strange}; "
+        "give another folder with --out."
+    )
 
 
 def check_writable(folder: pathlib.Path) -> None:
@@ -90,3 +119,13 @@ def _hold(handle: int, path: pathlib.Path) -> None:
             raise
     os.ftruncate(handle, 0)
     os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+
+def disk_reason(error: Exception) -> str:
+    """The file system's reason if the error's text contains one, otherwise its first line."""
+    text = str(error).strip()
+    for reason in map(os.strerror, _OF_DISKS):
+        if reason in text:
+            return reason
+    line = text.splitlines()[0] if text else type(error).__name__
+    return (line if len(line) <= 200 else f"{line[:200]} ...").rstrip(".:")

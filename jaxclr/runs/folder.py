@@ -1,7 +1,7 @@
 """The folder of a run.
 
-Its files: config.json, data.json, metrics.jsonl, tensorboard/, wandb/, checkpoints/, snapshots/,
-profile/, parts/, evaluation.json, bad_step.json, report.html.
+Its files: config.json, data.json, init.json, metrics.jsonl, tensorboard/, wandb/, checkpoints/,
+snapshots/, profile/, parts/, evaluation.json, bad_step.json, report.html.
 """
 
 import contextlib
@@ -12,20 +12,22 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from jaxclr.data import Data
 from jaxclr.data.identity import Identity
+from jaxclr.data.source_options import at_their_place
 from jaxclr.errors import UserError
 from jaxclr.runs import config as configs
 from jaxclr.runs import parts, readers, trust
 from jaxclr.runs.config import Config
 from jaxclr.runs.experiments import Experiment, load_experiment
-from jaxclr.runs.files import locked, write_atomically, writing
-from jaxclr.runs.readers import Description
+from jaxclr.runs.files import check_path, locked, write_atomically, writing
+from jaxclr.runs.readers import Description, InitRecord
 
 _LOCK = ".lock"
 # A process that dies before it writes a configuration leaves these; such a folder counts as empty.
 _LEFTOVERS = {
-    *(_LOCK, parts.FOLDER, trust.SIGNATURE, "data.json"),
-    *(f".{name}.part" for name in (trust.SIGNATURE, "data.json", "config.json")),
+    *(_LOCK, parts.FOLDER, trust.SIGNATURE, "data.json", "init.json"),
+    *(f".{name}.part" for name in (trust.SIGNATURE, "data.json", "init.json", "config.json")),
 }
 # The contents of a run. The configuration is removed last: until then the folder is still a run.
 _CONTENTS = (
@@ -35,6 +37,7 @@ _CONTENTS = (
     "evaluation.json",
     "report.html",
     "bad_step.json",
+    "init.json",
     "tensorboard",
     "profile",
     "wandb",
@@ -93,6 +96,10 @@ class RunFolder:
         return self.folder / "bad_step.json"
 
     @property
+    def init(self) -> pathlib.Path:
+        return self.folder / "init.json"
+
+    @property
     def exists(self) -> bool:
         """Whether it is a run: whether it has a config.json.
 
@@ -140,14 +147,18 @@ class RunFolder:
         """Holds an exclusive lock on the folder, which is created if it does not exist.
 
         Raises:
-          UserError: the folder is in use, is not a run, or cannot be written.
+          UserError: the folder is in use, is not a run, or cannot hold checkpoints.
         """
+        check_path(self.folder)
         self._check_run_or_empty()
         with locked(self.folder / _LOCK):
             yield
 
     def config(self) -> Config:
         """The configuration in the folder; parts of a user's own are rebuilt by running `sources`.
+
+        Relative paths of data are those of the working folder in which the run was created, if they
+        still exist, otherwise those of this one.
 
         Raises:
           UserError: the folder is not a run, its configuration cannot be read, or code in it is not
@@ -162,7 +173,11 @@ class RunFolder:
             trust.check(self.folder, data, sources)
         try:
             session = self._session(tree, sources)
-            return configs.from_json(data.decode(), folder=self.folder, session=session)
+            config = configs.from_json(data.decode(), folder=self.folder, session=session)
+            if isinstance(config.data, Data):
+                found = at_their_place(config.data, tree.get("absolute"))
+                config = dataclasses.replace(config, data=found)
+            return config
         except parts.SessionOnly as error:
             raise UserError(f"{self.folder}: {error}") from error
         except UserError as error:
@@ -215,12 +230,21 @@ class RunFolder:
         copied = parts.copies(config, experiment.file if experiment and needed else None)
         return {f"{parts.FOLDER}/{name}": text for name, text in copied.items()}
 
+    def init_record(self) -> InitRecord | None:
+        """The weights that the run started from; None if there were none.
+
+        Raises:
+          UserError: the record cannot be read.
+        """
+        return readers.read_init(self.init) if readers.is_there(self.init) else None
+
     def create(
         self,
         config: Config,
         *,
         overwrite: bool,
         experiment: Experiment | None = None,
+        init: dict[str, Any] | None = None,
         data: Identity | None = None,
     ) -> None:
         """Creates the folder and writes the configuration and the sources of a user's own parts.
@@ -229,6 +253,7 @@ class RunFolder:
           config: the configuration of the run.
           overwrite: replace an existing run.
           experiment: the file whose `config()` returned the configuration, if any.
+          init: the record of the weights that the run starts from, if any.
           data: the identity of the data, if the run is trained.
 
         Raises:
@@ -257,7 +282,9 @@ class RunFolder:
                 if experiment is None
                 else {"experiment": {"file": experiment.file.name, "method": experiment.method}}
             )
-            text = configs.to_json(config, **origin)
+            if init is not None:
+                write_atomically(self.init, json.dumps(init, indent=2) + "\n")
+            text = configs.to_json(config, **origin, **_absolute_paths(config))
             own = sources or any(map(parts.is_own, parts.names_in(json.loads(text))))
             if own and (signed := trust.signature(text.encode(), sources)):
                 write_atomically(self.folder / trust.SIGNATURE, signed + "\n")
@@ -320,16 +347,30 @@ class RunFolder:
             write_atomically(self.bad_step, json.dumps(record) + "\n")
 
     def write_evaluation(self, record: dict[str, Any]) -> None:
-        """Writes evaluation.json atomically; keeps the records of protocols in it."""
-        protocols = self._evaluation().get("protocols")
-        self._write_evaluation({**record, "protocols": protocols} if protocols else record)
+        """Writes evaluation.json atomically.
+
+        Records of protocols are kept, and figures of the trained encoder at other steps, such as
+        the end of the run before it was extended, as `earlier`.
+        """
+        before = self._evaluation()
+        kept = {
+            name: before[name]
+            for name in ("protocols", "earlier", "other_data")
+            if before.get(name)
+        }
+        figures, step = before.get("features", {}).get("trained"), before.get("step")
+        if figures and step not in (None, record.get("step")):
+            kept["earlier"] = {**kept.get("earlier", {}), str(step): figures}
+        self._write_evaluation({**record, **kept})
 
     def write_protocol(self, name: str, record: dict[str, Any]) -> None:
         """Adds the record of a protocol, under its name, to evaluation.json."""
+        self.write_named("protocols", name, record)
+
+    def write_named(self, kind: str, name: str, record: dict[str, Any]) -> None:
+        """Adds a record, under its kind and name, to evaluation.json."""
         before = self._evaluation()
-        self._write_evaluation(
-            {**before, "protocols": {**before.get("protocols", {}), name: record}}
-        )
+        self._write_evaluation({**before, kind: {**before.get(kind, {}), name: record}})
 
     def _evaluation(self) -> dict[str, Any]:
         """The contents of evaluation.json; {} if it is missing or damaged."""
@@ -342,3 +383,12 @@ class RunFolder:
     def _write_evaluation(self, record: dict[str, Any]) -> None:
         with writing(self.folder):
             write_atomically(self.evaluation, json.dumps(record, indent=2) + "\n")
+
+
+def _absolute_paths(config: Config) -> dict[str, Any]:
+    """The absolute paths of data that were given by relative ones, for config.json."""
+    given, full = config.data, configs.with_absolute_paths(config).data
+    names = [
+        name for name in ("source", "dir") if getattr(given, name, 0) != getattr(full, name, 0)
+    ]
+    return {"absolute": {name: getattr(full, name) for name in names}} if names else {}

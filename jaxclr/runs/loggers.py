@@ -116,8 +116,9 @@ def sending(
         try:
             call()
         except Exception as error:  # a logger may raise anything
-            working.remove(logger)
-            say(f"{_name(logger)} gets no further metrics: {_reason(error)}")
+            if logger in working:
+                working.remove(logger)
+                say(f"{_name(logger)} gets no further metrics: {_reason(error)}")
 
     def send(step: int, values: Mapping[str, Any]) -> None:
         for logger in list(working):

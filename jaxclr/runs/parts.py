@@ -18,11 +18,13 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import pathlib
 import sys
 import sysconfig
 import types
 import typing
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -116,6 +118,39 @@ def copies(config: Any, experiment: pathlib.Path | None = None) -> dict[str, byt
                     f"Two files that define parts of this run are named {name}; rename one of them."
                 )
     return found
+
+
+def checksums(config: Any) -> dict[str, str]:
+    """Checksums of the code of own parts that is not copied.
+
+    It is that of a session (lambdas, classes of a notebook cell), and that of packages installed in
+    place (pip install --editable).
+    """
+    found: dict[str, str] = {}
+    for definition in _definitions_in(config):
+        name = locate(definition)
+        if name is None:
+            text = "".join([found.get(definition.__qualname__, ""), _source(definition)])
+            found[definition.__qualname__] = f"{zlib.crc32(text.encode()):08x}"
+        elif is_own(name) and not name.startswith(f"{FOLDER}/"):
+            module = sys.modules[definition.__module__]
+            file = source_of(module)
+            if file and not any(root in file.parents for root in _installed_roots()):
+                root = _root(module, file)
+                for path in _closure(file, root):
+                    crc = zlib.crc32(path.read_bytes())
+                    found[path.relative_to(root).as_posix()] = f"{crc:08x}"
+    return found
+
+
+def _source(definition: Any) -> str:
+    """The source of a function, or of the methods of a class, as far as Python knows it."""
+    pieces = vars(definition).values() if isinstance(definition, type) else [definition]
+    texts = []
+    for piece in pieces:
+        with contextlib.suppress(OSError, TypeError):
+            texts.append(inspect.getsource(piece))
+    return "".join(texts)
 
 
 def _definitions_in(part: Any) -> Iterator[Any]:

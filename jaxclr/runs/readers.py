@@ -46,13 +46,17 @@ class ProtocolRecord:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """evaluation.json: figures by feature ("trained", "untrained", ...), and by protocol."""
+    """evaluation.json: figures by feature ("trained", "untrained", ...), and by protocol.
+
+    `earlier` has those of the trained encoder at earlier steps.
+    """
 
     step: int | None = None
     train_images: int | None = None
     test_images: int | None = None
     features: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
     protocols: Mapping[str, ProtocolRecord] = field(default_factory=dict)
+    earlier: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,21 @@ class BadStep:
     """bad_step.json: the step at which numbers were not finite."""
 
     step: int
+
+
+@dataclass(frozen=True)
+class InitRecord:
+    """init.json: the weights that a run started from.
+
+    Attributes:
+      path: absolute, of a run or file.
+      heads: whether heads were to be taken too.
+      digest: of all variables that were read.
+    """
+
+    path: str
+    heads: bool
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -191,6 +210,11 @@ def read_evaluation(path: pathlib.Path) -> Evaluation:
 def read_bad_step(path: pathlib.Path) -> BadStep:
     """The step in bad_step.json."""
     return _structure(read_object(path), BadStep, path)
+
+
+def read_init(path: pathlib.Path) -> InitRecord:
+    """The weights that a run started from, in init.json."""
+    return _structure(read_object(path), InitRecord, path)
 
 
 def read_identity(path: pathlib.Path) -> Identity:

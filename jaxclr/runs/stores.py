@@ -5,42 +5,13 @@ files, and its manifest is written last.
 """
 
 import pathlib
-import re
 from collections.abc import Iterator
 
 import numpy as np
 import tensorstore as ts
 
-from jaxclr.errors import UserError
-
 _PART = "ocdbt.process_"
 _ARRAY = "/.zarray"
-
-
-def check_path(folder: pathlib.Path) -> None:
-    """Checks that TensorStore writes to a path as it is given.
-
-    It replaces backslashes by slashes, takes "gs:/" for a bucket, and its paths are UTF-8.
-
-    Raises:
-      UserError: it would write elsewhere or fail.
-    """
-    path = str(folder.absolute())
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        strange = "characters that are not UTF-8"
-    else:
-        if "\\" in path:
-            strange = "a backslash"
-        elif re.search(r":(/|$)", path):
-            strange = "a colon at the end of a name"
-        else:
-            return
-    raise UserError(
-        f"Checkpoints cannot be stored in {ascii(str(folder))[1:-1]}, whose path has {strange}; "
-        "give another folder with --out."
-    )
 
 
 def is_merged(folder: pathlib.Path) -> bool:

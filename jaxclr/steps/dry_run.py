@@ -21,6 +21,7 @@ from jaxclr import trees
 from jaxclr.encoders.custom import towers_of
 from jaxclr.errors import UserError
 from jaxclr.steps.batches import Batch
+from jaxclr.steps.freezing import check_patterns
 from jaxclr.steps.recipe import AXIS, Recipe
 from jaxclr.steps.state import init_state
 from jaxclr.steps.step import train_step
@@ -70,6 +71,8 @@ def check_parts(config: Any, recipe: Recipe, examples: Tree, *, devices: int) ->
         state = jax.eval_shape(
             lambda: init_state(recipe._replace(optimizer=optax.identity()), examples)
         )
+    if config.freeze:
+        check_patterns(config.freeze, state.params, state.batch_stats)
     ids = jax.ShapeDtypeStruct((count,), jnp.int32)
     batch = Batch(examples, ids, ids)
     with _failing_with(f"optimizer {_name(config.optimizer)} cannot update the parameters"):

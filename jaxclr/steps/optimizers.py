@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Interval
 
 from jaxclr.errors import UserError
 from jaxclr.fields import check_fields
+from jaxclr.steps.freezing import matches, name_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +129,7 @@ def make_optimizer(
     schedule: optax.Schedule,
     clip_norm: float | None,
     constant_rate: tuple[str, ...] = (),
-    frozen: tuple[str, ...] = (),
+    freeze: tuple[str, ...] = (),
     peak: float,
 ) -> optax.GradientTransformation:
     """Chains clipping by the global norm, the optimizer's direction and the learning rate.
@@ -138,21 +139,32 @@ def make_optimizer(
       schedule: learning rate by step.
       clip_norm: largest global norm of the gradient; None for no limit.
       constant_rate: parts or modules of the parameters that keep the peak rate throughout.
-      frozen: parts or modules that are never updated, not even by weight decay.
+      freeze: patterns of parameters that are never updated; see `freezing.matches`. The optimizer
+        stores nothing for them, and their gradient is not part of the norm.
       peak: the peak learning rate.
     """
+    if freeze:
+        trained = make_optimizer(
+            optimizer,
+            schedule=schedule,
+            clip_norm=clip_norm,
+            constant_rate=constant_rate,
+            peak=peak,
+        )
+        group = lambda path, _: "frozen" if matches(name_of(path), freeze) else "trained"
+        return optax.partition(
+            {"trained": trained, "frozen": optax.set_to_zero()},
+            lambda params: jax.tree_util.tree_map_with_path(group, params),
+        )
 
     def label(path: tuple[Any, ...], _: Any) -> str:
         names = {key.key for key in path}
-        if names & set(frozen):
-            return "frozen"
         return "constant" if names & set(constant_rate) else "scheduled"
 
     rates = optax.partition(
         {
             "scheduled": optax.scale_by_learning_rate(schedule),
             "constant": optax.scale_by_learning_rate(peak),
-            "frozen": optax.set_to_zero(),
         },
         lambda params: jax.tree_util.tree_map_with_path(label, params),
     )
@@ -165,11 +177,10 @@ def make_optimizer(
             f"optimizer(schedule) returned {type(own).__name__}, not an "
             "optax.GradientTransformation."
         )
-    if constant_rate or frozen:
+    if constant_rate:
         groups: dict[Hashable, optax.GradientTransformation] = {
             "scheduled": own,
             "constant": optimizer(lambda step: peak),
-            "frozen": optax.set_to_zero(),
         }
         own = optax.partition(
             groups, lambda params: jax.tree_util.tree_map_with_path(label, params)

@@ -39,6 +39,7 @@ class Recipe(NamedTuple):
     seed: int
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
+    freeze: tuple[str, ...] = ()  # patterns of variables that are not trained
     extensions: tuple[tuple[int, int], ...] = ()
 
     @property

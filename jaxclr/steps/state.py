@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxclr.methods import MomentumEncoder, Sizes
+from jaxclr.methods import Branch, MomentumEncoder, Sizes
 from jaxclr.steps.recipe import METHOD, PARAMETERS, Recipe
 from jaxclr.steps.views import view_shapes
 
@@ -52,17 +52,13 @@ def init_state(recipe: Recipe, examples: Tree) -> State:
       recipe: the recipe of the run.
       examples: shapes and types of a batch of examples, such as `image_examples` gives.
     """
-    method, network = recipe.method, recipe.network
+    method = recipe.method
     views = view_shapes(examples, recipe)
     base = jax.random.key(recipe.seed)
 
     @jax.jit
     def init() -> State:
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), views)
-        key = jax.random.fold_in(base, PARAMETERS)
-        branches, variables = network.init_with_output(key, zeros, method=network.init_views)
-        branch = branches[0]
-        params, stats = _default_floats((variables["params"], variables.get("batch_stats", {})))
+        branch, params, stats = _init_network(recipe, views)
         sizes = Sizes(
             images=recipe.images,
             classes=recipe.classes,
@@ -86,6 +82,37 @@ def init_state(recipe: Recipe, examples: Tree) -> State:
         )
 
     return init()
+
+
+def network_state(step: int, params: Tree, batch_stats: Tree) -> State:
+    """A state of the network alone, for evaluation."""
+    return State(
+        step=jnp.asarray(step, jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        target_params={},
+        target_batch_stats={},
+        opt_state={},
+        method_state={},
+        bad_step=jnp.full((), -1, jnp.int32),
+    )
+
+
+def untrained_network(recipe: Recipe, examples: Tree) -> State:
+    """The network before the first step, as in `init_state`, for evaluation."""
+    views = view_shapes(examples, recipe)
+    _, params, stats = jax.jit(lambda: _init_network(recipe, views))()
+    return network_state(0, params, stats)
+
+
+def _init_network(recipe: Recipe, views: tuple[Tree, ...]) -> tuple[Branch, Tree, Tree]:
+    """Outputs for views of zeros, and the initial parameters and statistics of the network."""
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), views)
+    key = jax.random.fold_in(jax.random.key(recipe.seed), PARAMETERS)
+    network = recipe.network
+    branches, variables = network.init_with_output(key, zeros, method=network.init_views)
+    params, stats = _default_floats((variables["params"], variables.get("batch_stats", {})))
+    return branches[0], params, stats
 
 
 def image_examples(height: int, width: int, channels: int) -> Tree:

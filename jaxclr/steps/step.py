@@ -1,9 +1,11 @@
 """The training step of one device over a named axis, and its two mappers."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,6 +16,7 @@ from jaxclr.affinity import AxisName
 from jaxclr.affinity.collectives import row_ids
 from jaxclr.methods import Branch, MomentumEncoder, Network, Outputs, StopGradient
 from jaxclr.steps.batches import Batch
+from jaxclr.steps.freezing import frozen_norms, hold_constant, keep_frozen
 from jaxclr.steps.micro_batches import in_micro_batches
 from jaxclr.steps.optimizers import momentum_ramp
 from jaxclr.steps.recipe import Recipe, step_key
@@ -46,9 +49,13 @@ def train_step(
       and bad_step.
     """
     method = recipe.method
+    keep = functools.partial(
+        keep_frozen, patterns=recipe.freeze, first_steps=method.frozen_first, step=state.step
+    )
     target_params = _target_before(state, recipe)
 
     def share(params: Tree) -> tuple[Array, tuple[Outputs, _Stats]]:
+        params = hold_constant(params, recipe.freeze)
         out, stats = _outputs(params, target_params, state, batch, recipe, axis_name)
         return method.objective(out, state.method_state, axis_name), (out, stats)
 
@@ -58,15 +65,16 @@ def train_step(
         loss, gradients = jax.lax.pmean((loss, gradients), axis_name)
     grad_norm = optax.tree.norm(gradients)
     updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
+    updates = keep(optax.tree.zeros_like(updates), updates)
     update_norm = optax.tree.norm(updates)
-    params = optax.apply_updates(state.params, updates)
+    params = keep(state.params, optax.apply_updates(state.params, updates))
     moved = State(
         step=state.step + 1,
         params=params,
-        batch_stats=stats.online,
+        batch_stats=keep(state.batch_stats, stats.online),
         target_params=_target_after(target_params, params, state.step, recipe),
-        target_batch_stats=stats.target,
-        opt_state=opt_state,
+        target_batch_stats=keep(state.target_batch_stats, stats.target),
+        opt_state=keep(state.opt_state, opt_state, patterns=()),
         method_state=cast_like(
             method.next_state(out, state.method_state, axis_name), state.method_state
         ),
@@ -149,7 +157,9 @@ def _outputs(
         views = take_views(state.step, *rows, recipe=recipe)
         numbered = tuple(enumerate(views))
         forward = functools.partial(
-            _forward, rngs={"dropout": _dropout_key(recipe, state.step, axis_name)}
+            _forward,
+            rngs={"dropout": _dropout_key(recipe, state.step, axis_name)},
+            freeze=recipe.freeze,
         )
         branches, online = forward(
             recipe.network, params, stats.online, numbered[method.online_views]
@@ -197,18 +207,20 @@ def _forward(
     views: tuple[tuple[int, Tree], ...],
     *,
     rngs: dict[str, Array],
+    freeze: tuple[str, ...],
 ) -> tuple[tuple[Branch, ...], Tree]:
     """Applies the network to one view after the other: batch statistics are per view."""
     branches = []
     for number, view in views:
-        branch, updates = network.apply(
-            {"params": params, "batch_stats": stats},
-            view,
-            train=True,
-            view=number,
-            mutable=["batch_stats"],
-            rngs={name: jax.random.fold_in(key, number) for name, key in rngs.items()},
-        )
+        with nn.intercept_methods(frozen_norms(freeze)) if freeze else contextlib.nullcontext():
+            branch, updates = network.apply(
+                {"params": params, "batch_stats": stats},
+                view,
+                train=True,
+                view=number,
+                mutable=["batch_stats"],
+                rngs={name: jax.random.fold_in(key, number) for name, key in rngs.items()},
+            )
         stats = updates.get("batch_stats", stats)
         branches.append(branch)
     return tuple(branches), stats
@@ -242,4 +254,5 @@ def _average(
     """The moving average of the parameters that the momentum encoder has."""
     momentum = momentum_ramp(spec.momentum, ramp=spec.ramp, step=step, steps=recipe.steps_at(step))
     mix = lambda old, new: (momentum * old + (1 - momentum) * new).astype(old.dtype)
-    return jax.tree.map(mix, target, target_parts(params))
+    mixed = jax.tree.map(mix, target, target_parts(params))
+    return keep_frozen(target, mixed, recipe.freeze, {}, step)

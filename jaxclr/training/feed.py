@@ -15,6 +15,7 @@ from jaxclr.data import Records, Stream
 from jaxclr.data.crops import Crop
 from jaxclr.data.pieces import Piece, Pieces
 from jaxclr.data.random_access import RecordBatches, Rows
+from jaxclr.errors import UserError
 from jaxclr.steps.batches import Batch, canonical, resident, resident_batches
 from jaxclr.training.session import Session
 
@@ -56,7 +57,8 @@ def open_feed(session: Session, *, start: int, report: Callable[[str], None]) ->
         share = (jax.process_index(), jax.process_count())
         pieces = Pieces(train, crops, config.batch_size, config.seed, *share)
         steps = pieces.steps(start, config.data.workers)
-        return Feed(streamed_batches(train, steps, session.mesh, report), train)
+        wanted = config.method.needs_labels
+        return Feed(streamed_batches(train, steps, session.mesh, report, labels=wanted), train)
     if isinstance(train, Records):
         share = (jax.process_index(), jax.process_count())
         rows = RecordBatches(train, config.batch_size, config.seed, *share).steps(start)
@@ -73,6 +75,8 @@ def streamed_batches(
     steps: Generator[list[Piece], None, None],
     mesh: Mesh,
     report: Callable[[str], None],
+    *,
+    labels: bool = False,
 ) -> Generator[Batch, None, None]:
     """Batches of crops; a thread prefetches the next ones to the devices.
 
@@ -81,15 +85,25 @@ def streamed_batches(
       steps: this process's pieces of each step.
       mesh: the devices of all processes.
       report: called once with a sentence on each damaged image.
+      labels: whether every image must have a label.
 
     Yields:
       A batch whose images are a tuple of crops, sharded over the devices by rows.
+
+    Raises:
+      UserError: an image has no label.
     """
     damaged: set[int] = set()
 
     def join() -> Batch:
         pieces = next(steps)
         for piece in pieces:
+            if labels and (piece.labels < 0).any():
+                name = stream.name(int(piece.indices[np.argmax(piece.labels < 0)]))
+                raise UserError(
+                    f"'{name}' has no label (-1), and the method learns from labels; choose a "
+                    "split whose images all have one, or another --method."
+                )
             for index in piece.wanted[piece.wanted != piece.indices].tolist():
                 if index not in damaged:
                     damaged.add(index)

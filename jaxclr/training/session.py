@@ -68,16 +68,7 @@ class Session(NamedTuple):
 
     def example_shapes(self, count: int) -> Tree:
         """Shapes and types of `count` training examples, the input of the views."""
-        train = self.dataset.train
-        if isinstance(train, Stream):
-            side = _side(self.config)
-            one = image_examples(side, side, train.channels)
-        else:
-            one = train.example if isinstance(train, Records) else train.examples
-        kind = lambda leaf: jax.ShapeDtypeStruct(
-            (count, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)
-        )
-        return jax.tree.map(kind, one)
+        return example_shapes(self.dataset.train, self.config, count)
 
     def init_state(self) -> State:
         """The state before the first step, on every device."""
@@ -103,6 +94,19 @@ class Session(NamedTuple):
             data=self.config.data,
             size=self.plain_size,
         )
+
+
+def example_shapes(train: Split | Stream | Records, config: Config, count: int) -> Tree:
+    """Shapes and types of `count` examples of a split, the input of the views."""
+    if isinstance(train, Stream):
+        side = _side(config)
+        one = image_examples(side, side, train.channels)
+    else:
+        one = train.example if isinstance(train, Records) else train.examples
+    kind = lambda leaf: jax.ShapeDtypeStruct(
+        (count, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)
+    )
+    return jax.tree.map(kind, one)
 
 
 def open_session(config: Config) -> Session:
@@ -141,6 +145,13 @@ def _open(config: Config) -> Session:
     if isinstance(train, Stream):
         _check_crops(config.augmentation)
         notes.append(f"Images are streamed from their files: {train.why}.")
+        transparent, sampled = train.count_alpha()
+        if transparent:
+            notes.append(
+                f"{transparent} of a sample of {sampled} images have an alpha channel; transparent "
+                f"pixels are composed on a background of gray {train.data.background} "
+                "(data.background)."
+            )
     elif isinstance(train, Records):
         notes.append(f"{kind.capitalize()} are streamed: {train.why}.")
     else:
@@ -200,7 +211,7 @@ def _open(config: Config) -> Session:
 
 
 def _unlabeled(train: Split | Stream | Records) -> int:
-    """How many examples have the label -1; 0 for a stream, whose labels are beside its images."""
+    """How many examples have the label -1; 0 for a stream, whose feed checks each batch."""
     return 0 if isinstance(train, Stream) else int((labels_of(train) < 0).sum())
 
 
@@ -263,13 +274,13 @@ def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:
         steps,
         config.extensions,
     )
-    frozen = ("patch_embedding",) * getattr(config.encoder, "frozen_patch_embedding", False)
+    fixed = ("encoder/patch_embedding",) * getattr(config.encoder, "frozen_patch_embedding", False)
     optimizer = make_optimizer(
         config.optimizer,
         schedule=schedule,
         clip_norm=config.clip_norm,
         constant_rate=config.method.constant_rate,
-        frozen=frozen,
+        freeze=config.freeze,
         peak=peak,
     )
     return Recipe(
@@ -286,5 +297,6 @@ def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:
         seed=config.seed,
         mean=config.data.mean,
         std=config.data.std,
+        freeze=config.freeze + fixed,
         extensions=config.extensions,
     )

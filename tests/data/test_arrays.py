@@ -1,10 +1,14 @@
 """Sources that hold arrays (digits and npz), statistics and orders."""
 
+import io
+import tracemalloc
+import zipfile
+
 import jax
 import numpy as np
 import pytest
 
-from jaxclr.data import Data, channel_statistics, epoch_order, load
+from jaxclr.data import Arrays, Data, channel_statistics, epoch_order, load
 from jaxclr.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -102,6 +106,129 @@ def test_npz_without_labels_and_channels(save):
 def test_npz_refuses(save, arrays, message):
     with pytest.raises(UserError, match=message):
         _load(save(**arrays))
+
+
+WHOLE = RNG.integers(0, 256, (40, 6, 5, 3))
+WHOLE[0, 0, 0] = 0, 128, 255
+
+
+@pytest.mark.parametrize(
+    ("stored", "want"),
+    [
+        *((WHOLE.astype(dtype), WHOLE) for dtype in ("int64", "uint16", "float32", "float16")),
+        *(((WHOLE / 255).astype(dtype), WHOLE) for dtype in ("float64", "float32", "float16")),
+        (WHOLE.astype(np.float32) * np.float32(1 / 255), WHOLE),
+        (WHOLE > 127, np.where(WHOLE > 127, 255, 0)),
+        ((WHOLE > 127).astype(np.int32), WHOLE > 127),
+        ((WHOLE > 127).astype(np.float32), np.where(WHOLE > 127, 255, 0)),
+    ],
+    ids=lambda array: str(array.dtype),
+)
+def test_npz_converts_what_loses_nothing(save, stored, want):
+    dataset = _load(save(x_train=stored, x_test=stored[:7]))
+    assert dataset.train.examples.dtype == np.uint8
+    np.testing.assert_array_equal(dataset.train.examples, want)
+    np.testing.assert_array_equal(dataset.test.examples, want[:7])
+    (note,) = dataset.notes
+    assert f"Images of {stored.dtype}" in note and "nothing is lost" in note
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        WHOLE + 0.5,
+        (WHOLE / 254).astype(np.float32).clip(0, 1),
+        WHOLE - 3,
+        WHOLE * 16,
+        WHOLE / 255 * 2 - 1,
+        np.where(WHOLE > 3, WHOLE / 255, np.nan),
+    ],
+)
+def test_npz_refuses_what_loses_and_the_line_it_gives_converts(save, stored):
+    with pytest.raises(UserError, match="must be uint8 of 0 to 255, got .* Convert them") as caught:
+        _load(save(images=stored))
+    names = {"images": stored, "np": np}
+    exec(str(caught.value).partition("for instance ")[2].removesuffix("."), names)
+    converted = _load(save(images=names["images"])).train.examples
+    assert converted.dtype == np.uint8 and np.ptp(converted) > 200
+
+
+@pytest.mark.parametrize("shape", [(40, 3, 8, 9), (40, 1, 8, 8), (40, 13, 16, 16)])
+def test_channels_first(save, shape):
+    images = RNG.integers(0, 256, shape, dtype=np.uint8)
+    path = save(images=images)
+    with pytest.raises(UserError, match=r"look like \[N, C, H, W\]; give --data.layout NCHW"):
+        _load(path)
+    first = _load(path, layout="NCHW", test_fraction=0.0).train.examples
+    np.testing.assert_array_equal(first, np.moveaxis(images, 1, -1))
+    last = _load(path, layout="NHWC", test_fraction=0.0).train.examples
+    np.testing.assert_array_equal(last, images)
+    with pytest.raises(UserError, match=r"look like images \[N, C, H, W\]; give np.moveaxis"):
+        Arrays(images)
+
+
+@pytest.mark.parametrize("labels", [LABELS - 1, np.where(LABELS == 3, -1, LABELS)])
+@pytest.mark.parametrize("source", ["npz", "arrays"])
+def test_the_label_minus_one_is_no_label(save, labels, source):
+    """It stays -1, is no class, and is only in training where one split is divided."""
+    if source == "npz":
+        dataset = _load(save(images=IMAGES, labels=labels))
+        assert (dataset.train.labels == -1).sum() == 10 and (dataset.test.labels >= 0).all()
+        assert dataset.test.size == 6 and np.bincount(dataset.test.labels).tolist() == [2] * 3
+    else:
+        dataset = load(Arrays(IMAGES, labels, IMAGES[:8], labels[:8]))
+        assert (dataset.train.labels == -1).sum() == 10 and (dataset.test.labels == -1).sum() == 2
+    assert dataset.classes == ("0", "1", "2") and dataset.train.labeled
+    assert "10 of the 40" in dataset.notes[0] and "have no label (-1)" in dataset.notes[0]
+
+
+def test_a_split_without_labels_beside_a_labeled_one(save):
+    arrays = dict(x_train=IMAGES, y_train=np.full(40, -1), x_test=IMAGES, y_test=LABELS)
+    dataset = _load(save(**arrays))
+    assert not dataset.train.labeled and dataset.test.labeled
+    assert dataset.classes == ("0", "1", "2", "3")
+    dataset = _load(save(**{**arrays, "y_train": LABELS, "y_test": np.full(40, -1)}))
+    assert dataset.train.labeled and not dataset.test.labeled
+    with pytest.raises(UserError, match="a label is -2; give integers from 0, or -1 for no label"):
+        _load(save(images=IMAGES, labels=LABELS - 2))
+
+
+def test_npz_labels_are_ignored(save):
+    path = save(images=IMAGES, labels=np.zeros((40, 5)))
+    with pytest.raises(UserError, match="--data.labels none leaves them out|integers or strings"):
+        _load(path)
+    dataset = _load(path, labels="none")
+    assert not dataset.train.labeled and dataset.classes == ()
+    assert not load(Data(labels="none")).train.labeled
+
+
+@pytest.mark.parametrize("member", ["images", "labels", "header"])
+def test_members_that_unpack_to_too_much_are_refused_from_their_headers(tmp_path, member):
+    """Nothing of them is unpacked: the file has headers and no data."""
+    shape = (4, 8, 8, 3) if member != "images" else (4, 1000, 1000, 3)
+    headers = {"images": ("|u1", shape), "labels": ("<i8", (4,))}
+    if member == "labels":
+        headers["labels"] = ("<U100000000", (4,))
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, (descr, some) in headers.items():
+            stored = io.BytesIO()
+            header = {"descr": descr, "fortran_order": False, "shape": some}
+            np.lib.format.write_array_header_2_0(stored, header)
+            data = stored.getvalue()
+            if member == "header" and name == "labels":
+                data = data[:8] + (2**28).to_bytes(4, "little") + b" " * 1000
+            archive.writestr(f"{name}.npy", data)
+    message = {
+        "images": "4 images of 1000x1000x3 take|images, uint8 .*, unpack to",
+        "labels": r"labels, <U100000000 \[4\], unpack to 1.49 GiB; data.memory_limit is 0.005",
+        "header": "damaged and cannot be read .the header of labels.npy has 268435456 bytes",
+    }[member]
+    tracemalloc.start()
+    with pytest.raises(UserError, match=message):
+        _load(path, memory_limit=0.005)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
 
 
 def test_npz_refuses_files(save, tmp_path):

@@ -201,3 +201,74 @@ def test_memory_is_checked_and_both_remedies_work(tmp_path):
         _load(tmp_path, memory_limit=0.001, streaming="never", image_size=size + 1)
     limit = float(message.split("--data.memory-limit ")[1].split()[0])
     _load(tmp_path, memory_limit=limit, streaming="never")
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Train", "TEST"),
+        ("training", "testing"),
+        *(("train", name) for name in ("val", "Valid", "validation", "dev", "eval", "holdout")),
+    ],
+)
+@pytest.mark.parametrize("classes", [True, False])
+def test_splits_by_name(tmp_path, train, test, classes):
+    for split, count in ((train, 3), (test, 1)):
+        if classes:
+            _classes(tmp_path / split, count=count)
+        else:
+            _classes(tmp_path, (split,), count=count)
+    dataset = _load(tmp_path)
+    assert dataset.classes == (("cat", "dog") if classes else ())
+    assert (len(dataset.train.examples), len(dataset.test.examples)) == ((6, 2), (3, 1))[
+        not classes
+    ]
+    assert dataset.notes == (f"Training on '{tmp_path / train}', testing on '{tmp_path / test}'.",)
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("cat", "dog", "test"), r"look like splits \(test\), but not one for training and one"),
+        (("Val",), r"look like splits \(Val\)"),
+        (("train", "Train", "test"), r"look like splits \((Train, train|train, Train), test\)"),
+        (("train/cat", "rest/cat"), r"look like splits \(train\)"),
+        (
+            ("all/train/cat", "all/test/cat"),
+            r"Class folder '.*all' holds folders that look",
+        ),
+        (
+            ("cat/train", "cat/val", "dog/x"),
+            r"cat' holds folders that look like splits \(train, val",
+        ),
+    ],
+)
+def test_folders_that_look_like_splits_are_no_classes(tmp_path, folders, message):
+    for folder in folders:
+        _save(tmp_path / folder / "0.png")
+    with pytest.raises(UserError, match=message):
+        _load(tmp_path)
+
+
+def test_splits_are_chosen_and_the_others_named(tmp_path):
+    for index, name in enumerate(("train", "test", "val", "extra")):
+        _classes(tmp_path / name, count=1 + index)
+    dataset = _load(tmp_path)
+    assert len(dataset.test.examples) == 4
+    assert dataset.notes[0].endswith("/test'; not read is what lies beside: extra, val.")
+    dataset = _load(tmp_path, train_split="extra", test_split="val")
+    assert (len(dataset.train.examples), len(dataset.test.examples)) == (8, 6)
+    with pytest.raises(UserError, match="There is no folder '.*/nowhere'"):
+        _load(tmp_path, train_split="nowhere")
+    (tmp_path / "train").rename(tmp_path / "first")
+    with pytest.raises(UserError, match="has no folder train; set --data.train-split too"):
+        _load(tmp_path, test_split="val")
+
+
+def test_labels_can_be_left_out(tmp_path):
+    _classes(tmp_path / "train")
+    _save(tmp_path / "val" / "0.png")
+    for streaming in ("never", "always"):
+        dataset = _load(tmp_path, labels="none", streaming=streaming)
+        assert not dataset.train.labeled and not dataset.test.labeled and dataset.classes == ()
+        assert (dataset.train.size, dataset.test.size) == (10, 1)

@@ -1,5 +1,6 @@
 """The identity of data: what changed is named, and a run does not go on with other data."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -116,6 +117,11 @@ def test_prepared_data_are_known_by_their_version():
     assert changes(before, now) == ["changed: version"]
 
 
+def test_code_that_is_not_copied_is_compared():
+    before, now = (identity.Identity((), {}, {}, {"own.py": crc}) for crc in "12")
+    assert changes(before, now) == ["code changed: own.py"]
+
+
 def test_a_run_does_not_go_on_with_other_data(folder, tmp_path):
     config = tiny_config("simclr", data=Data(f"folder:{folder}", mean=(0.5,), std=(0.5,)))
     run = RunFolder(tmp_path / "run")
@@ -129,7 +135,7 @@ def test_a_run_does_not_go_on_with_other_data(folder, tmp_path):
     start()
     replace(folder)
     for go_on in (start, Run(run.folder).resume):
-        with pytest.raises(UserError, match="not those with which .*run began: changed: a/00.png"):
+        with pytest.raises(UserError, match="run began with other data or code: changed: a/00.png"):
             go_on()
     path = run.folder / "data.json"
     for damage in ("[]", "{", '{"classes": 1, "examples": {}, "parts": {}}', "[" * 9999):
@@ -138,3 +144,9 @@ def test_a_run_does_not_go_on_with_other_data(folder, tmp_path):
             start()
     path.unlink()  # as runs of version 0.1 are
     start()
+
+
+def test_images_that_would_be_streamed_now_are_named(folder):
+    (found,) = changes(of(folder), of(folder, memory_limit=1e-9))
+    assert found.startswith("images are streamed, not in memory")
+    assert changes(dataclasses.replace(of(folder), streamed=None), of(folder)) == []

@@ -1,6 +1,7 @@
 """Streams: crops on the host against views on a device, pieces by number, damaged files."""
 
 import multiprocessing
+import os
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.data import Data, Stream, images, load, pixels
 from jaxclr.data.crops import Crop, crop_draws, take_crops
 from jaxclr.data.image_folder import _encoded
-from jaxclr.data.pieces import Pieces
+from jaxclr.data.pieces import UNGUARDED, Pieces, end_if_worker, read_in_workers
 from jaxclr.errors import UserError
 
 SEED, STEP = 5, 3
@@ -146,6 +147,29 @@ def test_workers_make_what_threads_make_and_one_that_dies_is_told(folder, monkey
     finally:
         threads.close()
         workers.close()
+
+
+class Unguarded:
+    """A source whose worker has imported a main file that trains."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        raise RuntimeError(f"Worker was terminated unexpectedly with exit code {UNGUARDED}. Search")
+
+
+def test_a_script_whose_workers_would_train_is_told_of_its_guard(monkeypatch):
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    end_if_worker()
+    assert not ended
+    worker = multiprocessing.current_process()
+    monkeypatch.setattr(worker, "_inheriting", True, raising=False)  # as in multiprocessing.spawn
+    end_if_worker()
+    assert ended == [UNGUARDED]
+    with pytest.raises(UserError, match='under `if __name__ == "__main__":`, or set workers to 0'):
+        next(read_in_workers(Unguarded(), 0, 0))
 
 
 def test_a_damaged_image_is_named_or_its_neighbor_takes_its_place(tmp_path):

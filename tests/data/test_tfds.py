@@ -38,8 +38,13 @@ def _prepare(
     encode=_png,
     version="1.0.0",
     shards=1,
+    kind="class",
 ):
-    """Writes a prepared data set; returns the images of each split."""
+    """Writes a prepared data set; returns the images of each split.
+
+    Labels are 0, 1, 2, ... in train, or `label(split, row)`, or `label` in other splits. By `kind`
+    their feature is a ClassLabel ("class"), an integer ("integer") or several labels ("several").
+    """
     folder = root / name / version
     folder.mkdir(parents=True)
     features, images = {}, {}
@@ -52,10 +57,22 @@ def _prepare(
     else:
         features["text"] = {"pythonClassName": f"{FEATURES}.text_feature.Text", "text": {}}
     if labeled:
-        features["label"] = {
+        one = {
             "pythonClassName": f"{FEATURES}.class_label_feature.ClassLabel",
             "classLabel": {"numClasses": "3"},
         }
+        integer = {"shape": {}, "dtype": "int64", "encoding": "none"}
+        features["label"] = {
+            "class": one,
+            "integer": {
+                "pythonClassName": f"{FEATURES}.tensor_feature.Tensor",
+                "tensor": integer,
+            },
+            "several": {
+                "pythonClassName": f"{FEATURES}.sequence_feature.Sequence",
+                "sequence": {"feature": one, "length": "-1"},
+            },
+        }[kind]
         (folder / "label.labels.txt").write_text("circle\nsquare\nstar\n")
     infos = []
     for split, count in splits:
@@ -75,7 +92,8 @@ def _prepare(
             feature["image" if image else "text"].bytes_list.value.append(encode(pixels))
             if labeled:
                 value = row % 3 if label is None or split == "train" else label
-                feature["label"].int64_list.value.append(value)
+                value = label(split, row) if callable(label) else value
+                feature["label"].int64_list.value.extend([value] * (2 if kind == "several" else 1))
             writers[row * shards // count].write(example.SerializeToString())
         for writer in writers:
             writer.close()
@@ -274,3 +292,57 @@ def test_streams_read_what_memory_holds(tmp_path, splits):
         (rows,) = split.plain(6, batch=100)
         assert split.size == size and split.labeled
         assert rows.labels.tolist() == [everything.pop(image.tobytes()) for (image,) in rows.made]
+
+
+def test_splits_by_name_and_partly_labeled(tmp_path):
+    splits = (("train", 12), ("unlabelled", 6), ("test", 4), ("val", 4))
+    label = lambda split, row: -1 if split in ("unlabelled", "test") else row % 3
+    images = _prepare(tmp_path, splits=splits, label=label)
+    dataset = _load(tmp_path)
+    assert dataset.notes[0] == (
+        "Training on tiny_shapes/1.0.0 train, testing on tiny_shapes/1.0.0 val."
+    )
+    for streaming in ("never", "always"):
+        dataset = _load(tmp_path, train_split="train+unlabelled", streaming=streaming, image_size=6)
+        assert (dataset.train.size, dataset.test.size) == (18, 4) and dataset.train.labeled
+        if streaming == "always":
+            (rows,) = dataset.train.plain(6, batch=100)
+            assert sorted(rows.labels.tolist()) == [-1] * 6 + [0] * 4 + [1] * 4 + [2] * 4
+        else:
+            assert sorted(dataset.train.labels.tolist()).count(-1) == 6
+            assert "6 of the 18 training examples have no label (-1)." in dataset.notes
+    dataset = _load(tmp_path, train_split="train[:50%]", test_split="train[50%:]")
+    found = np.concatenate([dataset.train.examples, dataset.test.examples])
+    np.testing.assert_array_equal(found, images["train"])
+    dataset = _load(tmp_path, train_split="unlabelled")
+    assert not dataset.train.labeled and dataset.test.labeled
+    dataset = _load(tmp_path, train_split="unlabelled", streaming="always")
+    assert not dataset.train.labeled and dataset.test.labeled
+    for name in ("train+nowhere", "train[", "nowhere"):
+        with pytest.raises(UserError, match="has no split '.*'; it has "):
+            _load(tmp_path, train_split=name)
+
+
+def test_integers_without_names_of_classes(tmp_path):
+    label = lambda split, row: (7, 2019, -1)[row % 3]
+    _prepare(tmp_path, kind="integer", label=label)
+    for streaming in ("never", "always"):
+        dataset = _load(tmp_path, streaming=streaming)
+        assert dataset.classes == ("7", "2019")
+        if streaming == "always":
+            (rows,) = dataset.train.plain(6, batch=100)
+            labels = rows.labels
+        else:
+            labels = dataset.train.labels
+        assert labels.tolist() == [0, 1, -1] * 4
+    assert _load(tmp_path, labels="none").classes == ()
+    with pytest.raises(UserError, match="has no feature 'image' of one integer .*it has label"):
+        _load(tmp_path, labels="image")
+
+
+def test_several_labels_of_an_image_are_left_out_and_said(tmp_path):
+    _prepare(tmp_path, kind="several")
+    dataset = _load(tmp_path)
+    assert not dataset.train.labeled and dataset.classes == ()
+    assert "No labels are read: no feature among label is one class" in dataset.notes[1]
+    assert len(_load(tmp_path, labels="none").notes) == 1

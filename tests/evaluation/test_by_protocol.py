@@ -13,7 +13,7 @@ from jaxclr.data import Data
 from jaxclr.errors import UserError
 from jaxclr.evaluation.by_protocol import evaluate, protocol_table
 from jaxclr.evaluation.protocols import Arc, ClusterAgreement, FewShot, FineTune, Knn
-from jaxclr.evaluation.subject import on_data
+from jaxclr.evaluation.subject import load_like
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,11 @@ def sources(tmp_path_factory):
     np.savez(folder / "pixels.npz", images=images[:, :1, :1], labels=labels)
     np.savez(folder / "unlabelled.npz", images=images)
     return lambda name: Data(f"npz:{folder}/{name}.npz")
+
+
+def on_data(subject, data):
+    found = load_like(subject.data, data, subject.recipe.augmentation)
+    return dataclasses.replace(subject, **found._asdict())
 
 
 def shown(record):
@@ -60,7 +65,7 @@ def test_other_data_are_seen_as_the_runs_own(tiny, sources):
     record = evaluate(other, Knn(k=3))
     assert (record["train_images"], record["test_images"]) == (48, 12)
     assert record["data"]["source"] == sources("letters").source
-    assert on_data(tiny, tiny.data) is tiny
+    assert on_data(tiny, tiny.data).data == tiny.data
 
 
 @pytest.mark.full
@@ -81,7 +86,9 @@ def test_fine_tuning_reads_streams(tiny, tmp_path):
             pixels = rng.integers(128 * label, 128 * label + 100, (9, 11), np.uint8)
             Image.fromarray(pixels).save(tmp_path / str(label) / f"{index}.png")
     data = Data(f"folder:{tmp_path}", streaming="always")
-    with pytest.raises(UserError, match="does not tell its size; set --data.image-size"):
+    with pytest.raises(
+        UserError, match="does not tell the size of its images; set --data.image-size"
+    ):
         on_data(tiny, data)
     streamed = on_data(tiny, dataclasses.replace(data, image_size=8))
     protocol = FineTune(learning_rates=(0.3,), epochs=10, batch_size=16, least_steps=1)

@@ -192,6 +192,17 @@ def test_a_save_that_fails_leaves_those_before_it(folder, monkeypatch):
     assert is_one_of_them(restored(folder)[0]) == 2
 
 
+def test_a_folder_that_is_gone_is_told(tmp_path):
+    folder = tmp_path / "checkpoints"
+    with (
+        pytest.raises(UserError, match="A checkpoint could not be written to .*: "),
+        Checkpoints(folder) as checkpoints,
+    ):
+        shutil.rmtree(folder)
+        folder.touch()
+        checkpoints.save(NEW, 1)
+
+
 def test_a_part_left_by_a_process_that_died_is_no_checkpoint(folder):
     part = shutil.copytree(folder / "2", folder / "3.orbax-checkpoint-tmp")
     assert unfinished(folder) == [part]
@@ -342,6 +353,11 @@ def test_a_path_that_would_lose_checkpoints_is_refused(tmp_path, name):
     for folder in (tmp_path / name, tmp_path / name / "run"):
         with pytest.raises(UserError, match="cannot be stored in .* give another folder"):
             Checkpoints(folder)
+        with (
+            pytest.raises(UserError, match="cannot be stored in .* give another folder"),
+            RunFolder(folder).locked(),
+        ):
+            pass
     assert not list(tmp_path.iterdir())
 
 

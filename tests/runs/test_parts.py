@@ -137,6 +137,27 @@ def test_a_class_of_an_installed_package_is_imported(tmp_path, monkeypatch):
     assert folder.sources() == {} and folder.config().optimizer is module.adam
 
 
+def test_code_that_is_not_copied_has_a_checksum(tmp_path, monkeypatch):
+    """An edited loss is noticed in a package that is installed in place, and in a session."""
+    optax = importlib.import_module("optax")
+    assert parts.checksums(tiny_config("simclr", optimizer=optax.adam)) == {}
+    package = tmp_path / "mypackage"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "losses.py").write_text("def optimizer(schedule): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(parts, "_distributions", lambda: frozenset({"mypackage"}))
+    config = tiny_config("simclr", optimizer=importlib.import_module("mypackage.losses").optimizer)
+    before = parts.checksums(config)
+    assert set(before) == {"mypackage/__init__.py", "mypackage/losses.py"}
+    (package / "losses.py").write_text("def optimizer(schedule): pass\n")
+    assert parts.checksums(config)["mypackage/losses.py"] != before["mypackage/losses.py"]
+
+    one = parts.checksums(tiny_config("simclr", optimizer=lambda schedule: None))
+    other = parts.checksums(tiny_config("simclr", optimizer=lambda schedule: 1))
+    assert one.keys() == other.keys() and one != other
+
+
 OF_A_CELL = """
 import dataclasses
 from jaxclr.methods import SimClr

@@ -98,12 +98,46 @@ def test_adamw():
 
 def test_a_part_may_keep_its_rate_or_stand_still():
     plain = Sgd(momentum=0.0, weight_decay=0.0)
-    moved = run(plain, constant_rate=("predictor",), frozen=("bias",))
+    moved = run(plain, constant_rate=("predictor",), freeze=("*/bias",))
     total = sum(g["predictor"]["kernel"] for g in GRADIENTS)
     np.testing.assert_allclose(
         moved["predictor"]["kernel"], PARAMS["predictor"]["kernel"] - 0.5 * total
     )
     np.testing.assert_array_equal(moved["encoder"]["bias"], PARAMS["encoder"]["bias"])
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        Sgd(weight_decay=0.1),
+        Lars(weight_decay=0.1),
+        AdamW(weight_decay=0.1),
+        lambda schedule: optax.adamw(schedule, weight_decay=0.1),
+    ],
+)
+@pytest.mark.parametrize("constant_rate", [(), ("predictor",)])
+def test_frozen_parts_stand_still_and_take_no_memory(optimizer, constant_rate):
+    options = {"schedule": lambda step: 0.1, "clip_norm": 1.0, "peak": 0.1}
+    freeze, options["constant_rate"] = ("encoder/kernel", "predictor"), constant_rate
+    chain = make_optimizer(optimizer, freeze=freeze, **options)
+    params, *steps = jax.tree.map(np.float32, [PARAMS, *GRADIENTS])
+    state, moved = chain.init(params), params
+    for gradients in steps:
+        updates, state = chain.update(gradients, state, moved)
+        moved = optax.apply_updates(moved, updates)
+    np.testing.assert_array_equal(moved["encoder"]["kernel"], params["encoder"]["kernel"])
+    np.testing.assert_array_equal(moved["predictor"]["kernel"], params["predictor"]["kernel"])
+    assert (moved["encoder"]["bias"] != params["encoder"]["bias"]).all()
+    assert {leaf.shape for leaf in jax.tree.leaves(state)} <= {(), (4,)}
+    # The rest moves as if it were alone: frozen gradients are not part of the norm.
+    alone = make_optimizer(optimizer, **options)
+    bias = {"encoder": {"bias": params["encoder"]["bias"]}}
+    state = alone.init(bias)
+    for gradients in steps:
+        part = {"encoder": {"bias": gradients["encoder"]["bias"]}}
+        updates, state = alone.update(part, state, bias)
+        bias = optax.apply_updates(bias, updates)
+    np.testing.assert_allclose(moved["encoder"]["bias"], bias["encoder"]["bias"], rtol=1e-6)
 
 
 def test_gradients_are_clipped_by_their_global_norm():

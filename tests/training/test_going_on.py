@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,11 @@ import rich.console
 from tiny import cast, distance, tiny_config
 
 import jaxclr
-from jaxclr import training
+from jaxclr import cli, training
+from jaxclr.augment import Augmentation, DigitView
+from jaxclr.encoders import SmallConv
 from jaxclr.errors import UserError
+from jaxclr.pretraining import go_on
 from jaxclr.processes import runtime
 from jaxclr.runs.config import Extension, extensions_at
 from jaxclr.runs.folder import RunFolder
@@ -23,6 +27,7 @@ from jaxclr.steps.optimizers import make_optimizer
 from jaxclr.steps.recipe import AXIS, Recipe
 from jaxclr.steps.step import map_step, train_step
 from jaxclr.training.clock import Alarm
+from jaxclr.training.session import make_recipe
 
 pytestmark = pytest.mark.xdist_group("going_on")  # one trained run for all
 
@@ -45,9 +50,36 @@ def source(tmp_path_factory):
     return f"npz:{path}"
 
 
+LIGHT = DigitView(rotation=0.0, scale=(1.0, 1.0), shift=0.0, erase=0.0)  # compiles quickly
+
+
 def config_of(source, **changes):
-    config = tiny_config("sim_affinity", epochs=1, warmup_epochs=0.5, checkpoint_every=1, **changes)
+    config = tiny_config(
+        "sim_affinity",
+        **{"epochs": 1, "warmup_epochs": 0.5, "checkpoint_every": 1e6, **changes},
+        encoder=SmallConv(widths=(4,)),
+        augmentation=Augmentation(views=(LIGHT, LIGHT)),
+    )
     return dataclasses.replace(config, data=dataclasses.replace(config.data, source=source))
+
+
+class Recorder:
+    """A logger that keeps what it gets."""
+
+    def __init__(self):
+        self.steps, self.config = [], {}
+
+    def start(self, folder, config):
+        self.config = config
+
+    def write(self, step, values):
+        self.steps += [step] * ("loss" in values)
+
+    def close(self):
+        self.steps.append("closed")
+
+
+LOGGER = Recorder()
 
 
 def said(call, *args, **options):
@@ -60,26 +92,32 @@ def said(call, *args, **options):
 def extended(source, tmp_path_factory):
     """A run of one epoch that went on to two: its folder, and what was printed."""
     out = tmp_path_factory.mktemp("runs") / "extended"
-    said(jaxclr.train, config_of(source), out)
-    longer = config_of(source, log_every=1)
-    longer = dataclasses.replace(longer, epochs=2)
-    _, text = said(jaxclr.train, longer, out)
+    said(jaxclr.train, config_of(source, checkpoint_minutes=1e-9, evaluate_every=0.5), out)
+    longer = config_of(source, epochs=2, log_every=1)
+    _, text = said(jaxclr.train, longer, out, loggers=[LOGGER])
     return out, longer, text
 
 
 def test_more_epochs_extend_a_run_and_are_recorded(extended):
     out, longer, text = extended
-    assert "Changed from here on: log_every: 10 is now 1." in text
+    assert "Changed from here on: checkpoint_minutes: 1e-09 is now None; evaluate_every: " in text
+    assert "; log_every: 10 is now 1." in text
     assert "Extended from 2 to 4 steps at step 2" in text
     tree = json.loads((out / "config.json").read_text())
-    assert (tree["epochs"], tree["log_every"]) == (2, 1)
-    assert tree["extensions"] == [[2, 2]]
-    assert [line["step"] for line in RunFolder(out).lines() if "loss" in line] == [2, 3, 4]
+    assert (tree["epochs"], tree["log_every"], tree["extensions"]) == (2, 1, [[2, 2]])
+    lines = RunFolder(out).lines()
+    assert [line["step"] for line in lines if "loss" in line] == [2, 3, 4]
     page = (out / "report.html").read_text()
     assert "extended at step 2 of 2" in page and page.count("Dotted: the run was extended") > 3
     # The same command finds a finished run.
     _, text = said(jaxclr.train, longer, out)
     assert "it is finished" in text and "Extended" not in text
+
+
+def test_checkpoints_are_by_minutes_and_evaluations_by_parts_of_epochs(extended):
+    lines = RunFolder(extended[0]).lines()
+    assert [line["step"] for line in lines if "save_seconds" in line] == [1, 2, 4]
+    assert [line["epoch"] for line in lines if "epoch" in line] == [0.5, 1]
 
 
 RATE = 0.5 * 16 / 256  # of tiny_config's optimizer and batch
@@ -153,27 +191,23 @@ def test_what_changes_the_result_is_refused_by_name(extended):
         jaxclr.train(hotter, out)
     with pytest.raises(UserError, match=r"4 steps and cannot become one of 2 \(epochs: 2 is now 1"):
         jaxclr.Run(out).resume(epochs=1)
-    with pytest.raises(UserError, match="warm-up has 5 steps, and the run 4"):
-        jaxclr.train(dataclasses.replace(longer, warmup_steps=5, steps=4), out)
     assert (out / "config.json").read_bytes() == before
     assert jaxclr.Run(out, dataclasses.replace(longer, log_every=7)).config.log_every == 1
 
 
-def test_a_length_in_steps_and_checkpoints_by_minutes(extended, source, tmp_path, monkeypatch):
-    config = config_of(source, steps=3, warmup_steps=1, checkpoint_minutes=1e-9, evaluate_every=0.5)
-    config = dataclasses.replace(config, checkpoint_every=1e6)
-    session, run = training.open_session(config), RunFolder(tmp_path / "run")
-    run.create(session.config, overwrite=False)
-    seen = lambda subject: {"at": int(subject.state.step)}
-    said(training.train, session, run, evaluate=seen)
-    lines = run.lines()
-    assert session.steps == 3
-    assert [line["step"] for line in lines if "save_seconds" in line] == [1, 2, 3]
-    assert [(line["epoch"], line["at"]) for line in lines if "at" in line] == [
-        (0.5, 1),
-        (1, 2),
-        (1.5, 3),
-    ]
+def test_lengths_are_in_steps(extended, source, tmp_path):
+    out, longer, _ = extended
+    session = training.open_session(dataclasses.replace(longer, steps=7, warmup_steps=1))
+    assert session.steps == 7 and session.recipe.schedule(1) == np.float32(RATE)
+    with pytest.raises(UserError, match="warm-up has 5 steps, and the run 4"):
+        make_recipe(dataclasses.replace(longer, warmup_steps=5), images=40, classes=0)
+    copy = RunFolder(shutil.copytree(out, tmp_path / "copy"))
+    for _ in range(2):
+        going_on = go_on(copy, session, print)
+        assert going_on.recipe.extensions == ((2, 2), (4, 4)) and going_on.steps == 7
+    assert [going_on.recipe.steps_at(step) for step in range(6)] == [2, 2, 4, 4, 7, 7]
+    assert copy.config() == dataclasses.replace(going_on.config, warmup_steps=None)
+    assert jaxclr.Run(copy.folder).config.steps == 7
 
 
 def test_several_processes_take_the_time_of_the_first(monkeypatch):
@@ -182,3 +216,35 @@ def test_several_processes_take_the_time_of_the_first(monkeypatch):
     monkeypatch.setattr(runtime, "broadcast", lambda number: asked.append(number) or 1)
     assert not Alarm(1e-9).rings(now=False) and not Alarm(None).rings(now=True) and not asked
     assert Alarm(60.0).rings(now=True) and asked == [0]  # this one's clock has not run out
+
+
+def test_figures_of_the_earlier_end_are_kept(extended, tmp_path):
+    run = RunFolder(shutil.copytree(extended[0], tmp_path / "copy"))
+    record = lambda step, mean: {"step": step, "features": {"trained": {"kNN 20": {"mean": mean}}}}
+    run.write_evaluation(record(2, 0.25))
+    page = jaxclr.Run(run.folder).report().read_text()
+    assert "25.0\N{NO-BREAK SPACE}% <small>step 2</small>" in page
+    run.write_protocol("knn", {"step": 4, "percent": True, "figures": {}})
+    for _ in range(2):
+        run.write_evaluation(record(4, 0.5))
+    tree = json.loads(run.evaluation.read_text())
+    assert tree["earlier"] == {"2": {"kNN 20": {"mean": 0.25}}} and "knn" in tree["protocols"]
+    page = jaxclr.Run(run.folder).report().read_text()
+    assert "50.0\N{NO-BREAK SPACE}% <small>step 2 25.0</small>" in page
+
+
+@pytest.mark.usefixtures("extended")
+def test_loggers_get_the_steps_of_a_run():
+    assert LOGGER.steps == [3, 4, "closed"]
+    assert LOGGER.config["epochs"] == 2 and LOGGER.config["extensions"] == [[2, 2]]
+
+
+def test_the_command_line_extends_and_logs(extended, monkeypatch, capsys):
+    given = {}
+    monkeypatch.setattr(jaxclr.Run, "resume", lambda self, **options: given.update(options))
+    cli.main(["resume", str(extended[0]), "--epochs", "3", "--log", "wandb"])
+    assert (given["epochs"], given["steps"]) == (3, None)
+    assert given["loggers"] == (training.Wandb(),)
+    with pytest.raises(SystemExit):
+        cli.main(["resume", str(extended[0]), "--log", "mlflow"])
+    assert "wandb" in capsys.readouterr().err

@@ -1,10 +1,10 @@
-"""Paths and names of a file system, as messages and files show them."""
+"""Checks of paths before they are opened, and reasons why they cannot be."""
 
 import os
-import re
 import stat
 
 from jaxclr.errors import UserError
+from jaxclr.text import displayable
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -13,22 +13,6 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
-
-
-def displayable(name: str | os.PathLike[str]) -> str:
-    r"""A name as text that every encoding and a terminal take.
-
-    Bytes that are not UTF-8 become escapes, such as ``\xe9``, and so do control characters except
-    tabs and newlines. Everything else stays. The result is for people; it is not a path.
-
-    >>> displayable(os.fsdecode(b"caf\xe9"))
-    'caf\\xe9'
-    """
-    return re.sub(
-        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]",
-        lambda match: _escape(match[0]),
-        os.fspath(name),
-    )
 
 
 def reason(error: Exception) -> str:
@@ -53,10 +37,3 @@ def check_is(path: str | os.PathLike[str], wanted: str) -> None:
         raise UserError(f"'{name}' cannot be read ({reason(error)}).") from error
     if kind != wanted:
         raise UserError(f"'{name}' is {kind}; give {wanted}.")
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, by os.fsdecode
-        return f"\\x{code - 0xDC00:02x}"
-    return character.encode("unicode_escape", "surrogatepass").decode()
