@@ -121,11 +121,11 @@ class RunFolder:
           steps: number of steps of the run.
           evaluated: whether the run can be evaluated; otherwise no evaluation is needed.
         """
-        if not (self.checkpoints / str(steps)).is_dir() or not self.report.is_file():
-            return False
         try:
+            if not (self.checkpoints / str(steps)).is_dir() or not self.report.is_file():
+                return False
             return not evaluated or readers.read_evaluation(self.evaluation).step == steps
-        except UserError:
+        except (OSError, UserError):
             return False
 
     def data(self) -> Identity | None:
