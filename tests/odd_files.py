@@ -95,6 +95,14 @@ def infrared(path: str) -> None:
     Image.frombytes("RGBX", (6, 4), RGBA.tobytes()).save(path)
 
 
+def fourth(path: str) -> None:
+    """The same, in a file that does not say what its fourth band is."""
+    saved(RGBA)(path)
+    data = pathlib.Path(path).read_bytes()
+    assert data.count(b"\x52\x01\x03\x00") == 1  # the tag ExtraSamples, of type SHORT
+    content(data.replace(b"\x52\x01\x03\x00", b"\xe8\xfd\x03\x00"))(path)
+
+
 def content(data: bytes) -> Callable[[str], Any]:
     return lambda path: pathlib.Path(path).write_bytes(data)
 
@@ -218,6 +226,7 @@ FILES = (
     Odd("frames.webp", "Several frames or pages", several(RGB, lossless=True), RGB, FIRST),
     Odd("pages.tif", "Several frames or pages", several(RGB), RGB, FIRST),
     Odd("infrared.tif", "RGB and a band that is not alpha", infrared, RGB, {"channels": "rgb"}),
+    Odd("fourth.tif", "RGB and a band that is not alpha", fourth, RGB, {"channels": "rgb"}),
     Odd("lab.tif", "L*a*b*", lambda path: Image.new("LAB", (6, 4)).save(path), None),
     Odd("float.tif", "float32", saved(np.float32(GRAY)), None),
     Odd("int.tif", "int32", saved(np.int32(GRAY)), None),

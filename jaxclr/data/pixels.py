@@ -10,6 +10,7 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
@@ -105,7 +106,7 @@ class Decoded(NamedTuple, Generic[Pixels]):
 
 
 @contextlib.contextmanager
-def open_image(file: Encoded) -> Iterator[Image.Image]:
+def open_image(file: Encoded) -> Iterator[ImageFile.ImageFile]:
     """Opens a file and reads its header only.
 
     Raises:
@@ -134,14 +135,14 @@ def open_image(file: Encoded) -> Iterator[Image.Image]:
         yield image
 
 
-def kind_of(image: Image.Image, file: Encoded, data: Data) -> Kind:
+def kind_of(image: ImageFile.ImageFile, file: Encoded, data: Data) -> Kind:
     """How an open image is read.
 
     Raises:
       Unreadable: part of it would be dropped, and `data` does not say so.
     """
     try:
-        pages = image.n_frames if getattr(image, "is_animated", False) else 1
+        pages = getattr(image, "n_frames", 1) if getattr(image, "is_animated", False) else 1
     except Exception as error:
         raise Unreadable(file.name, f"is damaged ({reason(error)})") from error
     if pages > 1 and data.pages == "one":
@@ -160,8 +161,9 @@ def kind_of(image: Image.Image, file: Encoded, data: Data) -> Kind:
     orientation = _orientation(image) if data.exif == "apply" else 1
     gray = data.channels == "gray" or (data.channels == "as_is" and image.mode in GRAY)
     deep = image.mode.startswith("I")
+    width, height = image.size
     return Kind(
-        image.size[::-1] if orientation in SIDEWAYS else image.size,
+        (height, width) if orientation in SIDEWAYS else (width, height),
         1 if gray else 3,
         TURNS.get(orientation),
         deep or any(";16" in _rawmode(tile) for tile in image.tile),

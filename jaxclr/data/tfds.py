@@ -74,7 +74,8 @@ def load(argument: str, data: Data) -> Dataset:
         left_out, composed = left_out + more, composed + composed_test
     if label_key is not None:
         for name, split in (("training", train_split), ("test", test_split)):
-            notes += note_on_unlabeled(name, split.labels) if split else ()
+            if split is not None and split.labels is not None:
+                notes += note_on_unlabeled(name, split.labels)
     if test is None:
         images, labels = train_split.examples, train_split.labels
         rows, test_rows = split_rows(len(images), labels, data.test_fraction)
@@ -257,7 +258,7 @@ def _is_integer(feature: Any) -> bool:
     """Whether a feature is one integer; a ClassLabel is, too."""
     if not isinstance(feature, tensorflow_datasets.features.Tensor):
         return False
-    return feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
+    return feature.shape == () and np.issubdtype(cast(Any, feature.np_dtype), np.integer)
 
 
 def _classes(feature: Any, train: _Records, test: _Records | None) -> tuple[str, ...]:
