@@ -134,7 +134,7 @@ class ByHand(Recipe):
     """Takes the number of steps of each step from a list."""
 
     def steps_at(self, step):
-        return jnp.array([2, 2, 4, 4])[step]
+        return jnp.array([3, 3, 3, 5, 5])[step]
 
 
 def steps_of(recipe, session, count):
@@ -152,22 +152,24 @@ def steps_of(recipe, session, count):
 
 
 def test_the_steps_are_those_of_both_lengths_by_hand(extended, source):
-    """Two steps of a run of 2, then two of a run of 4: learning rate, momentum of the target."""
+    """Three steps of a run of 3, then two of a run of 5: learning rate, momentum of the target."""
     out, longer, _ = extended
-    session = training.open_session(dataclasses.replace(longer, extensions=(Extension(2, 2),)))
-    rates = [rate_by_hand(0, 2), rate_by_hand(1, 2), rate_by_hand(2, 4), rate_by_hand(3, 4)]
+    config = dataclasses.replace(longer, steps=5, warmup_steps=1, extensions=(Extension(3, 3),))
+    session = training.open_session(config)
+    rates = [rate_by_hand(step, 3) for step in range(3)] + [rate_by_hand(3, 5), rate_by_hand(4, 5)]
+    state, found = steps_of(session.recipe, session, 5)
+    np.testing.assert_allclose(found, rates, rtol=1e-6)  # Optax computes them in float32
     optimizer = make_optimizer(
-        longer.optimizer, schedule=lambda step: jnp.array(rates)[step], clip_norm=None, peak=RATE
+        longer.optimizer, schedule=lambda step: jnp.array(found)[step], clip_norm=None, peak=RATE
     )
     by_hand = ByHand(*session.recipe._replace(optimizer=optimizer))
-    state, found = steps_of(session.recipe, session, 4)
-    np.testing.assert_allclose(found, rates, rtol=1e-12)
-    wanted, _ = steps_of(by_hand, session, 4)
+    wanted, _ = steps_of(by_hand, session, 5)
     for name in ("params", "target_params", "batch_stats"):
         assert distance(getattr(state, name), getattr(wanted, name)) < 1e-13
     assert distance(state.params, session.init_state().params) > 1e-3
     logged = [line["learning_rate"] for line in RunFolder(out).lines() if "loss" in line]
-    np.testing.assert_allclose(logged, rates[1:], rtol=1e-6)
+    stretched = [rate_by_hand(1, 2), rate_by_hand(2, 4), rate_by_hand(3, 4)]
+    np.testing.assert_allclose(logged, stretched, rtol=1e-6)
 
 
 def test_extensions_are_by_step():
