@@ -5,6 +5,8 @@ import importlib
 import types
 from collections.abc import Iterable
 
+from jaxclr.text import displayable
+
 
 class UserError(ValueError):
     """An invalid request. The message names the value, what was expected, and what to do.
@@ -19,6 +21,16 @@ class SharedError(UserError):
 
 class MissingExtra(UserError):
     """A part of this library needs a module that is not installed; the message names the extra."""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error's message for a sentence, without the full stop.
+
+    Of an OSError it is the system's reason, without the path.
+    """
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    line = (text.strip().splitlines() or [type(error).__name__])[0]
+    return cut(displayable(line), 200).rstrip(".: ")
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:

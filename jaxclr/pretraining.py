@@ -16,12 +16,11 @@ import rich.console
 
 from jaxclr.data.dataset import abbreviate
 from jaxclr.data.identity import Identity, changes, identity
-from jaxclr.errors import UserError, optional
+from jaxclr.errors import UserError, optional, reason
 from jaxclr.evaluation.closing import closing_record, closing_table, monitor
 from jaxclr.evaluation.subject import Subject, labeled_splits
 from jaxclr.paths import expanded
 from jaxclr.processes import runtime
-from jaxclr.processes.launch import first_line
 from jaxclr.processes.signals import StopAtOnce, Stopped
 from jaxclr.runs.config import (
     CHANGEABLE,
@@ -142,7 +141,7 @@ def _report(folder: RunFolder, say: Say) -> None:
         say(f"No report was written: {error}")
     except Exception as error:  # drawing fails in more ways than can be listed
         say(
-            f"No report was written: {type(error).__name__}: {first_line(error)}. The run is "
+            f"No report was written: {type(error).__name__}: {reason(error)}. The run is "
             f"complete; `jaxclr report {folder.folder}` tries it again."
         )
 

@@ -17,7 +17,7 @@ import rich.console
 
 from jaxclr import errors
 from jaxclr.cli.console import print_error, print_text
-from jaxclr.errors import UserError
+from jaxclr.errors import UserError, reason
 from jaxclr.processes import launch
 from jaxclr.processes.signals import Stopped
 from jaxclr.processes.startup import raise_on_interrupt
@@ -158,14 +158,14 @@ def _fail(error: Exception) -> None:
     if runtime is not None and runtime.peer_lost(error):
         import jax
 
-        print_error(launch.peer_died(jax.process_index(), launch.first_line(error)))
+        print_error(launch.peer_died(jax.process_index(), reason(error)))
         status = Stopped.STATUS
     elif refused := error if isinstance(error, UserError) else errors.of_system(error):
         print_error(f"error: {refused}")
         status = 2
     elif isinstance(error, MemoryError) or "can't start new thread" in str(error):
         print_error(
-            f"error: This process may not have more memory or threads ({launch.first_line(error)})."
+            f"error: This process may not have more memory or threads ({reason(error)})."
             " Raise the limits (ulimit -v, ulimit -u), or use smaller or streamed data."
         )
         status = 2

@@ -17,11 +17,11 @@ from jaxclr.data.dataset import (
     why_streamed,
 )
 from jaxclr.data.images import decode_all, first_shape, notes_on, unreadable
-from jaxclr.data.paths import check_is, kind_of_mode, reason
+from jaxclr.data.paths import check_is, kind_of_mode
 from jaxclr.data.pixels import Encoded, Unreadable, open_image
 from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
-from jaxclr.errors import UserError
+from jaxclr.errors import UserError, reason
 from jaxclr.text import displayable
 
 

@@ -27,9 +27,9 @@ from jaxclr.data.dataset import (
     split_rows,
 )
 from jaxclr.data.images import convert_channels
-from jaxclr.data.paths import check_is, reason
+from jaxclr.data.paths import check_is
 from jaxclr.data.source_options import Data
-from jaxclr.errors import UserError
+from jaxclr.errors import UserError, reason
 from jaxclr.paths import expanded
 from jaxclr.text import displayable
 

@@ -3,7 +3,7 @@
 import os
 import stat
 
-from jaxclr.errors import UserError
+from jaxclr.errors import UserError, reason
 from jaxclr.text import displayable
 
 _KINDS = {
@@ -13,12 +13,6 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
-
-
-def reason(error: Exception) -> str:
-    """The first line of an exception's message, without the path that the caller names."""
-    text = (isinstance(error, OSError) and error.strerror) or str(error)
-    return displayable(text.splitlines()[0]) if text else type(error).__name__
 
 
 def kind_of_mode(mode: int) -> str:

@@ -19,8 +19,8 @@ from PIL import (
 )
 from PIL.Image import Transpose
 
-from jaxclr.data.paths import reason
 from jaxclr.data.source_options import Data
+from jaxclr.errors import reason
 from jaxclr.text import displayable
 
 # Classes are called directly: Image.open also warns above a number of pixels that is its own, and

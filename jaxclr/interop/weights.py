@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import ml_dtypes  # noqa: F401  numpy knows bfloat16 by it, which safetensors asks numpy for
 import numpy as np
 
-from jaxclr.errors import UserError, optional
+from jaxclr.errors import UserError, optional, reason
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt")
@@ -46,9 +46,7 @@ def read_weights(path: pathlib.Path) -> dict[str, Stored]:
             file = safe_open(path, framework="np")
             return {name: _of_safetensors(file, name) for name in file.keys()}  # noqa: SIM118
         except Exception as error:  # safetensors and the system each raise their own
-            raise UserError(
-                f"{path} cannot be read as safetensors: {_first_line(error)}."
-            ) from error
+            raise UserError(f"{path} cannot be read as safetensors: {reason(error)}.") from error
     if path.suffix not in TORCH_SUFFIXES:
         raise UserError(
             f"{path} ends in '{path.suffix}'; weights are read from .safetensors, or from "
@@ -89,7 +87,7 @@ def _unpickle(path: pathlib.Path) -> Any:
     except Exception as error:  # pickle, zipfile, torch and the system each raise their own
         raise UserError(
             f"{path} is damaged, or holds more than tensors and plain values, which are not "
-            f"unpickled because that could run code: {_first_line(error)}. If you trust it, turn "
+            f"unpickled because that could run code: {reason(error)}. If you trust it, turn "
             "its state_dict into a .safetensors file."
         ) from error
 
@@ -133,7 +131,3 @@ def _refuse(name: str, kind: str) -> np.ndarray:
     raise UserError(
         f"has {name} as {kind}; dense arrays of {', '.join(FLOATS)} are read, so convert it first"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

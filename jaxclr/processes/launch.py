@@ -136,11 +136,6 @@ def peer_died(index: int | None, reason: str) -> str:
     )
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the error's name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".: ")
-
-
 def _parser() -> argparse.ArgumentParser:
     usage, description = HELP.split("\n\n", 1)
     parser = argparse.ArgumentParser(

@@ -16,8 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxclr.errors import SharedError, UserError
-from jaxclr.processes.launch import first_line
+from jaxclr.errors import SharedError, UserError, reason
 
 # A process that is silent for this long counts as dead; JAX's default is 100.
 HEARTBEAT_SECONDS = 20
@@ -96,7 +95,7 @@ def initialize(distributed: Distributed) -> None:
     except RuntimeError as error:
         where = distributed.coordinator or "the cluster's coordinator"
         raise UserError(
-            f"The other processes cannot be reached at {where}: {first_line(error)}."
+            f"The other processes cannot be reached at {where}: {reason(error)}."
         ) from error
     counts = collections.Counter(device.process_index for device in jax.devices())
     if len(set(counts.values())) > 1:

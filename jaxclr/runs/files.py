@@ -10,7 +10,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 
-from jaxclr.errors import UserError
+from jaxclr.errors import UserError, reason
 
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR)
 
@@ -122,10 +122,6 @@ def _hold(handle: int, path: pathlib.Path) -> None:
 
 
 def disk_reason(error: Exception) -> str:
-    """The file system's reason if the error's text contains one, otherwise its first line."""
-    text = str(error).strip()
-    for reason in map(os.strerror, _OF_DISKS):
-        if reason in text:
-            return reason
-    line = text.splitlines()[0] if text else type(error).__name__
-    return (line if len(line) <= 200 else f"{line[:200]} ...").rstrip(".:")
+    """The file system's reason if the error's text contains one, otherwise `errors.reason`."""
+    reasons = (of_disk for of_disk in map(os.strerror, _OF_DISKS) if of_disk in str(error))
+    return next(reasons, None) or reason(error)

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from jaxclr.errors import UserError, optional
+from jaxclr.errors import UserError, optional, reason
 from jaxclr.processes import runtime
 from jaxclr.runs.files import write_atomically, writing
 
@@ -118,7 +118,7 @@ def sending(
         except Exception as error:  # a logger may raise anything
             if logger in working:
                 working.remove(logger)
-                say(f"{_name(logger)} gets no further metrics: {_reason(error)}")
+                say(f"{_name(logger)} gets no further metrics: {reason(error)}.")
 
     def send(step: int, values: Mapping[str, Any]) -> None:
         for logger in list(working):
@@ -139,15 +139,9 @@ def _start(logger: Logger, folder: pathlib.Path, config: Mapping[str, Any]) -> N
         raise
     except Exception as error:  # a logger may raise anything
         raise UserError(
-            f"{_name(logger)} cannot be started: {_reason(error)} Mend that, or leave it out."
+            f"{_name(logger)} cannot be started: {reason(error)}. Mend that, or leave it out."
         ) from error
 
 
 def _name(logger: Logger) -> str:
     return type(logger).__name__
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error as a sentence."""
-    first = str(error).strip().partition("\n")[0].rstrip(".")
-    return f"{first or type(error).__name__}."

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import cattrs
 
 from jaxclr.data.identity import Identity
-from jaxclr.errors import UserError
+from jaxclr.errors import UserError, reason
 from jaxclr.text import displayable
 
 LARGEST = 2**30  # bytes of a file
@@ -241,8 +241,8 @@ def read_metrics(path: pathlib.Path) -> Metrics:
             lines.append(_line(parse_json(data, path), lengths))
         except ValueError as error:
             if number <= len(whole):
-                reason = "it is not JSON" if isinstance(error, UserError) else error
-                wrong.append(f"line {number}: {reason}")
+                what = "it is not JSON" if isinstance(error, UserError) else error
+                wrong.append(f"line {number}: {what}")
     if wrong and not lines:
         raise UserError(f"{path} has no line that can be read ({wrong[0]}).")
     more = f" and {len(wrong) - 1} more" * (len(wrong) > 1)
@@ -325,10 +325,3 @@ def _exactly(value: Any, kind: type) -> Any:
 _CONVERTER = cattrs.Converter()
 for _type in (int, float, bool, str):
     _CONVERTER.register_structure_hook(_type, _exactly)
-
-
-def reason(error: BaseException) -> str:
-    """The first line of an error's text, the file system's reason without the path."""
-    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-    line = text.strip().splitlines()[0]
-    return (line if len(line) <= 200 else f"{line[:200]} ...").rstrip(".")

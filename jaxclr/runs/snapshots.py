@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxclr.errors import UserError
-from jaxclr.runs.readers import read_bytes, reason
+from jaxclr.errors import UserError, reason
+from jaxclr.runs.readers import read_bytes
 from jaxclr.text import displayable
 
 MOST_UNPACKED = 2**28  # bytes of the arrays in a file
