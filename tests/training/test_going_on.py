@@ -162,7 +162,7 @@ def test_the_steps_are_those_of_both_lengths_by_hand(extended, source):
     optimizer = make_optimizer(
         longer.optimizer, schedule=lambda step: jnp.array(found)[step], clip_norm=None, peak=RATE
     )
-    by_hand = ByHand(*session.recipe._replace(optimizer=optimizer))
+    by_hand = ByHand(*session.recipe._replace(optimizer=optimizer, steps=9, extensions=()))
     wanted, _ = steps_of(by_hand, session, 5)
     for name in ("params", "target_params", "batch_stats"):
         assert distance(getattr(state, name), getattr(wanted, name)) < 1e-13
