@@ -3,12 +3,12 @@
 import io
 import itertools
 import pathlib
-from typing import IO
 
 import numpy as np
 from PIL import Image
 
 from jaxclr.data import Data, load
+from jaxclr.data.pixels import Encoded
 
 SPLITS = ("train", "test")
 
@@ -20,7 +20,7 @@ def pack(folder: pathlib.Path, path: pathlib.Path) -> None:
     for split in SPLITS:
         stream = getattr(dataset, split)
         files, labels = zip(*stream.stored.read(stream.rows.tolist()), strict=True)
-        contents = [_content(file.open()) for file in files]
+        contents = [_content(file) for file in files]
         arrays[f"{split}_bytes"] = np.frombuffer(b"".join(contents), np.uint8)
         arrays[f"{split}_ends"] = np.cumsum([len(content) for content in contents])
         arrays[f"{split}_labels"] = np.array(labels, np.int32)
@@ -51,5 +51,6 @@ def pixels(path: pathlib.Path) -> str:
         return str(arrays["pixels"]) if "pixels" in arrays else "not known"
 
 
-def _content(opened: str | IO[bytes]) -> bytes:
-    return pathlib.Path(opened).read_bytes() if isinstance(opened, str) else opened.read()
+def _content(file: Encoded) -> bytes:
+    with file.open() as stream:
+        return stream.read()

@@ -134,6 +134,6 @@ def test_a_run_goes_on_with_its_data_at_another_place(home, tmp_path, monkeypatc
     with pytest.raises(UserError, match=r"data\.image_size is another"):
         run.resume(data=dataclasses.replace(after, image_size=4), console=SILENT)
     draw(tmp_path / "other", per_class=13)
-    with pytest.raises(UserError, match="are not those with which .* began: train has 20 examples"):
+    with pytest.raises(UserError, match="began with other data or code: train has 20 examples"):
         run.resume(data=Data(f"folder:{tmp_path}/other"), console=SILENT)
     assert jaxclr.Run(run.folder).config.data.source == after.source
