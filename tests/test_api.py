@@ -252,8 +252,12 @@ def test_a_source_is_read_by_grain(tmp_path):
     in_memory = jaxclr.data.Arrays(
         {"series": np.stack(held)}, np.arange(40) % 2, {"series": np.stack(held)}, np.arange(40) % 2
     )
-    other = jaxclr.train(api.dataclasses.replace(config, data=in_memory), out=tmp_path / "memory")
-    np.testing.assert_allclose(run.metrics()["loss"], other.metrics()["loss"], rtol=1e-5)
+    config = api.dataclasses.replace(config, data=in_memory)
+    session, other = open_session(config), RunFolder(tmp_path / "memory", session=config)
+    other.create(session.config, overwrite=False)
+    train_session(session, other, console=QUIET)
+    losses = jaxclr.Run(other.folder, config=config).metrics()["loss"]
+    np.testing.assert_allclose(run.metrics()["loss"], losses, rtol=1e-5)
 
 
 FAST = """

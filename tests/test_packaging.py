@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("packaging")  # one wheel for all
 ROOT = pathlib.Path(__file__).parents[1]
 # What `pip install jax` brings.
 JAX = ("jax", "jaxlib", "numpy", "numpy.libs", "scipy", "scipy.libs", "ml_dtypes", "opt_einsum")

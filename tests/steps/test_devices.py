@@ -38,17 +38,8 @@ def test_three_steps_in_float64(method, grid):
             assert one.step == other.step == 3
 
 
-# The rest of QUICK in float64 alone.
-IN_FLOAT32 = ("sim_whitening",)
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        name if name in IN_FLOAT32 else pytest.param(name, marks=pytest.mark.full)
-        for name in METHODS
-    ],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("method", METHODS)
 def test_one_step_in_float32(method):
     config = tiny_config(method)
     before, one, losses = run_steps(config, devices=1, how="shard_map", steps=1)

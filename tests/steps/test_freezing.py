@@ -43,7 +43,10 @@ def test_frozen_parts_are_bit_equal(devices):
 OWN_PARTS = [name for name, kind in METHODS.items() if kind.init_params is not Method.init_params]
 
 
-@pytest.mark.parametrize("name", OWN_PARTS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "swav" else pytest.param(name, marks=pytest.mark.full) for name in OWN_PARTS],
+)
 def test_parts_of_a_method_stand_still_while_frozen(name):
     """SwAV's prototypes by themselves in the first step, others by a pattern."""
     at_first = METHODS[name]().frozen_first

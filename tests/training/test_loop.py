@@ -22,6 +22,7 @@ from jaxclr.steps.batches import resident, resident_batches
 from jaxclr.steps.optimizers import make_optimizer
 from jaxclr.training import loop
 
+pytestmark = pytest.mark.xdist_group("loop")  # one trained run for all
 QUIET = rich.console.Console(file=io.StringIO())
 # 22 steps in two epochs of digits, on 8 devices
 CONFIG = dataclasses.replace(
