@@ -295,9 +295,9 @@ def test_arrows_point_down():
     """A room imports those before it, never those after it."""
     order = (
         *(
+            "text",
             "errors",
             "version",
-            "text",
             "paths",
             "trees",
             "fields",

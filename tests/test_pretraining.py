@@ -46,7 +46,7 @@ def pretrain(tmp_path, monkeypatch):
     "error, told",
     [
         (ValueError("\n$5\n^\nParseException: x"), "No report was written: ValueError: $5. The"),
-        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        (OSError(28, "No space left on device"), "OSError: No space left on device"),
         (UserError("It needs Matplotlib."), "No report was written: It needs Matplotlib."),
     ],
 )
