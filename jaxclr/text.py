@@ -33,7 +33,7 @@ def displayable_lines(text: str) -> str:
 def print_text(console: Any, text: str) -> None:
     """Prints plain text to a rich.console.Console, without wrapping: paths can be copied.
 
-    Names in it may hold control characters, bytes that are no text, markup and :emoji: codes.
+    Names in it may hold control characters, bytes that are not UTF-8, markup and :emoji: codes.
     """
     shown = displayable_lines(text)
     console.print(shown, highlight=False, markup=False, emoji=False, soft_wrap=True)

@@ -80,7 +80,7 @@ VALUES: list[Any] = [
 
 
 class LeftOut(BaseException):
-    """What follows takes long, and is no matter of folders and command lines."""
+    """Raised in place of slow work that the fuzzer does not test, such as training."""
 
 
 class Hang(BaseException):

@@ -125,7 +125,8 @@ def _check_examples(name: str, examples: Any) -> None:
         if len(found) == 1 and array.dtype == np.uint8 and looks_channels_first(array.shape):
             raise UserError(
                 f"data.Arrays {label} of shape {list(array.shape)} look like images [N, C, H, W]; "
-                "give np.moveaxis(images, 1, -1), or another type than uint8 if they are no images."
+                "give np.moveaxis(images, 1, -1). If they are not images, give another type than "
+                "uint8."
             )
         lengths.add(len(array))
     if len(lengths) > 1:

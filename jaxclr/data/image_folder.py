@@ -32,7 +32,7 @@ class Files(NamedTuple):
       paths: of the files.
       labels: class index of each file, int32 [N]; None without classes.
       left_out: what is neither an image of a class nor a folder, with the reason.
-      runs: folders of runs, which are no data.
+      runs: folders of runs, which are ignored.
     """
 
     paths: list[str]

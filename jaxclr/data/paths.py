@@ -26,7 +26,7 @@ def check_is(path: str | os.PathLike[str], wanted: str) -> None:
     try:
         kind = kind_of_mode(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"There is no {wanted.removeprefix('a ')} '{name}'.") from error
+        raise UserError(f"'{name}' does not exist; give {wanted}.") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise UserError(f"'{name}' cannot be read ({reason(error)}).") from error
     if kind != wanted:

@@ -19,7 +19,7 @@ class Stored(NamedTuple):
 
     Attributes:
       shape: its shape.
-      read: reads it; raises UserError if it is no dense array of `FLOATS`.
+      read: reads it; raises UserError unless it is a dense array of a type in `FLOATS`.
     """
 
     shape: tuple[int, ...]

@@ -91,7 +91,7 @@ def line_of(number: int) -> dict[str, Any]:
 
 
 def text(words: str, most: int) -> str:
-    """Text of a user's for matplotlib, cut to a number of characters; a dollar is no formula."""
+    """A user's text for Matplotlib, cut to a number of characters; dollar signs are escaped."""
     return words[:most].replace("$", r"\$")
 
 

@@ -139,7 +139,7 @@ def _start(logger: Logger, folder: pathlib.Path, config: Mapping[str, Any]) -> N
         raise
     except Exception as error:  # a logger may raise anything
         raise UserError(
-            f"{_name(logger)} cannot be started: {reason(error)}. Mend that, or leave it out."
+            f"{_name(logger)} cannot be started: {reason(error)}. Fix this, or remove the logger."
         ) from error
 
 

@@ -112,7 +112,7 @@ class Metrics(NamedTuple):
 
 
 def is_there(path: pathlib.Path) -> bool:
-    """Whether a path exists, of whatever kind.
+    """Whether a path exists: a file, a folder, a link or a device.
 
     Raises:
       UserError: the file system does not tell, for instance for lack of a permission.
@@ -130,8 +130,8 @@ def read_bytes(path: pathlib.Path) -> bytes:
     """The content of a file.
 
     Raises:
-      UserError: there is none, it is no regular file (a folder, pipe or device, which might block
-        for ever), it is too large, or it cannot be read.
+      UserError: it does not exist, is not a regular file (reading a pipe or device might block
+        for ever), is too large, or cannot be read.
     """
     try:
         found = path.stat()
@@ -151,7 +151,8 @@ def parse_json(data: bytes, path: pathlib.Path) -> Any:
     """The tree in JSON text, UTF-8.
 
     Raises:
-      UserError: it is no such text, is nested too deeply, or has a string that is no text.
+      UserError: it is not JSON in UTF-8, is nested too deeply, or has a string with a NUL or a
+        surrogate.
     """
     try:
         tree = json.loads(data.decode())
@@ -294,7 +295,7 @@ def _check_tree(tree: Any) -> None:
             elif isinstance(node, list):
                 inner += node
             elif isinstance(node, str) and ("\0" in node or not _is_path(node)):
-                raise ValueError("a string in it has characters that are no text")
+                raise ValueError("a string in it has a NUL or a surrogate")
         level = inner
 
 

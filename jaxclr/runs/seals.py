@@ -65,7 +65,7 @@ def unreadable(folder: pathlib.Path) -> str | None:
             except OSError as error:
                 return f"{shown}: {error.strerror}"
             if not stat.S_ISREG(found.st_mode):
-                return f"{shown} is no regular file"
+                return f"{shown} is not a regular file"
             if name.startswith("_") and found.st_size > LARGEST:  # Orbax's metadata
                 return f"{shown} has {found.st_size} bytes"
     return None

@@ -50,7 +50,7 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file, whose sizes are checked before they are read.
 
     Raises:
-      UserError: it is no such file, or its arrays would take more than `MOST_UNPACKED` bytes.
+      UserError: it is not a snapshot, or its arrays would take more than `MOST_UNPACKED` bytes.
     """
     data = io.BytesIO(read_bytes(path))
     try:

@@ -73,6 +73,15 @@ VIT_HEADS = {
 PLAIN_VIT_HEAD = {"projector": VIT_HEADS["projector"]}
 UNICLR = "arXiv:2211.14516, WenbinLee/UniCLR_built_on_MoCov3"
 MOCO_V2 = "arXiv:2003.04297, facebookresearch/moco"
+MOCO_V3 = Row(
+    "arXiv:2104.02057, facebookresearch/moco-v3 CONFIG.md",
+    MOCO_V3_HEAD,
+    {"temperature": 1.0},
+    MOCO_V3_PREDICTOR,
+    RISING,
+    smallest_crop=0.2,
+    vit={"temperature": 0.2, **VIT_HEADS},
+)
 PCL_FIELDS = {
     "temperature": 0.2,
     "queue_size": 16_384,
@@ -125,14 +134,8 @@ TABLE = {
         ALEXNET_HEAD,
         {"attraction": 1.0, "repulsion": 1.0, "t_positive": 1.0, "t_negative": 0.9, "debias": 0.0},
     ),
-    "cacr_moco_v3": Row(
-        "arXiv:2105.03746, JegZheng/CACR-SSL imagenet_pretraining, which is MoCo v3's",
-        MOCO_V3_HEAD,
-        {"temperature": 1.0},
-        MOCO_V3_PREDICTOR,
-        RISING,
-        smallest_crop=0.2,
-        vit={"temperature": 0.2, **VIT_HEADS},
+    "cacr_moco_v3": dataclasses.replace(
+        MOCO_V3, source="arXiv:2105.03746, JegZheng/CACR-SSL imagenet_pretraining"
     ),
     "co2": Row(
         "arXiv:2010.02217, with MoCo v2",
@@ -172,15 +175,7 @@ TABLE = {
     "moco_v2": Row(
         MOCO_V2, MOCO_V2_HEAD, {"temperature": 0.2, "queue_size": 65_536}, target=CONSTANT
     ),
-    "moco_v3": Row(
-        "arXiv:2104.02057, facebookresearch/moco-v3 CONFIG.md",
-        MOCO_V3_HEAD,
-        {"temperature": 1.0},
-        MOCO_V3_PREDICTOR,
-        RISING,
-        smallest_crop=0.2,
-        vit={"temperature": 0.2, **VIT_HEADS},
-    ),
+    "moco_v3": MOCO_V3,
     "mv_dhel": Row(
         "arXiv:2507.06979, pakoromilas/Multi-View-CL (ImageNet-100; 0.1 on ImageNet-1k)",
         SIMCLR_HEAD,

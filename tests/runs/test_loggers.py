@@ -66,7 +66,7 @@ def test_a_logger_that_fails_is_left_out(tmp_path):
 
 def test_a_logger_that_does_not_start_is_a_user_error(tmp_path):
     good = Recorder()
-    wanted = "Recorder cannot be started: no start: offline. Mend that, or leave it out."
+    wanted = "Recorder cannot be started: no start: offline. Fix this, or remove the logger."
     with (
         pytest.raises(UserError, match=wanted),
         sending([good, Recorder("start")], tmp_path, {}, say=pytest.fail),

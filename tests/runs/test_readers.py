@@ -169,7 +169,7 @@ def test_a_seal_that_is_none_means_damage(tmp_path, seal):
     assert seals.unreadable(tmp_path) is None
     if seal is None:
         os.mkfifo(tmp_path / seals.NAME)
-        assert seals.unreadable(tmp_path) == f"{seals.NAME} is no regular file"
+        assert seals.unreadable(tmp_path) == f"{seals.NAME} is not a regular file"
     else:
         (tmp_path / seals.NAME).write_bytes(seal)
     assert seals.damage(tmp_path)
