@@ -57,9 +57,8 @@ def _in_bucket(scheme: str, place: str) -> Path:
 def _configure() -> None:
     # epath prefers TensorFlow's client where TensorFlow is installed.
     os.environ.setdefault("EPATH_USE_TF", "false")
-    logging.getLogger("gcsfs").setLevel(
-        logging.CRITICAL
-    )  # it logs what it raises, with a traceback
+    # It logs what it raises, with a traceback.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     # Cached listings would hide what other processes and TensorStore write.
     for scheme in ("gcs", "s3"):
         optional("fsspec").config.conf.setdefault(scheme, {})["use_listings_cache"] = False
