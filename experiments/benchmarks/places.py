@@ -166,6 +166,7 @@ def trained(folder: Any, mode: str, rows: int) -> list[np.ndarray]:
         augmentation=AUGMENTATIONS["cifar"],
         batch_size=64,
         epochs=2,
+        warmup_epochs=0.0,
     )
     session = open_session(config)
     state, step = session.init_state(), compile_step(session)
