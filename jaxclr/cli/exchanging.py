@@ -76,7 +76,7 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
         rows = embedding.embed(
             run.load(),
             data,
-            options.out.expanduser(),
+            options.out,
             dtype=options.dtype,
             overwrite=options.overwrite,
             report=lambda done, count: progress.update(task, completed=done, total=count),

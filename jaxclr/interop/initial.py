@@ -13,6 +13,8 @@ import numpy as np
 
 from jaxclr.errors import UserError
 from jaxclr.interop.importing import read_encoder
+from jaxclr.paths import Path as FilePath
+from jaxclr.paths import expanded, in_bucket
 from jaxclr.processes import runtime
 from jaxclr.runs.checkpoints import Checkpoints, read_variables
 from jaxclr.runs.digests import digests
@@ -58,7 +60,7 @@ def start_from(session: Session, path: str | os.PathLike[str], *, heads: bool = 
     Raises:
       UserError: the weights cannot be read, or none of the encoder fits.
     """
-    path = pathlib.Path(path).expanduser().absolute()
+    path = _absolute(path)
     step, source = _read(session, path, heads)
     state = session.init_state()
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -139,7 +141,7 @@ def check_same_start(folder: RunFolder, path: str | os.PathLike[str] | None, hea
     """Raises UserError unless an existing run was started from these weights."""
     record = folder.init_record()
     before = None if record is None else (record.path, record.heads)
-    now = None if path is None else (str(pathlib.Path(path).expanduser().absolute()), heads)
+    now = None if path is None else (str(_absolute(path)), heads)
     if before != now:
         words = lambda one: (
             "no weights" if one is None else one[0] + f" ({'with' if one[1] else 'without'} heads)"
@@ -151,8 +153,13 @@ def check_same_start(folder: RunFolder, path: str | os.PathLike[str] | None, hea
         )
 
 
+def _absolute(path: str | os.PathLike[str]) -> FilePath:
+    given = expanded(path)
+    return given if in_bucket(given) else given.absolute()
+
+
 def _read(
-    session: Session, path: pathlib.Path, heads: bool
+    session: Session, path: FilePath, heads: bool
 ) -> tuple[int | None, dict[Path, np.ndarray]]:
     """The step, if there is one, and the variables by path."""
     if path.is_dir():
