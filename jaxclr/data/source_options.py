@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Interval
 
 from jaxclr.errors import UserError, unknown
 from jaxclr.fields import check_fields
+from jaxclr.paths import in_bucket
 
 if TYPE_CHECKING:
     from jaxclr.data.arrays import Arrays
@@ -49,8 +50,10 @@ class Data:
     """A named data set and how to read it: in memory, or streamed from its files.
 
     Args:
-      source: digits, tfds:NAME (or tfds:NAME/CONFIG:VERSION), folder:PATH or npz:PATH.
-      dir: Folder of the prepared TFDS data sets; None: TFDS's default, ~/tensorflow_datasets.
+      source: digits, tfds:NAME (or tfds:NAME/CONFIG:VERSION), folder:PATH or npz:PATH. PATH may be
+        the URL of a file or folder in a bucket: gs://BUCKET/... or s3://BUCKET/...
+      dir: Folder or URL of the prepared TFDS data sets; None: TFDS's default,
+        ~/tensorflow_datasets.
       train_split: Split to train on: a sub-folder, or a split of a TFDS data set such as
         train+unlabelled or train[:10%]; None: train.
       test_split: Split to evaluate on, likewise; None: the first labeled one of test, val, dev,
@@ -136,8 +139,8 @@ class Data:
 
 
 def absolute(data: Data) -> Data:
-    """The same data with absolute paths: that of a folder or file, and `dir`."""
-    full = lambda path: os.path.abspath(os.path.expanduser(path))
+    """The same data with absolute paths: that of a folder or file, and `dir`. URLs stay."""
+    full = lambda path: path if in_bucket(path) else os.path.abspath(os.path.expanduser(path))
     name, _, text = data.source.partition(":")
     source = f"{name}:{full(text)}" if SOURCES[name].argument == "PATH" else data.source
     return dataclasses.replace(data, source=source, dir=data.dir and full(data.dir))
