@@ -70,6 +70,8 @@ _EXTRAS = {
     "matplotlib": "report",
     "datasets": "hf",
     "huggingface_hub": "hf",
+    "gcsfs": "gcs",
+    "s3fs": "s3",
     "flatbuffers": "interop",
     "safetensors": "interop",
     "pyarrow": "interop",

@@ -36,6 +36,32 @@ def strict_promotion():
         yield
 
 
+@pytest.fixture(scope="session")
+def gs():
+    """The URL of a bucket of a server on this machine, which also the environment names."""
+    import buckets
+
+    with buckets.gcs() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """Likewise of S3."""
+    import buckets
+
+    with buckets.s3() as url:
+        yield url
+
+
+@pytest.fixture(params=["gs", "s3"])
+def bucket(request):
+    """The URL of an empty folder in a bucket, of either kind."""
+    import buckets
+
+    return buckets.folder(request.getfixturevalue(request.param))
+
+
 # Thousands of compiled functions slow the garbage collector, and so every trace: a process drops
 # them now and then, and collects seldom.
 gc.set_threshold(50_000, 20, 20)

@@ -22,7 +22,7 @@ def build(name, remat):
 def test_gradients_are_equal_and_less_is_kept(name, monkeypatch):
     monkeypatch.setitem(resnet._STAGES, 18, (2,))
     images = jnp.asarray(np.random.default_rng(0).normal(size=(16, 16, 16, 3)), jnp.float32)
-    plain, remat = (build(name, remat) for remat in (False, True))
+    plain, remat = (build(name, remat) for remat in ("none", "blocks"))
     key = jax.random.key(0, impl="unsafe_rbg")
     shapes = [jax.eval_shape(lambda m=m: m.init(key, images, True)) for m in (plain, remat)]
     assert shapes[0] == shapes[1]
@@ -53,7 +53,7 @@ def test_gradients_are_equal_and_less_is_kept(name, monkeypatch):
 @pytest.mark.parametrize("name", ["resnet50", "vit_small"])
 def test_every_block_is_rematerialized(name):
     spec = ENCODERS[name]
-    module = type(spec)(**{**vars(spec), "remat": True}).build(None)
+    module = type(spec)(**{**vars(spec), "remat": "blocks"}).build(None)
     images = jnp.zeros((1, 32, 32, 3))
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), images, True))
     program = jax.make_jaxpr(lambda v: module.apply(v, images, True, mutable=["batch_stats"]))(
@@ -69,5 +69,6 @@ def test_every_block_is_rematerialized(name):
 
 @pytest.mark.parametrize("kind", [ResNet, ViT])
 def test_a_bad_switch(kind):
-    with pytest.raises(UserError, match=f"{kind.__name__}.remat must be True or False, got 'yes'"):
+    words = f"{kind.__name__}.remat must be 'none', 'blocks' or 'dots', got 'yes'"
+    with pytest.raises(UserError, match=words):
         kind(remat="yes")
