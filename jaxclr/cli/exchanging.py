@@ -48,18 +48,18 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
     run = open_run(folder, console, trust="--trust" in rest) if folder else None
     own = data = run.config.data if run else Data()
     if len(words) > 1:
-        # Sources of arrays are not resized.
-        image_size = data.image_size if words[1].partition(":")[0] in ("folder", "tfds") else None
-        data = dataclasses.replace(data, source=words[1], image_size=image_size)
+        data = dataclasses.replace(data, source=words[1])
+        if not data.has_files:
+            data = dataclasses.replace(data, image_size=None)
     options = parse(
         EmbedOptions,
         rest,
         "embed RUN [DATA]",
         description="Write the representations of the run's data in its splits, or of all of DATA "
-        "(folder:PATH, tfds:NAME, npz:PATH or digits) in the order of paths or rows, with file "
-        "names, splits and labels. Running the same "
-        "command again continues an interrupted embedding. With --data.streaming always, images "
-        "are read on demand and memory holds a few batches.",
+        "(folder:PATH, wds:PATTERN, hf:NAME_OR_PATH, tfds:NAME, npz:PATH or digits) in the order "
+        "of paths or rows, with file names, splits and labels. Running the same command again "
+        "continues an interrupted embedding. With --data.streaming always, images are read on "
+        "demand and memory holds a few batches.",
         default=EmbedOptions(out=tyro.MISSING, data=data),
     )
     assert run is not None  # with --help, parse exits

@@ -124,7 +124,7 @@ def import_encoder(
     changes: dict[str, Any] = {"mean": mean, "std": std}
     if weights.channels == 3 and data.channels == "as_is":
         changes["channels"] = "rgb"
-    if data.image_size is None and data.source.partition(":")[0] in ("folder", "tfds"):
+    if data.image_size is None and data.has_files:
         changes["image_size"] = side
     data = dataclasses.replace(data, **changes)
     if len(mean) != weights.channels:
