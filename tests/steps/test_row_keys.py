@@ -1,4 +1,4 @@
-"""Random draws of the network are functions of seed, step and row, for any division of the batch."""
+"""Random draws of the network are functions of seed, step and row, however a batch is divided."""
 
 import functools
 
