@@ -23,7 +23,7 @@ from jaxclr.methods import (
 from jaxclr.runs.config import from_json, to_json
 
 # The methods that compare embeddings, not predictions, with those of a momentum encoder.
-MOMENTUM = {"moco_v2", "co2", "ft", "pcl", "pauc", "uni_grad"}
+MOMENTUM = {"moco_v2", "co2", "dino", "ft", "pcl", "pauc", "ressl", "uni_grad"}
 
 
 def names(kind):
