@@ -38,6 +38,9 @@ WHITENED = {"temperature": 0.2, "logit_divisor": float(WIDTH), **SYMMETRIC}
 # 65,536.
 QUEUED = {**WARM, "queue_size": 256, "target": MomentumEncoder(momentum=0.99, ramp=False)}
 
+# For the same reason, BYOL's and its likes'; their papers have 0.996.
+SHORT = MomentumEncoder(momentum=0.99, update="after_update")
+
 # Some seventy and thirty-five images a cluster, from the first epoch on.
 CLUSTERED = {**QUEUED, "clusters": (20, 40), "warmup_epochs": 0}
 
@@ -51,13 +54,17 @@ RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
     # Learned temperatures can become small, and gradients large.
     "amcl": Recipe(methods.Amcl(), clip_norm=1.0),
     "barlow_twins": Recipe(methods.BarlowTwins(**NARROW)),
-    "byol": Recipe(methods.Byol(target=MomentumEncoder(momentum=0.99, update="after_update"))),
+    "byol": Recipe(methods.Byol(target=SHORT)),
     "cacr_moco_v3": Recipe(methods.CacrMocoV3(**WARM)),
     "co2": Recipe(methods.Co2(**QUEUED)),
     "dcl": Recipe(methods.Dcl(**WARM)),
     "dclw": Recipe(methods.Dclw(**WARM)),
+    "direct_copy": Recipe(methods.DirectCopy(target=SHORT)),
+    "direct_pred": Recipe(methods.DirectPred(target=SHORT)),
     "ft": Recipe(methods.Ft(**QUEUED)),
     "hydra": Recipe(methods.Hydra(**WARM)),
+    # The nuclear norm is a sum over the batch, and so is its gradient.
+    "mmcr": Recipe(methods.Mmcr(), clip_norm=1.0),
     "moco_v2": Recipe(methods.MocoV2(**QUEUED)),
     "moco_v3": Recipe(methods.MocoV3(**WARM)),
     "pauc": Recipe(methods.Pauc(**CLUSTERED, **NARROW)),
