@@ -62,15 +62,13 @@ RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
     "co2": Recipe(methods.Co2(**QUEUED)),
     "dcl": Recipe(methods.Dcl(**WARM)),
     "dclw": Recipe(methods.Dclw(**WARM)),
-    "dino": Recipe(
-        methods.Dino(
-            prototypes=256,
-            freeze_prototypes=0,
-            target=FASTER,
-        )
-    ),
+    "dino": Recipe(methods.Dino(prototypes=256, freeze_prototypes=0, target=FASTER)),
+    "direct_copy": Recipe(methods.DirectCopy(target=FASTER)),
+    "direct_pred": Recipe(methods.DirectPred(target=FASTER)),
     "ft": Recipe(methods.Ft(**QUEUED)),
     "hydra": Recipe(methods.Hydra(**WARM)),
+    # The nuclear norm is a sum over the batch, and so is its gradient.
+    "mmcr": Recipe(methods.Mmcr(), clip_norm=1.0),
     "moco_v2": Recipe(methods.MocoV2(**QUEUED)),
     "moco_v3": Recipe(methods.MocoV3(**WARM)),
     "nnbyol": Recipe(methods.NnByol(target=FASTER, queue_size=512)),
