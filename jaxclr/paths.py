@@ -43,6 +43,11 @@ def in_bucket(path: str | os.PathLike[str]) -> bool:
     return os.fspath(path).startswith(("gs://", "s3://"))
 
 
+def resolved(path: Path) -> Path:
+    """The absolute path without links; a URL as it is."""
+    return path if in_bucket(path) else path.resolve()
+
+
 def _in_bucket(scheme: str, place: str) -> Path:
     if not place:
         raise UserError(f"{scheme}:// does not name a bucket; give {scheme}://BUCKET/FOLDER.")

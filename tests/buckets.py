@@ -25,6 +25,7 @@ BUCKET = "abc-jaxclr"
 @contextlib.contextmanager
 def gcs(failing: float = 0.0) -> Iterator[str]:
     """Serves Google Cloud Storage and sets the environment; yields the URL of a bucket."""
+    from gcp_storage_emulator.exceptions import NotFound
     from gcp_storage_emulator.handlers import buckets
     from gcp_storage_emulator.server import RequestHandler
     from gcp_storage_emulator.storage import Storage
@@ -37,7 +38,9 @@ def gcs(failing: float = 0.0) -> Iterator[str]:
     fails = _failing(failing)
 
     class Handler(RequestHandler):
-        """The emulator's, with failures, and with the preconditions that it ignores."""
+        """The emulator's, with failures, and with the generations that it ignores."""
+
+        generation = 0
 
         def parse_request(self) -> bool:
             if not super().parse_request():
@@ -54,31 +57,37 @@ def gcs(failing: float = 0.0) -> Iterator[str]:
 
         def _answer(self, method) -> None:
             with one_at_a_time:
-                if self._meets_precondition():
+                parsed = urllib.parse.urlparse(self.path)
+                query = urllib.parse.parse_qs(parsed.query)
+                name = query.get("name") or [urllib.parse.unquote(parsed.path.rpartition("/o/")[2])]
+                with contextlib.suppress(NotFound):
+                    self.generation = int(storage.get_file_obj(BUCKET, name[0])["generation"])
+                wanted = query.get("ifGenerationMatch", [self.generation])
+                if int(wanted[0]) == self.generation:
                     method()
                 else:
                     self.rfile.read(int(self.headers.get("Content-Length") or 0))
                     self.send_error(412)
 
-        def _meets_precondition(self) -> bool:
-            parsed = urllib.parse.urlparse(self.path)
-            query = urllib.parse.parse_qs(parsed.query)
-            if "ifGenerationMatch" not in query:
-                return True
-            name = query.get("name") or [urllib.parse.unquote(parsed.path.rpartition("/o/")[2])]
-            try:
-                known = storage.get_file_obj(BUCKET, name[0])["generation"]
-            except Exception:  # the emulator's NotFound
-                known = 0
-            return int(known) == int(query["ifGenerationMatch"][0])
+        def end_headers(self) -> None:
+            if self.command == "GET" and self.generation:
+                self.send_header("x-goog-generation", str(self.generation))
+            super().end_headers()
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, storage))
-    server.daemon_threads = True
+    class Server(http.server.ThreadingHTTPServer):
+        request_queue_size = 128  # of the default 5, a sixth waits for a second
+        daemon_threads = True
+
+        def handle_error(self, *_) -> None:
+            """gcsfs cancels the slower of two requests."""
+
+    server = Server(("127.0.0.1", 0), functools.partial(Handler, storage))
     host = f"http://127.0.0.1:{server.server_port}"
     environment = {
         "STORAGE_EMULATOR_HOST": host,
         "TENSORSTORE_GCS_HTTP_URL": host,
         "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token",
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it asks Google for the kind of the bucket
     }
     with _serving(server), _environment(environment):
         yield f"gs://{BUCKET}"

@@ -20,6 +20,9 @@ os.environ.setdefault("JAXCLR_CACHE", tempfile.mkdtemp(prefix="jaxclr-tests-"))
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.environ["JAXCLR_CACHE"], "tests")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
+# gcsfs reads this when it is imported; see tests/buckets.py.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
 import gc
 
 import jax

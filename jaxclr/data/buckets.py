@@ -122,8 +122,9 @@ class Batch:
         if content is None:
             return io.BytesIO(read_file(self._urls[index]))
         if isinstance(content, Exception):
-            if isinstance(content, FileNotFoundError | PermissionError) or _is_refused(content):
-                raise OSError(str(failure)) from content
+            if isinstance(content, FileNotFoundError) or _is_refused(content):
+                missing = isinstance(content, FileNotFoundError)
+                raise OSError("no such file" if missing else "no permission") from content
             raise failure(self._urls[index], content) from content
         return io.BytesIO(content)
 

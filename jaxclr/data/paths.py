@@ -3,6 +3,7 @@
 import os
 import stat
 
+from jaxclr.data import buckets
 from jaxclr.errors import UserError, reason
 from jaxclr.paths import in_bucket
 from jaxclr.text import displayable
@@ -24,8 +25,6 @@ def kind_of_mode(mode: int) -> str:
 def check_is(path: str | os.PathLike[str], wanted: str) -> None:
     """Raises UserError unless a path is "a file" or "a folder", as wanted; it is not opened."""
     if in_bucket(path):
-        from jaxclr.data import buckets  # imports clients, which local files do not need
-
         return buckets.check_is(os.fspath(path), wanted)
     name = displayable(path)
     try:

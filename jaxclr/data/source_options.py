@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Interval
 
 from jaxclr.errors import UserError, unknown
 from jaxclr.fields import check_fields
+from jaxclr.paths import in_bucket
 
 if TYPE_CHECKING:
     from jaxclr.data.arrays import Arrays
@@ -57,8 +58,10 @@ class Data:
     Args:
       source: digits, tfds:NAME (or tfds:NAME/CONFIG:VERSION), folder:PATH, npz:PATH, wds:PATTERN
         (tar shards of webdataset: train-{000..012}.tar, *.tar or a folder) or hf:NAME_OR_PATH (a
-        data set of Hugging Face on disk: a folder, or NAME[:CONFIG] in its cache).
-      dir: Folder of the prepared TFDS data sets; None: TFDS's default, ~/tensorflow_datasets.
+        data set of Hugging Face on disk: a folder, or NAME[:CONFIG] in its cache). PATH may be the
+        URL of a file or folder in a bucket: gs://BUCKET/... or s3://BUCKET/...
+      dir: Folder or URL of the prepared TFDS data sets; None: TFDS's default,
+        ~/tensorflow_datasets.
       train_split: Split to train on: a sub-folder, a pattern of tar shards, or a split of a data
         set of TFDS or Hugging Face such as train+unlabelled or train[:10%]; None: train.
       test_split: Split to evaluate on, likewise; None: the first labeled one of test, val, dev,
@@ -150,8 +153,8 @@ class Data:
 
 
 def absolute(data: Data) -> Data:
-    """The same data with absolute paths: that of a folder or file, and `dir`."""
-    full = lambda path: os.path.abspath(os.path.expanduser(path))
+    """The same data with absolute paths: that of a folder or file, and `dir`. URLs stay."""
+    full = lambda path: path if in_bucket(path) else os.path.abspath(os.path.expanduser(path))
     name, _, text = data.source.partition(":")
     argument = SOURCES[name].argument
     # A name of Hugging Face is a path if there is such a file.

@@ -13,7 +13,7 @@ import tensorflow_datasets
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxclr.data import tfrecord
+from jaxclr.data import buckets, tfrecord
 from jaxclr.data.dataset import (
     TEST_NAMES,
     TRAIN_NAMES,
@@ -286,7 +286,9 @@ def _classes(feature: Any, train: _Records, test: _Records | None) -> tuple[str,
 def _prepared(name: str, data: Data) -> tuple[Any, tuple[str, ...]]:
     """The builder of a data set that is prepared, set to a format that is read, and notes."""
     folder = None if data.dir is None else expanded(data.dir)
-    if folder is not None and not folder.is_dir():
+    if folder is not None and in_bucket(folder):
+        buckets.check_is(str(folder), "a folder")
+    elif folder is not None and not folder.is_dir():
         raise UserError(
             f"There is no folder '{folder}'. Set --data.dir to the folder of the data sets."
         )

@@ -120,7 +120,7 @@ class ViT:
         return SIZES[self.size].width
 
     def build(self, axis_name: AxisName) -> nn.Module:
-        """The Linen module, called as module(images, train, keys); without batch statistics."""
+        """The Linen module, called as module(images, train); it has no batch statistics."""
         del axis_name
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["size"]
@@ -130,7 +130,7 @@ class ViT:
 class ViTModule(nn.Module):
     """A pre-norm transformer over a class token, registers and the patches of an image.
 
-    Called with a key for each image, [b], and train=True, it draws the branches to leave out.
+    Stochastic depth needs train=True and a key "drop_path" among the rngs.
     """
 
     width: int
@@ -173,8 +173,9 @@ class ViTModule(nn.Module):
             rematerialized(Block, self.remat), self.heads, self.dtype, self.mlp, self.layer_scale
         )
         kept = [None] * self.depth
-        if train and self.drop_path and keys is not None:
-            kept = drop_paths(keys, self.drop_path, self.depth).astype(x.dtype)
+        if train and self.drop_path and self.has_rng("drop_path"):
+            draws = jax.random.uniform(self.make_rng("drop_path"), (len(x), self.depth, 2))
+            kept = drop_paths(draws, self.drop_path).astype(x.dtype)
         for index in range(self.depth):
             x = block(name=f"block_{index}")(x, kept[index])
         return LayerNorm(compute_dtype(self.dtype), name="norm")(x[:, 0])
@@ -250,17 +251,18 @@ class LayerScale(nn.Module):
         return (x * jnp.expand_dims(gamma, tuple(range(x.ndim - 1)))).astype(x.dtype)
 
 
-def drop_paths(keys: jax.Array, rate: float, depth: int) -> jax.Array:
-    """Draws of stochastic depth: 0, or 1 / (1 - rate) of the block, [depth, 2, b].
+def drop_paths(draws: jax.Array, rate: float) -> jax.Array:
+    """Factors of stochastic depth: 0, or 1 / (1 - rate of the block).
 
     Args:
-      keys: one for each image, [b].
+      draws: uniform in [0, 1), [b, depth, 2]: of b images, for both branches of each block.
       rate: of the last block; it increases linearly from 0 at the first.
-      depth: number of blocks, with two branches each.
+
+    Returns:
+      The factors, [depth, 2, b].
     """
-    rates = jnp.linspace(0, rate, depth)[:, None, None]
-    draws = jax.vmap(lambda key: jax.random.uniform(key, (depth, 2)), out_axes=-1)(keys)
-    return (draws >= rates) / (1 - rates)
+    rates = jnp.linspace(0, rate, draws.shape[1])[:, None, None]
+    return (jnp.moveaxis(draws, 0, -1) >= rates) / (1 - rates)
 
 
 def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:

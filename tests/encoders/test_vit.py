@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxclr.encoders import ENCODERS, ViT
-from jaxclr.encoders.vit import ViTModule, patches, sincos_positions
+from jaxclr.encoders.vit import Block, ViTModule, drop_paths, patches, sincos_positions
 from jaxclr.errors import UserError
 
 _tiny = functools.partial(
@@ -148,6 +148,31 @@ def test_frozen_patch_embedding_has_no_gradient(frozen):
     embedding = grads.pop("patch_embedding")
     assert all(np.any(leaf) != frozen for leaf in jax.tree.leaves(embedding))
     assert all(np.any(leaf) for leaf in jax.tree.leaves(grads))
+
+
+def test_stochastic_depth():
+    """The rate increases linearly; images without a branch skip it, the others have it scaled."""
+    draws = np.full((2, 3, 2), 0.3)
+    draws[1, 1] = 0.2
+    wanted = np.array([[[1, 1]] * 2, [[4 / 3, 0]] * 2, [[0, 0]] * 2])
+    np.testing.assert_allclose(drop_paths(jnp.asarray(draws), 0.5), wanted, rtol=1e-6)
+
+    x = jax.random.normal(jax.random.key(0), (2, 3, 8))
+    block = Block(heads=2, dtype="float32", layer_scale=0.1)
+    params = block.init(jax.random.key(1), x)
+    plain = block.apply(params, x)
+    for factors, want in (((0, 0), x), ((1, 1), plain)):
+        got = block.apply(params, x, jnp.tile(jnp.float32(factors)[:, None], 2))
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+
+    module, images = _tiny(drop_path=0.9), jnp.ones((8, 4, 4, 3))
+    params = _params(module, images)
+    rngs = {"drop_path": jax.random.key(0)}
+    apply = lambda train, **options: module.apply({"params": params}, images, train, **options)
+    whole = apply(False)
+    np.testing.assert_array_equal(apply(True), whole)
+    np.testing.assert_array_equal(apply(False, rngs=rngs), whole)
+    assert np.any(apply(True, rngs=rngs) != whole)
 
 
 def test_learned_positions_are_of_one_size():
