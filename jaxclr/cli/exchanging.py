@@ -16,7 +16,7 @@ from jaxclr.encoders import ENCODERS, Encoder, ResNet, ViT
 from jaxclr.errors import UserError
 from jaxclr.interop import embedding, exporting, importing
 from jaxclr.interop.embedding import Number
-from jaxclr.paths import expanded
+from jaxclr.paths import Path, expanded
 from jaxclr.runs.folder import RunFolder
 from jaxclr.training.compilation_cache import compilation_cache
 
@@ -230,7 +230,7 @@ def _leading(arguments: Sequence[str], most: int) -> tuple[list[str], list[str]]
     return arguments[:count], arguments[count:]
 
 
-def _run_of(words: list[str], rest: list[str], usage: str) -> pathlib.Path | None:
+def _run_of(words: list[str], rest: list[str], usage: str) -> Path | None:
     """The folder of a run; None for --help without one."""
     if words:
         return expanded(words[0])

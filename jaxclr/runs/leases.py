@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -141,6 +142,12 @@ def _wait_until_stale(path: Path) -> str | None:
     version, owner = _read(path)
     if version is None or _has_ended(owner):
         return version
+    name = owner.get("owner", "another process")
+    print(
+        f"{path.parent} is locked by {name}. If that gives no sign of life, its lock is taken over "
+        f"in {STALE_SECONDS:.0f} seconds.",
+        file=sys.stderr,
+    )
     since = time.monotonic()
     while (now := _read(path)[0]) == version:
         if time.monotonic() - since >= STALE_SECONDS:
@@ -149,8 +156,7 @@ def _wait_until_stale(path: Path) -> str | None:
     if now is None:
         return None
     raise UserError(
-        f"{path.parent} is in use by {owner.get('owner', 'another process')}. Wait until that is "
-        "done, or use another folder."
+        f"{path.parent} is in use by {name}. Wait until that is done, or use another folder."
     )
 
 
