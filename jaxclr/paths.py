@@ -1,6 +1,7 @@
 """Paths as users give them: local ones, and URLs of buckets (gs://, s3://)."""
 
 import functools
+import logging
 import os
 import pathlib
 import re
@@ -52,6 +53,8 @@ def resolved(path: Path) -> Path:
 def _in_bucket(scheme: str, place: str) -> Path:
     if not place:
         raise UserError(f"{scheme}:// does not name a bucket; give {scheme}://BUCKET/FOLDER.")
+    # Without it, gcsfs asks for the kind of a bucket before every request, and warns if it may not.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     optional(_CLIENTS[scheme])
     _configure()
     return optional("etils.epath").Path(f"{scheme}://{place}")
@@ -61,6 +64,8 @@ def _in_bucket(scheme: str, place: str) -> Path:
 def _configure() -> None:
     # epath prefers TensorFlow's client where TensorFlow is installed.
     os.environ.setdefault("EPATH_USE_TF", "false")
+    # It logs what it raises, with a traceback.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     # Cached listings would hide what other processes and TensorStore write.
     for scheme in ("gcs", "s3"):
         optional("fsspec").config.conf.setdefault(scheme, {})["use_listings_cache"] = False

@@ -1,7 +1,6 @@
 """Weights that a run starts from: those of another run, or of a file."""
 
 import json
-import math
 import os
 import zlib
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 
 from jaxclr.errors import UserError
 from jaxclr.interop.importing import read_encoder
+from jaxclr.interop.positions import resize_positions
 from jaxclr.paths import Path as FilePath
 from jaxclr.paths import expanded, in_bucket
 from jaxclr.processes import runtime
@@ -197,24 +197,6 @@ def _fitting(source: dict[Path, np.ndarray], name: Path, like: Any) -> np.ndarra
     if name[-1] == "positions" and value.ndim == len(like.shape) == 3:
         value = resize_positions(value, like.shape[1])
     return value if value.shape == like.shape else None
-
-
-def resize_positions(positions: np.ndarray, tokens: int) -> np.ndarray:
-    """Learned positions [1, n, width] for another number of tokens, the class token's first.
-
-    The square grid of patches is interpolated (bicubic). Other grids are returned unchanged.
-    """
-    sides = [math.isqrt(count - 1) for count in (positions.shape[1], tokens)]
-    if tokens == positions.shape[1] or [side**2 + 1 for side in sides] != [
-        positions.shape[1],
-        tokens,
-    ]:
-        return positions
-    old, new = sides
-    width = positions.shape[-1]
-    grid = positions[:, 1:].reshape(old, old, width)
-    resized = jax.image.resize(grid, (new, new, width), "bicubic")
-    return np.concatenate([positions[:, :1], np.asarray(resized).reshape(1, -1, width)], axis=1)
 
 
 def _laid_like(function: Any, argument: Tree, like: Tree) -> Tree:

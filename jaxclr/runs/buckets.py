@@ -247,8 +247,7 @@ class _Retries(logging.Filter):
             _Retries.said = True
             line = cut(text.strip().splitlines()[0], 200)
             print(f"A request to a bucket failed and is repeated: {line}", file=sys.stderr)
-        # Without the permission to ask for the kind of a bucket, it is used as an ordinary one.
-        return record.levelno == logging.WARNING and "bucket type" not in text
+        return record.levelno == logging.WARNING
 
 
 @functools.cache
