@@ -240,16 +240,22 @@ def _outputs(
         views = take_views(state.step, *rows, recipe=recipe)
         numbered = tuple(enumerate(views))
         forward = functools.partial(_forward, freeze=recipe.freeze)
-        rngs = dict.fromkeys(("dropout", "drop_path"), _dropout_key(recipe, state.step, rows[1]))
+        key = _dropout_key(recipe, state.step, rows[1])
         branches, online = forward(
-            recipe.network, params, stats.online, numbered[method.online_views], rngs=rngs
+            recipe.network,
+            params,
+            stats.online,
+            numbered[method.online_views],
+            rngs={"dropout": key, "drop_path": key},
         )
         if not isinstance(method.target, MomentumEncoder):
             return _Stats(online, {}), (branches, ())
-        del rngs["drop_path"]  # the momentum encoder keeps its depth, as in DINO
-        keys = recipe.network.clone(predictor=None)
         seen, target = forward(
-            keys, target_params, stats.target, numbered[method.target_views], rngs=rngs
+            recipe.network.clone(predictor=None),
+            target_params,
+            stats.target,
+            numbered[method.target_views],
+            rngs={"dropout": key},  # it keeps its depth, as in DINO
         )
         return _Stats(online, target), (branches, tuple(branch.embedding for branch in seen))
 
