@@ -83,14 +83,16 @@ def start_from(session: Session, path: str | os.PathLike[str], *, heads: bool = 
     values = {name: np.asarray(leaf, old[name].dtype) for name, leaf in new.items()}
     placed = runtime.replicate(values, session.mesh)
     merged = jax.tree.unflatten(jax.tree.structure(variables), {**old, **placed}.values())
-    params, stats = merged["params"], merged["batch_stats"]
-    momentum = bool(state.target_params)
-    copy = lambda tree: jax.tree.map(jnp.copy, target_parts(tree)) if momentum else {}
+    params = _laid_like(lambda tree: tree, merged["params"], state.params)
+    stats = merged["batch_stats"]
+    copy = lambda tree, like: _laid_like(
+        lambda tree: jax.tree.map(jnp.copy, target_parts(tree)) if like else {}, tree, like
+    )
     state = state.replace(
         params=params,
         batch_stats=stats,
-        target_params=copy(params),
-        target_batch_stats=copy(stats),
+        target_params=copy(params, state.target_params),
+        target_batch_stats=copy(stats, state.target_batch_stats),
         opt_state=_laid_like(session.recipe.optimizer.init, params, state.opt_state),
     )
     used = {_source_of(source, name) for name in new}
