@@ -318,7 +318,7 @@ class Run:
         """
         with quietly(), compilation_cache():
             return embeddings.embed(
-                self.load(),
+                runtime.run_on_all(self.load),
                 self.config.data if data is None else embeddings.whole(data),
                 expanded(out),
                 dtype=dtype,
@@ -358,7 +358,7 @@ class Run:
     def _evaluate_by(self, protocol: Protocol, data: Any, seeds: int, say: Say) -> dict[str, Any]:
         if seeds < 1:
             raise UserError(f"seeds must be at least 1, got {seeds}.")
-        config, name = self._with_checkpoint(), _name(protocol)
+        config, name = runtime.run_on_all(self._with_checkpoint), _name(protocol)
         data = config.data if data is None else data
         own = _same_source(data, config.data)
         if own and protocol.elsewhere:
@@ -366,12 +366,16 @@ class Run:
                 f"{name} needs other data than the run's own: give data (--data.source), for "
                 "instance tfds:cifar10."
             )
-        with quietly(), compilation_cache():
+        named = name if own else f"{name} {_source(data)}"
+
+        def opened() -> Subject:
             used = load_like(config.data, data, config.augmentation)
-            with self._folder.locked():
-                subject = open_subject(config, self._folder, used, say)
-                record = evaluate(subject, protocol, seeds=seeds)
-                self._folder.write_protocol(name if own else f"{name} {_source(data)}", record)
+            return open_subject(config, self._folder, used, say)
+
+        with quietly(), compilation_cache(), runtime.hold_on_first(self._folder.locked()):
+            subject = runtime.run_on_all(opened)
+            record = evaluate(subject, protocol, seeds=seeds)
+            runtime.run_on_first(lambda: self._folder.write_protocol(named, record))
         return record
 
     def _with_checkpoint(self) -> Config:

@@ -35,6 +35,7 @@ class Loaded(NamedTuple):
       encode: examples [b, ...] (uint8 images [b, H, W, C], or any tree of arrays that the run was
         trained on) to representations, float32 [b, F], norms by their running statistics; jitted,
         and compiled once for each shape.
+      represent: the same as a function of `variables` and examples; not jitted.
       embed: the same to embeddings, outputs of the projector, float32 [b, D].
       variables: "params" and "batch_stats" of `module`.
       module: a Linen module called as module.apply(variables, preprocess(examples), train), for
@@ -47,6 +48,7 @@ class Loaded(NamedTuple):
     """
 
     encode: Callable[[Tree], Array]
+    represent: Callable[[Tree, Tree], Array]
     embed: Callable[[Tree], Array]
     variables: Tree
     module: nn.Module
@@ -98,8 +100,8 @@ def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
     module = build_encoder(towers_of(config.encoder)[view], None)
     preprocess = lambda examples: plain_view(examples, recipe, view)
 
-    @jax.jit
-    def apply(variables: Tree, examples: Tree) -> Array:
+    def represent(variables: Tree, examples: Tree) -> Array:
+        check(examples)
         x = preprocess(examples)
         with _fitting(run):
             return jnp.asarray(module.apply(variables, x, False), jnp.float32)
@@ -117,15 +119,17 @@ def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
             raise UserError(f"{run.folder} has no projector, only an encoder.")
         return project(network_variables, examples)
 
+    compiled = jax.jit(represent)
+
     def encode(examples: Tree) -> Array:
         check(examples)
-        return apply(variables, examples)
+        return compiled(variables, examples)
 
     def check(examples: Tree) -> None:
         if config.data.mean is not None:  # images have one, other data do not
             _check_images(examples, channels=len(config.data.mean))
 
-    return Loaded(encode, embed, variables, module, preprocess, config, step)
+    return Loaded(encode, represent, embed, variables, module, preprocess, config, step)
 
 
 @contextlib.contextmanager
