@@ -64,16 +64,16 @@ RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
     "dcl": Recipe(methods.Dcl(**WARM)),
     "dclw": Recipe(methods.Dclw(**WARM)),
     "dino": Recipe(
-        methods.Dino(
-            prototypes=256,
-            freeze_prototypes=0,
-            target=FASTER,
-        ),
+        methods.Dino(prototypes=256, freeze_prototypes=0, target=FASTER),
         time=NOT_TIMED,
         accuracy="91.1, 94.4 (seed 0)",
     ),
+    "direct_copy": Recipe(methods.DirectCopy(target=FASTER)),
+    "direct_pred": Recipe(methods.DirectPred(target=FASTER)),
     "ft": Recipe(methods.Ft(**QUEUED)),
     "hydra": Recipe(methods.Hydra(**WARM)),
+    # The nuclear norm is a sum over the batch, and so is its gradient.
+    "mmcr": Recipe(methods.Mmcr(), clip_norm=1.0),
     "moco_v2": Recipe(methods.MocoV2(**QUEUED)),
     "moco_v3": Recipe(methods.MocoV3(**WARM)),
     "nnbyol": Recipe(

@@ -11,6 +11,7 @@ from jaxclr.affinity.checks import check_ids as check_ids
 from jaxclr.affinity.checks import check_mask as check_mask
 from jaxclr.affinity.checks import check_permutations as check_permutations
 from jaxclr.affinity.checks import check_positive as check_positive
+from jaxclr.affinity.checks import check_share as check_share
 from jaxclr.affinity.checks import check_views as check_views
 from jaxclr.affinity.collectives import AxisName as AxisName
 from jaxclr.affinity.collectives import batch_size as batch_size
@@ -36,4 +37,5 @@ from jaxclr.affinity.rows import contrast as contrast
 from jaxclr.affinity.rows import positives as positives
 from jaxclr.affinity.rows import unit_rows as unit_rows
 from jaxclr.affinity.whitening import moments as moments
+from jaxclr.affinity.whitening import second_moment as second_moment
 from jaxclr.affinity.whitening import whiten as whiten

@@ -172,6 +172,13 @@ def check_finite(name: str, value: object) -> None:
     _check_number(name, value, "finite", lambda _: True)
 
 
+def check_share(name: str, value: object) -> None:
+    """Raises ValueError for a Python number that is not 0 to 1; arrays and tracers pass."""
+    check_positive(name, value, zero=True)
+    if isinstance(value, numbers.Real) and value > 1:
+        raise ValueError(f"{name} must be at most 1, got {value}.")
+
+
 def check_count(name: str, value: object, *, least: int = 1) -> None:
     """Raises unless value is a Python integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):

@@ -1,7 +1,6 @@
 """Weights that a run starts from: those of another run, or of a file."""
 
 import json
-import math
 import os
 import pathlib
 import zlib
@@ -13,6 +12,9 @@ import numpy as np
 
 from jaxclr.errors import UserError
 from jaxclr.interop.importing import read_encoder
+from jaxclr.interop.positions import resize_positions
+from jaxclr.paths import Path as FilePath
+from jaxclr.paths import expanded, in_bucket
 from jaxclr.processes import runtime
 from jaxclr.runs.checkpoints import Checkpoints, read_variables
 from jaxclr.runs.digests import digests
@@ -58,7 +60,7 @@ def start_from(session: Session, path: str | os.PathLike[str], *, heads: bool = 
     Raises:
       UserError: the weights cannot be read, or none of the encoder fits.
     """
-    path = pathlib.Path(path).expanduser().absolute()
+    path = _absolute(path)
     step, source = _read(session, path, heads)
     state = session.init_state()
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -139,7 +141,7 @@ def check_same_start(folder: RunFolder, path: str | os.PathLike[str] | None, hea
     """Raises UserError unless an existing run was started from these weights."""
     record = folder.init_record()
     before = None if record is None else (record.path, record.heads)
-    now = None if path is None else (str(pathlib.Path(path).expanduser().absolute()), heads)
+    now = None if path is None else (str(_absolute(path)), heads)
     if before != now:
         words = lambda one: (
             "no weights" if one is None else one[0] + f" ({'with' if one[1] else 'without'} heads)"
@@ -151,8 +153,13 @@ def check_same_start(folder: RunFolder, path: str | os.PathLike[str] | None, hea
         )
 
 
+def _absolute(path: str | os.PathLike[str]) -> FilePath:
+    given = expanded(path)
+    return given if in_bucket(given) else given.absolute()
+
+
 def _read(
-    session: Session, path: pathlib.Path, heads: bool
+    session: Session, path: FilePath, heads: bool
 ) -> tuple[int | None, dict[Path, np.ndarray]]:
     """The step, if there is one, and the variables by path."""
     if path.is_dir():
@@ -191,24 +198,6 @@ def _fitting(source: dict[Path, np.ndarray], name: Path, like: Any) -> np.ndarra
     if name[-1] == "positions" and value.ndim == len(like.shape) == 3:
         value = resize_positions(value, like.shape[1])
     return value if value.shape == like.shape else None
-
-
-def resize_positions(positions: np.ndarray, tokens: int) -> np.ndarray:
-    """Learned positions [1, n, width] for another number of tokens, the class token's first.
-
-    The square grid of patches is interpolated (bicubic). Other grids are returned unchanged.
-    """
-    sides = [math.isqrt(count - 1) for count in (positions.shape[1], tokens)]
-    if tokens == positions.shape[1] or [side**2 + 1 for side in sides] != [
-        positions.shape[1],
-        tokens,
-    ]:
-        return positions
-    old, new = sides
-    width = positions.shape[-1]
-    grid = positions[:, 1:].reshape(old, old, width)
-    resized = jax.image.resize(grid, (new, new, width), "bicubic")
-    return np.concatenate([positions[:, :1], np.asarray(resized).reshape(1, -1, width)], axis=1)
 
 
 def _laid_like(function: Any, argument: Tree, like: Tree) -> Tree:

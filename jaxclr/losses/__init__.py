@@ -10,6 +10,7 @@ from jaxclr.losses.adaptive import adaptive_multi_head as adaptive_multi_head
 from jaxclr.losses.attraction import cacr as cacr
 from jaxclr.losses.attraction import cacr_rbf as cacr_rbf
 from jaxclr.losses.batch_prototypes import pauc as pauc
+from jaxclr.losses.compactness import node_compactness as node_compactness
 from jaxclr.losses.compose import affinity_loss as affinity_loss
 from jaxclr.losses.consistency import co2 as co2
 from jaxclr.losses.consistency import hierarchical_consistency as hierarchical_consistency
@@ -30,8 +31,11 @@ from jaxclr.losses.distillation import dino_center as dino_center
 from jaxclr.losses.feature_transform import extrapolate_positives as extrapolate_positives
 from jaxclr.losses.feature_transform import interpolate_negatives as interpolate_negatives
 from jaxclr.losses.gated import gated_contrast as gated_contrast
+from jaxclr.losses.gaussian import lejepa as lejepa
+from jaxclr.losses.gaussian import sigreg as sigreg
 from jaxclr.losses.graphs import community_contrast as community_contrast
 from jaxclr.losses.graphs import community_density as community_density
+from jaxclr.losses.graphs import sparsest_cut as sparsest_cut
 from jaxclr.losses.graphs import weighted_info_nce as weighted_info_nce
 from jaxclr.losses.image_text import clip as clip
 from jaxclr.losses.image_text import siglip as siglip
@@ -50,6 +54,8 @@ from jaxclr.losses.neighbors import nnclr as nnclr
 from jaxclr.losses.pairwise import mio as mio
 from jaxclr.losses.pairwise import triplet as triplet
 from jaxclr.losses.predictive import byol as byol
+from jaxclr.losses.predictive import direct_copy as direct_copy
+from jaxclr.losses.predictive import direct_pred as direct_pred
 from jaxclr.losses.predictive import guided_stop_gradient as guided_stop_gradient
 from jaxclr.losses.predictive import negative_cosine as negative_cosine
 from jaxclr.losses.predictive import sim_siam as sim_siam
@@ -59,8 +65,13 @@ from jaxclr.losses.prototypes import swav as swav
 from jaxclr.losses.redundancy import barlow_twins as barlow_twins
 from jaxclr.losses.redundancy import uni_grad as uni_grad
 from jaxclr.losses.redundancy import uni_grad_correlation as uni_grad_correlation
+from jaxclr.losses.redundancy import vibcreg as vibcreg
 from jaxclr.losses.redundancy import vicreg as vicreg
 from jaxclr.losses.redundancy import w_mse as w_mse
+from jaxclr.losses.spectral import frossl as frossl
+from jaxclr.losses.spectral import mmcr as mmcr
+from jaxclr.losses.spectral import tico as tico
+from jaxclr.losses.spectral import tico_covariance as tico_covariance
 from jaxclr.losses.uniclr import sim_affinity as sim_affinity
 from jaxclr.losses.uniclr import sim_trace as sim_trace
 from jaxclr.losses.uniclr import sim_whitening as sim_whitening

@@ -35,12 +35,19 @@ from jaxclr.methods.pairwise import Trip as Trip
 from jaxclr.methods.pairwise import TripRoma as TripRoma
 from jaxclr.methods.prototypes import SwAv as SwAv
 from jaxclr.methods.redundancy import BarlowTwins as BarlowTwins
+from jaxclr.methods.redundancy import FroSsl as FroSsl
+from jaxclr.methods.redundancy import LeJepa as LeJepa
+from jaxclr.methods.redundancy import Mmcr as Mmcr
+from jaxclr.methods.redundancy import TiCo as TiCo
 from jaxclr.methods.redundancy import UniGrad as UniGrad
+from jaxclr.methods.redundancy import VibcReg as VibcReg
 from jaxclr.methods.redundancy import VicReg as VicReg
 from jaxclr.methods.redundancy import WMse as WMse
 from jaxclr.methods.self_distillation import Byol as Byol
 from jaxclr.methods.self_distillation import ByolGsg as ByolGsg
 from jaxclr.methods.self_distillation import Dino as Dino
+from jaxclr.methods.self_distillation import DirectCopy as DirectCopy
+from jaxclr.methods.self_distillation import DirectPred as DirectPred
 from jaxclr.methods.self_distillation import SimSiam as SimSiam
 from jaxclr.methods.self_distillation import SimSiamGsg as SimSiamGsg
 from jaxclr.methods.supervised import Hydra as Hydra
@@ -66,9 +73,14 @@ METHODS: dict[str, type[Method]] = {
     "dcl": Dcl,
     "dclw": Dclw,
     "dino": Dino,
+    "direct_copy": DirectCopy,
+    "direct_pred": DirectPred,
+    "frossl": FroSsl,
     "ft": Ft,
     "hydra": Hydra,
+    "lejepa": LeJepa,
     "mio": Mio,
+    "mmcr": Mmcr,
     "moco_v2": MocoV2,
     "moco_v3": MocoV3,
     "mv_dhel": MvDhel,
@@ -90,9 +102,11 @@ METHODS: dict[str, type[Method]] = {
     "simclr": SimClr,
     "sup_con": SupCon,
     "swav": SwAv,
+    "tico": TiCo,
     "trip": Trip,
     "trip_roma": TripRoma,
     "uni_grad": UniGrad,
+    "vibcreg": VibcReg,
     "vicreg": VicReg,
     "w_mse": WMse,
 }

@@ -1,14 +1,21 @@
 """Self-distillation: methods without negatives."""
 
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from annotated_types import Ge, Gt, Interval
 
 from jaxclr import losses
-from jaxclr.affinity import AxisName, batch_size, gather_rows, row_ids, unit_rows
+from jaxclr.affinity import (
+    AxisName,
+    batch_size,
+    gather_rows,
+    row_ids,
+    second_moment,
+    unit_rows,
+)
 from jaxclr.affinity.tiles import matmul
 from jaxclr.encoders import Mlp
 from jaxclr.methods.base import (
@@ -42,6 +49,60 @@ class Byol(Predictive):
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         return losses.byol(*out.predictions, *out.targets, axis_name=axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectPred(Method):
+    """BYOL, predictor from the eigenvectors of embeddings (DirectPred, arXiv:2102.06810).
+
+    The state is the running correlation of embeddings; it is updated before the predictor is made.
+    Officially the predictor of a step is that of the step before.
+    """
+
+    one_row: ClassVar[bool] = True
+
+    eps: Annotated[float, Ge(0)] = 0.01
+    """Added to the coefficient of each eigenvector; the largest is 1 without it."""
+
+    correlation_momentum: Annotated[float, Interval(ge=0, le=1)] = 0.3
+    """Weight of the previous running correlation in a step; 0 in the first step."""
+
+    projector: Mlp = Mlp(layers=2, hidden=512, out=128, bias=True)
+    """Head from representations to embeddings."""
+
+    target: Target = MomentumEncoder(momentum=0.996, ramp=False, update="after_update")
+    """Targets of the predictions."""
+
+    def init_state(self, key: Array, sizes: Sizes) -> Tree:
+        return jnp.zeros((sizes.embedding, sizes.embedding))
+
+    def next_state(self, out: Outputs, state: Tree, axis_name: AxisName) -> Tree:
+        rows = (z.astype(state.dtype) for z in out.embeddings)
+        batch = jax.lax.stop_gradient(second_moment(*rows, axis_name=axis_name))
+        kept = jnp.where(out.step == 0, 0.0, self.correlation_momentum)
+        return kept * state + (1 - kept) * batch
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        # The step computes the same expression for the next state; XLA merges them.
+        known = self.next_state(out, state, axis_name)
+        return self._loss(*out.embeddings, *out.targets, known, eps=self.eps, axis_name=axis_name)
+
+    def _loss(self, *arrays: Array, **settings: Any) -> Array:
+        return losses.direct_pred(*arrays, **settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectCopy(DirectPred):
+    """BYOL, predictor from the correlation of embeddings itself (DirectCopy, arXiv:2110.04947)."""
+
+    eps: Annotated[float, Ge(0)] = 0.3
+    """Added to the diagonal of the correlation."""
+
+    correlation_momentum: Annotated[float, Interval(ge=0, le=1)] = 0.5
+    """Weight of the previous running correlation in a step; 0 in the first step."""
+
+    def _loss(self, *arrays: Array, **settings: Any) -> Array:
+        return losses.direct_copy(*arrays, **settings)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from cattrs.strategies import configure_tagged_union
 
 from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, PhotoView
 from jaxclr.data import Arrays, Data, Source, absolute
-from jaxclr.encoders import ENCODERS, Mlp, Nnx, check_encoder
+from jaxclr.encoders import ENCODERS, Mlp, Nnx, Remat, check_encoder
 from jaxclr.errors import UserError, cut, shown
 from jaxclr.fields import check_fields
 from jaxclr.methods import METHODS, Imported, Method, MomentumEncoder, Target
@@ -347,6 +347,11 @@ def _converter(folder: pathlib.Path | None) -> cattrs.Converter:
     configure_tagged_union(Target, converter, tag_name="type")
     for kind in (int, float, bool, str):
         converter.register_structure_hook(kind, _exactly)
+    # It was a bool before; the dataclass checks the value.
+    converter.register_structure_hook_func(
+        lambda kind: kind == Remat,
+        lambda value, _: ("none", "blocks")[value] if isinstance(value, bool) else value,
+    )
 
     def part(value: Any, hint: Any = None) -> Any:
         if isinstance(value, list):

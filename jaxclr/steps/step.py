@@ -20,6 +20,7 @@ from jaxclr.steps.freezing import frozen_norms, hold_constant, keep_frozen
 from jaxclr.steps.micro_batches import in_micro_batches
 from jaxclr.steps.optimizers import momentum_ramp
 from jaxclr.steps.recipe import Recipe, step_key
+from jaxclr.steps.row_keys import row_key
 from jaxclr.steps.state import State, cast_like, target_parts
 from jaxclr.steps.views import take_views
 
@@ -156,18 +157,18 @@ def _outputs(
     def embed(stats: _Stats, rows: tuple[Tree, Array]) -> tuple[_Stats, tuple[Tree, Tree]]:
         views = take_views(state.step, *rows, recipe=recipe)
         numbered = tuple(enumerate(views))
-        forward = functools.partial(
-            _forward,
-            rngs={"dropout": _dropout_key(recipe, state.step, axis_name)},
-            freeze=recipe.freeze,
-        )
+        forward = functools.partial(_forward, freeze=recipe.freeze)
+        rngs = dict.fromkeys(("dropout", "drop_path"), _dropout_key(recipe, state.step, rows[1]))
         branches, online = forward(
-            recipe.network, params, stats.online, numbered[method.online_views]
+            recipe.network, params, stats.online, numbered[method.online_views], rngs=rngs
         )
         if not isinstance(method.target, MomentumEncoder):
             return _Stats(online, {}), (branches, ())
+        del rngs["drop_path"]  # the momentum encoder keeps its depth, as in DINO
         keys = recipe.network.clone(predictor=None)
-        seen, target = forward(keys, target_params, stats.target, numbered[method.target_views])
+        seen, target = forward(
+            keys, target_params, stats.target, numbered[method.target_views], rngs=rngs
+        )
         return _Stats(online, target), (branches, tuple(branch.embedding for branch in seen))
 
     stats, (branches, targets) = in_micro_batches(
@@ -226,10 +227,10 @@ def _forward(
     return tuple(branches), stats
 
 
-def _dropout_key(recipe: Recipe, step: Array, axis_name: AxisName) -> Array:
-    """A key that differs by device: dropout depends on the number of devices."""
+def _dropout_key(recipe: Recipe, step: Array, indices: Array) -> Array:
+    """The key of these rows of the global batch, for the network's own draws."""
     key = jax.random.fold_in(step_key(recipe.seed, step), _DROPOUT)
-    return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    return row_key(key, indices[0], len(indices))
 
 
 def _target_before(state: State, recipe: Recipe) -> Tree:

@@ -153,6 +153,7 @@ def train(
                     # Last, so that a run resumed from this checkpoint repeats nothing of this step.
                     jax.block_until_ready(state)
                     with clock.spent_on("checkpoint"):
+                        logs.publish()
                         blocked = checkpoints.save(state, done)
                     alarm.restart()
                     logs.write(done, {"save_seconds": round(blocked, 4)})

@@ -15,7 +15,7 @@ from jaxclr import trees
 from jaxclr.affinity import unit_rows
 from jaxclr.data import Records, Split, Stream
 from jaxclr.evaluation.subject import on_one_device
-from jaxclr.runs.files import write_atomically, writing
+from jaxclr.runs.files import make_folder, write_atomically, writing
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.examples import apply_in_batches, batches
 from jaxclr.steps.recipe import with_whole_batch
@@ -80,7 +80,7 @@ class Snapshots:
             "columns": np.asarray(columns),
         }
         with writing(self._run.folder):
-            self._run.snapshots.mkdir(exist_ok=True)
+            make_folder(self._run.snapshots)
             if not (self._run.snapshots / "labels.npz").exists():
                 _write(self._run.snapshots / "labels.npz", self._labels())
                 if is_displayable(fixed.queries):

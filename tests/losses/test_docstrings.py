@@ -16,6 +16,7 @@ ARRAYS = {
     "interpolate_negatives",
     "nearest_neighbors",
     "sinkhorn",
+    "tico_covariance",
     "uni_grad_correlation",
 }
 

@@ -172,6 +172,24 @@ TABLE = {
         target=MomentumEncoder(0.996, update="after_update"),
         ours="ReLUs in place of GELUs, as other heads here",
     ),
+    "direct_copy": Row(
+        "arXiv:2110.04947, facebookresearch/luckmatters ssl/real-dataset (STL-10, CIFAR-10)",
+        head(2, 512, 128, bias=True),
+        {"eps": 0.3, "correlation_momentum": 0.5},
+        target=MomentumEncoder(0.996, ramp=False, update="after_update"),
+    ),
+    "direct_pred": Row(
+        "arXiv:2102.06810, facebookresearch/luckmatters ssl/real-dataset (STL-10, CIFAR-10)",
+        head(2, 512, 128, bias=True),
+        {"eps": 0.01, "correlation_momentum": 0.3},
+        target=MomentumEncoder(0.996, ramp=False, update="after_update"),
+        ours="the predictor of a step is made after its embeddings are counted, and not before",
+    ),
+    "frossl": Row(
+        "arXiv:2310.02903, vturrisi/solo-learn scripts/pretrain/imagenet-100/frossl.yaml",
+        head(3, 2048, 1024, bias=True),
+        {"invariance": 1.0},
+    ),
     "ft": Row(
         "arXiv:2108.02982, DTennant/CL-Visualizing-Feature-Transformation, with MoCo v2",
         MOCO_V2_HEAD,
@@ -184,6 +202,12 @@ TABLE = {
         {"temperature": 0.1, "gate_embedding": 512, "gate_hidden": 1024},
         ours="a last BatchNorm in place of a LayerNorm, as other heads here",
     ),
+    "lejepa": Row(
+        "arXiv:2511.08544, rbalestr-lab/lejepa README.md, MINIMAL.md",
+        head(3, 2048, 128, bias=True),
+        {"weight": 0.05, "slices": 1024, "knots": 17, "t_max": 3.0},
+        ours="the mean of all views, as in the example, and not of the global ones",
+    ),
     "mio": Row(
         "arXiv:2111.12664, miossl/miossl",
         head(2, 2048, 128, last="both"),
@@ -193,6 +217,11 @@ TABLE = {
             "mse_weight": 0.0,
             "bound": False,
         },
+    ),
+    "mmcr": Row(
+        "arXiv:2303.03307, ThomasYerxa/mmcr pretrain_imagenet.py",
+        head(3, 8192, 512),
+        target=MomentumEncoder(0.99, ramp=False, update="after_update"),
     ),
     "moco_v2": Row(
         MOCO_V2, MOCO_V2_HEAD, {"temperature": 0.2, "queue_size": 65_536}, target=CONSTANT
@@ -316,6 +345,12 @@ TABLE = {
             "queue_from": 15,
         },
     ),
+    "tico": Row(
+        "arXiv:2206.10698, sayannag/TiCo-pytorch",
+        head(2, 4096, 256, bias=True),
+        {"covariance_weight": 8.0, "covariance_momentum": 0.9},
+        target=RISING,
+    ),
     "trip": Row(
         "arXiv:2107.10419, WenbinLee/Trip-ROMA",
         TRIP_HEAD,
@@ -333,6 +368,12 @@ TABLE = {
         head(3, 2048, 2048, bias=True),
         {"correlation_weight": 100.0, "correlation_momentum": 0.99},
         target=MomentumEncoder(0.996),
+    ),
+    "vibcreg": Row(
+        "arXiv:2109.00783, ML4ITS/vibcreg",
+        head(3, 4096, 4096, last="both"),
+        {"invariance": 25.0, "variance": 25.0, "covariance": 200.0},
+        ours="a last BatchNorm in place of iterative whitening",
     ),
     "vicreg": Row(
         "arXiv:2105.04906, facebookresearch/vicreg",

@@ -60,6 +60,20 @@ def clustered(o, revised=lambda o, found: 0.0):
     return queued(o, o.state["queue"].rows) + sum(terms) / 2
 
 
+def root(matrix):
+    """The symmetric root, constant."""
+    values, vectors = jnp.linalg.eigh(matrix)
+    return vectors @ jnp.diag(jnp.sqrt(values)) @ vectors.T
+
+
+def directly(o, predictor):
+    """BYOL's loss of predictions by a function of the running correlation, this batch included."""
+    rows = jax.lax.stop_gradient(jnp.concatenate(o.z))
+    matrix = predictor(0.7 * o.state + 0.3 * rows.T @ rows / len(rows))
+    squares = ((unit(z @ matrix) - unit(k)) ** 2 for z, k in zip(o.z, o.k[::-1], strict=True))
+    return jnp.mean(jnp.sum(sum(squares), axis=1))
+
+
 def ft(o):
     """MoCo v2 of positives that move apart, and of negatives mixed with others."""
     keys = jax.random.split(o.key, 3)
@@ -198,6 +212,14 @@ def small_views_too(o):
     return (of_key([q2, q3], k1) + of_key([q1, q3], k2)) / 2
 
 
+def tico(o):
+    """The energy of queries in their running covariance, this batch included."""
+    q, k = unit(o.z[0]), unit(o.k[0])
+    covariance = 0.7 * o.state + 0.3 * q.T @ q / len(q)
+    energy = jnp.mean(jnp.einsum("id,de,ie->i", q, covariance, q))
+    return 1 - jnp.mean(jnp.sum(q * k, axis=1)) + 3 * energy
+
+
 def trip(o, projection=None):
     return losses.triplet(
         *o.z, projection, margin=0.7, pairwise_weight=3.0, pairwise_temperature=0.4
@@ -279,13 +301,35 @@ ROWS = {
         ),
         dino,
     ),
+    "direct_copy": (
+        methods.DirectCopy(eps=0.2, correlation_momentum=0.7),
+        lambda o: directly(o, lambda f: f + 0.2 * jnp.eye(WIDTH)),
+    ),
+    "direct_pred": (
+        methods.DirectPred(eps=0.2, correlation_momentum=0.7),
+        lambda o: directly(o, lambda f: root(f / jnp.linalg.norm(f, 2)) + 0.2 * jnp.eye(WIDTH)),
+    ),
+    "frossl": (
+        methods.FroSsl(invariance=1.4),
+        lambda o: losses.frossl(o.z, invariance=1.4),
+    ),
     "ft": (methods.Ft(extrapolation=3.0, interpolation=1.2, **QUEUE), ft),
     "hydra": (methods.Hydra(temperature=0.3, gate_embedding=5, gate_hidden=7), hydra),
+    "lejepa": (
+        methods.LeJepa(weight=0.3, slices=7, knots=9, t_max=2.0),
+        lambda o: losses.lejepa(
+            o.z, jax.random.normal(o.key, (7, WIDTH)), weight=0.3, knots=9, t_max=2.0
+        ),
+    ),
     "mio": (
         methods.Mio(temperature_positive=0.3, temperature_negative=0.7, mse_weight=0.4, bound=True),
         lambda o: losses.mio(
             *o.z, temperature_positive=0.3, temperature_negative=0.7, mse_weight=0.4, bound=True
         ),
+    ),
+    "mmcr": (
+        methods.Mmcr(),
+        lambda o: -jnp.linalg.norm(sum(map(unit, (*o.z, *o.k))) / 6, "nuc"),
     ),
     "moco_v2": (methods.MocoV2(**QUEUE), lambda o: queued(o, o.state.rows)),
     "moco_v3": (
@@ -396,6 +440,7 @@ ROWS = {
         ),
         swav,
     ),
+    "tico": (methods.TiCo(covariance_weight=3.0, covariance_momentum=0.7), tico),
     "trip": (methods.Trip(margin=0.7, pairwise_weight=3.0, pairwise_temperature=0.4), trip),
     "trip_roma": (
         methods.TripRoma(margin=0.7, pairwise_weight=3.0, pairwise_temperature=0.4, renew_every=2),
@@ -406,6 +451,10 @@ ROWS = {
         lambda o: losses.uni_grad(
             *o.z, *o.k, 0.7 * o.state + 0.3 * losses.uni_grad_correlation(*o.k), weight=3.0
         ),
+    ),
+    "vibcreg": (
+        methods.VibcReg(invariance=2.0, variance=3.0, covariance=4.0),
+        lambda o: losses.vibcreg(*o.z, invariance=2.0, variance=3.0, covariance=4.0),
     ),
     "vicreg": (
         methods.VicReg(invariance=2.0, variance=3.0, covariance=4.0),
