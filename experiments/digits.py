@@ -14,7 +14,7 @@ import dataclasses
 from recipes import Recipe, show
 
 from jaxclr import methods
-from jaxclr.augment import AUGMENTATIONS, with_views
+from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, with_views
 from jaxclr.data import Data
 from jaxclr.encoders import ENCODERS
 from jaxclr.methods import METHODS, MomentumEncoder
@@ -34,8 +34,10 @@ SYMMETRIC = {"symmetry_scale": "per_sample", "symmetry_weight": 1.0}
 # any batch size.
 WHITENED = {"temperature": 0.2, "logit_divisor": float(WIDTH), **SYMMETRIC}
 
-# A run of 1,320 steps is short for averages over a thousand, and 1,437 images for a queue of
-# 65,536.
+# A run of 1,320 steps is short for averages over a thousand.
+FASTER = MomentumEncoder(momentum=0.99, update="after_update")
+
+# Likewise, and 1,437 images for a queue of 65,536.
 QUEUED = {**WARM, "queue_size": 256, "target": MomentumEncoder(momentum=0.99, ramp=False)}
 
 # Some seventy and thirty-five images a cluster, from the first epoch on.
@@ -44,6 +46,9 @@ CLUSTERED = {**QUEUED, "clusters": (20, 40), "warmup_epochs": 0}
 # 0.0051 is for 8,192 dimensions: narrow embeddings have far fewer pairs.
 NARROW = {"off_diagonal": 0.1}
 
+# The key's view without erased rectangles and noise.
+WEAK_KEYS = Augmentation((DigitView(), DigitView(erase=0.0, noise=0.0)))
+
 HALF_A_MINUTE = "0.5 minutes"
 
 # A method without a row has its defaults.
@@ -51,17 +56,27 @@ RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
     # Learned temperatures can become small, and gradients large.
     "amcl": Recipe(methods.Amcl(), clip_norm=1.0),
     "barlow_twins": Recipe(methods.BarlowTwins(**NARROW)),
-    "byol": Recipe(methods.Byol(target=MomentumEncoder(momentum=0.99, update="after_update"))),
+    "byol": Recipe(methods.Byol(target=FASTER)),
     "cacr_moco_v3": Recipe(methods.CacrMocoV3(**WARM)),
+    "clip": Recipe(methods.Clip(), clip_norm=1.0),
     "co2": Recipe(methods.Co2(**QUEUED)),
     "dcl": Recipe(methods.Dcl(**WARM)),
     "dclw": Recipe(methods.Dclw(**WARM)),
+    "dino": Recipe(methods.Dino(prototypes=256, freeze_prototypes=0, target=FASTER)),
+    "direct_copy": Recipe(methods.DirectCopy(target=FASTER)),
+    "direct_pred": Recipe(methods.DirectPred(target=FASTER)),
     "ft": Recipe(methods.Ft(**QUEUED)),
     "hydra": Recipe(methods.Hydra(**WARM)),
+    # The nuclear norm is a sum over the batch, and so is its gradient.
+    "mmcr": Recipe(methods.Mmcr(), clip_norm=1.0),
     "moco_v2": Recipe(methods.MocoV2(**QUEUED)),
     "moco_v3": Recipe(methods.MocoV3(**WARM)),
+    "nnbyol": Recipe(methods.NnByol(target=FASTER, queue_size=512)),
+    "nnclr": Recipe(methods.NnClr(queue_size=512)),
     "pauc": Recipe(methods.Pauc(**CLUSTERED, **NARROW)),
     "pcl": Recipe(methods.Pcl(**CLUSTERED)),
+    "ressl": Recipe(methods.ReSsl(**{**QUEUED, "temperature": 0.1}), augmentation=WEAK_KEYS),
+    "siglip": Recipe(methods.SigLip(), clip_norm=1.0),
     "sim_affinity": Recipe(
         methods.SimAffinity(**WARM, **SYMMETRIC),
         time=HALF_A_MINUTE,
@@ -91,7 +106,8 @@ def config(method: str = "sim_affinity") -> Config:
         method=sized.replace(projector=projector),
         encoder=ENCODERS["small_conv"],
         data=Data(source="digits"),
-        augmentation=with_views(AUGMENTATIONS["digits"], recipe.method.views),
+        augmentation=recipe.augmentation
+        or with_views(AUGMENTATIONS["digits"], recipe.method.views),
         optimizer=Sgd(learning_rate=0.1),
         epochs=120,
         batch_size=128,

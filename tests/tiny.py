@@ -29,6 +29,7 @@ TINY = {
     "prototypes": 5,
     "queue_from": 0,
     "queue_size": 2 * BATCH,
+    "slices": 8,
     "warmup_epochs": 0,
     "whitening_size": BATCH,
 }

@@ -29,6 +29,21 @@ def moments(*views: Array, axis_name: AxisName = None) -> tuple[Array, Array]:
     return mean, sum_over(scatter, axis_name) / max(count - 1, 1)
 
 
+def second_moment(*views: Array, axis_name: AxisName = None) -> Array:
+    r"""Mean of :math:`z_i z_i^\top` over the rows of all views of the global batch, uncentered.
+
+    Args:
+      *views: [b, D] each.
+      axis_name: mapped axis over which the batch is spread; None if these are all of it.
+
+    Returns:
+      [D, D], the same on every device.
+    """
+    rows = jnp.concatenate(views)
+    gram = jnp.matmul(rows.T, rows, precision=jax.lax.Precision.HIGHEST)
+    return sum_over(gram, axis_name) / batch_size(rows, axis_name)
+
+
 def whiten(*views: Array, mean: Array, covariance: Array, eps: float | Array) -> tuple[Array, ...]:
     r"""Rows :math:`L^{-1}(z - \mu)`, where :math:`L L^\top = \Sigma + \epsilon I` (Cholesky).
 

@@ -16,7 +16,7 @@ from jaxclr.encoders import ENCODERS, Encoder, ResNet, ViT
 from jaxclr.errors import UserError
 from jaxclr.interop import embedding, exporting, importing
 from jaxclr.interop.embedding import Number
-from jaxclr.paths import expanded
+from jaxclr.paths import Path, expanded
 from jaxclr.runs.folder import RunFolder
 from jaxclr.training.compilation_cache import compilation_cache
 
@@ -48,18 +48,18 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
     run = open_run(folder, console, trust="--trust" in rest) if folder else None
     own = data = run.config.data if run else Data()
     if len(words) > 1:
-        # Sources of arrays are not resized.
-        image_size = data.image_size if words[1].partition(":")[0] in ("folder", "tfds") else None
-        data = dataclasses.replace(data, source=words[1], image_size=image_size)
+        data = dataclasses.replace(data, source=words[1])
+        if not data.has_files:
+            data = dataclasses.replace(data, image_size=None)
     options = parse(
         EmbedOptions,
         rest,
         "embed RUN [DATA]",
         description="Write the representations of the run's data in its splits, or of all of DATA "
-        "(folder:PATH, tfds:NAME, npz:PATH or digits) in the order of paths or rows, with file "
-        "names, splits and labels. Running the same "
-        "command again continues an interrupted embedding. With --data.streaming always, images "
-        "are read on demand and memory holds a few batches.",
+        "(folder:PATH, wds:PATTERN, hf:NAME_OR_PATH, tfds:NAME, npz:PATH or digits) in the order "
+        "of paths or rows, with file names, splits and labels. Running the same command again "
+        "continues an interrupted embedding. With --data.streaming always, images are read on "
+        "demand and memory holds a few batches.",
         default=EmbedOptions(out=tyro.MISSING, data=data),
     )
     assert run is not None  # with --help, parse exits
@@ -76,7 +76,7 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
         rows = embedding.embed(
             run.load(),
             data,
-            options.out.expanduser(),
+            options.out,
             dtype=options.dtype,
             overwrite=options.overwrite,
             report=lambda done, count: progress.update(task, completed=done, total=count),
@@ -231,7 +231,7 @@ def _leading(arguments: Sequence[str], most: int) -> tuple[list[str], list[str]]
     return arguments[:count], arguments[count:]
 
 
-def _run_of(words: list[str], rest: list[str], usage: str) -> pathlib.Path | None:
+def _run_of(words: list[str], rest: list[str], usage: str) -> Path | None:
     """The folder of a run; None for --help without one."""
     if words:
         return expanded(words[0])

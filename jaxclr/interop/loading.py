@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
@@ -17,6 +16,7 @@ from jaxclr.augment import PhotoView
 from jaxclr.encoders.custom import build_encoder, towers_of
 from jaxclr.errors import UserError
 from jaxclr.methods import Branch
+from jaxclr.paths import expanded
 from jaxclr.runs.checkpoints import read_variables
 from jaxclr.runs.config import Config
 from jaxclr.runs.folder import RunFolder
@@ -84,7 +84,7 @@ def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
     Raises:
       UserError: the folder is not a run, or has no undamaged checkpoint.
     """
-    run = run if isinstance(run, RunFolder) else RunFolder(pathlib.Path(run))
+    run = run if isinstance(run, RunFolder) else RunFolder(expanded(run))
     config = run.config()
     count = len(towers_of(config.encoder))
     if not 0 <= view < count:

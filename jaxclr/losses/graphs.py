@@ -68,19 +68,57 @@ def community_density(
     (assignments,) = check_floats(assignments=(assignments, "n K"))
     check_positive("weight", weight, zero=True)
     nodes = batch_size(assignments, axis_name)
-    if not hasattr(edges, "shape"):
-        raise TypeError(f"edges must be an array of integers, got {type(edges).__name__}.")
-    if len(edges.shape) != 2 or edges.shape[0] != 2:
-        raise ValueError(f"edges must be [2, E], sources and targets, got shape {edges.shape}.")
-    sources, targets = (
-        check_ids(f"edges[{side}]", edges[side], edges.shape[1], below=nodes) for side in (0, 1)
-    )
+    sources, targets = check_edges("edges", edges, nodes)
     every = gather_rows(assignments, axis_name)
     within = jnp.sum(every[sources] * every[targets])
     mass = jnp.sum(every, axis=1)
     between = jnp.sum(mass[sources] * mass[targets])
     density = weight * between - (nodes - 1 + weight) * within
     return density / max(nodes * (nodes - 1), 1) + jnp.sum(every * every) / (2 * nodes)
+
+
+def sparsest_cut(
+    z: Array, negatives: Array, *, alpha: float | Array = 1e5, axis_name: AxisName = None
+) -> Array:
+    r"""Inverse of the summed squared distances of negative pairs (SCE).
+
+    .. math:: \frac{\alpha}{\sum_{(i, j)} \|z_i - z_j\|^2}
+       = \frac{\alpha}{\operatorname{tr} Z^\top L Z}
+
+    where L is the Laplacian of the graph of negatives. There are no positives: the encoder, an
+    average over neighbors, keeps them close. A sum below 1e-12 counts as 1e-12, without gradient;
+    the official code divides by 0. It forms L as an n x n matrix, of s nodes drawn uniformly for
+    each node with repetition, once for all epochs; one published copy does not make it symmetric,
+    and then its trace is not a sum of distances.
+
+    Needs: node embeddings, negative pairs.
+    Cost: BD + ED.
+    Global batch: distances of pairs.
+
+    Args:
+      z: node embeddings, [n, D], any float dtype; taken as they are.
+      negatives: [2, E] integers, the nodes of each pair, as indices among the nodes of all devices;
+        the same on every device. A pair may repeat; a pair of a node with itself counts 0.
+      alpha: positive. The official 100,000 is for 19,793 nodes with 5 negatives each.
+      axis_name: mapped axis over which the nodes are spread; None if these are all of them.
+
+    Returns:
+      The loss of the whole graph, the same on every device.
+
+    Raises:
+      TypeError: z is not an array of floats, negatives none of integers, or alpha is not a number.
+      ValueError: z is not a matrix, negatives is not [2, E] or names no node, or alpha is not
+        positive.
+
+    References:
+      Zhang et al., SCE: Scalable Network Embedding from Sparsest Cut, 2020 (arXiv:2006.16499).
+    """
+    (z,) = check_embeddings(z=z)
+    check_positive("alpha", alpha)
+    first, second = check_edges("negatives", negatives, batch_size(z, axis_name))
+    every = gather_rows(z, axis_name)
+    total = jnp.sum((every[first] - every[second]) ** 2)
+    return alpha / jnp.maximum(total, jnp.asarray(1e-12, z.dtype))
 
 
 def community_contrast(
@@ -236,6 +274,23 @@ def weighted_info_nce(
     counts = ~jnp.isneginf(logsumexp)
     zeros = jnp.zeros_like(logsumexp)
     return jnp.mean(jnp.where(counts, jnp.where(counts, logsumexp, zeros) - positives(q, k), zeros))
+
+
+def check_edges(name: str, edges: Array, nodes: int) -> tuple[Array, Array]:
+    """Sources and targets, int32 [E] each, of edges [2, E] among so many nodes.
+
+    Raises:
+      TypeError: edges is not an array of integers.
+      ValueError: it has another shape, or an index is out of range.
+    """
+    if not hasattr(edges, "shape"):
+        raise TypeError(f"{name} must be an array of integers, got {type(edges).__name__}.")
+    if len(edges.shape) != 2 or edges.shape[0] != 2:
+        raise ValueError(f"{name} must be [2, E], sources and targets, got shape {edges.shape}.")
+    sources, targets = (
+        check_ids(f"{name}[{side}]", edges[side], edges.shape[1], below=nodes) for side in (0, 1)
+    )
+    return sources, targets
 
 
 def _weighted(products: Array, weights: Array) -> Array:

@@ -1,9 +1,19 @@
 """Losses of positives alone, where a predictor and a stopped target prevent collapse."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from jaxclr.affinity import AxisName, check_embeddings, positives, unit_rows
+from jaxclr.affinity import (
+    AxisName,
+    check_embeddings,
+    check_floats,
+    check_positive,
+    positives,
+    unit_rows,
+)
+from jaxclr.affinity.tiles import matmul
 
 Array = jax.Array
 
@@ -107,6 +117,134 @@ def byol(p1: Array, p2: Array, t1: Array, t2: Array, *, axis_name: AxisName = No
         p2, t1, axis_name=axis_name
     )
     return 4 + 2 * cosines
+
+
+def direct_pred(
+    z1: Array,
+    z2: Array,
+    t1: Array,
+    t2: Array,
+    correlation: Array,
+    *,
+    eps: float | Array = 0.01,
+    axis_name: AxisName = None,
+) -> Array:
+    r"""`byol` with a linear predictor of the eigenvectors of the embeddings (DirectPred).
+
+    .. math:: p = W z, \qquad W = U \operatorname{diag}\Big(
+       \sqrt{s_d / \max\nolimits_e s_e} + \epsilon \Big) U^\top,
+       \qquad F = U \operatorname{diag}(s)\, U^\top
+
+    Negative eigenvalues count as 0, and a coefficient is at least 1e-4. The official value is this
+    one less 4, with the gradient of this one. There the predictor is that of F after the step
+    before, and a random one in the first step; which F is given here is the caller's choice.
+
+    Needs: targets, a running correlation.
+    Cost: BD² + D³.
+    Global batch: nothing.
+
+    Args:
+      z1: embeddings of the first view, [b, D], any float dtype.
+      z2: embeddings of the second view, [b, D].
+      t1: targets of the first view, [b, D]; they receive no gradient.
+      t2: targets of the second view, [b, D]; they receive no gradient.
+      correlation: F [D, D], symmetric, the same on every device; it receives no gradient. A running
+        mean over steps of `jaxclr.affinity.second_moment` of both views, not normalized.
+      eps: epsilon; zero or more.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows
+        either way.
+
+    Returns:
+      This device's share of the loss.
+
+    Raises:
+      TypeError: an input is not an array of floats, or eps is not a number.
+      ValueError: inputs differ in shape, correlation is not [D, D], or eps is negative.
+
+    References:
+      Tian et al., Understanding Self-Supervised Learning Dynamics without Contrastive Pairs, 2021
+      (arXiv:2102.06810), eq. 18-19.
+    """
+
+    def predictor(correlation: Array) -> Array:
+        values, vectors = jnp.linalg.eigh(correlation)
+        largest = values[-1]
+        exists = largest > 0
+        shares = jnp.maximum(values, 0) / jnp.where(exists, largest, jnp.ones_like(largest))
+        coefficients = jnp.maximum(jnp.sqrt(shares) + eps, jnp.asarray(1e-4, values.dtype))
+        return matmul(vectors * coefficients[None, :], vectors.T)
+
+    return _directly(predictor, z1, z2, t1, t2, correlation, eps, axis_name)
+
+
+def direct_copy(
+    z1: Array,
+    z2: Array,
+    t1: Array,
+    t2: Array,
+    correlation: Array,
+    *,
+    eps: float | Array = 0.3,
+    axis_name: AxisName = None,
+) -> Array:
+    r"""`byol` with the correlation of the embeddings as a linear predictor (DirectCopy).
+
+    .. math:: p = W z, \qquad W = F + \epsilon I
+
+    No eigenvectors are computed. As in the official code F is not divided by its norm, so that
+    epsilon is relative to the squared length of embeddings. The rest is as in `direct_pred`; the
+    official code has to be asked to collect F (corr_collect).
+
+    Needs: targets, a running correlation.
+    Cost: BD².
+    Global batch: nothing.
+
+    Args:
+      z1: embeddings of the first view, [b, D], any float dtype.
+      z2: embeddings of the second view, [b, D].
+      t1: targets of the first view, [b, D]; they receive no gradient.
+      t2: targets of the second view, [b, D]; they receive no gradient.
+      correlation: F [D, D], as of `direct_pred`.
+      eps: epsilon; zero or more.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows
+        either way.
+
+    Returns:
+      This device's share of the loss.
+
+    Raises:
+      TypeError: an input is not an array of floats, or eps is not a number.
+      ValueError: inputs differ in shape, correlation is not [D, D], or eps is negative.
+
+    References:
+      Wang et al., Towards Demystifying Representation Learning with Non-contrastive
+      Self-supervision, 2021 (arXiv:2110.04947).
+    """
+
+    def predictor(correlation: Array) -> Array:
+        return correlation + eps * jnp.eye(correlation.shape[0], dtype=correlation.dtype)
+
+    return _directly(predictor, z1, z2, t1, t2, correlation, eps, axis_name)
+
+
+def _directly(
+    predictor: Callable[[Array], Array],
+    z1: Array,
+    z2: Array,
+    t1: Array,
+    t2: Array,
+    correlation: Array,
+    eps: float | Array,
+    axis_name: AxisName,
+) -> Array:
+    """`byol` of predictions by a constant symmetric matrix, a function of the correlation."""
+    rows = {
+        name: (value, "b D") for name, value in (("z1", z1), ("z2", z2), ("t1", t1), ("t2", t2))
+    }
+    z1, z2, t1, t2, correlation = check_floats(**rows, correlation=(correlation, "D D"))
+    check_positive("eps", eps, zero=True)
+    matrix = jax.lax.stop_gradient(predictor(jax.lax.stop_gradient(correlation)))
+    return byol(matmul(z1, matrix), matmul(z2, matrix), t1, t2, axis_name=axis_name)
 
 
 def guided_stop_gradient(

@@ -14,11 +14,13 @@ from jaxclr.affinity import (
     check_floats,
     check_permutations,
     check_positive,
+    check_share,
     check_views,
     gather_rows,
     moments,
     positives,
     row_ids,
+    second_moment,
     sum_over,
     unit_rows,
     whiten,
@@ -29,6 +31,7 @@ Array = jax.Array
 
 _VARIANCE_FLOOR = 1e-4  # under VICReg's root
 _STANDARDIZING_EPS = 1e-5  # batch normalization's
+_LEAST_SQUARE = 1e-24  # of the norm of a dimension over the batch, by which it is divided
 
 
 def vicreg(
@@ -84,6 +87,68 @@ def vicreg(
         deviations = jnp.sqrt(jnp.diagonal(matrix) + _VARIANCE_FLOOR)
         loss += variance / 2 * jnp.mean(jax.nn.relu(1 - deviations))
         loss += covariance / view.shape[1] * jnp.sum(_off_diagonal(matrix) ** 2)
+    return loss
+
+
+def vibcreg(
+    z1: Array,
+    z2: Array,
+    *,
+    invariance: float | Array = 25.0,
+    variance: float | Array = 25.0,
+    covariance: float | Array = 200.0,
+    axis_name: AxisName = None,
+) -> Array:
+    r"""VICReg with a penalty on correlations instead of covariances (VIbCReg).
+
+    .. math:: \frac{\lambda}{BD} \sum_i \|z_{1i} - z_{2i}\|^2
+       + \sum_{Z \in \{Z_1, Z_2\}} \left[
+       \frac{\mu}{D} \sum_d \max(0, 1 - \sigma_d)
+       + \frac{\nu}{D^2} \sum_{d \ne e} C_{de}^2 \right],
+       \qquad \sigma_d = \sqrt{\Sigma_{dd} + 10^{-4}}, \;
+       C_{de} = \frac{\Sigma_{de}}{\sqrt{\Sigma_{dd} \Sigma_{ee}}}
+
+    with the unbiased covariance of each view of the global batch. The penalty does not depend on
+    the scale or, being a mean, on the number of dimensions. Both terms are summed over the views;
+    `vicreg` halves the variance. As in the official code a dimension is divided by a norm over the
+    batch of at least 1e-12. The official code takes the batch of each device; solo-learn gathers
+    it. The paper's projector ends with iterative whitening, which is not part of the loss.
+
+    Needs: two views.
+    Cost: BD².
+    Global batch: means and covariances.
+
+    Args:
+      z1: embeddings of one view, [b, D], any float dtype.
+      z2: embeddings of the other view, [b, D].
+      invariance: lambda; zero or more.
+      variance: mu; zero or more.
+      covariance: nu; zero or more.
+      axis_name: mapped axis over which the batch is spread; None if z1 and z2 are all of it.
+
+    Returns:
+      This device's share of the loss.
+
+    Raises:
+      TypeError: z1 or z2 is not an array of floats, or a hyper-parameter is not a number.
+      ValueError: z1 and z2 differ in shape or are not matrices, or a hyper-parameter is negative.
+
+    References:
+      Lee and Aune, Computer Vision Self-supervised Learning Methods on Time Series, 2021
+      (arXiv:2109.00783).
+    """
+    z1, z2 = check_embeddings(z1=z1, z2=z2)
+    weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
+    for name, value in weights.items():
+        check_positive(name, value, zero=True)
+    degrees = max(batch_size(z1, axis_name) - 1, 1)
+    loss = invariance * jnp.mean((z1 - z2) ** 2)
+    for view in (z1, z2):
+        _, matrix = moments(view, axis_name=axis_name)
+        variances = jnp.diagonal(matrix)
+        loss += variance * jnp.mean(jax.nn.relu(1 - jnp.sqrt(variances + _VARIANCE_FLOOR)))
+        correlation = cosines_of_dimensions(matrix * degrees)
+        loss += covariance * jnp.mean(_off_diagonal(correlation) ** 2)
     return loss
 
 
@@ -287,9 +352,8 @@ def uni_grad_correlation(m1: Array, m2: Array, *, axis_name: AxisName = None) ->
     References:
       Tao et al., arXiv:2112.05141.
     """
-    m1, m2 = check_embeddings(m1=m1, m2=m2)
-    rows = jax.lax.stop_gradient(unit_rows(jnp.concatenate([m1, m2])))
-    return sum_over(matmul(rows.T, rows), axis_name) / batch_size(rows, axis_name)
+    m1, m2 = jax.lax.stop_gradient(check_embeddings(m1=m1, m2=m2))
+    return second_moment(unit_rows(m1), unit_rows(m2), axis_name=axis_name)
 
 
 def cross_correlation(
@@ -319,6 +383,21 @@ def cross_correlation(
     return product / count * inverse(of_x)[:, None] * inverse(of_y)[None, :]
 
 
+def cosines_of_dimensions(gram: Array) -> Array:
+    r"""The D x D cosines :math:`G_{de} / (g_d g_e)` of dimensions from their inner products G.
+
+    A norm :math:`g_d = \sqrt{G_{dd}}` below 1e-12 counts as 1e-12: a dimension of
+    zeros has cosine 0 with all, itself too.
+    """
+    inverse = inverse_norms(jnp.diagonal(gram))
+    return gram * inverse[:, None] * inverse[None, :]
+
+
+def inverse_norms(squares: Array) -> Array:
+    """One over the norm of each dimension, of at least 1e-12, from its square [D]."""
+    return jax.lax.rsqrt(jnp.maximum(squares, jnp.asarray(_LEAST_SQUARE, squares.dtype)))
+
+
 def from_identity(correlation: Array, off_diagonal: float | Array) -> Array:
     r"""Squared distance from 1: :math:`\sum_d (C_{dd} - 1)^2 + \lambda \sum_{d \ne e} C_{de}^2`."""
     on = jnp.sum((jnp.diagonal(correlation) - 1) ** 2)
@@ -331,16 +410,13 @@ def _off_diagonal(square: Array) -> Array:
 
 def _check_whitening(whitening_size: int, eps: float | Array, size: int, width: int) -> None:
     check_count("whitening_size", whitening_size, least=2)
-    check_positive("eps", eps, zero=True)
-    known = isinstance(eps, numbers.Real)
-    if known and eps > 1:
-        raise ValueError(f"eps must be at most 1, got {eps}: the covariance is weighed by 1 - eps.")
+    check_share("eps", eps)
     if size % whitening_size:
         raise ValueError(
             f"whitening_size must divide the {size} images of the global batch, "
             f"got {whitening_size}."
         )
-    if known and eps == 0 and whitening_size <= width:
+    if isinstance(eps, numbers.Real) and eps == 0 and whitening_size <= width:
         raise ValueError(
             f"whitening_size must be more than the {width} dimensions, got {whitening_size}: "
             "the covariance of so few rows has no inverse; take larger sub-batches, "

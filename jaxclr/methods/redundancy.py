@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Gt, Interval
 
 from jaxclr import losses
 from jaxclr.affinity import AxisName, batch_size
@@ -91,6 +91,29 @@ class VicReg(Method):
 
 
 @dataclasses.dataclass(frozen=True)
+class VibcReg(VicReg):
+    """VICReg with a penalty on correlations instead of covariances (VIbCReg, arXiv:2109.00783).
+
+    The projector ends with a BatchNorm in place of iterative whitening.
+    """
+
+    covariance: Annotated[float, Ge(0)] = 200.0
+    """Weight of the squared correlations."""
+
+    projector: Mlp = Mlp(layers=3, hidden=4096, out=4096, last_norm=True, last_affine="both")
+    """Head from representations to embeddings."""
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        return losses.vibcreg(
+            *out.embeddings,
+            invariance=self.invariance,
+            variance=self.variance,
+            covariance=self.covariance,
+            axis_name=axis_name,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class BarlowTwins(Method):
     """Cross-correlation of views towards the identity (Barlow Twins, arXiv:2103.03230)."""
 
@@ -143,5 +166,119 @@ class UniGrad(Method):
             # The step computes the same expression for the next state; XLA merges them.
             self.next_state(out, state, axis_name),
             weight=self.correlation_weight,
+            axis_name=axis_name,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TiCo(Method):
+    """Cosine with momentum embeddings, energy of a running covariance (TiCo, arXiv:2206.10698).
+
+    The state is the running covariance of the queries, the embeddings of the first view.
+    """
+
+    online_views: ClassVar[slice] = slice(0, 1)
+    target_views: ClassVar[slice] = slice(1, 2)
+
+    covariance_weight: Annotated[float, Ge(0)] = 8.0
+    """Weight of the energy."""
+
+    covariance_momentum: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    """Weight of the previous running covariance in a step."""
+
+    projector: Mlp = Mlp(layers=2, hidden=4096, out=256, bias=True)
+    """Head from representations to embeddings."""
+
+    target: MomentumEncoder = MomentumEncoder(momentum=0.99)
+    """Targets of the embeddings."""
+
+    def init_state(self, key: Array, sizes: Sizes) -> Tree:
+        return jnp.zeros((sizes.embedding, sizes.embedding))
+
+    def next_state(self, out: Outputs, state: Tree, axis_name: AxisName) -> Tree:
+        (query,) = out.embeddings
+        return losses.tico_covariance(
+            query, state, momentum=self.covariance_momentum, axis_name=axis_name
+        )
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        (query,), (key,) = out.embeddings, out.targets
+        return losses.tico(
+            query,
+            key,
+            state,
+            weight=self.covariance_weight,
+            momentum=self.covariance_momentum,
+            axis_name=axis_name,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Mmcr(Method):
+    """Nuclear norm of the images' mean embeddings (MMCR, arXiv:2303.03307).
+
+    With a momentum encoder, the mean is over its embeddings of all views too.
+    """
+
+    more_views: ClassVar[bool] = True
+
+    projector: Mlp = Mlp(layers=3, hidden=8192, out=512)
+    """Head from representations to embeddings."""
+
+    target: Target = MomentumEncoder(momentum=0.99, ramp=False, update="after_update")
+    """Embeddings that are averaged with those of the encoder."""
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        return losses.mmcr((*out.embeddings, *out.targets), axis_name=axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class FroSsl(Method):
+    """Frobenius norms of correlations, distance from the mean view (FroSSL, arXiv:2310.02903)."""
+
+    more_views: ClassVar[bool] = True
+
+    invariance: Annotated[float, Ge(0)] = 1.0
+    """Weight of the squared distances from the mean view."""
+
+    projector: Mlp = Mlp(layers=3, hidden=2048, out=1024, bias=True)
+    """Head from representations to embeddings."""
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        return losses.frossl(out.embeddings, invariance=self.invariance, axis_name=axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class LeJepa(Method):
+    """Distance from the mean view and a test of normality of projections (arXiv:2511.08544).
+
+    All views are averaged; the paper averages the global ones.
+    """
+
+    more_views: ClassVar[bool] = True
+
+    weight: Annotated[float, Interval(ge=0, le=1)] = 0.05
+    """Weight of the test; the distance has the rest."""
+
+    slices: Annotated[int, Ge(1)] = 1024
+    """Random directions of a step."""
+
+    knots: Annotated[int, Ge(2)] = 17
+    """Points of the characteristic function."""
+
+    t_max: Annotated[float, Gt(0)] = 3.0
+    """Last of the points; the first is 0."""
+
+    projector: Mlp = Mlp(layers=3, hidden=2048, out=128, bias=True)
+    """Head from representations to embeddings."""
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        width = out.embeddings[0].shape[1]
+        return losses.lejepa(
+            out.embeddings,
+            jax.random.normal(out.key, (self.slices, width)),
+            weight=self.weight,
+            t_max=self.t_max,
+            knots=self.knots,
             axis_name=axis_name,
         )

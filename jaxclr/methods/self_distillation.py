@@ -1,14 +1,33 @@
 """Self-distillation: methods without negatives."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
+import jax.numpy as jnp
+from annotated_types import Ge, Gt, Interval
 
 from jaxclr import losses
-from jaxclr.affinity import AxisName, batch_size, gather_rows, row_ids
+from jaxclr.affinity import (
+    AxisName,
+    batch_size,
+    gather_rows,
+    row_ids,
+    second_moment,
+    unit_rows,
+)
+from jaxclr.affinity.tiles import matmul
 from jaxclr.encoders import Mlp
-from jaxclr.methods.base import MomentumEncoder, Outputs, Predictive, StopGradient, Target, Tree
+from jaxclr.methods.base import (
+    Method,
+    MomentumEncoder,
+    Outputs,
+    Predictive,
+    Sizes,
+    StopGradient,
+    Target,
+    Tree,
+)
 
 Array = jax.Array
 
@@ -30,6 +49,60 @@ class Byol(Predictive):
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
         return losses.byol(*out.predictions, *out.targets, axis_name=axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectPred(Method):
+    """BYOL, predictor from the eigenvectors of embeddings (DirectPred, arXiv:2102.06810).
+
+    The state is the running correlation of embeddings; it is updated before the predictor is made.
+    Officially the predictor of a step is that of the step before.
+    """
+
+    one_row: ClassVar[bool] = True
+
+    eps: Annotated[float, Ge(0)] = 0.01
+    """Added to the coefficient of each eigenvector; the largest is 1 without it."""
+
+    correlation_momentum: Annotated[float, Interval(ge=0, le=1)] = 0.3
+    """Weight of the previous running correlation in a step; 0 in the first step."""
+
+    projector: Mlp = Mlp(layers=2, hidden=512, out=128, bias=True)
+    """Head from representations to embeddings."""
+
+    target: Target = MomentumEncoder(momentum=0.996, ramp=False, update="after_update")
+    """Targets of the predictions."""
+
+    def init_state(self, key: Array, sizes: Sizes) -> Tree:
+        return jnp.zeros((sizes.embedding, sizes.embedding))
+
+    def next_state(self, out: Outputs, state: Tree, axis_name: AxisName) -> Tree:
+        rows = (z.astype(state.dtype) for z in out.embeddings)
+        batch = jax.lax.stop_gradient(second_moment(*rows, axis_name=axis_name))
+        kept = jnp.where(out.step == 0, 0.0, self.correlation_momentum)
+        return kept * state + (1 - kept) * batch
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        # The step computes the same expression for the next state; XLA merges them.
+        known = self.next_state(out, state, axis_name)
+        return self._loss(*out.embeddings, *out.targets, known, eps=self.eps, axis_name=axis_name)
+
+    def _loss(self, *arrays: Array, **settings: Any) -> Array:
+        return losses.direct_pred(*arrays, **settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectCopy(DirectPred):
+    """BYOL, predictor from the correlation of embeddings itself (DirectCopy, arXiv:2110.04947)."""
+
+    eps: Annotated[float, Ge(0)] = 0.3
+    """Added to the diagonal of the correlation."""
+
+    correlation_momentum: Annotated[float, Interval(ge=0, le=1)] = 0.5
+    """Weight of the previous running correlation in a step; 0 in the first step."""
+
+    def _loss(self, *arrays: Array, **settings: Any) -> Array:
+        return losses.direct_copy(*arrays, **settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,3 +155,93 @@ class ByolGsg(SimSiamGsg):
 
     target: Target = MomentumEncoder(momentum=0.99, ramp=False)
     """Targets of the predictions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dino(Method):
+    """Predicts a momentum encoder's centered and sharpened prototypes (DINO, arXiv:2104.14294).
+
+    The first two views are those of the teacher; every view predicts the others of them. Prototypes
+    are the last layer of the head, with rows of unit length, and their average is the teacher's.
+    Heads have ReLUs, as all here, in place of GELUs.
+    """
+
+    one_row: ClassVar[bool] = True
+    more_views: ClassVar[bool] = True
+    target_views: ClassVar[slice] = slice(0, 2)
+
+    prototypes: Annotated[int, Ge(1)] = 65_536
+    """Number of prototypes."""
+
+    temperature: Annotated[float, Gt(0)] = 0.1
+    """Divides the scores of the student."""
+
+    teacher_temperature: Annotated[float, Gt(0)] = 0.07
+    """Divides the scores of the teacher after warm-up."""
+
+    first_teacher_temperature: Annotated[float, Gt(0)] = 0.04
+    """Divides the scores of the teacher at first."""
+
+    warmup_epochs: Annotated[int, Ge(0)] = 30
+    """Epochs in which the temperature of the teacher rises linearly."""
+
+    center_momentum: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    """Share of the center that a step keeps."""
+
+    freeze_prototypes: Annotated[int, Ge(0)] = 1251
+    """Number of first steps in which prototypes are not trained: an epoch of ImageNet at 1,024."""
+
+    projector: Mlp = Mlp(layers=3, hidden=2048, out=256, norm=False, bias=True)
+    """Head from representations to embeddings."""
+
+    target: MomentumEncoder = MomentumEncoder(momentum=0.996, update="after_update")
+    """The teacher."""
+
+    @property
+    def frozen_first(self) -> dict[str, int]:
+        return {"readout/prototypes": self.freeze_prototypes}
+
+    def init_params(self, key: Array, sizes: Sizes) -> Tree:
+        return {"prototypes": unit_rows(jax.random.normal(key, (self.prototypes, sizes.embedding)))}
+
+    def init_state(self, key: Array, sizes: Sizes) -> Tree:
+        return {
+            "center": jnp.zeros(self.prototypes),
+            "prototypes": jnp.zeros((self.prototypes, sizes.embedding)),
+        }
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        first, last = self.first_teacher_temperature, self.teacher_temperature
+        risen = jnp.clip(out.epoch / max(self.warmup_epochs - 1, 1), 0, 1)
+        return losses.dino(
+            [_scores(rows, out.params["prototypes"]) for rows in out.embeddings],
+            self.teacher_scores(out, state),
+            state["center"],
+            temperature=self.temperature,
+            teacher_temperature=first + (last - first) * risen if self.warmup_epochs else last,
+            axis_name=axis_name,
+        )
+
+    def next_state(self, out: Outputs, state: Tree, axis_name: AxisName) -> Tree:
+        center = losses.dino_center(self.teacher_scores(out, state), axis_name=axis_name)
+        kept = self.center_momentum
+        return {
+            "center": kept * state["center"] + (1 - kept) * center,
+            "prototypes": self.teacher_prototypes(out, state),
+        }
+
+    def teacher_scores(self, out: Outputs, state: Tree) -> list[Array]:
+        """Scores of the teacher, [b, K] for each of its views."""
+        prototypes = self.teacher_prototypes(out, state)
+        return [_scores(rows, prototypes) for rows in out.targets]
+
+    def teacher_prototypes(self, out: Outputs, state: Tree) -> Array:
+        """The average of the prototypes, [K, D], the current ones included."""
+        kept = jnp.where(out.step == 0, 0.0, self.target.at(out.progress))
+        mixed = kept * state["prototypes"] + (1 - kept) * out.params["prototypes"]
+        return jax.lax.stop_gradient(mixed)
+
+
+def _scores(rows: Array, prototypes: Array) -> Array:
+    """Cosines [b, K] of rows [b, D] and prototypes [K, D]."""
+    return matmul(unit_rows(rows.astype(prototypes.dtype)), unit_rows(prototypes).T)

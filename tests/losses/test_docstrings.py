@@ -10,7 +10,15 @@ from jaxclr import losses
 from jaxclr.cli.definitions import loss_facts, public_losses
 
 # They return arrays, not a loss.
-ARRAYS = {"extrapolate_positives", "interpolate_negatives", "sinkhorn", "uni_grad_correlation"}
+ARRAYS = {
+    "dino_center",
+    "extrapolate_positives",
+    "interpolate_negatives",
+    "nearest_neighbors",
+    "sinkhorn",
+    "tico_covariance",
+    "uni_grad_correlation",
+}
 
 
 @pytest.mark.parametrize("name", public_losses())

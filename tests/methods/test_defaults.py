@@ -46,6 +46,7 @@ TRIP_HEAD = head(3, 2048, 2048, last="both")
 CONSTANT = MomentumEncoder(0.999, ramp=False)
 RISING = MomentumEncoder(0.99)
 MOCO_V3_LARS = Lars(0.6, weight_decay=1e-6)
+TOWERS_ADAMW = AdamW(1.5e-4, weight_decay=0.1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Row:
     target: Any = Shared()
     ours: str = ""
     imagenet: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields that differ there
-    optimizer: Lars = MOCO_V3_LARS  # imagenet.py's own, but for papers with rates by part
+    optimizer: Any = MOCO_V3_LARS  # imagenet.py's own, but for papers with rates by part
     smallest_crop: float = 0.08  # BYOL's augmentation, but for MoCo v3
     vit: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields that differ with a ViT
 
@@ -137,6 +138,12 @@ TABLE = {
     "cacr_moco_v3": dataclasses.replace(
         MOCO_V3, source="arXiv:2105.03746, JegZheng/CACR-SSL imagenet_pretraining"
     ),
+    "clip": Row(
+        "arXiv:2103.00020, openai/CLIP, mlfoundations/open_clip",
+        head(1, 4096, 512),
+        {"temperature": 0.07, "largest_scale": 100.0},
+        optimizer=TOWERS_ADAMW,
+    ),
     "co2": Row(
         "arXiv:2010.02217, with MoCo v2",
         MOCO_V2_HEAD,
@@ -150,6 +157,39 @@ TABLE = {
     ),
     "dcl": Row("arXiv:2110.06848, with SimCLR", SIMCLR_HEAD, {"temperature": 0.1}),
     "dclw": Row("arXiv:2110.06848, with SimCLR", SIMCLR_HEAD, {"temperature": 0.1, "sigma": 0.5}),
+    "dino": Row(
+        "arXiv:2104.14294, facebookresearch/dino (temperatures of the paper)",
+        head(3, 2048, 256, norm=False, bias=True),
+        {
+            "prototypes": 65_536,
+            "temperature": 0.1,
+            "teacher_temperature": 0.07,
+            "first_teacher_temperature": 0.04,
+            "warmup_epochs": 30,
+            "center_momentum": 0.9,
+            "freeze_prototypes": 1251,
+        },
+        target=MomentumEncoder(0.996, update="after_update"),
+        ours="ReLUs in place of GELUs, as other heads here",
+    ),
+    "direct_copy": Row(
+        "arXiv:2110.04947, facebookresearch/luckmatters ssl/real-dataset (STL-10, CIFAR-10)",
+        head(2, 512, 128, bias=True),
+        {"eps": 0.3, "correlation_momentum": 0.5},
+        target=MomentumEncoder(0.996, ramp=False, update="after_update"),
+    ),
+    "direct_pred": Row(
+        "arXiv:2102.06810, facebookresearch/luckmatters ssl/real-dataset (STL-10, CIFAR-10)",
+        head(2, 512, 128, bias=True),
+        {"eps": 0.01, "correlation_momentum": 0.3},
+        target=MomentumEncoder(0.996, ramp=False, update="after_update"),
+        ours="the predictor of a step is made after its embeddings are counted, and not before",
+    ),
+    "frossl": Row(
+        "arXiv:2310.02903, vturrisi/solo-learn scripts/pretrain/imagenet-100/frossl.yaml",
+        head(3, 2048, 1024, bias=True),
+        {"invariance": 1.0},
+    ),
     "ft": Row(
         "arXiv:2108.02982, DTennant/CL-Visualizing-Feature-Transformation, with MoCo v2",
         MOCO_V2_HEAD,
@@ -162,6 +202,12 @@ TABLE = {
         {"temperature": 0.1, "gate_embedding": 512, "gate_hidden": 1024},
         ours="a last BatchNorm in place of a LayerNorm, as other heads here",
     ),
+    "lejepa": Row(
+        "arXiv:2511.08544, rbalestr-lab/lejepa README.md, MINIMAL.md",
+        head(3, 2048, 128, bias=True),
+        {"weight": 0.05, "slices": 1024, "knots": 17, "t_max": 3.0},
+        ours="the mean of all views, as in the example, and not of the global ones",
+    ),
     "mio": Row(
         "arXiv:2111.12664, miossl/miossl",
         head(2, 2048, 128, last="both"),
@@ -171,6 +217,11 @@ TABLE = {
             "mse_weight": 0.0,
             "bound": False,
         },
+    ),
+    "mmcr": Row(
+        "arXiv:2303.03307, ThomasYerxa/mmcr pretrain_imagenet.py",
+        head(3, 8192, 512),
+        target=MomentumEncoder(0.99, ramp=False, update="after_update"),
     ),
     "moco_v2": Row(
         MOCO_V2, MOCO_V2_HEAD, {"temperature": 0.2, "queue_size": 65_536}, target=CONSTANT
@@ -185,6 +236,21 @@ TABLE = {
         "arXiv:2507.06979, pakoromilas/Multi-View-CL (ImageNet-100; 0.1 on ImageNet-1k)",
         SIMCLR_HEAD,
         {"temperature": 0.5},
+    ),
+    "nnbyol": Row(
+        "arXiv:2104.14548, vturrisi/solo-learn; heads and momentum of BYOL",
+        head(2, 4096, 256),
+        {"queue_size": 98_304},
+        predictor=head(2, 4096, 256),
+        target=MomentumEncoder(0.996, update="after_update"),
+        ours="the paper names it without settings",
+    ),
+    "nnclr": Row(
+        "arXiv:2104.14548, vturrisi/solo-learn",
+        head(3, 2048, 256, last="both"),
+        {"temperature": 0.1, "queue_size": 98_304},
+        predictor=head(2, 4096, 256, bias=True),
+        target=StopGradient(),
     ),
     "pauc": Row(
         "arXiv:2210.10194, with PCL",
@@ -201,6 +267,19 @@ TABLE = {
         ours="a reconstruction from the abstract",
     ),
     "pcl": Row("arXiv:2005.04966, salesforce/PCL", MOCO_V2_HEAD, PCL_FIELDS, target=CONSTANT),
+    "ressl": Row(
+        "arXiv:2107.09282, KyleZheng1997/ReSSL",
+        head(2, 4096, 512, bias=True),
+        {"temperature": 0.1, "teacher_temperature": 0.04, "queue_size": 131_072},
+        target=CONSTANT,
+        smallest_crop=0.2,
+    ),
+    "siglip": Row(
+        "arXiv:2303.15343, google-research/big_vision (a ViT-B)",
+        head(1, 4096, 768, bias=True),
+        {"temperature": 0.1, "bias": -10.0},
+        optimizer=TOWERS_ADAMW,
+    ),
     "sim_affinity": Row(
         UNICLR,
         MOCO_V3_HEAD,
@@ -266,6 +345,12 @@ TABLE = {
             "queue_from": 15,
         },
     ),
+    "tico": Row(
+        "arXiv:2206.10698, sayannag/TiCo-pytorch",
+        head(2, 4096, 256, bias=True),
+        {"covariance_weight": 8.0, "covariance_momentum": 0.9},
+        target=RISING,
+    ),
     "trip": Row(
         "arXiv:2107.10419, WenbinLee/Trip-ROMA",
         TRIP_HEAD,
@@ -283,6 +368,12 @@ TABLE = {
         head(3, 2048, 2048, bias=True),
         {"correlation_weight": 100.0, "correlation_momentum": 0.99},
         target=MomentumEncoder(0.996),
+    ),
+    "vibcreg": Row(
+        "arXiv:2109.00783, ML4ITS/vibcreg",
+        head(3, 4096, 4096, last="both"),
+        {"invariance": 25.0, "variance": 25.0, "covariance": 200.0},
+        ours="a last BatchNorm in place of iterative whitening",
     ),
     "vicreg": Row(
         "arXiv:2105.04906, facebookresearch/vicreg",

@@ -23,7 +23,20 @@ from jaxclr.methods import (
 from jaxclr.runs.config import from_json, to_json
 
 # The methods that compare embeddings, not predictions, with those of a momentum encoder.
-MOMENTUM = {"moco_v2", "co2", "ft", "pcl", "pauc", "uni_grad"}
+MOMENTUM = {
+    "co2",
+    "dino",
+    "direct_copy",
+    "direct_pred",
+    "ft",
+    "mmcr",
+    "moco_v2",
+    "pauc",
+    "pcl",
+    "ressl",
+    "tico",
+    "uni_grad",
+}
 
 
 def names(kind):

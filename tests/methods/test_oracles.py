@@ -60,6 +60,20 @@ def clustered(o, revised=lambda o, found: 0.0):
     return queued(o, o.state["queue"].rows) + sum(terms) / 2
 
 
+def root(matrix):
+    """The symmetric root, constant."""
+    values, vectors = jnp.linalg.eigh(matrix)
+    return vectors @ jnp.diag(jnp.sqrt(values)) @ vectors.T
+
+
+def directly(o, predictor):
+    """BYOL's loss of predictions by a function of the running correlation, this batch included."""
+    rows = jax.lax.stop_gradient(jnp.concatenate(o.z))
+    matrix = predictor(0.7 * o.state + 0.3 * rows.T @ rows / len(rows))
+    squares = ((unit(z @ matrix) - unit(k)) ** 2 for z, k in zip(o.z, o.k[::-1], strict=True))
+    return jnp.mean(jnp.sum(sum(squares), axis=1))
+
+
 def ft(o):
     """MoCo v2 of positives that move apart, and of negatives mixed with others."""
     keys = jax.random.split(o.key, 3)
@@ -128,6 +142,56 @@ def running(o, memory, eps, of_affinity):
     return sum(of_affinity((q - mean) @ inverse @ (k - mean).T) for q, k in ((q1, k2), (q2, k1)))
 
 
+def dino(o):
+    """Each teacher's centered assignment, by averaged prototypes, predicted from other views."""
+    kept = 1 - (1 - 0.9) * (1 + np.cos(np.pi * 0.5)) / 2
+    mixed = jax.lax.stop_gradient(
+        kept * o.state["prototypes"] + (1 - kept) * o.params["prototypes"]
+    )
+    score = lambda rows, prototypes: unit(rows) @ unit(prototypes).T
+    # Epoch 2 of 5: half the way from 0.2 to 0.4.
+    teachers = [jax.nn.softmax((score(k, mixed) - o.state["center"]) / 0.3) for k in o.k]
+    students = [jax.nn.log_softmax(score(z, o.params["prototypes"]) / 0.5) for z in o.z]
+    terms = [
+        -jnp.mean(jnp.sum(teacher * student, axis=1))
+        for t, teacher in enumerate(teachers)
+        for v, student in enumerate(students)
+        if v != t
+    ]
+    return sum(terms) / len(terms)
+
+
+def nearest(rows, queue):
+    return queue[jnp.argmax(unit(rows) @ queue.T, axis=1)]
+
+
+def nnclr(o):
+    """Neighbors of one view and the other's predictions, in both directions."""
+
+    def loss(p, z):
+        logits = nearest(z, o.state.rows) @ unit(p).T / 0.3
+        return jnp.mean(lse(logits, axis=1) - jnp.diag(logits)) / 2
+
+    return both_ways(loss, o)
+
+
+def related(o):
+    """Cross-entropy of how key and query see the queue."""
+    log_q = jax.nn.log_softmax(unit(o.z[0]) @ o.state.rows.T / 0.3)
+    p = jax.nn.softmax(unit(o.k[0]) @ o.state.rows.T / 0.2)
+    return -jnp.mean(jnp.sum(p * log_q, axis=1))
+
+
+def clip(o):
+    logits = jnp.exp(o.params["log_scale"]) * unit(o.z[0]) @ unit(o.z[1]).T
+    return jnp.mean(lse(logits, axis=1) + lse(logits, axis=0) - 2 * jnp.diag(logits)) / 2
+
+
+def siglip(o):
+    logits = jnp.exp(o.params["log_scale"]) * unit(o.z[0]) @ unit(o.z[1]).T + o.params["bias"]
+    return -jnp.sum(jax.nn.log_sigmoid((2 * np.eye(BATCH) - 1) * logits)) / BATCH
+
+
 def swav(o):
     """Every crop's score of a crop's assignment, balanced together with the queue of that crop."""
     prototypes = unit(o.params["prototypes"])
@@ -146,6 +210,14 @@ def small_views_too(o):
     (q1, q2, q3), (k1, k2) = o.q, o.k
     of_key = lambda queries, key: losses.cacr_rbf(queries, key, temperature=0.3)
     return (of_key([q2, q3], k1) + of_key([q1, q3], k2)) / 2
+
+
+def tico(o):
+    """The energy of queries in their running covariance, this batch included."""
+    q, k = unit(o.z[0]), unit(o.k[0])
+    covariance = 0.7 * o.state + 0.3 * q.T @ q / len(q)
+    energy = jnp.mean(jnp.einsum("id,de,ie->i", q, covariance, q))
+    return 1 - jnp.mean(jnp.sum(q * k, axis=1)) + 3 * energy
 
 
 def trip(o, projection=None):
@@ -200,6 +272,7 @@ ROWS = {
         lambda o: losses.cacr(o.z, alpha=2.0, beta=0.7, t_positive=0.6, t_negative=0.8, debias=0.1),
     ),
     "cacr_moco_v3": (methods.CacrMocoV3(temperature=0.3), small_views_too),
+    "clip": (methods.Clip(temperature=0.3, largest_scale=4.0), clip),
     "co2": (
         methods.Co2(consistency_weight=0.7, consistency_temperature=0.2, **QUEUE),
         lambda o: queued(o, o.state.rows) + 0.7 * consistency(o),
@@ -215,13 +288,48 @@ ROWS = {
             for views in (o.z, o.z[::-1])
         ),
     ),
+    "dino": (
+        methods.Dino(
+            prototypes=5,
+            temperature=0.5,
+            teacher_temperature=0.4,
+            first_teacher_temperature=0.2,
+            warmup_epochs=5,
+            center_momentum=0.7,
+            freeze_prototypes=STEP,
+            target=MomentumEncoder(momentum=0.9, update="after_update"),
+        ),
+        dino,
+    ),
+    "direct_copy": (
+        methods.DirectCopy(eps=0.2, correlation_momentum=0.7),
+        lambda o: directly(o, lambda f: f + 0.2 * jnp.eye(WIDTH)),
+    ),
+    "direct_pred": (
+        methods.DirectPred(eps=0.2, correlation_momentum=0.7),
+        lambda o: directly(o, lambda f: root(f / jnp.linalg.norm(f, 2)) + 0.2 * jnp.eye(WIDTH)),
+    ),
+    "frossl": (
+        methods.FroSsl(invariance=1.4),
+        lambda o: losses.frossl(o.z, invariance=1.4),
+    ),
     "ft": (methods.Ft(extrapolation=3.0, interpolation=1.2, **QUEUE), ft),
     "hydra": (methods.Hydra(temperature=0.3, gate_embedding=5, gate_hidden=7), hydra),
+    "lejepa": (
+        methods.LeJepa(weight=0.3, slices=7, knots=9, t_max=2.0),
+        lambda o: losses.lejepa(
+            o.z, jax.random.normal(o.key, (7, WIDTH)), weight=0.3, knots=9, t_max=2.0
+        ),
+    ),
     "mio": (
         methods.Mio(temperature_positive=0.3, temperature_negative=0.7, mse_weight=0.4, bound=True),
         lambda o: losses.mio(
             *o.z, temperature_positive=0.3, temperature_negative=0.7, mse_weight=0.4, bound=True
         ),
+    ),
+    "mmcr": (
+        methods.Mmcr(),
+        lambda o: -jnp.linalg.norm(sum(map(unit, (*o.z, *o.k))) / 6, "nuc"),
     ),
     "moco_v2": (methods.MocoV2(**QUEUE), lambda o: queued(o, o.state.rows)),
     "moco_v3": (
@@ -233,6 +341,13 @@ ROWS = {
         methods.MvInfoNce(temperature=0.3),
         lambda o: losses.mv_info_nce(o.z, temperature=0.3),
     ),
+    "nnbyol": (
+        methods.NnByol(queue_size=2 * BATCH),
+        lambda o: (
+            4 + 2 * both_ways(lambda p, k: losses.negative_cosine(p, nearest(k, o.state.rows)), o)
+        ),
+    ),
+    "nnclr": (methods.NnClr(**QUEUE), nnclr),
     "pauc": (
         methods.Pauc(
             alignment=0.4, uniformity=0.6, correlation=0.3, t=1.4, off_diagonal=0.2, **CLUSTERS
@@ -252,6 +367,8 @@ ROWS = {
         ),
     ),
     "pcl": (methods.Pcl(**CLUSTERS), clustered),
+    "ressl": (methods.ReSsl(teacher_temperature=0.2, **QUEUE), related),
+    "siglip": (methods.SigLip(temperature=0.3, bias=-1.5), siglip),
     "sim_affinity": (
         methods.SimAffinity(temperature=0.3, symmetry_weight=0.2, symmetry_scale="per_sample"),
         lambda o: both_ways(
@@ -323,6 +440,7 @@ ROWS = {
         ),
         swav,
     ),
+    "tico": (methods.TiCo(covariance_weight=3.0, covariance_momentum=0.7), tico),
     "trip": (methods.Trip(margin=0.7, pairwise_weight=3.0, pairwise_temperature=0.4), trip),
     "trip_roma": (
         methods.TripRoma(margin=0.7, pairwise_weight=3.0, pairwise_temperature=0.4, renew_every=2),
@@ -333,6 +451,10 @@ ROWS = {
         lambda o: losses.uni_grad(
             *o.z, *o.k, 0.7 * o.state + 0.3 * losses.uni_grad_correlation(*o.k), weight=3.0
         ),
+    ),
+    "vibcreg": (
+        methods.VibcReg(invariance=2.0, variance=3.0, covariance=4.0),
+        lambda o: losses.vibcreg(*o.z, invariance=2.0, variance=3.0, covariance=4.0),
     ),
     "vicreg": (
         methods.VicReg(invariance=2.0, variance=3.0, covariance=4.0),
@@ -381,6 +503,8 @@ def somewhere(state, generator):
     if isinstance(state, dict) and "clusterings" in state:
         uneven = lambda found: Clusters(*found[:2], jnp.linspace(0.1, 0.5, len(found.prototypes)))
         return {**state, "clusterings": tuple(map(uneven, state["clusterings"]))}
+    if isinstance(state, dict) and "center" in state:
+        return jax.tree.map(lambda leaf: jnp.asarray(generator.normal(size=leaf.shape)), state)
     leaves = jax.tree.leaves(state)
     if not leaves or any(leaf.any() for leaf in leaves):
         return state

@@ -30,6 +30,22 @@ def community_density(r, edges, weight):
     return density + np.trace(r.T @ r) / (2 * n)
 
 
+def with_negatives(generator, rows, width):
+    negatives = generator.integers(0, rows, size=(2, 3 * rows)).astype(np.int32)
+    negatives[:, 0] = 0  # a node with itself
+    return *views(1)(generator, rows, width), negatives
+
+
+def sparsest_cut(z, negatives, alpha):
+    laplacian = np.zeros((len(z), len(z)))
+    for i, j in negatives.T:
+        laplacian[i, i] += 1
+        laplacian[j, j] += 1
+        laplacian[i, j] -= 1
+        laplacian[j, i] -= 1
+    return alpha / np.trace(z.T @ laplacian @ z)
+
+
 def two_partitions(generator, rows, width):
     return *views(2)(generator, rows, width), *views(2)(generator, rows, 4)
 
@@ -90,6 +106,20 @@ def matrix_of_weights(generator, rows, width):
 
 
 ENTRIES = (
+    Entry(
+        "sparsest_cut",
+        losses.sparsest_cut,
+        lambda z, pairs: sparsest_cut(z, pairs, 300.0),
+        {"alpha": 300.0},
+        make=with_negatives,
+        spread=(0, None),
+        rows=(16, 7, 2),
+        exempt={
+            "scaling": "embeddings are taken as they are",
+            "permutation": "pairs name nodes by their index",
+        },
+        positive=("alpha",),
+    ),
     Entry(
         "community_density",
         losses.community_density,

@@ -3,6 +3,7 @@
 import numpy as np
 from battery import Entry, Golden, cosine, golden_view, unit, views
 
+from entries.redundancy import with_correlation
 from jaxclr import losses
 
 FOUR = tuple(golden_view(v) for v in range(4))
@@ -11,6 +12,16 @@ FOUR = tuple(golden_view(v) for v in range(4))
 def byol(p1, p2, t1, t2):
     squared = lambda p, t: np.sum((unit(p) - unit(t)) ** 2, axis=1)
     return np.mean(squared(p1, t2) + squared(p2, t1))
+
+
+def direct_pred(z1, z2, t1, t2, f, eps):
+    left, values, right = np.linalg.svd(f)
+    predictor = left @ np.diag(np.sqrt(values / values.max())) @ right + eps * np.eye(len(f))
+    return byol(z1 @ predictor, z2 @ predictor, t1, t2)
+
+
+def direct_copy(z1, z2, t1, t2, f, eps):
+    return byol(z1 @ f + eps * z1, z2 @ f + eps * z2, t1, t2)
 
 
 def guided_stop_gradient(p11, p12, p21, p22, z11, z12, z21, z22):
@@ -46,6 +57,23 @@ ENTRIES = (
         stopped=(2, 3),
         exempt={"hyper-parameters": "it has none"},
         golden=(Golden("BYOL (p1,p2,t1,t2)", FOUR),),
+    ),
+    *(
+        Entry(
+            name,
+            loss,
+            lambda *arrays, oracle=oracle: oracle(*arrays, 0.1),
+            {"eps": 0.1},
+            make=with_correlation,
+            spread=(0, 0, 0, 0, None),
+            stopped=(2, 3, 4),
+            rows=(16, 7),  # the root of a zero eigenvalue has half of the digits
+            positive=(),  # eps may be 0
+        )
+        for name, loss, oracle in (
+            ("direct_pred", losses.direct_pred, direct_pred),
+            ("direct_copy", losses.direct_copy, direct_copy),
+        )
     ),
     Entry(
         "sim_siam",

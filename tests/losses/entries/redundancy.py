@@ -20,6 +20,16 @@ def vicreg(z1, z2, invariance=25, variance=25, covariance=1):
     return total
 
 
+def vibcreg(z1, z2, invariance, variance, covariance):
+    total = invariance * np.mean((z1 - z2) ** 2)
+    for z in (z1, z2):
+        deviations = z.std(axis=0, ddof=1) if len(z) > 1 else np.zeros(z.shape[1])
+        total += variance * np.mean(np.maximum(0, 1 - np.sqrt(deviations**2 + 1e-4)))
+        correlations = np.corrcoef(z.T) if len(z) > 1 else np.eye(z.shape[1])
+        total += covariance * np.mean((correlations - np.eye(z.shape[1])) ** 2)
+    return total
+
+
 def barlow_twins(z1, z2, off_diagonal=0.0051):
     a, b = ((z - z.mean(axis=0)) / np.sqrt(z.var(axis=0) + 1e-5) for z in (z1, z2))
     c = a.T @ b / len(z1)
@@ -89,6 +99,13 @@ ENTRIES = (
         vicreg,
         exempt={"scaling": "embeddings are taken as they are"},
         golden=(Golden("VICReg 25/25/1", (X0, X1)),),
+    ),
+    Entry(
+        "vibcreg",
+        losses.vibcreg,
+        lambda z1, z2: vibcreg(z1, z2, 3.0, 5.0, 40.0),
+        {"invariance": 3.0, "variance": 5.0, "covariance": 40.0},
+        exempt={"scaling": "embeddings are taken as they are"},
     ),
     Entry(
         "barlow_twins",
