@@ -69,9 +69,7 @@ def measure(topology: str, model: str, sharding: StateSharding, options: Options
     mesh = mesh_of(pod(topology))
     config = dataclasses.replace(
         load_experiment(EXPERIMENT, method="moco_v3"),
-        encoder=ViT(
-            size=model, frozen_patch_embedding=True, dtype="bfloat16", remat=options.remat
-        ),
+        encoder=ViT(size=model, frozen_patch_embedding=True, dtype="bfloat16", remat=options.remat),
         state_sharding=sharding,
     )
     recipe = recipe_of(config, global_batch=options.batch * mesh.size, channels=SHAPE[-1])
