@@ -35,11 +35,17 @@ def noisy(keys, rows):
     return rows + 0.1 * jax.vmap(lambda key: jax.random.normal(key, rows.shape[1:]))(keys)
 
 
+class Encoder(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.relu(nn.Dense(64)(x))
+
+
 ROWS = np.random.default_rng(0).normal(size=(STEPS * BATCH, 16)).astype(np.float32)
 CONFIG = training.Config(
     method=MocoV3().with_heads(hidden=64, out=16),
-    encoder=nn.Sequential([nn.Dense(64), nn.relu]),
-    data=Arrays(ROWS),
+    encoder=Encoder(),
+    data=Arrays(ROWS, np.arange(len(ROWS)) % 2),
     augmentation=Augmentation((noisy, noisy)),
     epochs=2,
     batch_size=BATCH,
