@@ -209,9 +209,7 @@ def _check_shape(
             )
 
 
-def _check_number(
-    name: str, value: object, wanted: str, fits: Callable[[numbers.Real], bool]
-) -> None:
+def _check_number(name: str, value: object, wanted: str, fits: Callable[[Any], bool]) -> None:
     """Raises unless value is a finite Python number that fits, or an array or tracer []."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         if not (math.isfinite(value) and fits(value)):

@@ -6,11 +6,14 @@ Clients retry failed requests. A process has one client for each kind of bucket.
 import functools
 import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import IO, Any, NamedTuple
 
 from jaxclr.errors import UserError, optional, reason
 from jaxclr.paths import expanded
+
+PART = 2**25  # bytes of a large file that are read by one request
+CONCURRENT = 8  # such requests at a time
 
 _CREDENTIALS = {
     "gs": "run 'gcloud auth application-default login'",
@@ -68,13 +71,19 @@ def entries(url: str) -> list[Entry]:
     return sorted(found)
 
 
-def read_file(url: str) -> bytes:
-    """The content of a file.
+def read_file(url: str) -> io.BytesIO:
+    """The content of a file, which may be large.
 
     Raises:
       UserError: it cannot be read.
     """
-    return _all([url], lambda client: client.cat_ranges([url], [None], [None]))[0]
+    content, size = io.BytesIO(), size_of(url)
+    for first in range(0, size, CONCURRENT * PART):
+        starts = range(first, min(first + CONCURRENT * PART, size), PART)
+        ends = [min(start + PART, size) for start in starts]
+        content.writelines(read_ranges([url] * len(starts), starts, ends))
+    content.seek(0)
+    return content
 
 
 def read_ranges(urls: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
@@ -83,15 +92,16 @@ def read_ranges(urls: Sequence[str], starts: Sequence[int], ends: Sequence[int])
     Raises:
       UserError: a file cannot be read.
     """
-    return _all(urls, lambda client: client.cat_ranges(list(urls), list(starts), list(ends)))
-
-
-def _all(urls: Sequence[str], read: Callable[[Any], list[Any]]) -> list[bytes]:
-    found = read(file_system(urls[0])) if urls else []
+    found = _read(urls, starts, ends) if urls else []
     for url, content in zip(urls, found, strict=True):
         if isinstance(content, Exception):
             raise failure(url, content) from content
     return found
+
+
+def _read(urls: Sequence[str], starts: Sequence[Any], ends: Sequence[Any]) -> list[Any]:
+    """Parts of files, or an exception for each that cannot be read."""
+    return file_system(urls[0]).cat_ranges(list(urls), list(starts), list(ends))
 
 
 class Batch:
@@ -115,12 +125,11 @@ class Batch:
         """
         with self._lock:
             if self._found is None:
-                every = [None] * len(self._urls)
-                client = file_system(self._urls[0])
-                self._found = dict(enumerate(client.cat_ranges(self._urls, every, every)))
+                whole = [None] * len(self._urls)
+                self._found = dict(enumerate(_read(self._urls, whole, whole)))
             content = self._found.pop(index, None)
         if content is None:
-            return io.BytesIO(read_file(self._urls[index]))
+            return Batch([self._urls[index]]).open(0)
         if isinstance(content, Exception):
             if isinstance(content, FileNotFoundError) or _is_refused(content):
                 missing = isinstance(content, FileNotFoundError)

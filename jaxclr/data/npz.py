@@ -1,6 +1,5 @@
 """Data sets in .npz files, in the layouts of numpy.savez and Keras."""
 
-import functools
 import io
 import math
 import zipfile
@@ -136,7 +135,13 @@ def _place(name: str, path: Path, data: Data) -> Callable[[], Any]:
             f"{data.memory_limit:g} GiB. Set --data.memory-limit if this machine has that much "
             "memory free."
         )
-    return functools.partial(io.BytesIO, buckets.read_file(str(path)))
+    content = buckets.read_file(str(path))
+
+    def rewound() -> io.BytesIO:
+        content.seek(0)
+        return content
+
+    return rewound
 
 
 def _headers(path: Any) -> dict[str, Header]:

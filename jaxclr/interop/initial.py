@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import zlib
 from typing import Any, NamedTuple
 
@@ -215,7 +214,7 @@ def _digest(source: dict[Path, np.ndarray]) -> str:
 
 
 def _note(
-    path: pathlib.Path, step: int | None, old: dict, new: dict, source: dict[Path, np.ndarray]
+    path: FilePath, step: int | None, old: dict, new: dict, source: dict[Path, np.ndarray]
 ) -> str:
     parts = dict.fromkeys(name[1] for name in old)
     counts = {part: [sum(n[1] == part for n in names) for names in (new, old)] for part in parts}

@@ -77,7 +77,6 @@ def train(
     config, last = session.config, min(stop_after or session.steps, session.steps)
     # Virtual CPU devices share a pool of threads: two concurrent collectives can deadlock.
     one_at_a_time = session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
-    report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     with StopSignals() as signals, Checkpoints(run.checkpoints, keep=config.keep) as checkpoints:
         report = functools.partial(print_text, console)
         if checkpoints.latest is not None:

@@ -4,8 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxclr import trees
@@ -103,13 +102,14 @@ class Session(NamedTuple):
         """The network in this state and the data, for evaluation."""
         return Subject(
             recipe=self.recipe,
-            encoder=build_encoder(towers_of(self.config.encoder)[0], None),
-            embed=compile_represent(self.recipe),
-            state=self.whole(state),
-            init_state=lambda: self.whole(self.init_state()),
+            encoder=build_encoder(towers_of(self.config.encoder)[0], AXIS),
+            embed=compile_represent(self.recipe, self.mesh),
+            state=state,
+            init_state=self.init_state,
             dataset=self.dataset,
             data=self.config.data,
             size=self.plain_size,
+            mesh=self.mesh,
         )
 
 
@@ -219,8 +219,7 @@ def _open(config: Config) -> Session:
             f"Images have {train.channels} channel(s), so changes of saturation, hue and to "
             "grayscale are left out."
         )
-    # jax.make_mesh would reorder the devices of a TPU; a process's rows must be one block.
-    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    mesh = runtime.device_mesh(AXIS)
     recipe = make_recipe(config, images=train.size, classes=len(dataset.classes))
     session = Session(config, dataset, mesh, recipe, tuple(notes))
     check_parts(config, recipe, session.example_shapes(config.batch_size), devices=len(devices))

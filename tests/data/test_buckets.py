@@ -104,7 +104,9 @@ def test_damaged_and_changed_files(tmp_path, bucket):
         list(stream.plain(8, batch=100))
 
 
-def test_arrays(tmp_path, bucket):
+@pytest.mark.parametrize("part", [2**25, 1000])
+def test_arrays(tmp_path, bucket, part, monkeypatch):
+    monkeypatch.setattr(buckets, "PART", part)
     images, labels = RNG.integers(0, 256, (20, 8, 8, 3), np.uint8), np.arange(20) % 2
     np.savez(tmp_path / "a.npz", images=images, labels=labels)
     _upload(tmp_path, bucket)
@@ -116,8 +118,7 @@ def test_arrays(tmp_path, bucket):
         load(Data(f"npz:{bucket}/b.npz"))
 
 
-@pytest.mark.parametrize("where", ["", "/tiny_shapes/1.0.0"])
-@pytest.mark.parametrize("streaming", ["never", "always"])
+@pytest.mark.parametrize(("streaming", "where"), [("never", ""), ("always", "/tiny_shapes/1.0.0")])
 def test_tfrecord(tmp_path, bucket, streaming, where, monkeypatch):
     prepare(tmp_path, file_format="tfrecord", shards=4, shape=(8, 8, 3))
     _upload(tmp_path, bucket)
