@@ -24,9 +24,9 @@ VIEW = PhotoView(size=8, crop_scale=(0.5, 1.0))
 
 
 @functools.cache
-def steps(method, devices=None):
+def steps(method, devices=None, sharding="replicated"):
     """Parameters after twenty steps on so many devices, by path, and the indices of the rows."""
-    session = on(open_session(tiny_config(method)), devices)
+    session = on(open_session(tiny_config(method, state_sharding=sharding)), devices)
     state = session.init_state()
     with jax.enable_x64(True):
         state = jax.jit(lambda state: cast(state, jnp.float64))(state)
@@ -36,7 +36,7 @@ def steps(method, devices=None):
             rows.append(whole(batch.indices, session))
             state, _ = jax.block_until_ready(step(state, batch))
         feed.close()
-    leaves = jax.tree.leaves_with_path(jax.device_get((state.params, state.batch_stats)))
+    leaves = jax.tree.leaves_with_path(whole((state.params, state.batch_stats), session))
     found = {f"{method}{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
     return {**found, f"{method} rows": np.stack(rows)}
 
@@ -73,6 +73,6 @@ if __name__ == "__main__":
     runtime.initialize(runtime.Distributed(coordinator, int(count), int(index)))
     found = streamed(folder)
     for method in methods.split():
-        found |= steps(method)
+        found |= steps(method, sharding="all" if method == "sim_affinity" else "replicated")
     if runtime.is_first():
         np.savez(out, **found)
