@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -36,19 +37,19 @@ class Features(NamedTuple):
 def mesh_of(*arrays: np.ndarray | Array) -> Mesh | None:
     """The devices over which the rows of one of the arrays are sharded; None if none of them is."""
     for array in arrays:
-        if isinstance(array, jax.core.Tracer) or not isinstance(array, Array):
+        if isinstance(array, Tracer) or not isinstance(array, Array):
             continue
         sharding = array.sharding
         if isinstance(sharding, NamedSharding) and len(sharding.spec):
-            names, first = sharding.mesh.axis_names, sharding.spec[0]
-            if first == names or (first,) == names:
-                return sharding.mesh
+            mesh, first = sharding.mesh, sharding.spec[0]
+            if isinstance(mesh, Mesh) and mesh.axis_names in (first, (first,)):
+                return mesh
     return None
 
 
 def shard_rows(array: np.ndarray | Array, mesh: Mesh, *, fill: int = 0) -> Array:
     """Rows [n, ...] over the devices; an array of the host is padded at its end."""
-    if mesh_of(array) == mesh:
+    if isinstance(array, Array) and mesh_of(array) == mesh:
         return array
     host = np.asarray(array)
     padding = [(0, -len(host) % mesh.size)] + [(0, 0)] * (host.ndim - 1)
