@@ -9,7 +9,8 @@ FLOPs and the bytes that a chip sends are those of the programs, with loops coun
 run; matrix products in float32 count as six in bfloat16. Bytes of the HBM are counted by hand: what
 has to be read and written if a tile stays in the chip's memory. Seconds are the largest of FLOPs
 over the peak, bytes over the HBM's bandwidth, and sent bytes over that of the links; none is
-measured. The host's part of the probe, L-BFGS, is measured here, on zeros of its size.
+measured. Reading and decoding images is not counted. The host's part of the probe, L-BFGS, is
+measured on this machine, on a quadratic function of as many numbers.
 
 --processes embeds images with `jaxclr embed` in one process and in two, of one core each, in turn,
 and reports images per second after the first batch.

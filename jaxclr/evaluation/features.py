@@ -74,11 +74,13 @@ def _everywhere(array: Array, rows: np.ndarray | None, *, mesh: Mesh) -> Array:
 
 def finite_rows(array: np.ndarray | Array) -> np.ndarray:
     """Whether each row of features holds neither a NaN nor an infinity, bool [N]."""
-    if mesh_of(array) is None:
-        return np.isfinite(array.sum(axis=1))
-    return host_rows(_finite_rows(array))
+    mesh = mesh_of(array)
+    if mesh is None:
+        return np.isfinite(np.asarray(array).sum(axis=1))
+    return np.asarray(_finite_everywhere(array, mesh=mesh))
 
 
-@jax.jit
-def _finite_rows(array: Array) -> Array:
-    return jnp.isfinite(array).all(axis=1)
+@functools.partial(jax.jit, static_argnames="mesh")
+def _finite_everywhere(array: Array, *, mesh: Mesh) -> Array:
+    finite = jnp.isfinite(array).all(axis=1)
+    return jax.lax.with_sharding_constraint(finite, NamedSharding(mesh, P()))

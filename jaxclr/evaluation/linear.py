@@ -192,7 +192,7 @@ def _minimize(
     options: dict[str, Any],
 ) -> np.ndarray:
     """The minimum as the first process finds it; the others evaluate where it does."""
-    share = lambda flat, last: runtime.gather(np.append(flat, last).astype(np.float32))[0]
+    share = lambda flat, last: runtime.from_first(np.append(flat, last).astype(np.float32))
 
     def shared(flat: np.ndarray) -> tuple[float, np.ndarray]:
         if not runtime.is_single():

@@ -177,6 +177,11 @@ def gather(array: Any) -> np.ndarray:
     return array[None] if is_single() else np.asarray(multihost_utils.process_allgather(array))
 
 
+def from_first(array: np.ndarray) -> np.ndarray:
+    """The array of the first process, on every process; those of the others have its shape."""
+    return array if is_single() else np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
 def gather_texts(texts: Sequence[str]) -> list[str]:
     """The texts of all processes, of which each has as many, in the order of the processes."""
     if is_single():

@@ -11,6 +11,7 @@ from jaxclr.data import Split
 from jaxclr.evaluation import feature_scale, few_label_probe, fit_linear, knn_predict, linear_probe
 from jaxclr.evaluation.features import host_rows, shard_rows
 from jaxclr.evaluation.protocols import ClusterAgreement, FineTune, fine_tuning
+from jaxclr.steps import examples
 
 RNG = np.random.default_rng(0)
 CENTERS = RNG.normal(size=(4, 12))
@@ -93,6 +94,16 @@ def test_an_encoder_is_evaluated_alike_on_eight_devices(subjects):
     assert set(one) == set(eight)
     for name, value in one.items():
         np.testing.assert_allclose(eight[name], value, rtol=0, atol=1e-6 * ("features" in name))
+
+
+def test_features_that_do_not_fit_a_device_stay_on_the_host(subjects, monkeypatch):
+    one, _ = subjects
+    want = one.represent(one.train)
+    monkeypatch.setattr(examples, "_room", lambda *_: [])
+    found = one.represent(one.train)
+    assert isinstance(found.values, np.ndarray) and isinstance(want.values, jax.Array)
+    for part, other in zip(found, want, strict=True):
+        np.testing.assert_array_equal(part, other)
 
 
 def test_k_means_is_shared_out(subjects):
