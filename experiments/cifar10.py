@@ -11,7 +11,7 @@ all labels; figures from pixels that were re-encoded as JPEG are marked.
 from recipes import Recipe, show
 
 from jaxclr import methods
-from jaxclr.augment import AUGMENTATIONS, with_views
+from jaxclr.augment import AUGMENTATIONS, Augmentation, PhotoView, with_views
 from jaxclr.data import Data
 from jaxclr.encoders import Mlp, ResNet
 from jaxclr.methods import METHODS, Method, MomentumEncoder
@@ -35,6 +35,9 @@ WHITENED = {**AFFINITY, "logit_divisor": 256.0}
 
 # SimSiam's on CIFAR-10 (arXiv:2011.10566, D); for the others that have it, it is not tuned.
 SLOW = Sgd(learning_rate=0.03, weight_decay=5e-4)
+
+# Rates of SGD are large for a trained temperature.
+SCALED = AdamW(learning_rate=1e-3, weight_decay=1e-4)
 
 
 def heads(method: Method, hidden: int = 2048, out: int = 256) -> Method:
@@ -68,9 +71,14 @@ RECIPES = {name: Recipe(heads(method())) for name, method in METHODS.items()} | 
     "cacr_moco_v3": Recipe(
         heads(methods.CacrMocoV3(temperature=0.2)), augmentation=AUGMENTATIONS["cifar_multi_crop"]
     ),
+    "clip": Recipe(narrow(methods.Clip()), SCALED),
     "co2": Recipe(narrow(methods.Co2(**QUEUED))),
     "dcl": Recipe(narrow(methods.Dcl()), SLOW),
     "dclw": Recipe(narrow(methods.Dclw()), SLOW),
+    "dino": Recipe(
+        methods.Dino(prototypes=4096, freeze_prototypes=97),
+        augmentation=AUGMENTATIONS["cifar_multi_crop"],
+    ),
     # solo-learn's on ImageNet-100, here and for VIbCReg.
     "frossl": Recipe(heads(methods.FroSsl(), out=1024), Lars(learning_rate=0.3, weight_decay=1e-4)),
     "ft": Recipe(narrow(methods.Ft(**QUEUED))),
@@ -92,8 +100,16 @@ RECIPES = {name: Recipe(heads(method())) for name, method in METHODS.items()} | 
         Sgd(learning_rate=1.0, weight_decay=1e-6),
         with_views(CIFAR, 4),
     ),
+    "nnbyol": Recipe(heads(methods.NnByol(queue_size=32_768))),
+    "nnclr": Recipe(heads(methods.NnClr(queue_size=32_768))),
     "pauc": Recipe(methods.Pauc(**CLUSTERS)),
     "pcl": Recipe(methods.Pcl(**CLUSTERS)),
+    # The authors' queue and momentum.
+    "ressl": Recipe(
+        narrow(methods.ReSsl(queue_size=4096, target=MomentumEncoder(0.99, ramp=False))),
+        augmentation=Augmentation((CIFAR.views[0], PhotoView(jitter=0.0, grayscale=0.0))),
+    ),
+    "siglip": Recipe(narrow(methods.SigLip()), SCALED),
     "sim_affinity": Recipe(heads(methods.SimAffinity(**AFFINITY))),
     "sim_siam": Recipe(methods.SimSiam(), SLOW),
     "sim_siam_gsg": Recipe(methods.SimSiamGsg(), SLOW),

@@ -24,11 +24,11 @@ import dataclasses
 from recipes import Recipe, show
 
 from jaxclr import methods
-from jaxclr.augment import AUGMENTATIONS, Augmentation, with_views
+from jaxclr.augment import AUGMENTATIONS, Augmentation, PhotoView, with_views
 from jaxclr.data import Data
 from jaxclr.encoders import ResNet
 from jaxclr.methods import METHODS, Method, MomentumEncoder
-from jaxclr.training import Config, Lars
+from jaxclr.training import AdamW, Config, Lars
 
 # The channels of ImageNet have the field's usual mean and standard deviation.
 IMAGES = Data(
@@ -53,6 +53,17 @@ LARGE_CROPS = Augmentation(
     tuple(dataclasses.replace(view, crop_scale=(0.2, 1.0)) for view in AUGMENTATIONS["byol"].views)
 )
 
+# ReSSL's keys are only cropped and flipped.
+WEAK_KEYS = Augmentation(
+    (
+        AUGMENTATIONS["moco"].views[0],
+        PhotoView(size=224, jitter=0.0, grayscale=0.0),
+    )
+)
+
+# The optimizer of MoCo v3 with a ViT.
+TOWERS = AdamW(learning_rate=1.5e-4, weight_decay=0.1)
+
 
 def at(temperature: float) -> dict[str, Method]:
     """Every method; UniCLR's, MoCo v3 and CACR with MoCo v3 at a temperature for the encoder."""
@@ -76,7 +87,11 @@ RECIPES |= {
         optimizer=Lars(learning_rate=0.2, weight_decay=1e-6, bias_and_norm_rate=0.0048),
     ),
     "cacr_moco_v3": dataclasses.replace(RECIPES["cacr_moco_v3"], augmentation=LARGE_CROPS),
+    # The rate of LARS is far too large for a trained temperature.
+    "clip": dataclasses.replace(RECIPES["clip"], optimizer=TOWERS),
     "moco_v3": dataclasses.replace(RECIPES["moco_v3"], augmentation=LARGE_CROPS),
+    "ressl": dataclasses.replace(RECIPES["ressl"], augmentation=WEAK_KEYS),
+    "siglip": dataclasses.replace(RECIPES["siglip"], optimizer=TOWERS),
 }
 
 

@@ -68,6 +68,10 @@ def of_system(error: Exception) -> UserError | None:
 # The extra that installs a module; other modules are in "train".
 _EXTRAS = {
     "matplotlib": "report",
+    "datasets": "hf",
+    "huggingface_hub": "hf",
+    "gcsfs": "gcs",
+    "s3fs": "s3",
     "flatbuffers": "interop",
     "safetensors": "interop",
     "pyarrow": "interop",

@@ -20,6 +20,9 @@ os.environ.setdefault("JAXCLR_CACHE", tempfile.mkdtemp(prefix="jaxclr-tests-"))
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.environ["JAXCLR_CACHE"], "tests")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
+# gcsfs reads this when it is imported; see tests/buckets.py.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
 import gc
 
 import jax
@@ -34,6 +37,32 @@ def strict_promotion():
     """Types never mix in silence: for the core, which promises what it computes in."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(scope="session")
+def gs():
+    """The URL of a bucket of a server on this machine, which also the environment names."""
+    import buckets
+
+    with buckets.gcs() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """Likewise of S3."""
+    import buckets
+
+    with buckets.s3() as url:
+        yield url
+
+
+@pytest.fixture(params=["gs", "s3"])
+def bucket(request):
+    """The URL of an empty folder in a bucket, of either kind."""
+    import buckets
+
+    return buckets.folder(request.getfixturevalue(request.param))
 
 
 # Thousands of compiled functions slow the garbage collector, and so every trace: a process drops

@@ -8,6 +8,8 @@ all see the same load, and ratios are taken run by run. All must give the same v
 - info_nce, streamed and dense, against a few lines of jax.numpy; and by tile size.
 - nt_xent against `optax.losses.ntxent`, which builds [2B, 2B, D], and against eager PyTorch if it
   is installed.
+- clip and siglip, streamed and dense, against a few lines of jax.numpy; clip also against info_nce
+  in both directions.
 - symmetric_loss from Gram matrices against its definition.
 - mmcr, frossl, tico and lejepa against their definitions with all rows, pairs or knots at once.
 - sim_trace on large batches, each in its own process; peak memory is the operating system's figure.
@@ -73,6 +75,8 @@ class Sizes:
     info_nce: tuple[int, ...] = (512, 1024, 4096, 8192)
     tiles: tuple[int, ...] = (8192,)
     nt_xent: tuple[int, ...] = (256, 1024, 4096)
+    clip: tuple[int, ...] = (1024, 4096)
+    siglip: tuple[int, ...] = (1024, 4096)
     symmetric_loss: tuple[int, ...] = (1024, 4096)
     mmcr: tuple[int, ...] = (1024,)
     frossl: tuple[int, ...] = (1024,)
@@ -89,6 +93,8 @@ SHORT = Sizes(
     info_nce=(512, 2048),
     tiles=(2048,),
     nt_xent=(256, 1024),
+    clip=(1024,),
+    siglip=(1024,),
     symmetric_loss=(1024, 4096),
     sim_trace=(4096, 16384),
     accelerator=(4096, 16384),
@@ -126,6 +132,23 @@ def plain_info_nce(q: Array, k: Array) -> Array:
     k = k / jnp.linalg.norm(k, axis=1, keepdims=True)
     logits = q @ k.T / TEMPERATURE
     return jnp.mean(jax.nn.logsumexp(logits, axis=1) - jnp.diag(logits))
+
+
+def plain_clip(z1: Array, z2: Array) -> Array:
+    return (plain_info_nce(z1, z2) + plain_info_nce(z2, z1)) / 2
+
+
+def clip_of_info_nce(z1: Array, z2: Array) -> Array:
+    one_way = functools.partial(losses.info_nce, temperature=TEMPERATURE)
+    return (one_way(z1, z2) + one_way(z2, z1)) / 2
+
+
+def plain_siglip(z1: Array, z2: Array) -> Array:
+    z1 = z1 / jnp.linalg.norm(z1, axis=1, keepdims=True)
+    z2 = z2 / jnp.linalg.norm(z2, axis=1, keepdims=True)
+    logits = z1 @ z2.T / TEMPERATURE - 10
+    labels = 2 * jnp.eye(len(z1)) - 1
+    return -jnp.mean(jnp.sum(jax.nn.log_sigmoid(labels * logits), axis=1))
 
 
 def info_nce_by_tile(q: Array, k: Array, *, tile: int) -> Array:
@@ -223,6 +246,12 @@ LOSSES: Mapping[str, Mapping[str, Loss]] = {
         for tile in (1024, 256, 512, 2048, 4096)
     },
     "nt_xent": {**ours(losses.nt_xent, "streamed", "dense"), "optax": optax_nt_xent},
+    "clip": {
+        **ours(losses.clip, "streamed", "dense"),
+        "plain jnp": plain_clip,
+        "info_nce, both ways": clip_of_info_nce,
+    },
+    "siglip": {**ours(losses.siglip, "streamed", "dense"), "plain jnp": plain_siglip},
     "symmetric_loss": {
         "Grams": functools.partial(losses.symmetric_loss, temperature=TEMPERATURE),
         "dense": dense_symmetric_loss,

@@ -5,6 +5,7 @@ from jaxclr.affinity.checks import check_batch as check_batch
 from jaxclr.affinity.checks import check_choice as check_choice
 from jaxclr.affinity.checks import check_count as check_count
 from jaxclr.affinity.checks import check_embeddings as check_embeddings
+from jaxclr.affinity.checks import check_finite as check_finite
 from jaxclr.affinity.checks import check_floats as check_floats
 from jaxclr.affinity.checks import check_ids as check_ids
 from jaxclr.affinity.checks import check_mask as check_mask
@@ -17,6 +18,8 @@ from jaxclr.affinity.collectives import batch_size as batch_size
 from jaxclr.affinity.collectives import gather_rows as gather_rows
 from jaxclr.affinity.collectives import row_ids as row_ids
 from jaxclr.affinity.collectives import sum_over as sum_over
+from jaxclr.affinity.crossed import cross_logsumexp as cross_logsumexp
+from jaxclr.affinity.crossed import row_softplus as row_softplus
 from jaxclr.affinity.divergence import divergence as divergence
 from jaxclr.affinity.logsumexp import Implementation as Implementation
 from jaxclr.affinity.logsumexp import attention as attention

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -163,12 +163,13 @@ def check_positive(name: str, value: object, *, zero: bool = False) -> None:
       value: the hyper-parameter.
       zero: whether zero is allowed.
     """
-    wanted = "zero or more" if zero else "more than zero"
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-            raise ValueError(f"{name} must be finite and {wanted}, got {value}.")
-    elif isinstance(value, bool) or getattr(value, "shape", None) != ():
-        raise TypeError(f"{name} must be a number, got {value!r}.")
+    wanted = "finite and zero or more" if zero else "finite and more than zero"
+    _check_number(name, value, wanted, lambda value: value > 0 or (zero and value == 0))
+
+
+def check_finite(name: str, value: object) -> None:
+    """Raises ValueError for a Python number that is not finite; arrays and tracers pass."""
+    _check_number(name, value, "finite", lambda _: True)
 
 
 def check_share(name: str, value: object) -> None:
@@ -206,3 +207,12 @@ def _check_shape(
                 f"{whose} and {name} must have the same {letter}: "
                 f"{name} must be {written} with {letter} = {known}, got shape {tuple(shape)}."
             )
+
+
+def _check_number(name: str, value: object, wanted: str, fits: Callable[[Any], bool]) -> None:
+    """Raises unless value is a finite Python number that fits, or an array or tracer []."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if not (math.isfinite(value) and fits(value)):
+            raise ValueError(f"{name} must be {wanted}, got {value}.")
+    elif isinstance(value, bool) or getattr(value, "shape", None) != ():
+        raise TypeError(f"{name} must be a number, got {value!r}.")

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxclr.affinity.collectives import AxisName, batch_size, each_shard
-from jaxclr.affinity.logsumexp import Implementation, choose
+from jaxclr.affinity.collectives import AxisName, each_shard
+from jaxclr.affinity.logsumexp import Implementation, one_tile_plan
 from jaxclr.affinity.streamed import Plan
-from jaxclr.affinity.tiles import TILE, fold, matmul, tiling
+from jaxclr.affinity.tiles import fold, matmul, tiling
 
 Array = jax.Array
 
@@ -41,10 +41,8 @@ def divergence(
     Returns:
       [b].
     """
-    how = choose(implementation, rows, columns, axis_name)
-    whole = batch_size(columns, axis_name)
-    height = tile or {"dense": whole, "streamed": TILE, "ring": TILE // 2}[how]
-    return _divergence(jnp.stack([rows, columns]), Plan(height, axis_name, how == "ring"))
+    plan = one_tile_plan(implementation, rows, columns, axis_name, tile)
+    return _divergence(jnp.stack([rows, columns]), plan)
 
 
 class _Softmaxes(NamedTuple):

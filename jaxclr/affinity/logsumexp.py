@@ -263,6 +263,16 @@ def _self_statistics(
     return symmetric(rows, _plan(how, tile, axis_name))
 
 
+def one_tile_plan(
+    implementation: str, rows: Array, columns: Array, axis_name: AxisName, tile: int | None
+) -> Plan:
+    """The plan of an implementation of which "dense" is a single tile."""
+    how = choose(implementation, rows, columns, axis_name)
+    return _plan(
+        how, tile or (batch_size(columns, axis_name) if how == "dense" else None), axis_name
+    )
+
+
 def _plan(how: str, tile: int | None, axis_name: AxisName) -> Plan:
     # The ring exists to save memory. Tiles of a quarter of the size cost it little time.
     ring = how == "ring"

@@ -1,6 +1,7 @@
 """Statistics of rows over the columns of all devices, in tiles, with a custom gradient."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -82,22 +83,42 @@ def _backward(plan: Plan, saved, gradient: Statistics):
         zeros = jnp.zeros_like(rows.values)
         to_rows, _ = each_shard(add, zeros, columns, plan.axis_name, ring=plan.ring)
         return Side(to_rows), None
-    if plan.ring:
-
-        def visit(to_rows, shard_and_gradients):
-            shard, to_columns, to_bias = shard_and_gradients
-            parts = backward(rows, shard, by_row, plan.tile)
-            return to_rows + parts[0], (shard, to_columns + parts[1], to_bias + parts[2])
-
-        zeros = jnp.zeros_like(columns.values), jnp.zeros_like(columns.values[:, 0])
-        to_rows, (_, to_columns, to_bias) = each_shard(
-            visit, jnp.zeros_like(rows.values), (columns, *zeros), plan.axis_name, ring=True
-        )
-    else:
-        gathered = jax.tree.map(lambda leaf: gather_rows(leaf, plan.axis_name), columns)
-        to_rows, *to_gathered = backward(rows, gathered, by_row, plan.tile)
-        to_columns, to_bias = (scatter_sum(leaf, plan.axis_name) for leaf in to_gathered)
+    pull = lambda shard: backward(rows, shard[0], by_row, plan.tile)
+    to_rows, to_columns, to_bias = each_gradient(pull, rows, (columns,), plan)
     return Side(to_rows), Side(to_columns, bias=None if columns.bias is None else to_bias)
 
 
 streamed.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def each_gradient(
+    pull: Callable[[tuple[Side, ...]], tuple[Array, Array, Array]],
+    rows: Side,
+    columns: tuple[Any, ...],
+    plan: Plan,
+) -> tuple[Array, Array, Array]:
+    """Gradients at this device's rows [m, D], columns [n, D] and bias [n].
+
+    Args:
+      pull: a shard of columns to the gradients at the rows of this device and at the shard.
+      rows: the rows of this device.
+      columns: what `pull` takes, of this device; the side of the columns first.
+      plan: how the matrix is traversed.
+    """
+    if not plan.ring:
+        gathered = jax.tree.map(lambda leaf: gather_rows(leaf, plan.axis_name), columns)
+        to_rows, *to_gathered = pull(gathered)
+        to_columns, to_bias = (scatter_sum(leaf, plan.axis_name) for leaf in to_gathered)
+        return to_rows, to_columns, to_bias
+
+    def visit(to_rows, shard_and_gradients):
+        shard, to_columns, to_bias = shard_and_gradients
+        parts = pull(shard)
+        return to_rows + parts[0], (shard, to_columns + parts[1], to_bias + parts[2])
+
+    values = columns[0].values
+    start = columns, jnp.zeros_like(values), jnp.zeros_like(values[:, 0])
+    to_rows, (_, to_columns, to_bias) = each_shard(
+        visit, jnp.zeros_like(rows.values), start, plan.axis_name, ring=True
+    )
+    return to_rows, to_columns, to_bias

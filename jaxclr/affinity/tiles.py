@@ -188,31 +188,67 @@ def backward(
     rows: Side, columns: Side, by_row: RowWeights, tile: int
 ) -> tuple[Array, Array, Array]:
     """Gradients at rows [m, D], columns [n, D] and bias [n] through their logits."""
-    m, n = rows.values.shape[0], columns.values.shape[0]
-    row_tiles, column_tiles = cut(rows, tile), cut(columns, tile, bias=True)
-    weight_tiles = cut_row_weights(by_row, row_tiles.values.shape[:2])
+    row_tiles = cut(rows, tile)
 
-    def columns_of_a_tile(to_rows: Array, column_tile: Side) -> tuple[Array, tuple[Array, Array]]:
+    def pull(row: tuple[Side, RowWeights], column: tuple[Side]) -> tuple[Array, Array, Array]:
+        (values, by_row), (column_tile,) = row, column
+        weights, shares = _weights(values, column_tile, by_row)
+        to_rows, to_columns, to_bias = pull_weights(weights, values, column_tile)
+        if shares is not None:
+            to_columns = to_columns + matmul(transposed(by_row.mean), shares)
+        return to_rows, to_columns, to_bias
+
+    return backward_pairs(
+        pull,
+        (row_tiles, cut_row_weights(by_row, row_tiles.values.shape[:2])),
+        (cut(columns, tile, bias=True),),
+        (rows.values.shape[0], columns.values.shape[0]),
+    )
+
+
+def pull_weights(weights: Array, rows: Side, columns: Side) -> tuple[Array, Array, Array]:
+    """From the gradient [m, n] at a tile of logits that at rows, columns transposed, and bias."""
+    to_columns = matmul(transposed(rows.values), weights)
+    return matmul(weights, columns.values), to_columns, jnp.sum(weights, axis=0)
+
+
+def backward_pairs(
+    pull: Callable[[Any, Any], tuple[Array, Array, Array]],
+    rows: Any,
+    columns: Any,
+    counts: tuple[int, int],
+) -> tuple[Array, Array, Array]:
+    """Gradients at rows [m, D], columns [n, D] and bias [n], a tile of logits at a time.
+
+    Args:
+      pull: (row tile, column tile) to the gradients at its rows, its columns transposed, and their
+        bias.
+      rows: a tuple of arrays in tiles, the side of the rows first.
+      columns: likewise of the columns.
+      counts: m and n, without the padding.
+    """
+
+    def columns_of_a_tile(to_rows: Array, column: Any) -> tuple[Array, tuple[Array, Array]]:
         def rows_of_a_tile(carry, index):
             to_rows, to_columns, to_bias = carry
-            row_tile, by_row = jax.tree.map(lambda leaf: leaf[index], (row_tiles, weight_tiles))
-            weights, shares = _weights(row_tile, column_tile, by_row)
-            to_rows = to_rows.at[index].add(matmul(weights, column_tile.values))
-            to_columns = to_columns + matmul(transposed(row_tile.values), weights)
-            if shares is not None:
-                to_columns = to_columns + matmul(transposed(by_row.mean), shares)
-            return (to_rows, to_columns, to_bias + jnp.sum(weights, axis=0)), None
+            row = jax.tree.map(lambda leaf: leaf[index], rows)
+            at_rows, at_columns, at_bias = pull(row, column)
+            return (
+                to_rows.at[index].add(at_rows),
+                to_columns + at_columns,
+                to_bias + at_bias,
+            ), None
 
-        zeros = jnp.zeros_like(column_tile.values.T), jnp.zeros_like(column_tile.bias)
-        indices = jnp.arange(row_tiles.values.shape[0])
+        zeros = jnp.zeros_like(column[0].values.T), jnp.zeros_like(column[0].bias)
+        indices = jnp.arange(rows[0].values.shape[0])
         carry = jax.lax.scan(rows_of_a_tile, (to_rows, *zeros), indices)[0]
         to_rows, to_columns, to_bias = carry
         return to_rows, (to_columns.T, to_bias)
 
     to_rows, (to_columns, to_bias) = jax.lax.scan(
-        columns_of_a_tile, jnp.zeros_like(row_tiles.values), column_tiles
+        columns_of_a_tile, jnp.zeros_like(rows[0].values), columns
     )
-    return join(to_rows, m), *join((to_columns, to_bias), n)
+    return join(to_rows, counts[0]), *join((to_columns, to_bias), counts[1])
 
 
 def backward_rows(rows: Side, columns: Side, by_row: RowWeights, tile: int) -> Array:

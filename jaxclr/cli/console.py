@@ -1,7 +1,7 @@
 """Parsing of arguments and printing of messages, for all commands."""
 
-import dataclasses
 import inspect
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,28 +32,34 @@ def parse(
 ) -> Any:
     """Parses the arguments of a command into a dataclass; prints the help and exits if asked to."""
     extra = {} if default is None else {"default": default}
-    return _expanded(
-        tyro.cli(
-            kind,
-            prog=f"jaxclr {command}",
-            args=list(arguments),
-            description=description,
-            config=(tyro.conf.AvoidSubcommands,),
-            **extra,
-        )
+    return tyro.cli(
+        kind,
+        prog=f"jaxclr {command}",
+        args=list(arguments),
+        description=description,
+        config=(tyro.conf.AvoidSubcommands,),
+        registry=_PATHS,
+        **extra,
     )
 
 
-def _expanded(options: Any) -> Any:
-    """Options whose paths have their ~ expanded, also where the shell saw quotes."""
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    paths = {
-        name: expanded(value) if isinstance(value, pathlib.Path) else tuple(map(expanded, value))
-        for name, value in values.items()
-        if isinstance(value, pathlib.Path)
-        or (isinstance(value, tuple) and value and isinstance(value[0], pathlib.Path))
-    }
-    return dataclasses.replace(options, **paths)
+_PATHS = tyro.constructors.ConstructorRegistry()
+
+
+@_PATHS.primitive_rule
+def _path(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """Paths have their ~ expanded, also where the shell saw quotes, or are URLs of buckets."""
+    if info.type is not pathlib.Path:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda texts: expanded(texts[0]),
+        is_instance=lambda value: isinstance(value, os.PathLike),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 def pop_option(arguments: list[str], part: str) -> str | None:

@@ -16,7 +16,9 @@ from jaxclr.encoders import ENCODERS, Encoder, ResNet, ViT
 from jaxclr.errors import UserError
 from jaxclr.interop import embedding, exporting, importing
 from jaxclr.interop.embedding import Number
-from jaxclr.paths import expanded
+from jaxclr.paths import Path, expanded
+from jaxclr.processes import runtime
+from jaxclr.processes.runtime import Distributed
 from jaxclr.runs.folder import RunFolder
 from jaxclr.training.compilation_cache import compilation_cache
 
@@ -40,6 +42,9 @@ class EmbedOptions:
     overwrite: bool = False
     """Replace the file, and discard an interrupted embedding with other options."""
 
+    distributed: Distributed = Distributed()
+    """Several processes, each started by the same command."""
+
 
 def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Write representations of a data set: jaxclr embed RUN [DATA] --out FILE.npz|.parquet"""
@@ -48,18 +53,18 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
     run = open_run(folder, console, trust="--trust" in rest) if folder else None
     own = data = run.config.data if run else Data()
     if len(words) > 1:
-        # Sources of arrays are not resized.
-        image_size = data.image_size if words[1].partition(":")[0] in ("folder", "tfds") else None
-        data = dataclasses.replace(data, source=words[1], image_size=image_size)
+        data = dataclasses.replace(data, source=words[1])
+        if not data.has_files:
+            data = dataclasses.replace(data, image_size=None)
     options = parse(
         EmbedOptions,
         rest,
         "embed RUN [DATA]",
         description="Write the representations of the run's data in its splits, or of all of DATA "
-        "(folder:PATH, tfds:NAME, npz:PATH or digits) in the order of paths or rows, with file "
-        "names, splits and labels. Running the same "
-        "command again continues an interrupted embedding. With --data.streaming always, images "
-        "are read on demand and memory holds a few batches.",
+        "(folder:PATH, wds:PATTERN, hf:NAME_OR_PATH, tfds:NAME, npz:PATH or digits) in the order "
+        "of paths or rows, with file names, splits and labels. Running the same command again "
+        "continues an interrupted embedding. With --data.streaming always, images are read on "
+        "demand and memory holds a few batches.",
         default=EmbedOptions(out=tyro.MISSING, data=data),
     )
     assert run is not None  # with --help, parse exits
@@ -74,9 +79,9 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
     ):
         task = progress.add_task("embedding", total=None)
         rows = embedding.embed(
-            run.load(),
+            runtime.run_on_all(run.load),
             data,
-            options.out.expanduser(),
+            options.out,
             dtype=options.dtype,
             overwrite=options.overwrite,
             report=lambda done, count: progress.update(task, completed=done, total=count),
@@ -141,7 +146,8 @@ class ImportOptions:
     """Data for evaluation; the default mean and std are those of ImageNet."""
 
     image_size: int | None = None
-    """Side in pixels to which images are resized; None: the usual size of the encoder."""
+    """Side in pixels to which images are resized, and learned positions interpolated; None: the
+    usual size of the encoder."""
 
     prefix: str | None = None
     """Prefix of the encoder's names in the file; None: detected."""
@@ -167,9 +173,9 @@ def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
         "import FILE --encoder NAME",
         description="Create a run from the weights of an encoder, for `jaxclr evaluate`, `embed` "
         "and `export`. FILE is .safetensors or, with PyTorch installed, a PyTorch checkpoint in "
-        "the layout of torchvision, timm, MoCo, UniCLR, SimSiam, BYOL, VICReg, Barlow Twins, SwAV "
-        "or solo-learn. --encoder NAME selects the encoder; the --encoder options below are those "
-        "of the selected encoder.",
+        "the layout of torchvision, timm, DINOv2, MoCo, UniCLR, SimSiam, BYOL, VICReg, Barlow "
+        "Twins, SwAV or solo-learn. --encoder NAME selects the encoder; the --encoder options "
+        "below are those of the selected encoder.",
         default=ImportOptions(
             out=tyro.MISSING, encoder=named("encoder", name or "resnet50", ENCODERS)
         ),
@@ -198,7 +204,7 @@ def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
             "Not part of the encoder: "
             f"{', '.join(f'{part} ({count})' for part, count in found.aside.items())}.",
         )
-    for note in _notes(options.encoder):
+    for note in filter(None, (weights.note, *_notes(options.encoder))):
         print_text(console, note)
 
 
@@ -207,7 +213,7 @@ def _notes(spec: Encoder) -> list[str]:
     if isinstance(spec, ViT):
         return [
             f"The file does not store the number of heads; {spec.heads} are assumed. MoCo v3's "
-            "ViT-S has 12, that of timm and DeiT 6."
+            "ViT-S has 12, that of timm, DeiT and DINOv2 6."
         ]
     if isinstance(spec, ResNet) and spec.stem == "cifar":
         return [
@@ -230,7 +236,7 @@ def _leading(arguments: Sequence[str], most: int) -> tuple[list[str], list[str]]
     return arguments[:count], arguments[count:]
 
 
-def _run_of(words: list[str], rest: list[str], usage: str) -> pathlib.Path | None:
+def _run_of(words: list[str], rest: list[str], usage: str) -> Path | None:
     """The folder of a run; None for --help without one."""
     if words:
         return expanded(words[0])

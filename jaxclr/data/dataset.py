@@ -1,7 +1,7 @@
 """The data set that every source returns, and shared checks and splits."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -65,6 +65,7 @@ class Dataset(NamedTuple):
       skipped: files that could not be read and were left out.
       notes: sentences for the user on what was left out or converted, and on the splits.
       version: name and version of prepared data that never change; "" for others.
+      files: fingerprints of files of a bucket, by path in the data set's folder; None for others.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Dataset(NamedTuple):
     skipped: tuple[str, ...]
     notes: tuple[str, ...] = ()
     version: str = ""
+    files: Mapping[str, str] | None = None
 
 
 def why_streamed(count: int, shape: tuple[int, ...], data: Data) -> str | None:

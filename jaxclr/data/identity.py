@@ -26,8 +26,9 @@ class Identity:
       classes: their names.
       examples: number of examples in each split.
       parts: fingerprints. Parts are the files of an image folder by their path in it, each with its
-        size; the arrays of other data in memory, each with its checksum; of TFDS, the name and
-        version. Data that a program's own source reads item by item have none.
+        size, and in a bucket its version; the arrays of other data in memory, each with its
+        checksum; of TFDS, the name and version. Data that a program's own source reads item by
+        item have none.
       code: checksums of the run's code that is not copied; see `jaxclr.runs.parts.checksums`.
       streamed: whether images are streamed, where crops differ from those in memory; None: unknown.
     """
@@ -49,8 +50,10 @@ def identity(dataset: Dataset, data: Any) -> Identity:
     splits = {"train": dataset.train, "test": dataset.test}
     splits = {name: split for name, split in splits.items() if split is not None}
     kind, _, argument = getattr(data, "source", "").partition(":")
-    parts: dict[str, str] = {}
+    parts = dict(dataset.files or {})
     for name, split in splits.items():
+        if dataset.files is not None:
+            continue
         if kind == "folder":
             root = os.path.join(os.path.abspath(os.path.expanduser(argument)), "")
             parts |= {os.path.abspath(f).removeprefix(root): str(n) for f, n in _sizes(split)}
@@ -63,8 +66,7 @@ def identity(dataset: Dataset, data: Any) -> Identity:
                 for leaf, array in arrays
                 if array is not None
             }
-    if len(parts) > MOST_FILES:
-        parts = _by_folder(parts)
+    parts = fingerprints(parts)
     counts = {name: split.size for name, split in splits.items()}
     return Identity(dataset.classes, counts, parts, streamed=isinstance(dataset.train, Stream))
 
@@ -124,8 +126,10 @@ def _checksum(array: np.ndarray) -> str:
     return f"{array.dtype} {list(array.shape)} {crc:08x}"
 
 
-def _by_folder(files: dict[str, str]) -> dict[str, str]:
-    """A number and a checksum of the files in each folder."""
+def fingerprints(files: Mapping[str, str]) -> dict[str, str]:
+    """What is stored of files: their marks; or of many files a number and checksum by folder."""
+    if len(files) <= MOST_FILES:
+        return dict(files)
     found: dict[str, tuple[int, int]] = {}
     for name, size in sorted(files.items()):
         folder = os.path.join(os.path.dirname(name), "")

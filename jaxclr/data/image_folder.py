@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxclr.data import buckets
 from jaxclr.data.dataset import (
     TEST_NAMES,
     TRAIN_NAMES,
@@ -16,13 +17,18 @@ from jaxclr.data.dataset import (
     split_rows,
     why_streamed,
 )
-from jaxclr.data.images import decode_all, first_shape, notes_on, unreadable
-from jaxclr.data.paths import check_is, kind_of_mode
+from jaxclr.data.identity import fingerprints
+from jaxclr.data.images import THREADED_PIXELS, decode_all, first_shape, notes_on, unreadable
+from jaxclr.data.listing import Entries, InBucket, Lister, entries
+from jaxclr.data.paths import check_is
 from jaxclr.data.pixels import Encoded, Unreadable, open_image
 from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
-from jaxclr.errors import UserError, reason
+from jaxclr.errors import UserError
+from jaxclr.paths import expanded, in_bucket
 from jaxclr.text import displayable
+
+FEW, MANY = 8, 512  # large and small files of a bucket that are read together
 
 
 class Files(NamedTuple):
@@ -41,34 +47,27 @@ class Files(NamedTuple):
     runs: tuple[str, ...] = ()
 
 
-class Entries(NamedTuple):
-    """What is in a folder, in order of names, without hidden files and folders."""
-
-    folders: list[str]
-    files: list[str]
-    odd: list[Unreadable]
-    runs: list[str]
-
-
 def load(argument: str, data: Data) -> Dataset:
     """Reads PATH/train and PATH/test (or val, ...), or splits the files of PATH by test_fraction.
 
     Each holds either one folder per class, or only images, which are then unlabeled. Hidden files
     and folders are ignored. Links are followed.
     """
-    path = os.path.expanduser(argument)
+    path = os.fspath(expanded(argument))
     check_is(path, "a folder")
-    train_folder, test_folder, notes = _split_folders(path, data)
-    train, classes = _list(train_folder, data)
+    in_cloud = InBucket() if in_bucket(path) else None
+    lister = in_cloud.entries if in_cloud else entries
+    train_folder, test_folder, notes = _split_folders(path, data, lister)
+    train, classes = _list(train_folder, data, lister)
     test = None
     if test_folder is not None:
-        test, test_classes = _list(test_folder, data)
+        test, test_classes = _list(test_folder, data, lister)
         test = _relabel((train_folder, test_folder), test, test_classes, classes)
     elif data.test_fraction:
         rows = split_rows(len(train.paths), train.labels, data.test_fraction)
         train, test = _take(train, rows)
     left_out = train.left_out + (test.left_out if test else ())
-    if runs := sorted({*_listed(path).runs, *train.runs, *(test.runs if test else ())}):
+    if runs := sorted({*_listed(path, lister).runs, *train.runs, *(test.runs if test else ())}):
         notes += (f"Folders of runs are left out of '{displayable(path)}': {_shown(runs)}.",)
     if left_out and not data.skip_corrupt:
         raise unreadable(left_out)
@@ -89,7 +88,11 @@ def load(argument: str, data: Data) -> Dataset:
             left_out, composed = left_out + more, composed + composed_test
         splits = train_split, test_split
     notes += notes_on(left_out, composed, data)
-    return Dataset(name, *splits, classes, tuple(error.name for error in left_out), notes)
+    skipped, marks = tuple(error.name for error in left_out), None
+    if in_cloud is not None:
+        known, root = in_cloud.marks(), os.path.join(path, "")
+        marks = fingerprints({file.removeprefix(root): known[file] for file in every})
+    return Dataset(name, *splits, classes, skipped, notes, files=marks)
 
 
 class _Paths:
@@ -104,7 +107,7 @@ class _Paths:
     def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
         labels = [-1] * len(rows) if self._labels is None else self._labels[list(rows)].tolist()
         paths = (os.path.join(self._folder, os.fsdecode(self._names[row])) for row in rows)
-        return [(_encoded(path), label) for path, label in zip(paths, labels, strict=True)]
+        return list(zip(_together(list(paths)), labels, strict=True))
 
 
 def _stream(files: Files, folder: str, channels: int, data: Data, why: str) -> Stream:
@@ -112,7 +115,9 @@ def _stream(files: Files, folder: str, channels: int, data: Data, why: str) -> S
     return Stream(_Paths(folder, files), rows, files.labels is not None, channels, data, why)
 
 
-def _split_folders(path: str, data: Data) -> tuple[str, str | None, tuple[str, ...]]:
+def _split_folders(
+    path: str, data: Data, lister: Lister
+) -> tuple[str, str | None, tuple[str, ...]]:
     """The folders of train and test, and notes; `path` and None if it holds images or classes.
 
     Without a test folder beside it, a folder "train" among others is a class.
@@ -121,8 +126,8 @@ def _split_folders(path: str, data: Data) -> tuple[str, str | None, tuple[str, .
       UserError: a folder that is asked for does not exist, or folders look like splits but are not
         a pair of train and test.
     """
-    entries = _listed(path)
-    folders = {os.path.basename(folder): folder for folder in entries.folders}
+    found = _listed(path, lister)
+    folders = {os.path.basename(folder): folder for folder in found.folders}
     named = lambda *names: [folders[f] for name in names for f in folders if f.lower() == name]
     trains, tests = named(*TRAIN_NAMES), named(*TEST_NAMES)
     if data.train_split is not None:
@@ -137,13 +142,13 @@ def _split_folders(path: str, data: Data) -> tuple[str, str | None, tuple[str, .
     if len(trains) == 1 and (tests or len(folders) == 1 or data.train_split is not None):
         test = tests[0] if tests else None
         used = {trains[0], test}
-        beside = entries.files + [folder for folder in entries.folders if folder not in used]
+        beside = found.files + [folder for folder in found.folders if folder not in used]
         note = f"Training on '{displayable(trains[0])}'"
         if test is not None:
             note += f", testing on '{displayable(test)}'"
         note += f"; not read is what lies beside: {_shown(beside)}" * bool(beside)
         return trains[0], test, (f"{note}.",)
-    nested = [folder for folder in trains if _listed(folder).folders]
+    nested = [folder for folder in trains if _listed(folder, lister).folders]
     if tests or nested or len(trains) > 1:
         looks = _shown(trains + tests)
         raise UserError(
@@ -160,9 +165,9 @@ def _sub_folder(path: str, name: str) -> str:
     return folder
 
 
-def _list(path: str, data: Data) -> tuple[Files, tuple[str, ...]]:
+def _list(path: str, data: Data, lister: Lister) -> tuple[Files, tuple[str, ...]]:
     """The files of one split in sorted order, and its class names, as the file system has them."""
-    folders, loose, odd, runs = _listed(path)
+    folders, loose, odd, runs = _listed(path, lister)
     name = displayable(path)
     if not folders + loose + odd:
         raise UserError(f"Folder '{name}' is empty; put images or one folder per class into it.")
@@ -177,7 +182,7 @@ def _list(path: str, data: Data) -> tuple[Files, tuple[str, ...]]:
     odd += [Unreadable(file, "cannot be read as an image") for file in loose]
     paths, labels, classes = [], [], []
     for folder in folders:
-        inside, odd_inside, runs_inside = _files(folder, os.path.realpath(path))
+        inside, odd_inside, runs_inside = _files(folder, os.path.realpath(path), lister)
         odd += odd_inside
         runs += runs_inside
         if not inside and not odd_inside:
@@ -233,14 +238,24 @@ def _relabel(
 def _decode(
     files: Files, data: Data, like: tuple[str, tuple, int]
 ) -> tuple[Split, tuple[Unreadable, ...], int]:
-    chunks = [[_encoded(path) for path in files.paths]]
+    together = FEW if like[2] >= THREADED_PIXELS else MANY
+    starts = range(0, len(files.paths), together)
+    chunks = (_together(files.paths[start : start + together]) for start in starts)
     images, rows, left_out, composed = decode_all(chunks, len(files.paths), data, like)
     labels = None if files.labels is None else files.labels[rows]
     return Split(images, labels, [files.paths[row] for row in rows]), left_out, composed
 
 
 def _encoded(path: str) -> Encoded:
-    return Encoded(path, functools.partial(open, path, "rb"))
+    return _together([path])[0]
+
+
+def _together(paths: Sequence[str]) -> list[Encoded]:
+    """Files to be opened; of a bucket they are read together when the first one is."""
+    if not paths or not in_bucket(paths[0]):
+        return [Encoded(path, functools.partial(open, path, "rb")) for path in paths]
+    batch = buckets.Batch(paths)
+    return [Encoded(path, functools.partial(batch.open, row)) for row, path in enumerate(paths)]
 
 
 def _is_image(path: str) -> bool:
@@ -262,73 +277,15 @@ def _take(files: Files, splits: tuple[np.ndarray, np.ndarray | None]) -> tuple[F
     return of_rows(train, files.left_out), None if test is None else of_rows(test, ())
 
 
-def _entries(path: str) -> Entries:
-    """The entries of a folder by name, without hidden ones; none is opened.
-
-    Raises:
-      Unreadable: the folder cannot be listed.
-    """
-    found = Entries([], [], [], [])
-    try:
-        with os.scandir(path) as scanned:
-            entries = sorted((e for e in scanned if not e.name.startswith(".")), key=_name)
-    except OSError as error:
-        why = f"cannot be listed ({reason(error)})"
-        raise Unreadable(path, why, "Change its permissions") from error
-    for entry in entries:
-        try:
-            if entry.is_file():
-                found.files.append(entry.path)
-            elif entry.is_dir():
-                (found.runs if _holds_runs(entry.path) else found.folders).append(entry.path)
-            else:
-                found.odd.append(Unreadable(entry.path, _oddity(entry)))
-        except OSError as error:
-            why = f"cannot be read ({reason(error)})"
-            found.odd.append(Unreadable(entry.path, why))
-    return found
-
-
-def _holds_runs(path: str) -> bool:
-    """Whether a folder is a run of this library, or holds nothing but runs and reports."""
-    is_run = lambda folder: (
-        os.path.isfile(os.path.join(folder, "config.json"))
-        and os.path.isdir(os.path.join(folder, "checkpoints"))
-    )
-    if is_run(path):
-        return True
-    try:
-        inside = os.scandir(path)
-    except OSError:
-        return False
-    runs = False
-    with inside as entries:
-        for entry in entries:
-            if not entry.name.startswith(".") and not entry.name.endswith(".html"):
-                if not is_run(entry.path):
-                    return False
-                runs = True
-    return runs
-
-
-def _oddity(entry: os.DirEntry) -> str:
-    """Why an entry is neither a file nor a folder."""
-    try:
-        return f"is {kind_of_mode(entry.stat().st_mode)}, not an image"
-    except FileNotFoundError:
-        return f"is a link to '{displayable(os.readlink(entry.path))}', which does not exist"
-
-
-def _name(entry: os.DirEntry) -> str:
-    return entry.name
-
-
-def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable], list[str]]:
+def _files(
+    folder: str, above: str, lister: Lister
+) -> tuple[list[str], list[Unreadable], list[str]]:
     """All files in a folder and its subfolders, in order of names, what is left out, and runs.
 
     Args:
       folder: the folder.
       above: the real path of the folder that holds it, for links that lead back.
+      lister: what lists a folder.
     """
     files: list[str] = []
     odd: list[Unreadable] = []
@@ -344,7 +301,7 @@ def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable], list[s
             odd.append(Unreadable(path, "is a link to a folder that contains it"))
             continue
         try:
-            inside = _entries(path)
+            inside = lister(path)
         except Unreadable as error:
             odd.append(error)
             continue
@@ -360,10 +317,10 @@ def _files(folder: str, above: str) -> tuple[list[str], list[Unreadable], list[s
     return files, odd, runs
 
 
-def _listed(path: str) -> Entries:
+def _listed(path: str, lister: Lister) -> Entries:
     """The entries of the data set's own folder, which must be readable."""
     try:
-        return _entries(path)
+        return lister(path)
     except Unreadable as error:
         raise UserError(f"Folder {error}. {error.remedy}.") from error
 

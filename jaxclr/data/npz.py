@@ -2,13 +2,13 @@
 
 import io
 import math
-import pathlib
 import zipfile
-from collections.abc import Sequence
-from typing import IO, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from jaxclr.data import buckets
 from jaxclr.data.conversion import (
     channels_last,
     channels_last_shape,
@@ -30,7 +30,7 @@ from jaxclr.data.images import convert_channels
 from jaxclr.data.paths import check_is
 from jaxclr.data.source_options import Data
 from jaxclr.errors import UserError, reason
-from jaxclr.paths import expanded
+from jaxclr.paths import Path, expanded, in_bucket
 from jaxclr.text import displayable
 
 
@@ -70,10 +70,11 @@ def load(argument: str, data: Data) -> Dataset:
     path = expanded(argument)
     check_is(path, "a file")
     name = f"'{displayable(path)}'"
+    place = _place(name, path, data)
     try:
-        if not zipfile.is_zipfile(path):
+        if not zipfile.is_zipfile(place()):
             raise UserError(f"{name} is not an .npz file; write it with numpy.savez.")
-        headers = _headers(path)
+        headers = _headers(place())
         keys = _layout(name, headers)
         splits: list[tuple[str, str]] = [(keys.train_images, keys.train_labels)]
         if keys.test_images in headers and keys.test_labels is not None:
@@ -91,7 +92,7 @@ def load(argument: str, data: Data) -> Dataset:
         check_memory(count, (*shapes[0][1:3], channels), data, resizable=False)
         read = [member for pair in splits for member in pair if member in headers]
         _check_unpacked(name, headers, read, data)
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(place(), allow_pickle=False) as file:
             stored = [channels_last(file[images], data.layout) for images, _ in splits]
             pixels, notes = to_bytes(name, [images for images, _ in splits], stored)
             del stored
@@ -123,7 +124,27 @@ def load(argument: str, data: Data) -> Dataset:
     return Dataset(stem, Split(train_x, train_y), test_split, classes, (), notes)
 
 
-def _headers(path: pathlib.Path) -> dict[str, Header]:
+def _place(name: str, path: Path, data: Data) -> Callable[[], Any]:
+    """A function that gives the path, or a stream of a file in a bucket, which is read whole."""
+    if not in_bucket(path):
+        return lambda: path
+    size = buckets.size_of(str(path)) / 2**30
+    if size > data.memory_limit:
+        raise UserError(
+            f"{name} has {size:.3g} GiB, and is read into memory; data.memory_limit is "
+            f"{data.memory_limit:g} GiB. Set --data.memory-limit if this machine has that much "
+            "memory free."
+        )
+    content = buckets.read_file(str(path))
+
+    def rewound() -> io.BytesIO:
+        content.seek(0)
+        return content
+
+    return rewound
+
+
+def _headers(path: Any) -> dict[str, Header]:
     """Shape and type of each array, without reading the arrays."""
     headers = {}
     with zipfile.ZipFile(path) as archive:

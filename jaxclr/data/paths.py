@@ -3,7 +3,9 @@
 import os
 import stat
 
+from jaxclr.data import buckets
 from jaxclr.errors import UserError, reason
+from jaxclr.paths import in_bucket
 from jaxclr.text import displayable
 
 _KINDS = {
@@ -22,6 +24,8 @@ def kind_of_mode(mode: int) -> str:
 
 def check_is(path: str | os.PathLike[str], wanted: str) -> None:
     """Raises UserError unless a path is "a file" or "a folder", as wanted; it is not opened."""
+    if in_bucket(path):
+        return buckets.check_is(os.fspath(path), wanted)
     name = displayable(path)
     try:
         kind = kind_of_mode(os.stat(path).st_mode)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -9,6 +10,7 @@ from annotated_types import Ge, Gt, Interval
 
 from jaxclr.errors import UserError, unknown
 from jaxclr.fields import check_fields
+from jaxclr.paths import in_bucket
 
 if TYPE_CHECKING:
     from jaxclr.data.arrays import Arrays
@@ -19,6 +21,7 @@ Channels = Literal["as_is", "rgb", "gray"]
 Layout = Literal["auto", "NHWC", "NCHW"]
 Streaming = Literal["auto", "never", "always"]
 Load = Callable[[str, "Data"], "Dataset | Arrays | Source"]
+_PATHS = ("PATH", "PATTERN", "NAME_OR_PATH")
 
 
 class NamedSource(NamedTuple):
@@ -29,18 +32,22 @@ class NamedSource(NamedTuple):
         module of jaxclr.data that defines it as `load`, imported when it is needed.
       argument: what the text after the colon is, for messages; None: no text is allowed.
       optional: whether the text may be left out.
+      files: whether the source has image files, which data.image_size resizes; others have arrays.
     """
 
     load: str | Load
     argument: str | None = None
     optional: bool = False
+    files: bool = False
 
 
 SOURCES: dict[str, NamedSource] = {
     "digits": NamedSource("digits"),
-    "folder": NamedSource("image_folder", "PATH"),
+    "folder": NamedSource("image_folder", "PATH", files=True),
+    "hf": NamedSource("hf", "NAME_OR_PATH", files=True),
     "npz": NamedSource("npz", "PATH"),
-    "tfds": NamedSource("tfds", "NAME"),
+    "tfds": NamedSource("tfds", "NAME", files=True),
+    "wds": NamedSource("wds", "PATTERN", files=True),
 }
 
 
@@ -49,14 +56,19 @@ class Data:
     """A named data set and how to read it: in memory, or streamed from its files.
 
     Args:
-      source: digits, tfds:NAME (or tfds:NAME/CONFIG:VERSION), folder:PATH or npz:PATH.
-      dir: Folder of the prepared TFDS data sets; None: TFDS's default, ~/tensorflow_datasets.
-      train_split: Split to train on: a sub-folder, or a split of a TFDS data set such as
-        train+unlabelled or train[:10%]; None: train.
+      source: digits, tfds:NAME (or tfds:NAME/CONFIG:VERSION), folder:PATH, npz:PATH, wds:PATTERN
+        (tar shards of webdataset: train-{000..012}.tar, *.tar or a folder) or hf:NAME_OR_PATH (a
+        data set of Hugging Face on disk: a folder, or NAME[:CONFIG] in its cache). PATH may be the
+        URL of a file or folder in a bucket: gs://BUCKET/... or s3://BUCKET/...
+      dir: Folder or URL of the prepared TFDS data sets; None: TFDS's default,
+        ~/tensorflow_datasets.
+      train_split: Split to train on: a sub-folder, a pattern of tar shards, or a split of a data
+        set of TFDS or Hugging Face such as train+unlabelled or train[:10%]; None: train.
       test_split: Split to evaluate on, likewise; None: the first labeled one of test, val, dev,
         eval and their longer names.
       labels: auto: those that the source has; none: no labels are read; or the name of a feature of
-        a TFDS data set, of one integer for each image. The label -1 means no label.
+        TFDS, of one integer for each image, of a column of Hugging Face, or of a member of tar
+        shards (its extension, or a key of its json). The label -1 means no label.
       image_size: Resize the short side to this many pixels, then crop the center; None: do not
         resize. Streamed images are resized for evaluation only, by default to the size of the first
         view.
@@ -78,10 +90,10 @@ class Data:
         training images, or from a sample of them if they are streamed.
       std: Standard deviation per channel, likewise.
       memory_limit: Largest size in GiB of the decoded uint8 images of all splits in memory.
-      streaming: Whether images of a folder or of TFDS stay in their files and are decoded and
-        cropped on demand; auto: if they exceed memory_limit. Streamed images are cropped on the
-        host. Crop boxes are the same as on a device, but pixels are resampled in 8 bits, so that a
-        streamed run differs slightly from the same run in memory.
+      streaming: Whether image files (all sources but digits and npz) stay where they are and are
+        decoded and cropped on demand; auto: if they exceed memory_limit. Streamed images are
+        cropped on the host. Crop boxes are the same as on a device, but pixels are resampled in 8
+        bits, so that a streamed run differs slightly from the same run in memory.
       workers: Number of processes that decode and crop a stream; 0: threads of this process; None:
         one process per core. Results do not depend on it.
 
@@ -115,7 +127,7 @@ class Data:
         name, colon, text = self.source.partition(":")
         if name not in SOURCES:
             raise unknown("data source", name, SOURCES)
-        _, argument, optional = SOURCES[name]
+        _, argument, optional, _ = SOURCES[name]
         if argument is None and colon:
             raise UserError(f"Source '{name}' takes nothing after its name, got '{self.source}'.")
         if argument is not None and not optional and not text:
@@ -134,12 +146,20 @@ class Data:
                 f"{len(self.mean)} and {len(self.std)}."
             )
 
+    @property
+    def has_files(self) -> bool:
+        """Whether the source has image files, which image_size resizes; others have arrays."""
+        return SOURCES[self.source.partition(":")[0]].files
+
 
 def absolute(data: Data) -> Data:
-    """The same data with absolute paths: that of a folder or file, and `dir`."""
-    full = lambda path: os.path.abspath(os.path.expanduser(path))
+    """The same data with absolute paths: that of a folder or file, and `dir`. URLs stay."""
+    full = lambda path: path if in_bucket(path) else os.path.abspath(os.path.expanduser(path))
     name, _, text = data.source.partition(":")
-    source = f"{name}:{full(text)}" if SOURCES[name].argument == "PATH" else data.source
+    argument = SOURCES[name].argument
+    # A name of Hugging Face is a path if there is such a file.
+    is_path = argument in _PATHS and (argument != _PATHS[-1] or os.path.exists(full(text)))
+    source = f"{name}:{full(text)}" if is_path else data.source
     return dataclasses.replace(data, source=source, dir=data.dir and full(data.dir))
 
 
@@ -153,8 +173,18 @@ def at_their_place(data: Data, places: Any) -> Data:
     now, found = absolute(data), {}
     for name in ("source", "dir"):
         given, place = getattr(data, name), isinstance(places, Mapping) and places.get(name)
-        if isinstance(place, str) and given != getattr(now, name):  # which is relative
-            kind, _, path = place.partition(":") if name == "source" else (None, "", place)
-            if kind in (None, given.partition(":")[0]) and os.path.exists(path):
+        source, _, text = (given if name == "source" else "").partition(":")
+        # A name of Hugging Face may have been a relative path.
+        named = text and SOURCES[source].argument == _PATHS[-1] and not text.startswith(("/", "~"))
+        if isinstance(place, str) and (named or given != getattr(now, name)):
+            kind, _, path = place.partition(":") if name == "source" else ("", "", place)
+            if kind == source and os.path.exists(fixed_part(path)):
                 found[name] = place
     return dataclasses.replace(data, **found)
+
+
+def fixed_part(pattern: str) -> str:
+    """The innermost folder that holds all files of a pattern; a path that exists is itself."""
+    if os.path.exists(pattern) or not (wild := re.search(r"[*?\[{]", pattern)):
+        return pattern
+    return os.path.dirname(pattern[: wild.start()])

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets in array_record format, read without TensorFlow."""
+"""TensorFlow Datasets in array_record or TFRecord format, read without TensorFlow."""
 
 import difflib
 import functools
@@ -13,6 +13,7 @@ import tensorflow_datasets
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 from tensorflow_datasets.proto import tf_example_pb2
 
+from jaxclr.data import buckets, tfrecord
 from jaxclr.data.dataset import (
     TEST_NAMES,
     TRAIN_NAMES,
@@ -28,12 +29,13 @@ from jaxclr.data.pixels import Encoded, Unreadable
 from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
-from jaxclr.paths import expanded
+from jaxclr.paths import Path, expanded, in_bucket
 from jaxclr.text import displayable
 
 RECORDS = 2048
 SPREAD = 100  # records whose labels tell whether a split has any
 Example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+ARRAY_RECORD, TFRECORD = "array_record", "tfrecord"  # the preferred format first
 RAW = tensorflow_datasets.decode.DeserializeMethod.RAW_BYTES
 
 
@@ -42,7 +44,7 @@ def load(argument: str, data: Data) -> Dataset:
 
     If it is not prepared and TensorFlow is installed, it is downloaded and prepared first.
     """
-    builder = _prepared(argument, data)
+    builder, note = _prepared(argument, data)
     info = builder.info
     image_key, label_key = _image_key(argument, info), _label_key(argument, info, data)
     open_split = lambda split: _Records(builder, _checked_split(split, info), image_key, label_key)
@@ -54,7 +56,7 @@ def load(argument: str, data: Data) -> Dataset:
         others = map(open_split, _named(info, TEST_NAMES))
         test = next((records for records in others if label_key is None or records.labeled), None)
     testing = f", testing on {test.name}" if test else ""
-    notes = (f"Training on {train.name}{testing}.",)
+    notes = (f"Training on {train.name}{testing}.", *note)
     classes: tuple[str, ...] = ()
     if label_key is not None:
         classes = _classes(cast(Any, info.features)[label_key], train, test)
@@ -93,11 +95,14 @@ class _Records:
     def __init__(self, builder: Any, split: str, image_key: str, label_key: str | None):
         self.name = f"{builder.info.full_name} {split}"
         instructions = builder.info.splits[split].file_instructions
+        if builder.info.file_format.value == ARRAY_RECORD:
+            self.source = builder.as_data_source(split=split, deserialize_method=RAW)
+        else:
+            self.source = tfrecord.Records(instructions)
         self.paths = [str(one.filename) for one in instructions]
         self.ends = np.cumsum([one.take for one in instructions])  # rows up to the end of each file
         self.image_key, self.label_key = image_key, label_key
         self.values: np.ndarray | None = None  # those of integer labels without names, sorted
-        self.source = builder.as_data_source(split=split, deserialize_method=RAW)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -114,6 +119,8 @@ class _Records:
         """Encoded image and label of each row; the label is -1 for unlabeled images."""
         try:
             examples = [Example.FromString(record) for record in self.source.__getitems__(rows)]
+        except UserError:
+            raise
         except Exception as error:  # RuntimeError by the reader, DecodeError by the parser
             raise self._damaged(self._unreadable(rows), _first_line(error)) from error
         pairs = []
@@ -276,28 +283,38 @@ def _classes(feature: Any, train: _Records, test: _Records | None) -> tuple[str,
     return tuple(map(str, values.tolist()))
 
 
-def _prepared(name: str, data: Data) -> Any:
-    """The builder of a data set that is on disk in array_record format."""
+def _prepared(name: str, data: Data) -> tuple[Any, tuple[str, ...]]:
+    """The builder of a data set that is prepared, set to a format that is read, and notes."""
     folder = None if data.dir is None else expanded(data.dir)
-    if folder is not None and not folder.is_dir():
+    if folder is not None and in_bucket(folder):
+        buckets.check_is(str(folder), "a folder")
+    elif folder is not None and not folder.is_dir():
         raise UserError(
             f"There is no folder '{folder}'. Set --data.dir to the folder of the data sets."
         )
     builder = _find(name, folder)
     if not builder.info.splits:
         builder = _prepare(name, folder, builder)
-    formats = builder.info.available_file_formats()
-    if "array_record" not in {item.value for item in formats}:
-        found = ", ".join(sorted(item.value for item in formats)) or "an unknown format"
+    found = sorted(item.value for item in builder.info.available_file_formats())
+    # The reader of array_record files reads local ones only.
+    readable = (TFRECORD,) if in_bucket(builder.data_path) else (ARRAY_RECORD, TFRECORD)
+    chosen = next((one for one in readable if one in found), None)
+    if chosen is None:
+        where = " in a bucket" if in_bucket(builder.data_path) else ""
         raise UserError(
-            f"'{name}' in '{builder.data_path}' is prepared as {found}; array_record is needed. "
+            f"'{name}' in '{builder.data_path}' is prepared as "
+            f"{', '.join(found) or 'an unknown format'}; {' or '.join(readable)} is needed{where}. "
             "Prepare it again in another folder, and set --data.dir to that folder: "
-            f"{_command(name, pathlib.Path('FOLDER'))}"
+            f"{_command(name, pathlib.Path('FOLDER'), readable[0])}"
         )
-    return builder
+    if builder.info.file_format.value != chosen:
+        builder.info.set_file_format(chosen, override=True, override_if_initialized=True)
+    if len(found) == 1:
+        return builder, ()
+    return builder, (f"Prepared as {' and '.join(found)}; {chosen} is read.",)
 
 
-def _find(name: str, folder: pathlib.Path | None) -> Any:
+def _find(name: str, folder: "Path | None") -> Any:
     """The builder from prepared files of any version; without files, by name."""
     if folder is not None and (folder / "dataset_info.json").is_file():
         return _from_directory(folder)
@@ -321,14 +338,14 @@ def _find(name: str, folder: pathlib.Path | None) -> Any:
         raise UserError(f"TFDS cannot open '{name}': {_first_line(error)}.") from error
 
 
-def _from_directory(folder: pathlib.Path) -> Any:
+def _from_directory(folder: Path) -> Any:
     try:
         return tensorflow_datasets.builder_from_directory(folder)
     except Exception as error:
         raise UserError(f"TFDS cannot open '{folder}': {_first_line(error)}.") from error
 
 
-def _prepare(name: str, folder: pathlib.Path | None, builder: Any) -> Any:
+def _prepare(name: str, folder: "Path | None", builder: Any) -> Any:
     """Downloads and prepares a data set; this needs TensorFlow."""
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
@@ -346,11 +363,11 @@ def _prepare(name: str, folder: pathlib.Path | None, builder: Any) -> Any:
     return builder
 
 
-def _command(name: str, folder: pathlib.Path | None) -> str:
+def _command(name: str, folder: "Path | None", file_format: str = ARRAY_RECORD) -> str:
     where = f", data_dir={str(folder)!r}" if folder is not None else ""
     return (
         f'python -c "import tensorflow_datasets as tfds; '
-        f"tfds.builder({name!r}{where}, file_format='array_record').download_and_prepare()\""
+        f'tfds.builder({name!r}{where}, file_format={file_format!r}).download_and_prepare()"'
     )
 
 

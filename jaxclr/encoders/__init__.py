@@ -8,6 +8,7 @@ from jaxclr.encoders.heads import Mlp as Mlp
 from jaxclr.encoders.heads import SideBySide as SideBySide
 from jaxclr.encoders.layers import AxisName as AxisName
 from jaxclr.encoders.layers import Precision as Precision
+from jaxclr.encoders.layers import Remat as Remat
 from jaxclr.encoders.resnet import ResNet as ResNet
 from jaxclr.encoders.vit import ViT as ViT
 
@@ -20,5 +21,12 @@ ENCODERS: dict[str, Encoder] = {
     "resnet50": ResNet(depth=50, stem="imagenet"),
     "vit_small": ViT(size="small"),
     "vit_base": ViT(size="base"),
+    "vit_large": ViT(size="large"),
+    "vit_huge": ViT(size="huge"),
+    "vit_giant": ViT(size="giant"),
+    "dinov2_small": ViT("small", patch=14, heads=6, positions="learned", layer_scale=1e-5),
+    "dinov2_base": ViT("base", patch=14, positions="learned", layer_scale=1e-5),
+    "dinov2_large": ViT("large", patch=14, positions="learned", layer_scale=1e-5),
+    "dinov2_giant": ViT("giant", patch=14, positions="learned", layer_scale=1e-5),
     "small_conv": SmallConv(),
 }

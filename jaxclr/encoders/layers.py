@@ -11,6 +11,7 @@ from jaxclr.errors import UserError
 
 AxisName = str | tuple[str, ...] | None
 Precision = Literal["float32", "bfloat16"]
+Remat = Literal["none", "blocks", "dots"]
 
 
 def compute_dtype(precision: Precision) -> Any:
@@ -20,6 +21,30 @@ def compute_dtype(precision: Precision) -> Any:
     float64. "bfloat16" casts both; stored parameters and batch statistics remain float32.
     """
     return jnp.bfloat16 if precision == "bfloat16" else None
+
+
+def rematerialized(block: Callable[..., nn.Module], remat: Remat, **options: Any) -> Any:
+    """A module class whose activations are recomputed for the gradient.
+
+    Args:
+      block: the class.
+      remat: none: nothing is recomputed; blocks: everything; dots: everything except the outputs of
+        linear layers and convolutions, which hold most of the computation.
+      options: of `flax.linen.remat`.
+    """
+    if remat == "none":
+        return block
+    policy = _is_layer_output if remat == "dots" else None
+    return nn.remat(block, policy=policy, **options)
+
+
+def _is_layer_output(primitive: Any, *args: Any, **params: Any) -> bool:
+    """A policy of `jax.checkpoint` that stores outputs of linear layers and convolutions.
+
+    Products with batch dimensions, those of attention, are recomputed.
+    """
+    dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return primitive is jax.lax.conv_general_dilated_p or dots(primitive, *args, **params)
 
 
 def batch_norm(

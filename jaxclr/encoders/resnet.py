@@ -11,9 +11,11 @@ from jaxclr.encoders.layers import (
     AxisName,
     BatchNorm,
     Precision,
+    Remat,
     batch_norm,
     check_images,
     compute_dtype,
+    rematerialized,
 )
 from jaxclr.fields import check_fields
 
@@ -36,8 +38,9 @@ class ResNet:
       stem: Stem imagenet is a 7x7 convolution and a max-pool, both of stride 2; stem cifar is a 3x3
         convolution of stride 1, for images of about 32 pixels.
       dtype: Precision of the computation; parameters and batch statistics are always float32.
-      remat: Recompute residual blocks for the gradient instead of storing their activations. This
-        saves memory for about a third more computation.
+      remat: What is stored for the gradient. none: all activations; blocks: the input of each
+        residual block, for about a third more computation; dots: also the outputs of its
+        convolutions, so that norms and activation functions are recomputed.
 
     Raises:
       UserError: a field is invalid.
@@ -50,7 +53,7 @@ class ResNet:
     depth: Literal[18, 34, 50] = 18
     stem: Literal["cifar", "imagenet"] = "cifar"
     dtype: Precision = "float32"
-    remat: bool = False
+    remat: Remat = "none"
 
     def __post_init__(self) -> None:
         check_fields(self, "ResNet")
@@ -81,8 +84,8 @@ class ResNetModule(nn.Module):
                 padding=((1, 1), (1, 1)),  # pyright: ignore[reportArgumentType]
             )
         block = Bottleneck if self.spec.depth == 50 else BasicBlock
-        if self.spec.remat:
-            block = nn.remat(block, static_argnums=2)  # `train`, counted from self
+        # Argument 2 is `train`, counted from self.
+        block = rematerialized(block, self.spec.remat, static_argnums=2)
         for stage, count in enumerate(_STAGES[self.spec.depth]):
             for index in range(count):
                 x = block(

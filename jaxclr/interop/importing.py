@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +14,10 @@ from jaxclr.encoders import Encoder, ResNet, ViT
 from jaxclr.errors import UserError
 from jaxclr.interop.layouts import Found, check_complete, find_encoder
 from jaxclr.interop.names import POSITIONS, check_named, fixed_positions, from_torch, torch_shapes
-from jaxclr.interop.weights import read_weights
+from jaxclr.interop.positions import resize_positions
+from jaxclr.interop.weights import Stored, read_weights
 from jaxclr.methods import Imported
+from jaxclr.paths import Path
 from jaxclr.runs.checkpoints import Checkpoints
 from jaxclr.runs.config import Config
 from jaxclr.runs.folder import RunFolder
@@ -40,15 +41,17 @@ class Weights(NamedTuple):
       side: of its images in pixels; a default if the file does not determine it.
       channels: of the images.
       found: where in the file it was, and what else is there.
+      note: what was changed, for the user; empty for nothing.
     """
 
     variables: Tree
     side: int
     channels: int
     found: Found
+    note: str = ""
 
 
-def read_encoder(path: pathlib.Path, spec: Encoder, *, prefix: str | None = None) -> Weights:
+def read_encoder(path: Path, spec: Encoder, *, prefix: str | None = None) -> Weights:
     """An encoder's variables from a file in a public layout; every array of the encoder is used.
 
     Args:
@@ -84,7 +87,7 @@ def read_encoder(path: pathlib.Path, spec: Encoder, *, prefix: str | None = None
 
 
 def import_encoder(
-    path: pathlib.Path,
+    path: Path,
     spec: Encoder,
     run: RunFolder,
     *,
@@ -100,7 +103,8 @@ def import_encoder(
       spec: likewise.
       run: the folder.
       data: what to evaluate it on; its mean and std are ImageNet's unless given.
-      side: to which images are brought, in pixels; None: that of the file.
+      side: to which images are brought, in pixels; None: that of the file. For another, learned
+        positions are interpolated.
       prefix: as of `read_encoder`.
       overwrite: whether to replace a run that is there.
 
@@ -110,11 +114,8 @@ def import_encoder(
     """
     weights = read_encoder(path, spec, prefix=prefix)
     side = side or weights.side
-    if side != weights.side and getattr(spec, "positions", None) == "learned":
-        raise UserError(
-            f"{path} has learned positions for images of {weights.side} pixels; leave "
-            "--image-size out."
-        )
+    if isinstance(spec, ViT) and spec.positions == "learned" and side != weights.side:
+        weights = _resized(weights, spec, side)
     if data.mean is None and weights.channels != 3:
         raise UserError(
             f"{path} takes images of {weights.channels} channel(s); give their --data.mean and "
@@ -124,7 +125,7 @@ def import_encoder(
     changes: dict[str, Any] = {"mean": mean, "std": std}
     if weights.channels == 3 and data.channels == "as_is":
         changes["channels"] = "rgb"
-    if data.image_size is None and data.source.partition(":")[0] in ("folder", "tfds"):
+    if data.image_size is None and data.has_files:
         changes["image_size"] = side
     data = dataclasses.replace(data, **changes)
     if len(mean) != weights.channels:
@@ -166,11 +167,35 @@ def _state(config: Config, weights: Weights) -> State:
     return jax.device_put(state)
 
 
+def _resized(weights: Weights, spec: ViT, side: int) -> Weights:
+    """The encoder for images of another side, by the rule of the model that the file is of."""
+    if side % spec.patch:
+        raise UserError(
+            f"--image-size must be a multiple of the patch, {spec.patch}, got {side}; learned "
+            f"positions are interpolated to such sizes, and are for {weights.side} pixels as given."
+        )
+    # Only DINOv2's own files have the mask token.
+    dinov2 = f"{weights.found.prefix}mask_token" in weights.found.aside and not spec.registers
+    params, (old, new) = weights.variables["params"], (weights.side, side)
+    positions = resize_positions(
+        params["positions"], 1 + (side // spec.patch) ** 2, "dinov2" if dinov2 else "timm"
+    )
+    return weights._replace(
+        variables={**weights.variables, "params": {**params, "positions": positions}},
+        side=side,
+        note=f"Learned positions were interpolated from images of {old} to {new} pixels, as "
+        f"{'DINOv2' if dinov2 else 'timm'} does.",
+    )
+
+
 def _without_positions(found: Found, spec: ViT) -> tuple[Found, int]:
     """Leaves fixed positions out, which are computed; also gives the side of the images."""
     positions = found.arrays.get(POSITIONS)
     if positions is None:
         return found, 224
+    if spec.registers and len(positions.shape) == 3:
+        positions = _with_class(positions)
+        found = found._replace(arrays={**found.arrays, POSITIONS: positions})
     tokens = positions.shape[1] if len(positions.shape) == 3 else 0
     grid = math.isqrt(max(tokens - 1, 0))
     if tokens < 2 or grid**2 != tokens - 1 or grid > LARGEST_GRID:
@@ -188,6 +213,15 @@ def _without_positions(found: Found, spec: ViT) -> tuple[Found, int]:
         )
     rest = {name: array for name, array in found.arrays.items() if name != POSITIONS}
     return found._replace(arrays=rest), grid * spec.patch
+
+
+def _with_class(positions: Stored) -> Stored:
+    """Positions with the class token's, 0 if there is none: [1, n, width], n - 1 a square."""
+    _, tokens, width = positions.shape
+    if math.isqrt(tokens) ** 2 != tokens:
+        return positions
+    read = lambda: np.pad(positions.read(), ((0, 0), (1, 0), (0, 0)))
+    return Stored((1, tokens + 1, width), read)
 
 
 def _like(spec: ResNet | ViT, side: int, channels: int) -> Tree:

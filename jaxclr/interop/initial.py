@@ -1,9 +1,7 @@
 """Weights that a run starts from: those of another run, or of a file."""
 
 import json
-import math
 import os
-import pathlib
 import zlib
 from typing import Any, NamedTuple
 
@@ -13,6 +11,9 @@ import numpy as np
 
 from jaxclr.errors import UserError
 from jaxclr.interop.importing import read_encoder
+from jaxclr.interop.positions import resize_positions
+from jaxclr.paths import Path as FilePath
+from jaxclr.paths import expanded, in_bucket
 from jaxclr.processes import runtime
 from jaxclr.runs.checkpoints import Checkpoints, read_variables
 from jaxclr.runs.digests import digests
@@ -58,7 +59,7 @@ def start_from(session: Session, path: str | os.PathLike[str], *, heads: bool = 
     Raises:
       UserError: the weights cannot be read, or none of the encoder fits.
     """
-    path = pathlib.Path(path).expanduser().absolute()
+    path = _absolute(path)
     step, source = _read(session, path, heads)
     state = session.init_state()
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -82,14 +83,16 @@ def start_from(session: Session, path: str | os.PathLike[str], *, heads: bool = 
     values = {name: np.asarray(leaf, old[name].dtype) for name, leaf in new.items()}
     placed = runtime.replicate(values, session.mesh)
     merged = jax.tree.unflatten(jax.tree.structure(variables), {**old, **placed}.values())
-    params, stats = merged["params"], merged["batch_stats"]
-    momentum = bool(state.target_params)
-    copy = lambda tree: jax.tree.map(jnp.copy, target_parts(tree)) if momentum else {}
+    params = _laid_like(lambda tree: tree, merged["params"], state.params)
+    stats = merged["batch_stats"]
+    copy = lambda tree, like: _laid_like(
+        lambda tree: jax.tree.map(jnp.copy, target_parts(tree)) if like else {}, tree, like
+    )
     state = state.replace(
         params=params,
         batch_stats=stats,
-        target_params=copy(params),
-        target_batch_stats=copy(stats),
+        target_params=copy(params, state.target_params),
+        target_batch_stats=copy(stats, state.target_batch_stats),
         opt_state=_laid_like(session.recipe.optimizer.init, params, state.opt_state),
     )
     used = {_source_of(source, name) for name in new}
@@ -139,7 +142,7 @@ def check_same_start(folder: RunFolder, path: str | os.PathLike[str] | None, hea
     """Raises UserError unless an existing run was started from these weights."""
     record = folder.init_record()
     before = None if record is None else (record.path, record.heads)
-    now = None if path is None else (str(pathlib.Path(path).expanduser().absolute()), heads)
+    now = None if path is None else (str(_absolute(path)), heads)
     if before != now:
         words = lambda one: (
             "no weights" if one is None else one[0] + f" ({'with' if one[1] else 'without'} heads)"
@@ -151,8 +154,13 @@ def check_same_start(folder: RunFolder, path: str | os.PathLike[str] | None, hea
         )
 
 
+def _absolute(path: str | os.PathLike[str]) -> FilePath:
+    given = expanded(path)
+    return given if in_bucket(given) else given.absolute()
+
+
 def _read(
-    session: Session, path: pathlib.Path, heads: bool
+    session: Session, path: FilePath, heads: bool
 ) -> tuple[int | None, dict[Path, np.ndarray]]:
     """The step, if there is one, and the variables by path."""
     if path.is_dir():
@@ -193,24 +201,6 @@ def _fitting(source: dict[Path, np.ndarray], name: Path, like: Any) -> np.ndarra
     return value if value.shape == like.shape else None
 
 
-def resize_positions(positions: np.ndarray, tokens: int) -> np.ndarray:
-    """Learned positions [1, n, width] for another number of tokens, the class token's first.
-
-    The square grid of patches is interpolated (bicubic). Other grids are returned unchanged.
-    """
-    sides = [math.isqrt(count - 1) for count in (positions.shape[1], tokens)]
-    if tokens == positions.shape[1] or [side**2 + 1 for side in sides] != [
-        positions.shape[1],
-        tokens,
-    ]:
-        return positions
-    old, new = sides
-    width = positions.shape[-1]
-    grid = positions[:, 1:].reshape(old, old, width)
-    resized = jax.image.resize(grid, (new, new, width), "bicubic")
-    return np.concatenate([positions[:, :1], np.asarray(resized).reshape(1, -1, width)], axis=1)
-
-
 def _laid_like(function: Any, argument: Tree, like: Tree) -> Tree:
     """The function of the argument, compiled, with the shardings of a tree."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
@@ -224,7 +214,7 @@ def _digest(source: dict[Path, np.ndarray]) -> str:
 
 
 def _note(
-    path: pathlib.Path, step: int | None, old: dict, new: dict, source: dict[Path, np.ndarray]
+    path: FilePath, step: int | None, old: dict, new: dict, source: dict[Path, np.ndarray]
 ) -> str:
     parts = dict.fromkeys(name[1] for name in old)
     counts = {part: [sum(n[1] == part for n in names) for names in (new, old)] for part in parts}

@@ -3,13 +3,16 @@
 Files differ in what stands before the names: MoCo v3 and UniCLR have
 state_dict.module.base_encoder. and .momentum_encoder., MoCo v2 .encoder_q. and .encoder_k., SimSiam
 .encoder., solo-learn state_dict.backbone., SwAV module., torchvision, timm, VICReg and Barlow Twins
-nothing. So an encoder is found by a name that it must have, with any prefix. Of an encoder and its
-moving average, the encoder is taken.
+nothing, DINOv2 nothing or teacher.backbone. So an encoder is found by a name that it must have,
+with any prefix. Of an encoder and its moving average, the encoder is taken.
 """
 
+import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
+
+import numpy as np
 
 from jaxclr.encoders import ResNet, ViT
 from jaxclr.errors import UserError
@@ -27,6 +30,7 @@ HEADS = (
     "prototypes",
     "queue",
     "queue_ptr",
+    "mask_token",
 )
 AVERAGED = {"momentum", "k", "target", "teacher", "ema"}
 COUNTER = "num_batches_tracked"
@@ -93,7 +97,7 @@ def find_encoder(arrays: Mapping[str, Stored], spec: ResNet | ViT, prefix: str |
             aside[part] = aside.get(part, 0) + 1
         elif not inner.endswith(COUNTER):
             own[rename(inner)] = array
-    return Found(prefix, own, aside)
+    return Found(prefix, _with_gates(own), aside)
 
 
 def check_complete(found: Found, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -181,10 +185,36 @@ _TORCHVISION_VIT = (
 )
 
 
-def _from_torchvision_vit(name: str) -> str:
-    for pattern, replacement in _TORCHVISION_VIT:
+def _replaced(name: str, table: Iterable[tuple[str, str]]) -> str:
+    for pattern, replacement in table:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+_DINOV2 = (
+    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # in chunks, for FSDP
+    (r"^register_tokens$", "reg_token"),
+    (r"\.mlp\.w12\.", ".mlp.fc1."),
+    (r"\.mlp\.w3\.", ".mlp.fc2."),
+    (r"\.mlp\.w1\.", ".mlp.fc1_g."),
+    (r"\.mlp\.w2\.", ".mlp.fc1_x."),
+)
+
+
+def _with_gates(arrays: dict[str, Stored]) -> dict[str, Stored]:
+    """The arrays, with fc1_g and fc1_x of a SwiGLU as one, fc1: those of the gate first."""
+    joined = dict(arrays)
+    for name in arrays:
+        other = name.replace(".fc1_g.", ".fc1_x.")
+        if other == name or other not in arrays:
+            continue
+        if not arrays[name].shape or arrays[name].shape != arrays[other].shape:
+            continue  # named as missing and left over
+        halves = joined.pop(name), joined.pop(other)
+        shape = (sum(half.shape[0] for half in halves), *halves[0].shape[1:])
+        read = lambda halves=halves: np.concatenate([half.read() for half in halves])
+        joined[name.replace(".fc1_g.", ".fc1.")] = Stored(shape, read)
+    return joined
 
 
 _RESNET = (
@@ -192,6 +222,10 @@ _RESNET = (
     Dialect("4.0.conv1.weight", _from_sequential),
 )
 _VIT = (
-    Dialect("blocks.0.norm1.weight", str),
-    Dialect("encoder.layers.encoder_layer_0.ln_1.weight", _from_torchvision_vit),
+    Dialect("blocks.0.norm1.weight", functools.partial(_replaced, table=_DINOV2)),
+    Dialect("blocks.0.0.norm1.weight", functools.partial(_replaced, table=_DINOV2)),
+    Dialect(
+        "encoder.layers.encoder_layer_0.ln_1.weight",
+        functools.partial(_replaced, table=_TORCHVISION_VIT),
+    ),
 )

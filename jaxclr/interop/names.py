@@ -21,6 +21,7 @@ _LEAVES = {
     "bias": "bias",
     "mean": "running_mean",
     "var": "running_var",
+    "gamma": "gamma",
 }
 _VIT_MODULES = {
     "patch_embedding": "patch_embed.proj",
@@ -29,13 +30,15 @@ _VIT_MODULES = {
     "fc1": "mlp.fc1",
     "fc2": "mlp.fc2",
 }
-_VIT_PARAMETERS = {"cls": "cls_token", "positions": POSITIONS}
+_VIT_PARAMETERS = {"cls": "cls_token", "positions": POSITIONS, "registers": "reg_token"}
 
 
 def to_torch(
     spec: ResNet | ViT, variables: Tree, *, side: int | None = None
 ) -> dict[str, np.ndarray]:
     """An encoder's arrays under PyTorch's names and in its layouts.
+
+    timm's ViTs with registers have positions of patches alone; the class token's is added to it.
 
     Args:
       spec: the encoder.
@@ -57,11 +60,14 @@ def to_torch(
     if isinstance(spec, ViT) and spec.positions == "sincos" and side is not None:
         width = arrays["cls_token"].shape[-1]
         arrays[POSITIONS] = fixed_positions(side // spec.patch, width).astype(np.float32)
+    if isinstance(spec, ViT) and spec.registers and POSITIONS in arrays:
+        arrays["cls_token"] = arrays["cls_token"] + arrays[POSITIONS][:, :1]
+        arrays[POSITIONS] = arrays[POSITIONS][:, 1:].copy()
     return arrays
 
 
 def from_torch(spec: ResNet | ViT, arrays: Mapping[str, np.ndarray], like: Tree) -> Tree:
-    """Variables from arrays of those names and layouts: the inverse of `to_torch`.
+    """Variables from arrays of those names and layouts, with a position of the class token.
 
     Args:
       spec: the encoder.

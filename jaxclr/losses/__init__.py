@@ -14,6 +14,7 @@ from jaxclr.losses.compactness import node_compactness as node_compactness
 from jaxclr.losses.compose import affinity_loss as affinity_loss
 from jaxclr.losses.consistency import co2 as co2
 from jaxclr.losses.consistency import hierarchical_consistency as hierarchical_consistency
+from jaxclr.losses.consistency import ressl as ressl
 from jaxclr.losses.contrastive import dcl as dcl
 from jaxclr.losses.contrastive import info_nce as info_nce
 from jaxclr.losses.contrastive import local_contrast as local_contrast
@@ -25,6 +26,8 @@ from jaxclr.losses.contrib.point_clouds import region_contrast as region_contras
 from jaxclr.losses.contrib.recommenders import contrast_regularizer as contrast_regularizer
 from jaxclr.losses.contrib.super_resolution import feature_map_contrast as feature_map_contrast
 from jaxclr.losses.contrib.text_to_image import deep_boosting as deep_boosting
+from jaxclr.losses.distillation import dino as dino
+from jaxclr.losses.distillation import dino_center as dino_center
 from jaxclr.losses.feature_transform import extrapolate_positives as extrapolate_positives
 from jaxclr.losses.feature_transform import interpolate_negatives as interpolate_negatives
 from jaxclr.losses.gated import gated_contrast as gated_contrast
@@ -34,6 +37,8 @@ from jaxclr.losses.graphs import community_contrast as community_contrast
 from jaxclr.losses.graphs import community_density as community_density
 from jaxclr.losses.graphs import sparsest_cut as sparsest_cut
 from jaxclr.losses.graphs import weighted_info_nce as weighted_info_nce
+from jaxclr.losses.image_text import clip as clip
+from jaxclr.losses.image_text import siglip as siglip
 from jaxclr.losses.imbalance import balanced_contrast as balanced_contrast
 from jaxclr.losses.labeled import sep_clr as sep_clr
 from jaxclr.losses.labeled import sup_con as sup_con
@@ -43,6 +48,9 @@ from jaxclr.losses.multiview import mv_dhel as mv_dhel
 from jaxclr.losses.multiview import mv_info_nce as mv_info_nce
 from jaxclr.losses.multiview import pairwise_nt_xent as pairwise_nt_xent
 from jaxclr.losses.multiview import poly_view as poly_view
+from jaxclr.losses.neighbors import koleo as koleo
+from jaxclr.losses.neighbors import nearest_neighbors as nearest_neighbors
+from jaxclr.losses.neighbors import nnclr as nnclr
 from jaxclr.losses.pairwise import mio as mio
 from jaxclr.losses.pairwise import triplet as triplet
 from jaxclr.losses.predictive import byol as byol

@@ -87,6 +87,67 @@ def co2(
     return jnp.mean(positives((q - k) / temperature, of_q - of_k)) / 2
 
 
+def ressl(
+    q: Array,
+    k: Array,
+    queue: Array,
+    *,
+    temperature: float | Array = 0.1,
+    teacher_temperature: float | Array = 0.04,
+    implementation: Implementation = "auto",
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Cross-entropy of the relations of query and key to a queue (ReSSL).
+
+    .. math:: -\frac1B \sum_i \sum_{n=1}^{K} p_{in} \log q_{in}, \qquad
+       p_i = \operatorname{sg} \operatorname{softmax}_n \langle \hat k_i, \hat n \rangle / \tau',\;
+       q_i = \operatorname{softmax}_n \langle \hat q_i, \hat n \rangle / \tau
+
+    The divergence of the paper plus the entropy of p, which is constant: this is what the official
+    code computes, before it puts the keys into the queue. The key is not a column of its own
+    softmax. The gradient takes no product: that of a log-sum-exp is the mean column of its softmax,
+    which comes with it.
+
+    Needs: a queue, targets.
+    Cost: BKD.
+    Global batch: nothing.
+
+    Args:
+      q: queries, of a strongly augmented view, [b, D], any float dtype; rows are normalized here.
+      k: keys, of a weakly augmented view, [b, D]; they receive no gradient.
+      queue: n, keys of earlier batches, [K, D], whole on every device; they receive no gradient.
+      temperature: tau, of the queries; positive.
+      teacher_temperature: tau', of the keys; positive, and smaller to sharpen.
+      implementation: as of `co2`.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows
+        either way.
+
+    Returns:
+      This device's share of the loss.
+
+    Raises:
+      TypeError: an input is not an array of floats, or a temperature is not a number.
+      ValueError: shapes do not fit, a temperature is not positive, or there is no such
+        implementation.
+
+    References:
+      Zheng et al., ReSSL: Relational Self-Supervised Learning with Weak Augmentation, 2021
+      (arXiv:2107.09282), eq. 3-5.
+    """
+    del axis_name  # the queue is whole, and rows are independent
+    q, k, queue = map(unit_rows, check_floats(q=(q, "b D"), k=(k, "b D"), queue=(queue, "K D")))
+    check_positive("temperature", temperature)
+    check_positive("teacher_temperature", teacher_temperature)
+    k, queue = jax.lax.stop_gradient((k, queue))
+    rows = q / temperature
+    constant = jax.lax.stop_gradient(rows)
+    both = jnp.concatenate([constant, k / teacher_temperature])
+    sums, means = attention(both, queue, implementation=implementation)
+    of_query, of_key = jnp.split(means, 2)
+    logsumexp = sums[: len(q)] + positives(rows - constant, of_query)
+    return jnp.mean(logsumexp - positives(rows, of_key))
+
+
 def hierarchical_consistency(
     queries: Array | Sequence[Array],
     key: Array,

@@ -15,16 +15,21 @@ from jaxclr.methods.contrastive import Dcl as Dcl
 from jaxclr.methods.contrastive import Dclw as Dclw
 from jaxclr.methods.contrastive import MocoV3 as MocoV3
 from jaxclr.methods.contrastive import SimClr as SimClr
+from jaxclr.methods.image_text import Clip as Clip
+from jaxclr.methods.image_text import SigLip as SigLip
 from jaxclr.methods.imported import Imported as Imported
 from jaxclr.methods.kmeans_prototypes import Pauc as Pauc
 from jaxclr.methods.kmeans_prototypes import Pcl as Pcl
 from jaxclr.methods.moco_v2 import Co2 as Co2
 from jaxclr.methods.moco_v2 import Ft as Ft
 from jaxclr.methods.moco_v2 import MocoV2 as MocoV2
+from jaxclr.methods.moco_v2 import ReSsl as ReSsl
 from jaxclr.methods.multiview import Cacr as Cacr
 from jaxclr.methods.multiview import CacrMocoV3 as CacrMocoV3
 from jaxclr.methods.multiview import MvDhel as MvDhel
 from jaxclr.methods.multiview import MvInfoNce as MvInfoNce
+from jaxclr.methods.neighbors import NnByol as NnByol
+from jaxclr.methods.neighbors import NnClr as NnClr
 from jaxclr.methods.pairwise import Mio as Mio
 from jaxclr.methods.pairwise import Trip as Trip
 from jaxclr.methods.pairwise import TripRoma as TripRoma
@@ -40,6 +45,7 @@ from jaxclr.methods.redundancy import VicReg as VicReg
 from jaxclr.methods.redundancy import WMse as WMse
 from jaxclr.methods.self_distillation import Byol as Byol
 from jaxclr.methods.self_distillation import ByolGsg as ByolGsg
+from jaxclr.methods.self_distillation import Dino as Dino
 from jaxclr.methods.self_distillation import DirectCopy as DirectCopy
 from jaxclr.methods.self_distillation import DirectPred as DirectPred
 from jaxclr.methods.self_distillation import SimSiam as SimSiam
@@ -62,9 +68,11 @@ METHODS: dict[str, type[Method]] = {
     "byol_gsg": ByolGsg,
     "cacr": Cacr,
     "cacr_moco_v3": CacrMocoV3,
+    "clip": Clip,
     "co2": Co2,
     "dcl": Dcl,
     "dclw": Dclw,
+    "dino": Dino,
     "direct_copy": DirectCopy,
     "direct_pred": DirectPred,
     "frossl": FroSsl,
@@ -77,8 +85,12 @@ METHODS: dict[str, type[Method]] = {
     "moco_v3": MocoV3,
     "mv_dhel": MvDhel,
     "mv_info_nce": MvInfoNce,
+    "nnbyol": NnByol,
+    "nnclr": NnClr,
     "pauc": Pauc,
     "pcl": Pcl,
+    "ressl": ReSsl,
+    "siglip": SigLip,
     "sim_affinity": SimAffinity,
     "sim_siam": SimSiam,
     "sim_siam_gsg": SimSiamGsg,

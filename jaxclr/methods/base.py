@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from annotated_types import Interval
 
 from jaxclr.affinity import AxisName
@@ -48,6 +49,11 @@ class MomentumEncoder:
 
     def __post_init__(self) -> None:
         check_fields(self, "method.target")
+
+    def at(self, progress: Array) -> Array:
+        """The momentum at a completed share of the steps of the run."""
+        rest = (1 - self.momentum) * (1 + jnp.cos(jnp.pi * progress)) / 2
+        return 1 - rest if self.ramp else jnp.asarray(self.momentum)
 
 
 Target = Shared | StopGradient | MomentumEncoder

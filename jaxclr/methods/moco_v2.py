@@ -88,3 +88,34 @@ class Ft(MocoV2):
             temperature=self.temperature,
             axis_name=axis_name,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class ReSsl(MocoV2):
+    """Query and key relate alike to a queue of earlier keys (ReSSL, arXiv:2107.09282).
+
+    The second view, of the key, is to be weakly augmented: crop and flip.
+    """
+
+    temperature: Annotated[float, Gt(0)] = 0.1
+    """Divides the affinities of queries."""
+
+    teacher_temperature: Annotated[float, Gt(0)] = 0.04
+    """Divides the affinities of keys."""
+
+    queue_size: Annotated[int, Ge(1)] = 131_072
+    """Keys of earlier batches; a multiple of the batch."""
+
+    projector: Mlp = Mlp(layers=2, hidden=4096, out=512, bias=True)
+    """Head from representations to embeddings."""
+
+    def objective(self, out: Outputs, state: Queue, axis_name: AxisName) -> Array:
+        (q,), (k,) = out.embeddings, out.targets
+        return losses.ressl(
+            q,
+            k,
+            state.rows,
+            temperature=self.temperature,
+            teacher_temperature=self.teacher_temperature,
+            axis_name=axis_name,
+        )

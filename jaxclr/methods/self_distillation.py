@@ -5,10 +5,18 @@ from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Gt, Interval
 
 from jaxclr import losses
-from jaxclr.affinity import AxisName, batch_size, gather_rows, row_ids, second_moment
+from jaxclr.affinity import (
+    AxisName,
+    batch_size,
+    gather_rows,
+    row_ids,
+    second_moment,
+    unit_rows,
+)
+from jaxclr.affinity.tiles import matmul
 from jaxclr.encoders import Mlp
 from jaxclr.methods.base import (
     Method,
@@ -147,3 +155,93 @@ class ByolGsg(SimSiamGsg):
 
     target: Target = MomentumEncoder(momentum=0.99, ramp=False)
     """Targets of the predictions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dino(Method):
+    """Predicts a momentum encoder's centered and sharpened prototypes (DINO, arXiv:2104.14294).
+
+    The first two views are those of the teacher; every view predicts the others of them. Prototypes
+    are the last layer of the head, with rows of unit length, and their average is the teacher's.
+    Heads have ReLUs, as all here, in place of GELUs.
+    """
+
+    one_row: ClassVar[bool] = True
+    more_views: ClassVar[bool] = True
+    target_views: ClassVar[slice] = slice(0, 2)
+
+    prototypes: Annotated[int, Ge(1)] = 65_536
+    """Number of prototypes."""
+
+    temperature: Annotated[float, Gt(0)] = 0.1
+    """Divides the scores of the student."""
+
+    teacher_temperature: Annotated[float, Gt(0)] = 0.07
+    """Divides the scores of the teacher after warm-up."""
+
+    first_teacher_temperature: Annotated[float, Gt(0)] = 0.04
+    """Divides the scores of the teacher at first."""
+
+    warmup_epochs: Annotated[int, Ge(0)] = 30
+    """Epochs in which the temperature of the teacher rises linearly."""
+
+    center_momentum: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    """Share of the center that a step keeps."""
+
+    freeze_prototypes: Annotated[int, Ge(0)] = 1251
+    """Number of first steps in which prototypes are not trained: an epoch of ImageNet at 1,024."""
+
+    projector: Mlp = Mlp(layers=3, hidden=2048, out=256, norm=False, bias=True)
+    """Head from representations to embeddings."""
+
+    target: MomentumEncoder = MomentumEncoder(momentum=0.996, update="after_update")
+    """The teacher."""
+
+    @property
+    def frozen_first(self) -> dict[str, int]:
+        return {"readout/prototypes": self.freeze_prototypes}
+
+    def init_params(self, key: Array, sizes: Sizes) -> Tree:
+        return {"prototypes": unit_rows(jax.random.normal(key, (self.prototypes, sizes.embedding)))}
+
+    def init_state(self, key: Array, sizes: Sizes) -> Tree:
+        return {
+            "center": jnp.zeros(self.prototypes),
+            "prototypes": jnp.zeros((self.prototypes, sizes.embedding)),
+        }
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        first, last = self.first_teacher_temperature, self.teacher_temperature
+        risen = jnp.clip(out.epoch / max(self.warmup_epochs - 1, 1), 0, 1)
+        return losses.dino(
+            [_scores(rows, out.params["prototypes"]) for rows in out.embeddings],
+            self.teacher_scores(out, state),
+            state["center"],
+            temperature=self.temperature,
+            teacher_temperature=first + (last - first) * risen if self.warmup_epochs else last,
+            axis_name=axis_name,
+        )
+
+    def next_state(self, out: Outputs, state: Tree, axis_name: AxisName) -> Tree:
+        center = losses.dino_center(self.teacher_scores(out, state), axis_name=axis_name)
+        kept = self.center_momentum
+        return {
+            "center": kept * state["center"] + (1 - kept) * center,
+            "prototypes": self.teacher_prototypes(out, state),
+        }
+
+    def teacher_scores(self, out: Outputs, state: Tree) -> list[Array]:
+        """Scores of the teacher, [b, K] for each of its views."""
+        prototypes = self.teacher_prototypes(out, state)
+        return [_scores(rows, prototypes) for rows in out.targets]
+
+    def teacher_prototypes(self, out: Outputs, state: Tree) -> Array:
+        """The average of the prototypes, [K, D], the current ones included."""
+        kept = jnp.where(out.step == 0, 0.0, self.target.at(out.progress))
+        mixed = kept * state["prototypes"] + (1 - kept) * out.params["prototypes"]
+        return jax.lax.stop_gradient(mixed)
+
+
+def _scores(rows: Array, prototypes: Array) -> Array:
+    """Cosines [b, K] of rows [b, D] and prototypes [K, D]."""
+    return matmul(unit_rows(rows.astype(prototypes.dtype)), unit_rows(prototypes).T)

@@ -2,10 +2,10 @@
 
 import html
 import importlib.resources
-import pathlib
 import string
 from collections.abc import Sequence
 
+from jaxclr.paths import Path
 from jaxclr.report import pictures
 from jaxclr.report.curves import curves
 from jaxclr.report.embeddings import cosines, plane, spectra
@@ -14,12 +14,12 @@ from jaxclr.report.maps import maps
 from jaxclr.report.matrices import affinities, confusions
 from jaxclr.report.records import Record, read_records
 from jaxclr.report.summary import configuration, figures_tables, headlines, legend, warnings
-from jaxclr.runs.files import check_names_file, write_atomically, writing
+from jaxclr.runs.files import check_names_file, make_folder, write_atomically, writing
 
 
 def write_report(
-    folders: Sequence[pathlib.Path],
-    out: pathlib.Path,
+    folders: Sequence[Path],
+    out: Path,
     *,
     channels: Sequence[int] | None = None,
 ) -> None:
@@ -36,7 +36,7 @@ def write_report(
     check_names_file(out)
     text = page(read_records(folders, channels))
     with writing(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         write_atomically(out, text)
 
 

@@ -1,11 +1,11 @@
 """Contents of the folder of a run, read without the run's data, network or devices."""
 
 import functools
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from jaxclr.errors import UserError
+from jaxclr.paths import Path, resolved
 from jaxclr.runs import readers, snapshots
 from jaxclr.runs.folder import RunFolder
 from jaxclr.runs.readers import BadStep, Description, Evaluation
@@ -73,9 +73,7 @@ class Record(NamedTuple):
         return values[-1] if values else None
 
 
-def read_records(
-    folders: Sequence[pathlib.Path], channels: Sequence[int] | None = None
-) -> list[Record]:
+def read_records(folders: Sequence[Path], channels: Sequence[int] | None = None) -> list[Record]:
     """The runs in these folders.
 
     Args:
@@ -98,7 +96,7 @@ def _read(run: RunFolder, name: str, number: int, channels: Sequence[int] | None
     config = run.description()
     notes: list[str] = []
 
-    def optional(read: Callable[[pathlib.Path], T], path: pathlib.Path, default: T) -> T:
+    def optional(read: Callable[[Path], T], path: Path, default: T) -> T:
         """What a reader makes of a file; the default if it is missing or, with a note, damaged."""
         try:
             return read(path) if readers.is_there(path) else default
@@ -157,9 +155,9 @@ def _in_channels(images: Images, channels: Sequence[int] | None) -> tuple[Images
     return shown, f"Pictures show {said} of {count}."
 
 
-def _names(folders: Sequence[pathlib.Path]) -> list[str]:
+def _names(folders: Sequence[Path]) -> list[str]:
     """The folders' names, with their parents' where two are alike."""
-    short = [folder.resolve().name for folder in folders]
+    short = [resolved(folder).name for folder in folders]
     return [
         displayable(name if short.count(name) == 1 else str(folder))
         for name, folder in zip(short, folders, strict=True)

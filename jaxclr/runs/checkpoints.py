@@ -6,24 +6,31 @@ No other module imports Orbax.
 import contextlib
 import functools
 import json
-import pathlib
-import re
-import shutil
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, TypeVar
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from jaxclr.errors import UserError
+from jaxclr.errors import SharedError, UserError
+from jaxclr.paths import Path, in_bucket, resolved
 from jaxclr.processes import runtime
-from jaxclr.runs import seals, stores
+from jaxclr.runs import leases, proofs, seals, stores
 from jaxclr.runs.digests import digests, host_digest
-from jaxclr.runs.files import check_path, check_writable, disk_reason, writing
+from jaxclr.runs.files import (
+    check_path,
+    check_writable,
+    complete_steps,
+    disk_reason,
+    names,
+    remove,
+    rename,
+    writing,
+)
 from jaxclr.runs.folder import RunFolder
+from jaxclr.runs.readers import is_there
+from jaxclr.runs.transfer import fetched, is_copied, publish, remove_old
 from jaxclr.steps.state import State
 
 KINDS = ("params", "batch_stats")  # the parts of a state that hold the encoder's variables
@@ -44,16 +51,24 @@ class Checkpoints:
     Several processes share the folder. All call the same methods; the first process decides what is
     damaged.
 
+    Orbax writes to gs:// and not to s3:// (0.12 refuses its URLs as relative paths). There a
+    checkpoint is written to this machine and uploaded once it is complete, by a single process.
+
     Args:
       folder: where they are; created if it does not exist.
       keep: how many of the newest to keep.
+
+    Raises:
+      UserError: the folder cannot be written, or several processes cannot share it.
     """
 
-    def __init__(self, folder: pathlib.Path, *, keep: int = 2):
+    def __init__(self, folder: Path, *, keep: int = 2):
+        # In gs:// Orbax would ask for permissions on the bucket, and removes in any order.
+        removes = not in_bucket(folder) or is_copied(folder)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            max_to_keep=keep if removes else None,
             enable_async_checkpointing=True,
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=removes,
             # If folders were created in the background and that failed, threads would wait for them
             # for 20 minutes, and the process for its threads.
             async_options=ocp.AsyncOptions(
@@ -61,9 +76,16 @@ class Checkpoints:
             ),
         )
         check_path(folder)
-        runtime.run_on_first(functools.partial(check_writable, folder))
-        self._folder = folder
-        self._manager = _open(folder, options)
+        self._kept, self._keep = folder, keep
+        if is_copied(folder) and not runtime.is_single():
+            raise SharedError(
+                f"Several processes cannot write checkpoints to {folder}, which Orbax does not "
+                "support; give a folder in gs:// or one that all share."
+            )
+        runtime.run_on_first(self._remove_unfinished)
+        self._folder = fetched(folder, "written")
+        runtime.run_on_first(functools.partial(check_writable, self._folder))
+        self._manager = _open(self._folder, options)
 
     def __enter__(self) -> Self:
         return self
@@ -90,20 +112,13 @@ class Checkpoints:
           UserError: it cannot be written, or the one before it could not.
         """
         start = time.perf_counter()
-        leaves = {
-            name: {**kind, "digest": digest}
-            for (name, kind), digest in zip(
-                _kinds(state).items(), digests(state).values(), strict=True
-            )
-        }
-        proof = {"leaves": leaves, "crc32": _crc32(leaves)}
+        leases.check(self._kept)
         args = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(jax.tree.map(_raw, state)), proof=ocp.args.JsonSave(proof)
+            state=ocp.args.PyTreeSave(jax.tree.map(proofs.raw, state)),
+            proof=ocp.args.JsonSave(proofs.proof(state)),
         )
-        try:
+        with self._writing():
             self._manager.save(step, args=args, force=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._unwritable(error) from error
         return time.perf_counter() - start
 
     def restore(self, like: State, *, say: Callable[[str], None]) -> State:
@@ -128,10 +143,8 @@ class Checkpoints:
         Raises:
           UserError: it could not be written.
         """
-        try:
+        with self._writing():
             self._manager.wait_until_finished()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._unwritable(error) from error
 
     def close(self) -> None:
         """Waits until what was saved is on disk, and ends the threads.
@@ -142,11 +155,14 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._manager.close()
+            with self._writing():
+                self._manager.close()
             # An incomplete checkpoint is useless, and it may be what fills the disk.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, UserError):
                 for part in unfinished(self._folder) if jax.process_index() == 0 else ():
-                    shutil.rmtree(part, ignore_errors=True)
+                    remove(part)
+        if jax.process_index() == 0:
+            remove_old(self._kept, self._keep)
 
     def _newest_undamaged(self, like: State, say: Callable[[str], None]) -> State:
         self.wait()
@@ -162,9 +178,9 @@ class Checkpoints:
             assert state is not None  # it was read without an error
             return state
         if damaged:
-            raise _all_damaged(self._folder, damaged)
+            raise _all_damaged(self._kept, damaged)
         raise UserError(
-            f"{self._folder} holds no complete checkpoint: nothing to resume or evaluate yet."
+            f"{self._kept} holds no complete checkpoint: nothing to resume or evaluate yet."
         )
 
     def _by_damage(self, steps: list[int], damaged: dict[int, str]) -> Iterator[int]:
@@ -185,43 +201,55 @@ class Checkpoints:
     def _restore(self, step: int, like: State) -> State:
         """The state of a step, if its leaves are those that were saved."""
         saved = _saved_leaves(self._manager, step)
-        self._check_structure(step, saved, _kinds(like))
+        self._check_structure(step, saved, proofs.kinds(like))
         state = _read(
             self._manager,
             step,
-            jax.tree.map(lambda leaf: ocp.utils.to_shape_dtype_struct(_raw(leaf)), like),
+            jax.tree.map(lambda leaf: ocp.utils.to_shape_dtype_struct(proofs.raw(leaf)), like),
         )
-        state = jax.tree.map(_typed, state, like)
-        _check_digests(digests(state), saved)
+        state = jax.tree.map(proofs.typed, state, like)
+        proofs.check_digests(digests(state), saved)
         return state
 
     def _check_structure(self, step: int, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-        there = {name: _describe(kind) for name, kind in saved.items()}
-        here = {name: _describe(kind) for name, kind in wanted.items()}
+        there = {name: proofs.describe(kind) for name, kind in saved.items()}
+        here = {name: proofs.describe(kind) for name, kind in wanted.items()}
         for name in [*here, *there]:
             if there.get(name) != here.get(name):
                 raise UserError(
-                    f"Checkpoint {step} in {self._folder} is of another model: {name} is "
+                    f"Checkpoint {step} in {self._kept} is of another model: {name} is "
                     f"{there.get(name, 'absent')} there and {here.get(name, 'absent')} here. Use "
                     "the code and the configuration that wrote it, or give another folder with "
                     "--out."
                 )
 
     def _seal(self) -> None:
-        """Completes a checkpoint. Orbax calls this before it renames the folder."""
+        """Completes a checkpoint. Orbax calls this before it gives the folder its name."""
         if jax.process_index() == 0:
+            leases.check(self._kept)
             for folder in unfinished(self._folder):
                 _complete(folder)
+                if is_copied(self._kept):
+                    publish(folder, self._kept)
+            remove_old(self._kept, self._keep)
+
+    def _remove_unfinished(self) -> None:
+        """Removes what interrupted runs left in a bucket; elsewhere Orbax does."""
+        if in_bucket(self._kept):
+            for part in unfinished(self._kept):
+                remove(part)
 
     def _set_aside(self, step: int, damaged: dict[int, str], say: Callable[[str], None]) -> None:
         """Renames damaged checkpoints after a step, so that Orbax ignores them, and reports it."""
         for newer, reason in damaged.items():
             if newer > step:
-                path, copy = self._folder / f"damaged-{newer}", 1
-                while path.exists():
+                path, copy = self._kept / f"damaged-{newer}", 1
+                while is_there(path):
                     copy += 1
-                    path = self._folder / f"damaged-{newer}-{copy}"
-                (self._folder / str(newer)).rename(path)
+                    path = self._kept / f"damaged-{newer}-{copy}"
+                rename(self._kept / str(newer), path)
+                if self._kept != self._folder:
+                    remove(self._folder / str(newer))
                 say(
                     f"Checkpoint {newer} is damaged ({reason}) and now {path}; {step} is used "
                     "instead."
@@ -231,12 +259,23 @@ class Checkpoints:
                 f"Checkpoint {step} is used: its arrays are what was saved, though {damaged[step]}."
             )
 
-    def _unwritable(self, error: Exception) -> UserError:
-        return UserError(
-            f"A checkpoint could not be written to {self._folder}: {disk_reason(error)}. "
-            "Earlier checkpoints are undamaged: free some space or fix the permissions, then run "
-            "the same command again."
-        )
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what a disk or bucket refuses into a UserError."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            if not in_bucket(self._kept) and not isinstance(
+                error, (OSError, ValueError, RuntimeError)
+            ):
+                raise
+            raise UserError(
+                f"A checkpoint could not be written to {self._kept}: {disk_reason(error)}. "
+                "Earlier checkpoints are undamaged: free some space or fix the permissions, then "
+                "run the same command again."
+            ) from error
 
 
 def read_variables(
@@ -262,10 +301,11 @@ def read_variables(
       UserError: there is no checkpoint, or none is undamaged.
     """
     damaged: dict[int, str] = {}
-    if run.checkpoints.is_dir():
-        with _reader(run.checkpoints) as manager:
+    folder = fetched(run.checkpoints, "read")
+    if folder.is_dir():
+        with _reader(folder) as manager:
             for step in sorted(manager.all_steps(), reverse=True):
-                wrong = _damage(run.checkpoints / str(step))
+                wrong = _damage(folder / str(step))
                 if wrong is None:
                     variables, wrong = _attempt(
                         functools.partial(_read_parts, manager, step, parts)
@@ -282,18 +322,21 @@ def read_variables(
     )
 
 
-def read_digests(folder: pathlib.Path, step: int) -> dict[str, str]:
+def read_digests(folder: Path, step: int) -> dict[str, str]:
     """The digest of each leaf of a checkpoint, as it was when the state was saved."""
-    with _reader(folder) as manager:
+    with _reader(fetched(folder, "read")) as manager:
         return {name: leaf["digest"] for name, leaf in _saved_leaves(manager, step).items()}
 
 
-def unfinished(folder: pathlib.Path) -> list[pathlib.Path]:
+def unfinished(folder: Path) -> list[Path]:
     """Folders of checkpoints that are being written, or whose writing was interrupted."""
+    if in_bucket(folder):
+        left = {name for name in names(folder) if name.isdecimal()}
+        return [folder / name for name in left - {*map(str, complete_steps(folder))}]
     return [path for path in folder.iterdir() if ocp.utils.is_tmp_checkpoint(path)]
 
 
-def _complete(folder: pathlib.Path) -> None:
+def _complete(folder: Path) -> None:
     """Merges the arrays of a checkpoint, reads them back, and writes the checksums of its files.
 
     Raises:
@@ -301,13 +344,14 @@ def _complete(folder: pathlib.Path) -> None:
     """
     stores.merge(folder / "state")
     proof = json.loads((folder / "proof" / "metadata").read_bytes())
-    saved = {_words(name): leaf for name, leaf in _checked_leaves(proof).items()}
-    there = {_words(name): host_digest(array) for name, array in stores.read(folder / "state")}
-    _check_digests({name: there.get(name) for name in saved}, saved)
+    saved = {proofs.words(name): leaf for name, leaf in proofs.checked_leaves(proof).items()}
+    arrays = stores.read(folder / "state")
+    there = {proofs.words(name): host_digest(array) for name, array in arrays}
+    proofs.check_digests({name: there.get(name) for name in saved}, saved)
     seals.seal(folder)
 
 
-def _damage(folder: pathlib.Path) -> str | None:
+def _damage(folder: Path) -> str | None:
     """What is wrong with the files of a checkpoint; None if they are what was written.
 
     Versions before 0.2 left the arrays unmerged if a folder above was named as a pattern of glob;
@@ -319,12 +363,12 @@ def _damage(folder: pathlib.Path) -> str | None:
     return _attempt(functools.partial(_complete, folder))[1]
 
 
-def _may_serve(folder: pathlib.Path) -> bool:
+def _may_serve(folder: Path) -> bool:
     """Whether only Orbax's metadata are damaged: of other files it might read without an end."""
     return all(name.startswith("state/_") for name in seals.damages(folder))
 
 
-def _open(folder: pathlib.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+def _open(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
     if wrong := seals.unreadable(folder):  # opening reads the metadata of all steps
         raise UserError(f"{folder} cannot be read: {wrong}. Remove or restore it.")
     # By default Orbax divides the writing of replicated arrays among devices, and compiles a slice
@@ -336,10 +380,10 @@ def _open(folder: pathlib.Path, options: ocp.CheckpointManagerOptions) -> ocp.Ch
         "proof": ocp.JsonCheckpointHandler(),
     }
     with writing(folder):
-        return ocp.CheckpointManager(folder.resolve(), options=options, item_handlers=handlers)
+        return ocp.CheckpointManager(resolved(folder), options=options, item_handlers=handlers)
 
 
-def _reader(folder: pathlib.Path) -> ocp.CheckpointManager:
+def _reader(folder: Path) -> ocp.CheckpointManager:
     """A manager that changes nothing."""
     return _open(
         folder, ocp.CheckpointManagerOptions(create=False, enable_async_checkpointing=False)
@@ -354,7 +398,7 @@ def _read(manager: ocp.CheckpointManager, step: int, wanted: Tree) -> Tree:
 
 
 def _read_parts(manager: ocp.CheckpointManager, step: int, parts: Sequence[str]) -> Tree:
-    saved = {_words(name): leaf for name, leaf in _saved_leaves(manager, step).items()}
+    saved = {proofs.words(name): leaf for name, leaf in _saved_leaves(manager, step).items()}
     tree = manager.item_metadata(step).state.tree
     found = {
         kind: {part: tree[kind][part] for part in parts if part in tree[kind]}
@@ -363,7 +407,7 @@ def _read_parts(manager: ocp.CheckpointManager, step: int, parts: Sequence[str])
     }
     for path, leaf in jax.tree.leaves_with_path(found):  # before memory is allocated
         name = jax.tree_util.keystr(path)
-        if list(leaf.shape) != saved[_words(name)]["shape"]:
+        if list(leaf.shape) != saved[proofs.words(name)]["shape"]:
             raise ValueError(f"{name} has another shape than what was saved")
     one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
@@ -371,28 +415,16 @@ def _read_parts(manager: ocp.CheckpointManager, step: int, parts: Sequence[str])
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one_device)
 
     variables = _read(manager, step, jax.tree.map(shape, found))
-    _check_digests({_words(name): digest for name, digest in digests(variables).items()}, saved)
+    got = {proofs.words(name): digest for name, digest in digests(variables).items()}
+    proofs.check_digests(got, saved)
     return variables
 
 
 def _saved_leaves(manager: ocp.CheckpointManager, step: int) -> dict[str, dict[str, Any]]:
     """Type, shape and digest of each leaf that was saved."""
-    return _checked_leaves(
+    return proofs.checked_leaves(
         manager.restore(step, args=ocp.args.Composite(proof=ocp.args.JsonRestore()))["proof"]
     )
-
-
-def _checked_leaves(proof: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    if proof["crc32"] != _crc32(proof["leaves"]):
-        raise ValueError("its list of leaves was altered")
-    return proof["leaves"]
-
-
-def _check_digests(got: Mapping[T, str | None], saved: dict[T, dict[str, Any]]) -> None:
-    wrong = [name for name, digest in got.items() if digest != saved[name]["digest"]]
-    if wrong:
-        more = f" and {len(wrong) - 1} more" * (len(wrong) > 1)
-        raise ValueError(f"{wrong[0]}{more} differs from what was saved")
 
 
 def _attempt(read: Callable[[], T]) -> tuple[T | None, str | None]:
@@ -407,43 +439,9 @@ def _attempt(read: Callable[[], T]) -> tuple[T | None, str | None]:
         return None, disk_reason(error)
 
 
-def _all_damaged(folder: pathlib.Path, damaged: dict[int, str]) -> UserError:
+def _all_damaged(folder: Path, damaged: dict[int, str]) -> UserError:
     reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
     return UserError(
         f"Every checkpoint in {folder} is damaged ({reasons}). "
         "Restore a copy of one, or start again with --overwrite or another --out."
     )
-
-
-def _words(name: str) -> str:
-    """The words of a leaf's path. For Orbax .params[0] and ['params']['0'] are the same leaf."""
-    return " ".join(re.findall(r"\w+", name))
-
-
-def _raw(leaf: Any) -> Any:
-    """The array that is written for a leaf, or its shape and type: the data of a typed key."""
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _typed(raw: jax.Array, like: jax.Array) -> jax.Array:
-    return jax.random.wrap_key_data(raw, impl=jax.random.key_impl(like)) if _is_key(like) else raw
-
-
-def _is_key(leaf: jax.Array) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _kinds(state: State) -> dict[str, dict[str, Any]]:
-    """Type and shape of every leaf by its path."""
-    return {
-        jax.tree_util.keystr(path): {"dtype": str(leaf.dtype), "shape": list(leaf.shape)}
-        for path, leaf in jax.tree.leaves_with_path(state)
-    }
-
-
-def _describe(kind: dict[str, Any]) -> str:
-    return f"{kind['dtype']}{kind['shape']}"
-
-
-def _crc32(leaves: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(leaves, sort_keys=True).encode())

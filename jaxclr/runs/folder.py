@@ -1,14 +1,14 @@
 """The folder of a run.
 
 Its files: config.json, data.json, init.json, metrics.jsonl, tensorboard/, wandb/, checkpoints/,
-snapshots/, profile/, parts/, evaluation.json, bad_step.json, report.html.
+snapshots/, profile/, parts/, evaluation.json, bad_step.json, report.html. `buckets` describes how
+each of them is written if the folder is in a bucket.
 """
 
 import contextlib
 import dataclasses
 import json
 import pathlib
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -16,11 +16,12 @@ from jaxclr.data import Data
 from jaxclr.data.identity import Identity
 from jaxclr.data.source_options import at_their_place
 from jaxclr.errors import UserError
+from jaxclr.paths import Path, in_bucket
+from jaxclr.runs import buckets, files, parts, readers, trust
 from jaxclr.runs import config as configs
-from jaxclr.runs import parts, readers, trust
 from jaxclr.runs.config import Config
 from jaxclr.runs.experiments import Experiment, load_experiment
-from jaxclr.runs.files import check_path, locked, write_atomically, writing
+from jaxclr.runs.files import check_path, locked, make_folder, write_atomically, writing
 from jaxclr.runs.readers import Description, InitRecord
 
 _LOCK = ".lock"
@@ -59,44 +60,44 @@ class RunFolder:
       trust: run the code of parts in the folder even if this user did not put it there.
     """
 
-    folder: pathlib.Path
+    folder: Path
     session: Config | None = None
     trust: bool = False
 
     @property
-    def checkpoints(self) -> pathlib.Path:
+    def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
     @property
-    def metrics(self) -> pathlib.Path:
+    def metrics(self) -> Path:
         return self.folder / "metrics.jsonl"
 
     @property
-    def tensorboard(self) -> pathlib.Path:
+    def tensorboard(self) -> Path:
         return self.folder / "tensorboard"
 
     @property
-    def profile(self) -> pathlib.Path:
+    def profile(self) -> Path:
         return self.folder / "profile"
 
     @property
-    def evaluation(self) -> pathlib.Path:
+    def evaluation(self) -> Path:
         return self.folder / "evaluation.json"
 
     @property
-    def snapshots(self) -> pathlib.Path:
+    def snapshots(self) -> Path:
         return self.folder / "snapshots"
 
     @property
-    def report(self) -> pathlib.Path:
+    def report(self) -> Path:
         return self.folder / "report.html"
 
     @property
-    def bad_step(self) -> pathlib.Path:
+    def bad_step(self) -> Path:
         return self.folder / "bad_step.json"
 
     @property
-    def init(self) -> pathlib.Path:
+    def init(self) -> Path:
         return self.folder / "init.json"
 
     @property
@@ -111,8 +112,7 @@ class RunFolder:
     @property
     def newest_step(self) -> int:
         """The step of the newest checkpoint; 0 without one."""
-        steps = (path.name for path in self.checkpoints.glob("*") if path.is_dir())
-        return max((int(name) for name in steps if name.isdecimal()), default=0)
+        return max(files.complete_steps(self.checkpoints), default=0)
 
     def finished(self, steps: int, *, evaluated: bool) -> bool:
         """Whether the run has a checkpoint of its last step, an evaluation of it, and a report.
@@ -122,7 +122,7 @@ class RunFolder:
           evaluated: whether the run can be evaluated; otherwise no evaluation is needed.
         """
         try:
-            if not (self.checkpoints / str(steps)).is_dir() or not self.report.is_file():
+            if steps not in files.complete_steps(self.checkpoints) or not self.report.is_file():
                 return False
             return not evaluated or readers.read_evaluation(self.evaluation).step == steps
         except (OSError, UserError):
@@ -173,7 +173,7 @@ class RunFolder:
             trust.check(self.folder, data, sources)
         try:
             session = self._session(tree, sources)
-            config = configs.from_json(data.decode(), folder=self.folder, session=session)
+            config = configs.from_json(data.decode(), folder=self._local(sources), session=session)
             if isinstance(config.data, Data):
                 found = at_their_place(config.data, tree.get("absolute"))
                 config = dataclasses.replace(config, data=found)
@@ -192,7 +192,7 @@ class RunFolder:
         return readers.read_description(self._config)
 
     @property
-    def _config(self) -> pathlib.Path:
+    def _config(self) -> Path:
         """The path of the configuration; raises UserError without one."""
         if not self.exists:
             raise UserError(
@@ -202,9 +202,14 @@ class RunFolder:
 
     def sources(self) -> dict[str, bytes]:
         """The copied files of parts, which are run when the run is read; {} if there are none."""
-        files = [*(self.folder / parts.FOLDER).rglob("*.py"), *self.folder.glob("method.py")]
-        read = readers.read_bytes
-        return {path.relative_to(self.folder).as_posix(): read(path) for path in files}
+        if in_bucket(self.folder):
+            below = (f"{parts.FOLDER}/{name}" for name in buckets.files(self.folder / parts.FOLDER))
+            names = [name for name in below if name.endswith(".py")]
+            names += {"method.py"} & {*files.names(self.folder)}
+        else:
+            found = [*(self.folder / parts.FOLDER).rglob("*.py"), *self.folder.glob("method.py")]
+            names = [path.relative_to(self.folder).as_posix() for path in found]
+        return {name: readers.read_bytes(self.folder / name) for name in names}
 
     def _session(self, tree: Any, sources: Mapping[str, bytes]) -> Config | None:
         """The source of parts that JSON cannot hold: the given configuration or the experiment."""
@@ -215,7 +220,16 @@ class RunFolder:
         if name not in sources:  # no other file is run
             raise UserError(f"the experiment {name or origin!r} is not in the folder of the run.")
         with parts.running_copy():
-            return load_experiment(self.folder / name, method=origin.get("method"))
+            return load_experiment(self._local(sources) / name, method=origin.get("method"))
+
+    def _local(self, sources: Mapping[str, bytes]) -> pathlib.Path:
+        """The folder to import the copied sources from: on this machine."""
+        folder = buckets.local(self.folder)
+        if in_bucket(self.folder):
+            for name, text in sources.items():
+                make_folder((folder / name).parent)
+                write_atomically(folder / name, text)
+        return folder
 
     def changed_sources(self, config: Config, experiment: Experiment | None) -> list[str]:
         """Names of files of parts that differ from those that the run was started with."""
@@ -269,13 +283,11 @@ class RunFolder:
             )
         with writing(self.folder):
             for name in _CONTENTS:
-                path = self.folder / name
-                is_folder = path.is_dir() and not path.is_symlink()
-                shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)
-            self.folder.mkdir(parents=True, exist_ok=True)
+                files.remove(self.folder / name)
+            make_folder(self.folder)
             sources = self._copies(config, experiment)
             for name, text in sources.items():
-                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                make_folder((self.folder / name).parent)
                 write_atomically(self.folder / name, text)
             origin = (
                 {}
@@ -301,7 +313,7 @@ class RunFolder:
         """
         path, sources = self.folder / "config.json", self.sources()
         with writing(self.folder):
-            before = path.read_bytes()
+            before = readers.read_bytes(path)
             tree, new = json.loads(before), parts.describe(config, Config)
             for name in names:
                 *parents, leaf = name.split(".")
@@ -323,7 +335,7 @@ class RunFolder:
                 return
             if not self.folder.is_dir():
                 raise UserError(f"{self.folder} is a file; give another folder with --out.")
-            if not self.exists and {path.name for path in self.folder.iterdir()} - _LEFTOVERS:
+            if not self.exists and {*files.names(self.folder)} - _LEFTOVERS:
                 raise UserError(
                     f"{self.folder} is not empty and is not a run; give another folder with --out."
                 )

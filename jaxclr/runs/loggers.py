@@ -2,14 +2,15 @@
 
 import contextlib
 import dataclasses
-import pathlib
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from jaxclr.errors import UserError, optional, reason
+from jaxclr.paths import Path, in_bucket
 from jaxclr.processes import runtime
-from jaxclr.runs.files import write_atomically, writing
+from jaxclr.runs import buckets
+from jaxclr.runs.files import make_folder, write_atomically, writing
 
 Send = Callable[[int, Mapping[str, Any]], None]
 
@@ -17,7 +18,7 @@ Send = Callable[[int, Mapping[str, Any]], None]
 class Logger(Protocol):
     """A destination of metrics. With several processes, only the first one calls it."""
 
-    def start(self, folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+    def start(self, folder: Path, config: Mapping[str, Any]) -> None:
         """Called before training, and again when a run goes on.
 
         Args:
@@ -55,21 +56,22 @@ class Wandb:
     entity: str | None = None
     """The user or team; None: WANDB_ENTITY."""
 
-    def start(self, folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+    def start(self, folder: Path, config: Mapping[str, Any]) -> None:
         wandb = optional("wandb")
         known = folder / "wandb" / "id"
         with writing(folder):
             if not known.exists():
-                known.parent.mkdir(exist_ok=True)
+                make_folder(known.parent)
                 write_atomically(known, uuid.uuid4().hex[:8])
             name = known.read_text()
+        self._folder = folder
         self._run = wandb.init(
             project=self.project,
             entity=self.entity,
             name=folder.name,
             id=name,
             resume="allow",
-            dir=folder,
+            dir=buckets.local(folder),
             config=dict(config),
         )
         # Plots are over this number, which may repeat, rather than over wandb's own, which may not.
@@ -81,6 +83,8 @@ class Wandb:
 
     def close(self) -> None:
         self._run.finish()
+        if in_bucket(self._folder):
+            buckets.upload(buckets.local(self._folder) / "wandb", self._folder / "wandb")
 
 
 LOGGERS: dict[str, type[Wandb]] = {"wandb": Wandb}
@@ -89,7 +93,7 @@ LOGGERS: dict[str, type[Wandb]] = {"wandb": Wandb}
 @contextlib.contextmanager
 def sending(
     loggers: Sequence[Logger],
-    folder: pathlib.Path,
+    folder: Path,
     config: Mapping[str, Any],
     *,
     say: Callable[[str], None],
@@ -132,7 +136,7 @@ def sending(
         yield send
 
 
-def _start(logger: Logger, folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+def _start(logger: Logger, folder: Path, config: Mapping[str, Any]) -> None:
     try:
         logger.start(folder, config)
     except UserError:

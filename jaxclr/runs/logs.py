@@ -20,8 +20,10 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttr
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar
 
+from jaxclr.paths import in_bucket
 from jaxclr.processes import runtime
-from jaxclr.runs.files import write_atomically, writing
+from jaxclr.runs import buckets
+from jaxclr.runs.files import make_folder, write_atomically, writing
 from jaxclr.runs.folder import RunFolder
 from jaxclr.runs.loggers import Send
 from jaxclr.text import print_text
@@ -50,11 +52,15 @@ class Silence(contextlib.nullcontext):
 
     def progress(self, step: int, text: str) -> None: ...
 
+    def publish(self) -> None: ...
+
     def say(self, text: str) -> None: ...
 
 
 class Logs:
     """Writers of a run's metrics, used as a context manager.
+
+    Files of a run in a bucket are written on this machine; `publish` uploads them.
 
     TensorBoard's file is written here, unbuffered. The thread of tensorboardX's SummaryWriter ends
     silently on a full disk, and its RecordWriter either buffers, which loses events when a process
@@ -82,13 +88,16 @@ class Logs:
         self._console = console
         self._send = send
         self._last_tenth = 0
+        here = RunFolder(buckets.local(run.folder))
         with writing(run.folder):
             kept = [json.dumps(line) + "\n" for line in run.lines() if line["step"] <= start]
-            write_atomically(run.metrics, "".join(kept))
-            self._file = run.metrics.open("a", buffering=1)
-            run.tensorboard.mkdir(exist_ok=True)
+            write_atomically(here.metrics, "".join(kept))
+            self._file = here.metrics.open("a", buffering=1)
+            make_folder(here.tensorboard)
             name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
-            self._events = (run.tensorboard / name).open("wb", buffering=0)
+            self._events = (here.tensorboard / name).open("wb", buffering=0)
+            self._written = {here.metrics: run.metrics}
+            self._written[here.tensorboard / name] = run.tensorboard / name
             self._event(0, file_version="brain.Event:2")
             # TensorBoard drops this step and later ones from earlier files.
             self._event(start + 1, session_log=SessionLog(status=SessionLog.START))
@@ -111,6 +120,17 @@ class Logs:
         self._bar.stop()
         with writing(self._run.folder), self._file:
             self._events.close()
+            self.publish()
+
+    def publish(self) -> None:
+        """Uploads what was written, if the run is in a bucket.
+
+        Called before a checkpoint is written, so that its metrics are there when it is.
+        """
+        if in_bucket(self._run.folder):
+            with writing(self._run.folder):
+                for path, to in self._written.items():
+                    write_atomically(to, path.read_bytes())
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes the metrics of a step; TensorBoard gets only those that are numbers."""

@@ -6,7 +6,6 @@ Nothing is unpickled, and sizes are checked before memory is allocated.
 
 import json
 import math
-import pathlib
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ import cattrs
 
 from jaxclr.data.identity import Identity
 from jaxclr.errors import UserError, reason
+from jaxclr.paths import Path, in_bucket
+from jaxclr.runs import buckets
 from jaxclr.text import displayable
 
 LARGEST = 2**30  # bytes of a file
@@ -111,12 +112,14 @@ class Metrics(NamedTuple):
     note: str = ""
 
 
-def is_there(path: pathlib.Path) -> bool:
+def is_there(path: Path) -> bool:
     """Whether a path exists: a file, a folder, a link or a device.
 
     Raises:
       UserError: the file system does not tell, for instance for lack of a permission.
     """
+    if in_bucket(path):
+        return buckets.exists(path)
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -126,13 +129,15 @@ def is_there(path: pathlib.Path) -> bool:
     return True
 
 
-def read_bytes(path: pathlib.Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     """The content of a file.
 
     Raises:
       UserError: it does not exist, is not a regular file (reading a pipe or device might block
         for ever), is too large, or cannot be read.
     """
+    if in_bucket(path):
+        return buckets.read(path, LARGEST)
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
@@ -147,7 +152,7 @@ def read_bytes(path: pathlib.Path) -> bytes:
         raise UserError(f"{path} cannot be read: {reason(error)}.") from error
 
 
-def parse_json(data: bytes, path: pathlib.Path) -> Any:
+def parse_json(data: bytes, path: Path) -> Any:
     """The tree in JSON text, UTF-8.
 
     Raises:
@@ -164,7 +169,7 @@ def parse_json(data: bytes, path: pathlib.Path) -> Any:
     return tree
 
 
-def read_object(path: pathlib.Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """The fields of a JSON file; raises UserError as `read_bytes` and `parse_json` do."""
     tree = parse_json(read_bytes(path), path)
     if not isinstance(tree, dict):
@@ -172,7 +177,7 @@ def read_object(path: pathlib.Path) -> dict[str, Any]:
     return tree
 
 
-def read_description(path: pathlib.Path) -> Description:
+def read_description(path: Path) -> Description:
     """What config.json says of a run."""
     tree = read_object(path)
     try:
@@ -203,27 +208,27 @@ def name_of(part: Any) -> str:
     return displayable(name.rpartition(":")[2])
 
 
-def read_evaluation(path: pathlib.Path) -> Evaluation:
+def read_evaluation(path: Path) -> Evaluation:
     """The figures in evaluation.json."""
     return _structure(read_object(path), Evaluation, path)
 
 
-def read_bad_step(path: pathlib.Path) -> BadStep:
+def read_bad_step(path: Path) -> BadStep:
     """The step in bad_step.json."""
     return _structure(read_object(path), BadStep, path)
 
 
-def read_init(path: pathlib.Path) -> InitRecord:
+def read_init(path: Path) -> InitRecord:
     """The weights that a run started from, in init.json."""
     return _structure(read_object(path), InitRecord, path)
 
 
-def read_identity(path: pathlib.Path) -> Identity:
+def read_identity(path: Path) -> Identity:
     """The identity of the data in data.json."""
     return _structure(read_object(path), Identity, path)
 
 
-def read_metrics(path: pathlib.Path) -> Metrics:
+def read_metrics(path: Path) -> Metrics:
     """The lines of metrics.jsonl that are whole, by step.
 
     The last line of a run in progress may be incomplete. Other damaged lines, and values that are
@@ -308,7 +313,7 @@ def _is_path(text: str) -> bool:
     return True
 
 
-def _structure(tree: dict[str, Any], kind: type, path: pathlib.Path) -> Any:
+def _structure(tree: dict[str, Any], kind: type, path: Path) -> Any:
     try:
         return _CONVERTER.structure(tree, kind)
     except Exception as error:

@@ -2,7 +2,6 @@
 
 import io
 import math
-import pathlib
 import zipfile
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxclr.errors import UserError, reason
+from jaxclr.paths import Path
+from jaxclr.runs import files
 from jaxclr.runs.readers import read_bytes
 from jaxclr.text import displayable
 
@@ -46,7 +47,7 @@ class Images(NamedTuple):
     views: tuple[np.ndarray, ...] = ()
 
 
-def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file, whose sizes are checked before they are read.
 
     Raises:
@@ -69,18 +70,18 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} cannot be read: {reason(error)}.") from error
 
 
-def snapshot_steps(folder: pathlib.Path) -> list[int]:
+def snapshot_steps(folder: Path) -> list[int]:
     """Steps of the files in snapshots/, at most `MOST_SNAPSHOTS`, with the first and the last."""
     try:
-        names = [path.stem for path in folder.iterdir() if path.suffix == ".npz"]
+        found = [name.removesuffix(".npz") for name in files.names(folder) if name.endswith(".npz")]
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {reason(error)}.") from error
-    steps = sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+    steps = sorted(int(name) for name in found if name.isascii() and name.isdecimal())
     chosen = np.linspace(0, len(steps) - 1, min(MOST_SNAPSHOTS, len(steps))).astype(int)
     return [steps[index] for index in chosen]
 
 
-def read_snapshot(path: pathlib.Path, like: Snapshot | None = None) -> Snapshot:
+def read_snapshot(path: Path, like: Snapshot | None = None) -> Snapshot:
     """The embeddings in snapshots/STEP.npz, of as many examples as another snapshot, if any.
 
     Raises:
@@ -107,7 +108,7 @@ def read_snapshot(path: pathlib.Path, like: Snapshot | None = None) -> Snapshot:
     return snapshot
 
 
-def read_labels(path: pathlib.Path, like: Snapshot) -> Labels | None:
+def read_labels(path: Path, like: Snapshot) -> Labels | None:
     """Labels in snapshots/labels.npz (images.npz of early runs) of the examples of a snapshot.
 
     Returns:
@@ -134,7 +135,7 @@ def read_labels(path: pathlib.Path, like: Snapshot) -> Labels | None:
     return Labels(gallery.astype(np.int64), queries.astype(np.int64), names)
 
 
-def read_images(path: pathlib.Path, like: Snapshot) -> Images:
+def read_images(path: Path, like: Snapshot) -> Images:
     """Thumbnails and views in snapshots/images.npz for the examples of a snapshot.
 
     Raises:
@@ -156,7 +157,7 @@ def read_images(path: pathlib.Path, like: Snapshot) -> Images:
     return Images(gallery, queries, views)
 
 
-def _check_count(path: pathlib.Path, found: Snapshot | Labels | Images, like: Snapshot) -> None:
+def _check_count(path: Path, found: Snapshot | Labels | Images, like: Snapshot) -> None:
     """Raises UserError unless gallery and queries are as many as those of a snapshot."""
     counts = [[len(some.gallery), len(some.queries)] for some in (found, like)]
     if counts[0] != counts[1]:
@@ -167,7 +168,7 @@ def _check_count(path: pathlib.Path, found: Snapshot | Labels | Images, like: Sn
 def _array(
     arrays: Arrays,
     name: str,
-    path: pathlib.Path,
+    path: Path,
     *,
     kind: str,
     rank: int,

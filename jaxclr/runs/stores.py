@@ -1,31 +1,34 @@
-"""The arrays of a checkpoint on disk: a TensorStore database in OCDBT format.
+"""The arrays of a checkpoint on disk or in gs://: a TensorStore database in OCDBT format.
 
 Every process writes a database of its own, ocdbt.process_I. Their merged database refers to their
 files, and its manifest is written last.
 """
 
-import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 import tensorstore as ts
 
+from jaxclr.paths import Path, in_bucket
+from jaxclr.runs.files import names
+from jaxclr.runs.readers import is_there
+
 _PART = "ocdbt.process_"
 _ARRAY = "/.zarray"
 
 
-def is_merged(folder: pathlib.Path) -> bool:
+def is_merged(folder: Path) -> bool:
     """Whether the databases of all processes were merged."""
-    return (folder / "manifest.ocdbt").is_file()
+    return is_there(folder / "manifest.ocdbt")
 
 
-def merge(folder: pathlib.Path) -> None:
+def merge(folder: Path) -> None:
     """Merges the databases of all processes, unless it is done.
 
     Orbax does it too, but finds none, and raises no error, if a folder above is named as a pattern
     of glob: lr=[0.1].
     """
-    parts = [path for path in folder.iterdir() if path.name.startswith(_PART)]
+    parts = [folder / name for name in names(folder) if name.startswith(_PART)]
     if is_merged(folder) or not parts:
         return
     context, transaction = ts.Context(), ts.Transaction(atomic=True)
@@ -36,7 +39,7 @@ def merge(folder: pathlib.Path) -> None:
     transaction.commit_sync()
 
 
-def read(folder: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
+def read(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the name of each array in the merged database, and the array.
 
     Raises:
@@ -52,9 +55,11 @@ def read(folder: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
             yield name, ts.open(array, context=context).result().read().result()
 
 
-def _open(folder: pathlib.Path, context: ts.Context) -> ts.KvStore:
+def _open(folder: Path, context: ts.Context) -> ts.KvStore:
     return ts.KvStore.open(_spec(folder), context=context).result()
 
 
-def _spec(folder: pathlib.Path) -> dict[str, object]:
+def _spec(folder: Path) -> dict[str, object]:
+    if in_bucket(folder):
+        return {"driver": "ocdbt", "base": f"{folder}/"}
     return {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder.absolute()}/"}}

@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Interval
 
 from jaxclr.errors import UserError
 from jaxclr.fields import check_fields
+from jaxclr.methods import MomentumEncoder
 from jaxclr.steps.freezing import matches, name_of
 
 
@@ -236,9 +237,6 @@ def _switched(at: int, before: optax.Schedule, after: optax.Schedule) -> optax.S
 def momentum_ramp(
     start: float, *, ramp: bool, step: jax.Array, steps: int | jax.Array
 ) -> jax.Array:
-    r"""Momentum of a momentum encoder at a step.
-
-    :math:`1 - (1 - m)(1 + \cos(\pi t / T)) / 2` with ramp, otherwise m.
-    """
+    """Momentum of a momentum encoder at a step, with or without its ramp."""
     progress = step.astype(jax.dtypes.canonicalize_dtype(float)) / steps
-    return 1 - (1 - start) * (1 + jnp.cos(jnp.pi * progress)) / 2 if ramp else jnp.asarray(start)
+    return MomentumEncoder(start, ramp=ramp).at(progress)

@@ -1,12 +1,13 @@
 """Traces of some steps for TensorBoard and Perfetto."""
 
-import pathlib
 import re
 from typing import Self
 
 import jax
 
 from jaxclr.errors import UserError
+from jaxclr.paths import Path, in_bucket
+from jaxclr.runs import buckets
 from jaxclr.runs.files import writing
 from jaxclr.training.clock import Clock
 
@@ -49,13 +50,14 @@ class Trace:
       UserError: the first of these steps is before `start`.
     """
 
-    def __init__(self, folder: pathlib.Path, steps: range, *, start: int):
+    def __init__(self, folder: Path, steps: range, *, start: int):
         if steps and steps.start < start:
             raise UserError(
                 f"--profile {steps.start}:{steps.stop} begins before step {start}, from which this "
                 f"run continues; set START to {start} or more, or leave it out."
             )
         self._folder, self._steps, self._runs = folder, steps, False
+        self._here = buckets.local(folder)
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +81,7 @@ class Trace:
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0  # every Python call would be an event
         jax.profiler.start_trace(
-            str(self._folder), create_perfetto_trace=True, profiler_options=options
+            str(self._here), create_perfetto_trace=True, profiler_options=options
         )
         self._runs = True
 
@@ -87,3 +89,5 @@ class Trace:
         self._runs = False
         with writing(self._folder):
             jax.profiler.stop_trace()
+            if in_bucket(self._folder):
+                buckets.upload(self._here, self._folder)

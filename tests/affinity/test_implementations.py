@@ -68,6 +68,14 @@ def divergence_loss(x, *, temperature, **options):
     return jnp.sum(apart * (1 + x[:, 0]))
 
 
+def crossed_loss(x, y, bias, ids, *, temperature, **options):
+    """A sum, with weights, of log-sum-exps of rows and columns, and of softplus of rows."""
+    of_rows, of_columns = affinity.cross_logsumexp(x / temperature, y, exclude=ids, **options)
+    softplus = affinity.row_softplus(x / temperature, y, exclude=ids, column_bias=bias, **options)
+    total = jnp.sum(finite(of_rows) * (1 + x[:, 0])) + jnp.sum(finite(of_columns) * y[:, 0])
+    return total + jnp.sum(softplus * (1 + x[:, 0]))
+
+
 def finite(values):
     return jnp.where(jnp.isfinite(values), values, 0.0)
 
@@ -111,9 +119,10 @@ def test_streamed_is_dense(rows, columns, width, temperature, kind, seed):
         of_rows = differentiate(row_loss, 0, 1, 2, 3)(*arrays, ids)
         of_labels = differentiate(labeled_loss, 0, 1)(x, y, ids)
         of_mean = differentiate(attention_loss, 0, 1, 2)(x, y, bias, ids)
+        of_both = differentiate(crossed_loss, 0, 1, 2)(x, y, bias, ids)
         of_self = differentiate(self_loss, 0)(x, ids[0])
         of_itself = differentiate(divergence_loss, 0)(x)
-        return jax.tree.leaves((of_rows, of_labels, of_mean, of_self, of_itself))
+        return jax.tree.leaves((of_rows, of_labels, of_mean, of_both, of_self, of_itself))
 
     arrays = (x, y, bias, weights)
     dense, streamed = both("dense", *arrays), both("streamed", *arrays)
@@ -146,6 +155,7 @@ def test_devices_agree(implementation, how, names):
             total = row_loss(x, y, bias, weights, local, temperature=0.1, **options)
             total += labeled_loss(x, y, local, temperature=0.3, **options)
             total += attention_loss(x, y, bias, local, temperature=0.2, **options)
+            total += crossed_loss(x, y, bias, local, temperature=0.4, **options)
             total += divergence_loss(x, temperature=0.5, **options)
             return size * (total + self_loss(x, local[0], temperature=0.5, **options))
 

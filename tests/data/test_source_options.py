@@ -2,7 +2,8 @@
 
 import pytest
 
-from jaxclr.data import Data, load
+from jaxclr.data import Data, absolute, load
+from jaxclr.data.source_options import at_their_place
 from jaxclr.errors import UserError
 
 
@@ -43,3 +44,18 @@ def test_refuses(fields, message):
 def test_statistics_must_fit_the_channels():
     with pytest.raises(UserError, match="have 3 numbers, but .* 'digits' have 1 channels"):
         load(Data(mean=(0.5,) * 3, std=(0.5,) * 3))
+
+
+@pytest.mark.parametrize("source", ["wds:x/{0..3}.tar", "wds:x/*.tar", "hf:x", "folder:x", "npz:x"])
+def test_relative_paths_are_found_from_another_folder(source, tmp_path, monkeypatch):
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path)
+    places = {"source": absolute(Data(source)).source}
+    assert places["source"] == source.replace(":", f":{tmp_path}/")
+    monkeypatch.chdir("/")
+    assert at_their_place(Data(source), places).source == places["source"]
+    assert absolute(Data("hf:user/name")).source == "hf:user/name"
+    elsewhere = Data(source.replace(":", ":/elsewhere/"))
+    assert at_their_place(elsewhere, places) == elsewhere
+    (tmp_path / "x").rmdir()
+    assert at_their_place(Data(source), places).source == source

@@ -1,121 +1,15 @@
 """TFDS data sets, written here as array_record, and read without TensorFlow."""
 
-import io
-import json
 import pickle
 import sys
 
 import numpy as np
 import pytest
 import tensorflow_datasets
-from array_record.python.array_record_module import ArrayRecordWriter
-from PIL import Image
-from tensorflow_datasets.proto import tf_example_pb2
+from prepared import png, prepare
 
 from jaxclr.data import Data, load, tfds
 from jaxclr.errors import UserError
-
-FEATURES = "tensorflow_datasets.core.features"
-RNG = np.random.default_rng(0)
-
-
-def _png(pixels):
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def _prepare(
-    root,
-    name="tiny_shapes",
-    splits=(("train", 12), ("test", 4)),
-    shape=(6, 5, 3),
-    labeled=True,
-    image=True,
-    file_format="array_record",
-    dtype="uint8",
-    label=None,
-    encode=_png,
-    version="1.0.0",
-    shards=1,
-    kind="class",
-):
-    """Writes a prepared data set; returns the images of each split.
-
-    Labels are 0, 1, 2, ... in train, or `label(split, row)`, or `label` in other splits. By `kind`
-    their feature is a ClassLabel ("class"), an integer ("integer") or several labels ("several").
-    """
-    folder = root / name / version
-    folder.mkdir(parents=True)
-    features, images = {}, {}
-    if image:
-        dimensions = [str(side) if side else "-1" for side in shape]
-        features["image"] = {
-            "pythonClassName": f"{FEATURES}.image_feature.Image",
-            "image": {"shape": {"dimensions": dimensions}, "dtype": dtype},
-        }
-    else:
-        features["text"] = {"pythonClassName": f"{FEATURES}.text_feature.Text", "text": {}}
-    if labeled:
-        one = {
-            "pythonClassName": f"{FEATURES}.class_label_feature.ClassLabel",
-            "classLabel": {"numClasses": "3"},
-        }
-        integer = {"shape": {}, "dtype": "int64", "encoding": "none"}
-        features["label"] = {
-            "class": one,
-            "integer": {
-                "pythonClassName": f"{FEATURES}.tensor_feature.Tensor",
-                "tensor": integer,
-            },
-            "several": {
-                "pythonClassName": f"{FEATURES}.sequence_feature.Sequence",
-                "sequence": {"feature": one, "length": "-1"},
-            },
-        }[kind]
-        (folder / "label.labels.txt").write_text("circle\nsquare\nstar\n")
-    infos = []
-    for split, count in splits:
-        paths = [
-            folder / f"{name}-{split}.{file_format}-{shard:05d}-of-{shards:05d}"
-            for shard in range(shards)
-        ]
-        writers = [ArrayRecordWriter(str(path), "group_size:1") for path in paths]
-        images[split] = []
-        for row in range(count):
-            height, width, depth = (side or 5 + row % 2 for side in shape)
-            pixels = RNG.integers(0, 256, (height, width, depth), dtype=np.uint8)
-            pixels = pixels[..., 0] if depth == 1 else pixels
-            images[split].append(pixels)
-            example = tf_example_pb2.Example()
-            feature = example.features.feature
-            feature["image" if image else "text"].bytes_list.value.append(encode(pixels))
-            if labeled:
-                value = row % 3 if label is None or split == "train" else label
-                value = label(split, row) if callable(label) else value
-                feature["label"].int64_list.value.extend([value] * (2 if kind == "several" else 1))
-            writers[row * shards // count].write(example.SerializeToString())
-        for writer in writers:
-            writer.close()
-        infos.append(
-            {
-                "name": split,
-                "shardLengths": [str(count // shards)] * shards,
-                "numBytes": "1",
-                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-            }
-        )
-    (folder / "features.json").write_text(
-        json.dumps(
-            {
-                "pythonClassName": f"{FEATURES}.features_dict.FeaturesDict",
-                "featuresDict": {"features": features},
-            }
-        )
-    )
-    info = {"name": name, "version": version, "fileFormat": file_format, "splits": infos}
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    return images
 
 
 def _load(root, name="tiny_shapes", **fields):
@@ -125,7 +19,7 @@ def _load(root, name="tiny_shapes", **fields):
 @pytest.mark.parametrize("where", [".", "tiny_shapes/1.0.0"])
 @pytest.mark.parametrize("name", ["tiny_shapes", "tiny_shapes:1.0.0"])
 def test_reads_a_folder_without_a_registered_builder(tmp_path, where, name):
-    images = _prepare(tmp_path)
+    images = prepare(tmp_path)
     dataset = _load(tmp_path / where, name)
     np.testing.assert_array_equal(dataset.train.examples, images["train"])
     np.testing.assert_array_equal(dataset.test.examples, images["test"])
@@ -135,36 +29,36 @@ def test_reads_a_folder_without_a_registered_builder(tmp_path, where, name):
 
 
 def test_reads_another_version_of_a_registered_data_set(tmp_path):
-    _prepare(tmp_path, "mnist", shape=(6, 6, 1))
+    prepare(tmp_path, "mnist", shape=(6, 6, 1))
     assert _load(tmp_path, "mnist").train.examples.shape == (12, 6, 6, 1)
     assert _load(tmp_path, "mnist", channels="rgb").train.examples.shape == (12, 6, 6, 3)
 
 
 def test_validation_instead_of_a_test_split_without_labels(tmp_path):
     splits = (("train", 6), ("validation", 5))
-    _prepare(tmp_path, "one", splits)
+    prepare(tmp_path, "one", splits)
     assert len(_load(tmp_path, "one").test.examples) == 5
-    _prepare(tmp_path, "two", (*splits, ("test", 4)))
+    prepare(tmp_path, "two", (*splits, ("test", 4)))
     assert len(_load(tmp_path, "two").test.examples) == 4
-    _prepare(tmp_path, "three", (("train", 6), ("test", 4)), label=-1)
+    prepare(tmp_path, "three", (("train", 6), ("test", 4)), label=-1)
     assert len(_load(tmp_path, "three", test_fraction=0.5).train.examples) == 3
 
 
 def test_train_alone_is_split(tmp_path):
-    _prepare(tmp_path, splits=(("train", 12),))
+    prepare(tmp_path, splits=(("train", 12),))
     dataset = _load(tmp_path, test_fraction=0.25)
     assert sorted(dataset.test.labels.tolist()) == [0, 1, 2] and len(dataset.train.examples) == 9
     assert _load(tmp_path, test_fraction=0.0).test is None
 
 
 def test_without_labels(tmp_path):
-    _prepare(tmp_path, labeled=False)
+    prepare(tmp_path, labeled=False)
     dataset = _load(tmp_path)
     assert dataset.train.labels is None and dataset.test.labels is None and dataset.classes == ()
 
 
 def test_images_of_many_sizes(tmp_path):
-    _prepare(tmp_path, shape=(None, None, 3))
+    prepare(tmp_path, shape=(None, None, 3))
     with pytest.raises(UserError, match="tiny_shapes/1.0.0 train record 1' is 6x6.*image-size"):
         _load(tmp_path)
     assert _load(tmp_path, image_size=4).train.examples.shape == (12, 4, 4, 3)
@@ -197,7 +91,7 @@ def test_prepares_where_tensorflow_is_installed(tmp_path, monkeypatch, succeeds)
     def download_and_prepare(builder):
         if not succeeds:
             raise OSError("no network")
-        _prepare(tmp_path, "cifar10", version="3.0.2")
+        prepare(tmp_path, "cifar10", version="3.0.2")
         builder.info.read_from_directory(tmp_path / "cifar10" / "3.0.2")
 
     cifar10 = tensorflow_datasets.core.registered.imported_builder_cls("cifar10")
@@ -210,14 +104,14 @@ def test_prepares_where_tensorflow_is_installed(tmp_path, monkeypatch, succeeds)
 
 
 def test_another_format(tmp_path):
-    _prepare(tmp_path, file_format="tfrecord")
-    with pytest.raises(UserError, match="is prepared as tfrecord; array_record is needed"):
+    prepare(tmp_path, file_format="riegeli")
+    with pytest.raises(UserError, match="as riegeli; array_record or tfrecord is needed"):
         _load(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "zeroed", "missing"])
 def test_damaged_files(tmp_path, damage):
-    _prepare(tmp_path, shards=4)
+    prepare(tmp_path, shards=4)
     path = tmp_path / "tiny_shapes" / "1.0.0" / "tiny_shapes-train.array_record-00002-of-00004"
     content = path.read_bytes()
     if damage == "missing":
@@ -234,7 +128,7 @@ def test_damaged_files(tmp_path, damage):
 
 
 def test_damaged_description(tmp_path):
-    _prepare(tmp_path)
+    prepare(tmp_path)
     (tmp_path / "tiny_shapes" / "1.0.0" / "dataset_info.json").write_text("{")
     with pytest.raises(UserError, match="TFDS cannot open 'tiny_shapes'"):
         _load(tmp_path)
@@ -242,7 +136,7 @@ def test_damaged_description(tmp_path):
 
 def test_damaged_images(tmp_path):
     broken = iter([True, *[False] * 99])
-    _prepare(tmp_path, encode=lambda pixels: _png(pixels)[: 60 if next(broken) else None])
+    prepare(tmp_path, encode=lambda pixels: png(pixels)[: 60 if next(broken) else None])
     with pytest.raises(UserError, match="tiny_shapes/1.0.0 train record 0' is damaged"):
         _load(tmp_path)
     dataset = _load(tmp_path, skip_corrupt=True)
@@ -251,19 +145,19 @@ def test_damaged_images(tmp_path):
 
 
 def test_what_holds_no_bytes_of_images(tmp_path):
-    _prepare(tmp_path, "words", image=False)
+    prepare(tmp_path, "words", image=False)
     with pytest.raises(UserError, match="'tfds:words' has no images; its features are"):
         _load(tmp_path, "words")
-    _prepare(tmp_path, "deep", shape=(4, 4, 1), dtype="uint16")
+    prepare(tmp_path, "deep", shape=(4, 4, 1), dtype="uint16")
     with pytest.raises(UserError, match="images of .*uint16.*; only uint8 is read"):
         _load(tmp_path, "deep")
-    _prepare(tmp_path, "rest", splits=(("test", 3),))
+    prepare(tmp_path, "rest", splits=(("test", 3),))
     with pytest.raises(UserError, match="has no split 'train'; it has test"):
         _load(tmp_path, "rest")
 
 
 def test_memory_is_checked(tmp_path):
-    _prepare(tmp_path, shape=(64, 64, 3), splits=(("train", 80), ("test", 10)))
+    prepare(tmp_path, shape=(64, 64, 3), splits=(("train", 80), ("test", 10)))
     with pytest.raises(UserError, match="90 images of 64x64x3") as caught:
         _load(tmp_path, memory_limit=0.001, streaming="never")
     size = int(str(caught.value).split("--data.image-size ")[1].split()[0])
@@ -278,7 +172,7 @@ def test_memory_is_checked(tmp_path):
 @pytest.mark.parametrize("splits", [(("train", 12), ("test", 4)), (("train", 16),)])
 def test_streams_read_what_memory_holds(tmp_path, splits):
     """Images that are not resized are equal; a missing test split is drawn by index."""
-    _prepare(tmp_path, shape=(6, 6, 3), splits=splits)
+    prepare(tmp_path, shape=(6, 6, 3), splits=splits)
     resident = _load(tmp_path, test_fraction=0.25)
     dataset = pickle.loads(pickle.dumps(_load(tmp_path, test_fraction=0.25, streaming="always")))
     assert dataset.classes == resident.classes and dataset.train.why == "data.streaming is always"
@@ -297,7 +191,7 @@ def test_streams_read_what_memory_holds(tmp_path, splits):
 def test_splits_by_name_and_partly_labeled(tmp_path):
     splits = (("train", 12), ("unlabelled", 6), ("test", 4), ("val", 4))
     label = lambda split, row: -1 if split in ("unlabelled", "test") else row % 3
-    images = _prepare(tmp_path, splits=splits, label=label)
+    images = prepare(tmp_path, splits=splits, label=label)
     dataset = _load(tmp_path)
     assert dataset.notes[0] == (
         "Training on tiny_shapes/1.0.0 train, testing on tiny_shapes/1.0.0 val."
@@ -325,7 +219,7 @@ def test_splits_by_name_and_partly_labeled(tmp_path):
 
 def test_integers_without_names_of_classes(tmp_path):
     label = lambda split, row: (7, 2019, -1)[row % 3]
-    _prepare(tmp_path, kind="integer", label=label)
+    prepare(tmp_path, kind="integer", label=label)
     for streaming in ("never", "always"):
         dataset = _load(tmp_path, streaming=streaming)
         assert dataset.classes == ("7", "2019")
@@ -341,7 +235,7 @@ def test_integers_without_names_of_classes(tmp_path):
 
 
 def test_several_labels_of_an_image_are_left_out_and_said(tmp_path):
-    _prepare(tmp_path, kind="several")
+    prepare(tmp_path, kind="several")
     dataset = _load(tmp_path)
     assert not dataset.train.labeled and dataset.classes == ()
     assert "No labels are read: no feature among label is one class" in dataset.notes[1]

@@ -12,6 +12,7 @@ from tiny import distance, run_steps, tiny_config
 
 from jaxclr.encoders import Mlp, Nnx, SmallConv, build_encoder
 from jaxclr.encoders.custom import precision_of
+from jaxclr.encoders.vit import ViTModule
 from jaxclr.methods import SimClr
 
 X = np.random.default_rng(0).normal(size=(6, 8, 8, 1)).astype(np.float32)
@@ -41,6 +42,15 @@ class Spec:
 
     def build(self, axis_name):
         return Trained(axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Deep:
+    """A transformer with stochastic depth."""
+
+    def build(self, axis_name):
+        shape = {"width": 8, "depth": 2, "heads": 1, "patch": 4, "frozen_patch_embedding": False}
+        return ViTModule(**shape, dtype="float32", drop_path=0.5)
 
 
 class NnxNet(nnx.Module):
@@ -105,8 +115,8 @@ def test_factories_take_rngs_in_any_way():
 
 
 def test_devices_do_not_matter():
-    """BatchNorms of NNX have the statistics of the global batch; of two towers, one is of NNX."""
-    encoder = (SmallConv(widths=(4, 8)), Nnx(NnxPlain))
+    """BatchNorms have the statistics of the global batch; dropout and depth are drawn by row."""
+    encoder = (Deep(), Nnx(NnxNet))
     config = tiny_config("simclr", encoder=encoder)
     with jax.enable_x64(True):
         found = [

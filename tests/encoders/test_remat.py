@@ -20,17 +20,18 @@ def build(name, remat):
 
 @pytest.mark.parametrize("name", ["resnet", "vit"])
 def test_gradients_are_equal_and_less_is_kept(name, monkeypatch):
+    """From none by dots to blocks, less is stored and more is recomputed."""
     monkeypatch.setitem(resnet._STAGES, 18, (2,))
     images = jnp.asarray(np.random.default_rng(0).normal(size=(16, 16, 16, 3)), jnp.float32)
-    plain, remat = (build(name, remat) for remat in (False, True))
+    modules = [build(name, remat) for remat in ("none", "dots", "blocks")]
     key = jax.random.key(0, impl="unsafe_rbg")
-    shapes = [jax.eval_shape(lambda m=m: m.init(key, images, True)) for m in (plain, remat)]
-    assert shapes[0] == shapes[1]
+    shapes, *others = [jax.eval_shape(lambda m=m: m.init(key, images, True)) for m in modules]
+    assert others == [shapes, shapes]
     rng = np.random.default_rng(1)
     draw = lambda leaf: jnp.asarray(
         rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])), jnp.float32
     )
-    params, stats = jax.tree.map(draw, shapes[0]["params"]), shapes[0].get("batch_stats", {})
+    params, stats = jax.tree.map(draw, shapes["params"]), shapes.get("batch_stats", {})
     stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), stats)
 
     def loss(module, params):
@@ -39,21 +40,26 @@ def test_gradients_are_equal_and_less_is_kept(name, monkeypatch):
         return jnp.sum(jnp.sin(out)), updates
 
     step = jax.jit(jax.value_and_grad(loss, 1, has_aux=True), static_argnums=0)
-    for one, other in zip(*(jax.tree.leaves(step(m, params)) for m in (plain, remat)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    want, *others = (jax.tree.leaves(step(module, params)) for module in modules)
+    for got in others:
+        for one, other in zip(want, got, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
     def kept(module):
         """Bytes stored for the gradient; outside of loops XLA on CPUs undoes what remat saves."""
         pulls = jax.eval_shape(lambda: jax.vjp(lambda p: loss(module, p), params, has_aux=True)[1])
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pulls))
 
-    assert kept(remat) < 0.5 * kept(plain)
+    none, dots, blocks = map(kept, modules)
+    assert blocks < 0.5 * none and 1.3 * blocks < dots < 0.7 * none
+    none, dots, blocks = (step.lower(m, params).cost_analysis()["flops"] for m in modules)
+    assert blocks > 1.2 * none and 0 < dots - none < 0.6 * (blocks - none)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "vit_small"])
 def test_every_block_is_rematerialized(name):
     spec = ENCODERS[name]
-    module = type(spec)(**{**vars(spec), "remat": True}).build(None)
+    module = type(spec)(**{**vars(spec), "remat": "blocks"}).build(None)
     images = jnp.zeros((1, 32, 32, 3))
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), images, True))
     program = jax.make_jaxpr(lambda v: module.apply(v, images, True, mutable=["batch_stats"]))(
@@ -69,5 +75,6 @@ def test_every_block_is_rematerialized(name):
 
 @pytest.mark.parametrize("kind", [ResNet, ViT])
 def test_a_bad_switch(kind):
-    with pytest.raises(UserError, match=f"{kind.__name__}.remat must be True or False, got 'yes'"):
+    words = f"{kind.__name__}.remat must be 'none', 'blocks' or 'dots', got 'yes'"
+    with pytest.raises(UserError, match=words):
         kind(remat="yes")

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxclr.encoders import ViT
-from jaxclr.encoders.vit import ViTModule, patches, sincos_positions
+from jaxclr.encoders import ENCODERS, ViT
+from jaxclr.encoders.vit import Block, ViTModule, drop_paths, patches, sincos_positions
 from jaxclr.errors import UserError
 
 _tiny = functools.partial(
@@ -26,18 +26,41 @@ def _params(module, images):
     return module.init(jax.random.key(0, impl="unsafe_rbg"), images, True)["params"]
 
 
-@pytest.mark.parametrize(
-    "size, parameters, features", [("small", 21_590_016, 384), ("base", 85_647_360, 768)]
-)
-def test_size_is_moco_v3s(size, parameters, features):
-    module = ViT(size=size).build(None)
-    images = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
+# Parameters and features: of MoCo v3's small and base without positions, of timm's
+# vit_large_patch16_224 and vit_huge_patch14_224 without classifier and positions, and of DINOv2's
+# for images of 518 pixels without mask token; vit_giant has no positions or layer scales.
+PUBLISHED = {
+    "vit_small": (21_590_016, 384),
+    "vit_base": (85_647_360, 768),
+    "vit_large": (303_301_632 - 197 * 1024, 1024),
+    "vit_huge": (630_764_800 - 257 * 1280, 1280),
+    "vit_giant": (1_136_480_768 - (1370 + 1) * 1536 - 2 * 40 * 1536, 1536),
+    "dinov2_small": (22_056_576 - 384, 384),
+    "dinov2_base": (86_580_480 - 768, 768),
+    "dinov2_large": (304_368_640 - 1024, 1024),
+    "dinov2_giant": (1_136_480_768 - 1536, 1536),
+}
+
+
+@pytest.mark.parametrize("name", [name for name, spec in ENCODERS.items() if isinstance(spec, ViT)])
+def test_size_is_the_published_one(name):
+    parameters, features = PUBLISHED[name]
+    spec = ENCODERS[name]
+    side = 518 if spec.positions == "learned" else 224
+    images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
     out, variables = jax.eval_shape(
-        lambda x: module.init_with_output(jax.random.key(0), x, True), images
+        lambda x: spec.build(None).init_with_output(jax.random.key(0), x, True), images
     )
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == parameters
     assert set(variables) == {"params"}
     assert out.shape == (2, features)
+
+
+def test_fields_default_to_the_size():
+    large, giant = ViT("large"), ViT(size="giant", patch=16)
+    assert (large.heads, large.patch, large.mlp) == (16, 16, "gelu")
+    assert (giant.heads, giant.patch, giant.mlp) == (24, 16, "swiglu")
+    assert ViT() == ViT(patch=16, heads=12, mlp="gelu")
 
 
 def test_positions():
@@ -127,6 +150,31 @@ def test_frozen_patch_embedding_has_no_gradient(frozen):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(grads))
 
 
+def test_stochastic_depth():
+    """The rate increases linearly; images without a branch skip it, the others have it scaled."""
+    draws = np.full((2, 3, 2), 0.3)
+    draws[1, 1] = 0.2
+    wanted = np.array([[[1, 1]] * 2, [[4 / 3, 0]] * 2, [[0, 0]] * 2])
+    np.testing.assert_allclose(drop_paths(jnp.asarray(draws), 0.5), wanted, rtol=1e-6)
+
+    x = jax.random.normal(jax.random.key(0), (2, 3, 8))
+    block = Block(heads=2, dtype="float32", layer_scale=0.1)
+    params = block.init(jax.random.key(1), x)
+    plain = block.apply(params, x)
+    for factors, want in (((0, 0), x), ((1, 1), plain)):
+        got = block.apply(params, x, jnp.tile(jnp.float32(factors)[:, None], 2))
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+
+    module, images = _tiny(drop_path=0.9), jnp.ones((8, 4, 4, 3))
+    params = _params(module, images)
+    rngs = {"drop_path": jax.random.key(0)}
+    apply = lambda train, **options: module.apply({"params": params}, images, train, **options)
+    whole = apply(False)
+    np.testing.assert_array_equal(apply(True), whole)
+    np.testing.assert_array_equal(apply(False, rngs=rngs), whole)
+    assert np.any(apply(True, rngs=rngs) != whole)
+
+
 def test_learned_positions_are_of_one_size():
     module = ViT(heads=6, positions="learned").build(None)
     assert module.heads == 6
@@ -153,7 +201,10 @@ def test_images_must_be_cut_by_the_patch():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"size": "smal"}, "ViT.size must be 'small' or 'base', got 'smal'"),
+        (
+            {"size": "smal"},
+            "ViT.size must be 'small', 'base', 'large', 'huge' or 'giant', got 'smal'",
+        ),
         ({"patch": 0}, "ViT.patch must be at least 1, got 0"),
         ({"patch": 16.0}, "ViT.patch must be a whole number, got 16.0"),
         ({"heads": 7}, "ViT.heads must be a divisor of the width, 384, got 7"),

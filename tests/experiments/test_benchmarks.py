@@ -37,6 +37,8 @@ TINY_LOSSES = {
     "info_nce": (16,),
     "tiles": (16,),
     "nt_xent": (16,),
+    "clip": (16,),
+    "siglip": (16,),
     "symmetric_loss": (16,),
     "mmcr": (16,),
     "frossl": (16,),
@@ -63,7 +65,7 @@ def test_losses_are_timed_and_agree(benchmark, tmp_path):
 def test_memory_and_collectives_are_told(benchmark, rows, devices, tmp_path):
     memory = benchmark("memory")
     record = memory.measure(memory.Sizes(rows=rows, devices=devices))
-    assert len(record["results"]) == 2 * 3 * len(rows) * len(devices)
+    assert len(record["results"]) == len(memory.LOSSES) * 3 * len(rows) * len(devices)
     for result in record["results"]:
         ring = result["implementation"] == "ring"
         assert ("collective_permute" in result["collectives"]) == ring

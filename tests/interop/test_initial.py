@@ -19,6 +19,7 @@ from jaxclr.encoders.conv import halve, neighborhoods
 from jaxclr.errors import UserError
 from jaxclr.interop import importing, initial
 from jaxclr.interop.names import to_torch
+from jaxclr.interop.positions import resize_positions
 from jaxclr.interop.weights import write_safetensors
 from jaxclr.methods import SimClr
 from jaxclr.runs.checkpoints import Checkpoints
@@ -176,7 +177,7 @@ def test_a_file_has_the_names_of_the_encoder(spec, tmp_path):
 def test_positions_are_interpolated():
     rows = np.arange(8.0)[:, None, None] * np.ones((8, 8, 3))
     positions = np.concatenate([np.full((1, 1, 3), 9.0), rows.reshape(1, -1, 3)], axis=1)
-    resized = initial.resize_positions(positions, 1 + 16 * 16)
+    resized = resize_positions(positions, 1 + 16 * 16)
     assert resized.shape == (1, 257, 3) and (resized[:, 0] == 9).all()
     grid = resized[0, 1:].reshape(16, 16, 3)
     np.testing.assert_allclose(
@@ -184,8 +185,8 @@ def test_positions_are_interpolated():
         np.broadcast_to(((np.arange(4, 12) + 0.5) / 2 - 0.5)[:, None, None], (8, 16, 3)),
         atol=1e-5,
     )
-    assert initial.resize_positions(positions, 65) is positions
-    assert initial.resize_positions(positions, 51) is positions  # not a square
+    assert resize_positions(positions, 65) is positions
+    assert resize_positions(positions, 51) is positions  # not a square
 
 
 def test_a_run_says_what_it_started_from(source, tmp_path, monkeypatch):

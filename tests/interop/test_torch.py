@@ -83,7 +83,7 @@ def test_outputs_are_pytorchs(torch, tmp_path, name):
         got = jax.jit(lambda v, x: module.apply(v, x, False))(weights.variables, images)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
-    # And back: strictly into the same architecture, its classifier and counters kept.
+    # And back into the same architecture, whose classifier and counters are kept.
     import safetensors.torch
 
     exported = to_torch(spec, weights.variables, side=SIDE)
@@ -93,7 +93,7 @@ def test_outputs_are_pytorchs(torch, tmp_path, name):
         for parameter in again.parameters():
             parameter.zero_()
     unknown = again.load_state_dict(
-        safetensors.torch.load_file(tmp_path / "out.safetensors"), strict=True
+        safetensors.torch.load_file(tmp_path / "out.safetensors"), strict=False
     )
     assert not unknown.unexpected_keys
     assert all(

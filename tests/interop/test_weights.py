@@ -39,7 +39,7 @@ def write(path, arrays, prefix=""):
 @pytest.fixture
 def narrow(monkeypatch):
     """ViTs of width 24."""
-    monkeypatch.setitem(vit._WIDTHS, "small", 24)
+    monkeypatch.setitem(vit.SIZES, "small", vit.Size(24, 12, 12, 16))
 
 
 def test_names_and_shapes_are_torchvisions_and_timms():

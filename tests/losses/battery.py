@@ -82,6 +82,7 @@ class Entry:
         words. Every other check applies, and a test holds that the exempted ones would fail.
       bfloat16_tolerance: relative.
       positive: hyper-parameters for which zero is refused too.
+      signed: hyper-parameters that may be negative.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Entry:
     exempt: dict[str, str] = dataclasses.field(default_factory=dict)
     bfloat16_tolerance: float = 0.03
     positive: tuple[str, ...] = ("temperature", "eps", "logit_divisor")
+    signed: tuple[str, ...] = ()
 
     def __call__(self, *arrays, axis_name=None):
         return self.loss(*arrays, **self.settings, axis_name=axis_name)

@@ -259,7 +259,8 @@ def bad_hyper_parameters_are_refused(entry):
     good = cast(entry.arrays(), jnp.float32)
     assert entry.hyper_parameters
     for name in entry.hyper_parameters:
-        for bad in (-1.0, float("nan"), *([0] if name in entry.positive else [])):
+        wrong = () if name in entry.signed else (-1.0, *([0] if name in entry.positive else []))
+        for bad in (*wrong, float("nan")):
             with pytest.raises(ValueError, match=f"{name} must be"):
                 entry.loss(*good, **{**entry.settings, name: bad})
         with pytest.raises(TypeError, match=f"{name} must be a number"):

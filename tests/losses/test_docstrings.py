@@ -11,8 +11,10 @@ from jaxclr.cli.definitions import loss_facts, public_losses
 
 # They return arrays, not a loss.
 ARRAYS = {
+    "dino_center",
     "extrapolate_positives",
     "interpolate_negatives",
+    "nearest_neighbors",
     "sinkhorn",
     "tico_covariance",
     "uni_grad_correlation",

@@ -46,6 +46,7 @@ TRIP_HEAD = head(3, 2048, 2048, last="both")
 CONSTANT = MomentumEncoder(0.999, ramp=False)
 RISING = MomentumEncoder(0.99)
 MOCO_V3_LARS = Lars(0.6, weight_decay=1e-6)
+TOWERS_ADAMW = AdamW(1.5e-4, weight_decay=0.1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Row:
     target: Any = Shared()
     ours: str = ""
     imagenet: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields that differ there
-    optimizer: Lars = MOCO_V3_LARS  # imagenet.py's own, but for papers with rates by part
+    optimizer: Any = MOCO_V3_LARS  # imagenet.py's own, but for papers with rates by part
     smallest_crop: float = 0.08  # BYOL's augmentation, but for MoCo v3
     vit: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields that differ with a ViT
 
@@ -137,6 +138,12 @@ TABLE = {
     "cacr_moco_v3": dataclasses.replace(
         MOCO_V3, source="arXiv:2105.03746, JegZheng/CACR-SSL imagenet_pretraining"
     ),
+    "clip": Row(
+        "arXiv:2103.00020, openai/CLIP, mlfoundations/open_clip",
+        head(1, 4096, 512),
+        {"temperature": 0.07, "largest_scale": 100.0},
+        optimizer=TOWERS_ADAMW,
+    ),
     "co2": Row(
         "arXiv:2010.02217, with MoCo v2",
         MOCO_V2_HEAD,
@@ -150,6 +157,21 @@ TABLE = {
     ),
     "dcl": Row("arXiv:2110.06848, with SimCLR", SIMCLR_HEAD, {"temperature": 0.1}),
     "dclw": Row("arXiv:2110.06848, with SimCLR", SIMCLR_HEAD, {"temperature": 0.1, "sigma": 0.5}),
+    "dino": Row(
+        "arXiv:2104.14294, facebookresearch/dino (temperatures of the paper)",
+        head(3, 2048, 256, norm=False, bias=True),
+        {
+            "prototypes": 65_536,
+            "temperature": 0.1,
+            "teacher_temperature": 0.07,
+            "first_teacher_temperature": 0.04,
+            "warmup_epochs": 30,
+            "center_momentum": 0.9,
+            "freeze_prototypes": 1251,
+        },
+        target=MomentumEncoder(0.996, update="after_update"),
+        ours="ReLUs in place of GELUs, as other heads here",
+    ),
     "direct_copy": Row(
         "arXiv:2110.04947, facebookresearch/luckmatters ssl/real-dataset (STL-10, CIFAR-10)",
         head(2, 512, 128, bias=True),
@@ -215,6 +237,21 @@ TABLE = {
         SIMCLR_HEAD,
         {"temperature": 0.5},
     ),
+    "nnbyol": Row(
+        "arXiv:2104.14548, vturrisi/solo-learn; heads and momentum of BYOL",
+        head(2, 4096, 256),
+        {"queue_size": 98_304},
+        predictor=head(2, 4096, 256),
+        target=MomentumEncoder(0.996, update="after_update"),
+        ours="the paper names it without settings",
+    ),
+    "nnclr": Row(
+        "arXiv:2104.14548, vturrisi/solo-learn",
+        head(3, 2048, 256, last="both"),
+        {"temperature": 0.1, "queue_size": 98_304},
+        predictor=head(2, 4096, 256, bias=True),
+        target=StopGradient(),
+    ),
     "pauc": Row(
         "arXiv:2210.10194, with PCL",
         MOCO_V2_HEAD,
@@ -230,6 +267,19 @@ TABLE = {
         ours="a reconstruction from the abstract",
     ),
     "pcl": Row("arXiv:2005.04966, salesforce/PCL", MOCO_V2_HEAD, PCL_FIELDS, target=CONSTANT),
+    "ressl": Row(
+        "arXiv:2107.09282, KyleZheng1997/ReSSL",
+        head(2, 4096, 512, bias=True),
+        {"temperature": 0.1, "teacher_temperature": 0.04, "queue_size": 131_072},
+        target=CONSTANT,
+        smallest_crop=0.2,
+    ),
+    "siglip": Row(
+        "arXiv:2303.15343, google-research/big_vision (a ViT-B)",
+        head(1, 4096, 768, bias=True),
+        {"temperature": 0.1, "bias": -10.0},
+        optimizer=TOWERS_ADAMW,
+    ),
     "sim_affinity": Row(
         UNICLR,
         MOCO_V3_HEAD,

@@ -25,6 +25,7 @@ from jaxclr.runs.config import from_json, to_json
 # The methods that compare embeddings, not predictions, with those of a momentum encoder.
 MOMENTUM = {
     "co2",
+    "dino",
     "direct_copy",
     "direct_pred",
     "ft",
@@ -32,6 +33,7 @@ MOMENTUM = {
     "moco_v2",
     "pauc",
     "pcl",
+    "ressl",
     "tico",
     "uni_grad",
 }

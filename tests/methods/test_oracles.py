@@ -142,6 +142,56 @@ def running(o, memory, eps, of_affinity):
     return sum(of_affinity((q - mean) @ inverse @ (k - mean).T) for q, k in ((q1, k2), (q2, k1)))
 
 
+def dino(o):
+    """Each teacher's centered assignment, by averaged prototypes, predicted from other views."""
+    kept = 1 - (1 - 0.9) * (1 + np.cos(np.pi * 0.5)) / 2
+    mixed = jax.lax.stop_gradient(
+        kept * o.state["prototypes"] + (1 - kept) * o.params["prototypes"]
+    )
+    score = lambda rows, prototypes: unit(rows) @ unit(prototypes).T
+    # Epoch 2 of 5: half the way from 0.2 to 0.4.
+    teachers = [jax.nn.softmax((score(k, mixed) - o.state["center"]) / 0.3) for k in o.k]
+    students = [jax.nn.log_softmax(score(z, o.params["prototypes"]) / 0.5) for z in o.z]
+    terms = [
+        -jnp.mean(jnp.sum(teacher * student, axis=1))
+        for t, teacher in enumerate(teachers)
+        for v, student in enumerate(students)
+        if v != t
+    ]
+    return sum(terms) / len(terms)
+
+
+def nearest(rows, queue):
+    return queue[jnp.argmax(unit(rows) @ queue.T, axis=1)]
+
+
+def nnclr(o):
+    """Neighbors of one view and the other's predictions, in both directions."""
+
+    def loss(p, z):
+        logits = nearest(z, o.state.rows) @ unit(p).T / 0.3
+        return jnp.mean(lse(logits, axis=1) - jnp.diag(logits)) / 2
+
+    return both_ways(loss, o)
+
+
+def related(o):
+    """Cross-entropy of how key and query see the queue."""
+    log_q = jax.nn.log_softmax(unit(o.z[0]) @ o.state.rows.T / 0.3)
+    p = jax.nn.softmax(unit(o.k[0]) @ o.state.rows.T / 0.2)
+    return -jnp.mean(jnp.sum(p * log_q, axis=1))
+
+
+def clip(o):
+    logits = jnp.exp(o.params["log_scale"]) * unit(o.z[0]) @ unit(o.z[1]).T
+    return jnp.mean(lse(logits, axis=1) + lse(logits, axis=0) - 2 * jnp.diag(logits)) / 2
+
+
+def siglip(o):
+    logits = jnp.exp(o.params["log_scale"]) * unit(o.z[0]) @ unit(o.z[1]).T + o.params["bias"]
+    return -jnp.sum(jax.nn.log_sigmoid((2 * np.eye(BATCH) - 1) * logits)) / BATCH
+
+
 def swav(o):
     """Every crop's score of a crop's assignment, balanced together with the queue of that crop."""
     prototypes = unit(o.params["prototypes"])
@@ -222,6 +272,7 @@ ROWS = {
         lambda o: losses.cacr(o.z, alpha=2.0, beta=0.7, t_positive=0.6, t_negative=0.8, debias=0.1),
     ),
     "cacr_moco_v3": (methods.CacrMocoV3(temperature=0.3), small_views_too),
+    "clip": (methods.Clip(temperature=0.3, largest_scale=4.0), clip),
     "co2": (
         methods.Co2(consistency_weight=0.7, consistency_temperature=0.2, **QUEUE),
         lambda o: queued(o, o.state.rows) + 0.7 * consistency(o),
@@ -236,6 +287,19 @@ ROWS = {
             losses.dcl(*views, temperature=0.3, weighting="von_mises_fisher", sigma=0.7)
             for views in (o.z, o.z[::-1])
         ),
+    ),
+    "dino": (
+        methods.Dino(
+            prototypes=5,
+            temperature=0.5,
+            teacher_temperature=0.4,
+            first_teacher_temperature=0.2,
+            warmup_epochs=5,
+            center_momentum=0.7,
+            freeze_prototypes=STEP,
+            target=MomentumEncoder(momentum=0.9, update="after_update"),
+        ),
+        dino,
     ),
     "direct_copy": (
         methods.DirectCopy(eps=0.2, correlation_momentum=0.7),
@@ -277,6 +341,13 @@ ROWS = {
         methods.MvInfoNce(temperature=0.3),
         lambda o: losses.mv_info_nce(o.z, temperature=0.3),
     ),
+    "nnbyol": (
+        methods.NnByol(queue_size=2 * BATCH),
+        lambda o: (
+            4 + 2 * both_ways(lambda p, k: losses.negative_cosine(p, nearest(k, o.state.rows)), o)
+        ),
+    ),
+    "nnclr": (methods.NnClr(**QUEUE), nnclr),
     "pauc": (
         methods.Pauc(
             alignment=0.4, uniformity=0.6, correlation=0.3, t=1.4, off_diagonal=0.2, **CLUSTERS
@@ -296,6 +367,8 @@ ROWS = {
         ),
     ),
     "pcl": (methods.Pcl(**CLUSTERS), clustered),
+    "ressl": (methods.ReSsl(teacher_temperature=0.2, **QUEUE), related),
+    "siglip": (methods.SigLip(temperature=0.3, bias=-1.5), siglip),
     "sim_affinity": (
         methods.SimAffinity(temperature=0.3, symmetry_weight=0.2, symmetry_scale="per_sample"),
         lambda o: both_ways(
@@ -430,6 +503,8 @@ def somewhere(state, generator):
     if isinstance(state, dict) and "clusterings" in state:
         uneven = lambda found: Clusters(*found[:2], jnp.linspace(0.1, 0.5, len(found.prototypes)))
         return {**state, "clusterings": tuple(map(uneven, state["clusterings"]))}
+    if isinstance(state, dict) and "center" in state:
+        return jax.tree.map(lambda leaf: jnp.asarray(generator.normal(size=leaf.shape)), state)
     leaves = jax.tree.leaves(state)
     if not leaves or any(leaf.any() for leaf in leaves):
         return state

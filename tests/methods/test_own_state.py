@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from battery import cosine, lse, unit
+from distributed import map_rows
 from entries import prototypes as oracles
+from entries.distillation import dino as dino_oracle
 
 from jaxclr import losses
 from jaxclr.encoders import Mlp
 from jaxclr.errors import UserError
-from jaxclr.methods import METHODS, Outputs, Sizes
+from jaxclr.methods import METHODS, MomentumEncoder, Outputs, Sizes
+from jaxclr.methods.image_text import at_most
 
 ROWS, WIDTH, IMAGES = 16, 6, 40
 SIZES = Sizes(images=IMAGES, classes=0, batch=ROWS, representation=5, embedding=WIDTH)
@@ -213,6 +216,59 @@ def test_swav_freezes_its_prototypes_at_first():
 
     assert not gradient(1)["prototypes"].any()
     assert np.abs(gradient(2)["prototypes"]).max() > 1e-3
+
+
+def test_dino_averages_prototypes_and_center_and_warms_its_teacher_up():
+    """The average starts with the first prototypes and includes those of its step."""
+    method = METHODS["dino"](
+        prototypes=5, warmup_epochs=3, target=MomentumEncoder(0.8, update="after_update")
+    )
+    params = [method.init_params(jax.random.key(step), SIZES) for step in range(3)]
+    seen = [
+        outputs(step, views=3, params=own, epoch=jnp.int32(step), progress=step / 3)
+        for step, own in enumerate(params)
+    ]
+    seen = [out._replace(targets=out.targets[:2]) for out in seen]
+    states = following(method, method.init_state(jax.random.key(1), SIZES), *seen)
+    center, teacher = np.zeros(5), np.asarray(params[0]["prototypes"])
+    for step, (out, temperature) in enumerate(zip(seen, (0.04, 0.055, 0.07), strict=True)):
+        current = np.asarray(params[step]["prototypes"], np.float64)
+        kept = 1 - 0.2 * (1 + np.cos(np.pi * step / 3)) / 2
+        teacher = kept * teacher + (1 - kept) * current
+        score = lambda rows, to: np.stack([unit(z) @ unit(to).T for z in numpys(rows)])
+        scores = score(out.targets, teacher)
+        want = dino_oracle(score(out.embeddings, current), scores, center, 0.1, temperature)
+        np.testing.assert_allclose(value(method, out, states[step]), want, rtol=1e-6)
+        center = 0.9 * center + 0.1 * scores.mean(axis=(0, 1))
+        np.testing.assert_allclose(states[step + 1]["prototypes"], teacher, rtol=1e-6)
+        np.testing.assert_allclose(states[step + 1]["center"], center, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["nnclr", "nnbyol", "ressl"])
+def test_a_queue_takes_one_view_after_it_was_compared(name):
+    method, out = METHODS[name](queue_size=2 * ROWS), outputs(0)
+    if name == "ressl":
+        out = out._replace(embeddings=out.embeddings[:1], targets=out.targets[1:])
+    before, after = following(method, method.init_state(jax.random.key(1), SIZES), out)
+    np.testing.assert_allclose(after.rows[:ROWS], unit(np.asarray(out.targets[0])))
+    np.testing.assert_array_equal(after.rows[ROWS:], before.rows[ROWS:])
+
+
+@pytest.mark.parametrize(
+    "value, gradient, passed",
+    [(1.5, -1.0, -1.0), (2.0, -1.0, -1.0), (2.5, -1.0, 0.0), (2.5, 1.0, 1.0)],
+)
+def test_a_scale_beyond_its_bound_may_only_come_back(value, gradient, passed):
+    bounded, pull = jax.vjp(lambda scale: at_most(scale, 2.0, None), jnp.float64(value))
+    assert bounded == min(value, 2.0) and pull(jnp.float64(gradient)) == (passed,)
+
+
+def test_the_bound_of_a_scale_is_that_of_the_global_batch():
+    """A device whose own share would raise the scale follows the batch, which lowers it."""
+    shares = jnp.array([-1.0, 3.0])
+    gradient = lambda share: jax.grad(lambda scale: share[0] * at_most(scale, 2.0, "batch"))(2.5)
+    found = map_rows(lambda share: gradient(share)[None], 2, "shard_map")(shares)
+    np.testing.assert_array_equal(found, shares)
 
 
 def clustered(name, **settings):

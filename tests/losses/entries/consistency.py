@@ -53,6 +53,12 @@ def hiclr(queries, key, queue, temperature):
     return contrast + np.mean(terms)
 
 
+def ressl(q, k, queue, temperature, teacher_temperature):
+    over = lambda z, temperature: softmax(unit(z) @ unit(queue).T / temperature)
+    student, teacher = over(q, temperature), over(k, teacher_temperature)
+    return -np.mean(np.sum(teacher * np.log(student), axis=1))
+
+
 ENTRIES = (
     Entry(
         "co2",
@@ -82,5 +88,15 @@ ENTRIES = (
         spread=(1, 0, None),
         stopped=(1, 2),
         exempt={"slope": "the teaching distributions are constant"},
+    ),
+    Entry(
+        "ressl",
+        losses.ressl,
+        lambda q, k, queue: ressl(q, k, queue, 0.3, 0.1),
+        {"temperature": 0.3, "teacher_temperature": 0.1},
+        make=with_keys(views(2)),
+        spread=(0, 0, None),
+        stopped=(1, 2),
+        positive=("temperature", "teacher_temperature"),
     ),
 )

@@ -1,0 +1,259 @@
+"""Files of a run in a bucket, gs:// or s3://, through fsspec, and errors of buckets as sentences.
+
+A bucket has no append, no atomic rename, no locks and no partial files: an object is written whole
+or not at all. What each file of a run rests on there, and what is left by a process that ends
+between any two writes:
+
+====================== ================================== ======================================
+file                   way                                after an interruption
+====================== ================================== ======================================
+config.json            one object, written last           without it, the folder counts as empty
+data.json, init.json,  one object each                    the one before, or none
+signature, snapshots/,
+evaluation.json,
+bad_step.json,
+report.html
+parts/                 one object a file; copied to this  replaced when the run is created again
+                       machine to be imported
+metrics.jsonl,         a local file, uploaded whole       those of all steps up to the newest
+tensorboard/           before each checkpoint and at the  complete checkpoint, or more; lines of
+                       end                                steps after it are dropped
+profile/, wandb/       a local folder, uploaded when it   not needed to resume
+                       is complete
+checkpoints/ in gs://  written by Orbax and TensorStore;  without commit_success.txt: ignored,
+                       files.json and then                and removed when the run goes on
+                       commit_success.txt are last
+checkpoints/ in s3://  written to a local folder, then    likewise
+                       uploaded, commit_success.txt last
+.lock                  conditional writes (`leases`)      taken over
+====================== ================================== ======================================
+"""
+
+import atexit
+import contextlib
+import functools
+import logging
+import pathlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from jaxclr.errors import UserError, cut, reason
+from jaxclr.paths import Path, in_bucket
+
+COMMITTED = "commit_success.txt"  # Orbax's name of the last object of a checkpoint
+
+
+def client(path: Path) -> Any:
+    """The file system of a URL, which repeats requests that fail for a passing reason."""
+    import fsspec
+
+    _listen()
+    return fsspec.filesystem({"gs": "gcs", "s3": "s3"}[_scheme(path)])
+
+
+def exists(path: Path) -> bool:
+    """Whether an object or folder exists.
+
+    Raises:
+      UserError: the bucket does not exist, or cannot be reached with these credentials.
+    """
+    with reaching(path):
+        try:
+            client(path).info(str(path))
+        except FileNotFoundError:
+            _check_bucket(path)
+            return False
+        return True
+
+
+def read(path: Path, most: int) -> bytes:
+    """The content of an object of at most this many bytes; raises UserError if it is not one."""
+    with reaching(path):
+        try:
+            found = client(path).info(str(path))
+            if found["type"] != "file":
+                raise UserError(f"{path} is not a regular file.")
+            if found["size"] > most:
+                raise UserError(f"{path} has {found['size']} bytes; at most {most} are read.")
+            return client(path).cat_file(str(path))
+        except FileNotFoundError as error:
+            _check_bucket(path)
+            raise UserError(f"{path} cannot be read: it does not exist.") from error
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes one object: whole or not at all."""
+    from jaxclr.runs import leases
+
+    leases.check(path)
+    with reaching(path):
+        client(path).pipe_file(str(path), content)
+
+
+def names(folder: Path) -> list[str]:
+    """Names of the objects and folders in a folder; [] if it does not exist."""
+    with reaching(folder), contextlib.suppress(FileNotFoundError):
+        listed = client(folder).ls(str(folder), detail=False)
+        return sorted({path.rstrip("/").rpartition("/")[2] for path in listed} - {folder.name})
+    return []
+
+
+def files(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the bucket knows of each object below a folder, by its path in the folder."""
+    start = len(str(folder).partition("://")[2]) + 1
+    with reaching(folder):
+        found = client(folder).find(str(folder), detail=True)
+    return {path[start:]: known for path, known in found.items()}
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder or an object, if it exists; of a checkpoint, its last object first."""
+    with reaching(folder):
+        for path in (folder / COMMITTED, folder):
+            with contextlib.suppress(FileNotFoundError):
+                client(folder).rm(str(path), recursive=True)
+
+
+def upload(folder: pathlib.Path, to: Path) -> None:
+    """Copies a local folder into a bucket; the last object of a checkpoint, if any, last."""
+    from jaxclr.runs import leases
+
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    last = [path for path in found if path == folder / COMMITTED]
+    for some in ([path for path in found if path not in last], last):
+        leases.check(to)
+        with reaching(to):
+            if some:
+                there = [f"{to}/{path.relative_to(folder).as_posix()}" for path in some]
+                client(to).put(list(map(str, some)), there)
+
+
+def download(folder: Path, to: pathlib.Path) -> None:
+    """Copies a folder of a bucket into a local one, which it replaces."""
+    shutil.rmtree(to, ignore_errors=True)
+    wanted = list(files(folder))
+    for name in wanted:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+    with reaching(folder):
+        client(folder).get([f"{folder}/{name}" for name in wanted], [str(to / n) for n in wanted])
+
+
+def copied(path: Path) -> pathlib.Path:
+    """A local path as it is; of an object, a copy on this machine until this process ends."""
+    if not in_bucket(path):
+        return pathlib.Path(path)
+    here = local(path.parent) / path.name
+    if exists(path):
+        with reaching(path):
+            client(path).get_file(str(path), str(here))
+    return here
+
+
+def copy(folder: Path, to: Path) -> None:
+    """Copies a checkpoint within a bucket, its last object last."""
+    found = sorted(files(folder), key=lambda name: (name == COMMITTED, name))
+    with reaching(folder):
+        for name in found:
+            client(folder).cp_file(f"{folder}/{name}", f"{to}/{name}")
+
+
+@functools.cache
+def local(folder: Path) -> pathlib.Path:
+    """A folder of this machine for a run's files: the run's own, or a temporary one of a bucket's.
+
+    A temporary one is removed when this process ends.
+    """
+    if not in_bucket(folder):
+        return pathlib.Path(folder)
+    made = tempfile.mkdtemp(prefix="jaxclr-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return pathlib.Path(made)
+
+
+@contextlib.contextmanager
+def reaching(path: Path) -> Iterator[None]:
+    """Turns errors of a bucket into UserErrors that say what to do; other paths' are left alone.
+
+    FileNotFoundError and FileExistsError, the answers on one object, become errors on the bucket.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # clients raise their own, of several libraries
+        if not in_bucket(path):
+            raise
+        raise UserError(_sentence(path, error)) from error
+
+
+def _check_bucket(path: Path) -> None:
+    """Raises FileNotFoundError if the bucket does not exist; "not there" may mean that too."""
+    bucket = _bucket(path)
+    if str(path) != bucket:
+        client(path).ls(bucket)
+
+
+def _sentence(path: Path, error: Exception) -> str:
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    status = str(getattr(error, "code", ""))
+    text = f"{type(error).__name__} {error} {error.__cause__ or ''}"
+    bucket = _bucket(path)
+    logins = {
+        "gs": "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS",
+        "s3": "run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    }
+    if (
+        kinds & {"NoCredentialsError", "PartialCredentialsError", "GoogleAuthError"}
+        or status == "401"
+        or "InvalidAccessKeyId" in text
+        or "SignatureDoesNotMatch" in text
+    ):
+        login = logins[_scheme(path)]
+        return f"{bucket} needs credentials, which are missing or not valid: {login}."
+    if "PermissionError" in kinds or status == "403" or "Forbidden" in text:
+        return (
+            f"{path} is not permitted with these credentials: ask the owner of {bucket} for the "
+            "permission to list, read, write and delete objects, or give another folder."
+        )
+    if "FileNotFoundError" in kinds or status == "404":
+        return f"The bucket {bucket} does not exist: create it, or give another."
+    return (
+        f"{bucket} cannot be reached, also after retries: {reason(error)}. Run the same command "
+        "again later."
+    )
+
+
+def _bucket(path: Path) -> str:
+    return "/".join(str(path).split("/")[:3])
+
+
+def _scheme(path: Path) -> str:
+    return str(path).partition("://")[0]
+
+
+class _Retries(logging.Filter):
+    """Reports the first retry of this process; drops what clients log and also raise."""
+
+    said = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if not _Retries.said and any(
+            words in text for words in ("retrying after", "Retryable error", "etry needed")
+        ):
+            _Retries.said = True
+            line = cut(text.strip().splitlines()[0], 200)
+            print(f"A request to a bucket failed and is repeated: {line}", file=sys.stderr)
+        return record.levelno == logging.WARNING
+
+
+@functools.cache
+def _listen() -> None:
+    for name in ("gcsfs", "s3fs", "botocore.retryhandler", "aiobotocore.retryhandler"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.DEBUG)  # clients report retries as debug messages
+        logger.addFilter(_Retries())
+    logging.getLogger("gcsfs.credentials").setLevel(logging.WARNING)  # not as its parent
