@@ -50,6 +50,7 @@ NARROW = {"off_diagonal": 0.1}
 WEAK_KEYS = Augmentation((DigitView(), DigitView(erase=0.0, noise=0.0)))
 
 HALF_A_MINUTE = "0.5 minutes"
+NOT_TIMED = "not timed"
 
 # A method without a row has its defaults.
 RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
@@ -58,25 +59,46 @@ RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
     "barlow_twins": Recipe(methods.BarlowTwins(**NARROW)),
     "byol": Recipe(methods.Byol(target=FASTER)),
     "cacr_moco_v3": Recipe(methods.CacrMocoV3(**WARM)),
-    "clip": Recipe(methods.Clip(), clip_norm=1.0),
+    "clip": Recipe(methods.Clip(), clip_norm=1.0, time=NOT_TIMED, accuracy="93.3, 96.9 (seed 0)"),
     "co2": Recipe(methods.Co2(**QUEUED)),
     "dcl": Recipe(methods.Dcl(**WARM)),
     "dclw": Recipe(methods.Dclw(**WARM)),
-    "dino": Recipe(methods.Dino(prototypes=256, freeze_prototypes=0, target=FASTER)),
-    "direct_copy": Recipe(methods.DirectCopy(target=FASTER)),
-    "direct_pred": Recipe(methods.DirectPred(target=FASTER)),
+    "dino": Recipe(
+        methods.Dino(prototypes=256, freeze_prototypes=0, target=FASTER),
+        time=NOT_TIMED,
+        accuracy="91.1, 94.4 (seed 0)",
+    ),
+    "direct_copy": Recipe(
+        methods.DirectCopy(target=FASTER), time=NOT_TIMED, accuracy="93.0, 96.0 (seed 0)"
+    ),
+    "direct_pred": Recipe(
+        methods.DirectPred(target=FASTER), time=NOT_TIMED, accuracy="93.3, 96.3 (seed 0)"
+    ),
+    "frossl": Recipe(methods.FroSsl(), time=NOT_TIMED, accuracy="92.5, 95.1 (seed 0)"),
     "ft": Recipe(methods.Ft(**QUEUED)),
     "hydra": Recipe(methods.Hydra(**WARM)),
+    "lejepa": Recipe(methods.LeJepa(), time=NOT_TIMED, accuracy="90.0, 93.8 (seed 0)"),
     # The nuclear norm is a sum over the batch, and so is its gradient.
-    "mmcr": Recipe(methods.Mmcr(), clip_norm=1.0),
+    "mmcr": Recipe(methods.Mmcr(), clip_norm=1.0, time=NOT_TIMED, accuracy="91.0, 94.5 (seed 0)"),
     "moco_v2": Recipe(methods.MocoV2(**QUEUED)),
     "moco_v3": Recipe(methods.MocoV3(**WARM)),
-    "nnbyol": Recipe(methods.NnByol(target=FASTER, queue_size=512)),
-    "nnclr": Recipe(methods.NnClr(queue_size=512)),
+    "nnbyol": Recipe(
+        methods.NnByol(target=FASTER, queue_size=512),
+        time=NOT_TIMED,
+        accuracy="90.5, 93.2 (seed 0)",
+    ),
+    "nnclr": Recipe(methods.NnClr(queue_size=512), time=NOT_TIMED, accuracy="94.1, 96.8 (seed 0)"),
     "pauc": Recipe(methods.Pauc(**CLUSTERED, **NARROW)),
     "pcl": Recipe(methods.Pcl(**CLUSTERED)),
-    "ressl": Recipe(methods.ReSsl(**{**QUEUED, "temperature": 0.1}), augmentation=WEAK_KEYS),
-    "siglip": Recipe(methods.SigLip(), clip_norm=1.0),
+    "ressl": Recipe(
+        methods.ReSsl(**{**QUEUED, "temperature": 0.1}),
+        augmentation=WEAK_KEYS,
+        time=NOT_TIMED,
+        accuracy="95.2, 97.0 (seed 0)",
+    ),
+    "siglip": Recipe(
+        methods.SigLip(), clip_norm=1.0, time=NOT_TIMED, accuracy="92.8, 96.0 (seed 0)"
+    ),
     "sim_affinity": Recipe(
         methods.SimAffinity(**WARM, **SYMMETRIC),
         time=HALF_A_MINUTE,
@@ -91,7 +113,9 @@ RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
     "sup_con": Recipe(methods.SupCon(**WARM)),
     # Six prototypes a class, and a queue of two batches.
     "swav": Recipe(methods.SwAv(**WARM, prototypes=60, freeze_prototypes=0, queue_size=256)),
+    "tico": Recipe(methods.TiCo(), time=NOT_TIMED, accuracy="91.0, 94.4 (seed 0)"),
     "uni_grad": Recipe(methods.UniGrad(target=MomentumEncoder(momentum=0.99))),
+    "vibcreg": Recipe(methods.VibcReg(), time=NOT_TIMED, accuracy="95.6, 97.7 (seed 0)"),
     "w_mse": Recipe(methods.WMse(whitening_size=128)),  # a batch, twice as many rows as dimensions
 }
 

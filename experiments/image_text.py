@@ -1,4 +1,4 @@
-"""Two towers: digits and their written names in six languages, InfoNCE in both directions.
+"""Two towers: digits and their written names in six languages, by CLIP's loss.
 
     jaxclr train experiments/image_text.py
     python experiments/image_text.py            trains, and names held-out images
@@ -6,11 +6,9 @@
 No label is used: each image comes with one name, in one language, as characters. Zero-shot, an
 image belongs to the digit whose names are nearest on average.
 
-50 s on two cores of an Intel Xeon (JAX 0.10.2), one of them shared with another job. Zero-shot
-accuracy on 360 held-out images, seed 0: 97.8 %.
+A minute on one core of an Intel Xeon (JAX 0.10.2). Zero-shot accuracy on 360 held-out images, seed
+0: 96.1 %. `methods.SigLip(projector=HEAD)` is the logistic loss in its place.
 """
-
-import dataclasses
 
 import flax.linen as nn
 import jax
@@ -19,7 +17,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import jaxclr
-from jaxclr import losses, methods
+from jaxclr import methods
 
 NAMES = {
     "English": "zero one two three four five six seven eight nine",
@@ -31,6 +29,7 @@ NAMES = {
 }
 ALPHABET = sorted(set("".join(NAMES.values())) - {" "})
 LENGTH = 10
+HEAD = jaxclr.encoders.Mlp(layers=2, hidden=128, out=32, last_norm=True)
 
 
 def characters(word: str) -> np.ndarray:
@@ -86,23 +85,9 @@ class WordEncoder(nn.Module):
         return nn.Dense(64)(x.max(axis=1, where=(characters > 0)[:, :, None], initial=0))
 
 
-@dataclasses.dataclass(frozen=True)
-class Clip(methods.Method):
-    """InfoNCE between images and texts (CLIP, arXiv:2103.00020, but for a fixed temperature)."""
-
-    temperature: float = 0.1
-
-    def objective(self, out, state, axis_name):
-        image, text = out.embeddings
-        contrast = lambda q, k: losses.info_nce(
-            q, k, temperature=self.temperature, axis_name=axis_name
-        )
-        return (contrast(image, text) + contrast(text, image)) / 2
-
-
 def config() -> jaxclr.Config:
     return jaxclr.Config(
-        method=Clip().with_heads(hidden=128, out=32),
+        method=methods.Clip(projector=HEAD),
         encoder=(jaxclr.encoders.SmallConv(), WordEncoder()),
         data=jaxclr.data.Arrays(*pairs()),
         augmentation=jaxclr.augment.Augmentation(views=(picture, word)),

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import html
 import os
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -20,7 +19,7 @@ from jaxclr.interop import Loaded, exporting
 from jaxclr.interop import embedding as embeddings
 from jaxclr.interop import load as load_encoder
 from jaxclr.interop.initial import begin, check_same_start, start_from
-from jaxclr.paths import expanded
+from jaxclr.paths import Path, expanded
 from jaxclr.pretraining import (
     Say,
     check_data,
@@ -80,7 +79,8 @@ def train(
 
     Args:
       config: what to train.
-      out: the folder of the run, which is created if it does not exist.
+      out: the folder of the run, which is created if it does not exist; in a bucket its URL, gs://
+        or s3://.
       init: start from the encoder of this run's folder or file of weights; init.json records what
         was taken. See `interop.initial.start_from`.
       init_heads: start from its heads too, where their shapes allow.
@@ -135,7 +135,7 @@ class Run:
     >>> run.metrics()["loss"]  # doctest: +SKIP
 
     Args:
-      folder: the folder of the run.
+      folder: the folder of the run; in a bucket its URL, gs:// or s3://.
       config: a configuration with the parts that only a Python session has (lambdas, classes of a
         notebook cell, arrays), if the run has any.
       trust: run the code of parts in the folder even if this user did not put it there.
@@ -163,7 +163,7 @@ class Run:
         return f"jaxclr.Run({str(self.folder)!r})"
 
     @property
-    def folder(self) -> pathlib.Path:
+    def folder(self) -> Path:
         """The path of the run."""
         return self._folder.folder
 
@@ -172,7 +172,7 @@ class Run:
         """The configuration, with mean and standard deviation of the channels filled in."""
         return self._folder.config()
 
-    def sources(self) -> list[pathlib.Path]:
+    def sources(self) -> list[Path]:
         """The copied files of parts, which are run when the configuration is read."""
         return [self.folder / name for name in self._folder.sources()]
 
@@ -297,7 +297,7 @@ class Run:
         """Loads the encoder of the newest checkpoint; see `jaxclr.load`."""
         return load_encoder(self._folder, view=view)
 
-    def report(self, out: str | os.PathLike[str] | None = None) -> pathlib.Path:
+    def report(self, out: str | os.PathLike[str] | None = None) -> Path:
         """Writes report.html, which needs no other file, and returns its path."""
         return write_report([self.folder], out)
 
@@ -318,7 +318,7 @@ class Run:
         """
         with quietly(), compilation_cache():
             return embeddings.embed(
-                self.load(),
+                runtime.run_on_all(self.load),
                 self.config.data if data is None else embeddings.whole(data),
                 expanded(out),
                 dtype=dtype,
@@ -358,7 +358,7 @@ class Run:
     def _evaluate_by(self, protocol: Protocol, data: Any, seeds: int, say: Say) -> dict[str, Any]:
         if seeds < 1:
             raise UserError(f"seeds must be at least 1, got {seeds}.")
-        config, name = self._with_checkpoint(), _name(protocol)
+        config, name = runtime.run_on_all(self._with_checkpoint), _name(protocol)
         data = config.data if data is None else data
         own = _same_source(data, config.data)
         if own and protocol.elsewhere:
@@ -366,12 +366,16 @@ class Run:
                 f"{name} needs other data than the run's own: give data (--data.source), for "
                 "instance tfds:cifar10."
             )
-        with quietly(), compilation_cache():
+        named = name if own else f"{name} {_source(data)}"
+
+        def opened() -> Subject:
             used = load_like(config.data, data, config.augmentation)
-            with self._folder.locked():
-                subject = open_subject(config, self._folder, used, say)
-                record = evaluate(subject, protocol, seeds=seeds)
-                self._folder.write_protocol(name if own else f"{name} {_source(data)}", record)
+            return open_subject(config, self._folder, used, say)
+
+        with quietly(), compilation_cache(), runtime.hold_on_first(self._folder.locked()):
+            subject = runtime.run_on_all(opened)
+            record = evaluate(subject, protocol, seeds=seeds)
+            runtime.run_on_first(lambda: self._folder.write_protocol(named, record))
         return record
 
     def _with_checkpoint(self) -> Config:

@@ -12,7 +12,9 @@ from jaxclr.errors import UserError, optional
 if TYPE_CHECKING:
     from etils import epath
 
-Path: TypeAlias = "pathlib.Path | epath.Path"
+    Path: TypeAlias = pathlib.Path | epath.Path
+else:
+    Path = pathlib.Path  # etils is imported for URLs only
 
 _CLIENTS = {"gs": "gcsfs", "s3": "s3fs"}
 

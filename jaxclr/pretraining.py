@@ -19,7 +19,7 @@ from jaxclr.data.identity import Identity, changes, identity
 from jaxclr.errors import UserError, optional, reason
 from jaxclr.evaluation.closing import closing_record, closing_table, monitor
 from jaxclr.evaluation.subject import Subject, labeled_splits
-from jaxclr.paths import expanded
+from jaxclr.paths import Path, expanded
 from jaxclr.processes import runtime
 from jaxclr.processes.signals import StopAtOnce, Stopped
 from jaxclr.runs.config import (
@@ -45,11 +45,11 @@ Say = Callable[[str], None]
 
 
 def write_report(
-    folders: list[pathlib.Path],
+    folders: list[Path],
     out: str | os.PathLike[str] | None = None,
     *,
     channels: Sequence[int] | None = None,
-) -> pathlib.Path:
+) -> Path:
     """Writes one HTML file that compares runs.
 
     Args:

@@ -22,8 +22,39 @@ from collections.abc import Iterator
 BUCKET = "abc-jaxclr"
 
 
+class Faults:
+    """Faults of the servers in this process.
+
+    Attributes:
+      failing: share of the requests that are answered with 503.
+      writes: how many more requests may change something, after which the others are refused, as if
+        the client were dead; None for all.
+      seen: how many have.
+    """
+
+    def __init__(self) -> None:
+        self.failing, self.writes, self.seen = 0.0, None, 0
+        self._draws, self._lock = random.Random(0), threading.Lock()
+
+    def status(self, method: str) -> int | None:
+        """The status of an answer that is a fault; None for a right one."""
+        with self._lock:
+            if self._draws.random() < self.failing:
+                return 503
+            if method in ("GET", "HEAD"):
+                return None
+            self.seen += 1
+            if self.writes is None:
+                return None
+            self.writes -= 1
+            return 403 if self.writes < 0 else None
+
+
+FAULTS = Faults()
+
+
 @contextlib.contextmanager
-def gcs(failing: float = 0.0) -> Iterator[str]:
+def gcs() -> Iterator[str]:
     """Serves Google Cloud Storage and sets the environment; yields the URL of a bucket."""
     from gcp_storage_emulator.exceptions import NotFound
     from gcp_storage_emulator.handlers import buckets
@@ -35,7 +66,6 @@ def gcs(failing: float = 0.0) -> Iterator[str]:
     logging.getLogger("api.object").setLevel(logging.CRITICAL)
     storage, one_at_a_time = Storage(use_memory_fs=True), threading.Lock()
     buckets.create_bucket(BUCKET, storage)
-    fails = _failing(failing)
 
     class Handler(RequestHandler):
         """The emulator's, with failures, and with the generations that it ignores."""
@@ -45,9 +75,9 @@ def gcs(failing: float = 0.0) -> Iterator[str]:
         def parse_request(self) -> bool:
             if not super().parse_request():
                 return False
-            if fails():
-                self.send_error(503)
-                self.close_connection = True
+            if status := FAULTS.status(self.command):
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self._refuse(status)
                 return False
             return True
 
@@ -67,7 +97,12 @@ def gcs(failing: float = 0.0) -> Iterator[str]:
                     method()
                 else:
                     self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                    self.send_error(412)
+                    self._refuse(412)
+
+        def _refuse(self, status: int) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def end_headers(self) -> None:
             if self.command == "GET" and self.generation:
@@ -94,7 +129,7 @@ def gcs(failing: float = 0.0) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def s3(failing: float = 0.0) -> Iterator[str]:
+def s3() -> Iterator[str]:
     """Serves S3 and sets the environment; yields the URL of a bucket."""
     import boto3
     from moto.moto_server.werkzeug_app import (
@@ -105,17 +140,18 @@ def s3(failing: float = 0.0) -> Iterator[str]:
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    app, fails = DomainDispatcherApplication(create_backend_app), _failing(failing)
+    app = DomainDispatcherApplication(create_backend_app)
 
     def answer(environ, start_response):
-        if fails():
+        if status := FAULTS.status(environ["REQUEST_METHOD"]):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start_response("503 Slow Down", [("Content-Length", "0")])
+            start_response(f"{status} Fault", [("Content-Length", "0")])
             return [b""]
         return app(environ, start_response)
 
     server = make_server("127.0.0.1", 0, answer, True, request_handler=MotoRequestHandler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
         "AWS_ACCESS_KEY_ID": "testing",
@@ -132,17 +168,6 @@ def s3(failing: float = 0.0) -> Iterator[str]:
 def folder(bucket: str) -> str:
     """The URL of an empty folder in a bucket."""
     return f"{bucket}/{uuid.uuid4().hex[:8]}"
-
-
-def _failing(share: float):
-    """A function that says of each request whether it fails."""
-    draws, lock = random.Random(0), threading.Lock()
-
-    def fails() -> bool:
-        with lock:
-            return draws.random() < share
-
-    return fails
 
 
 @contextlib.contextmanager
@@ -173,7 +198,8 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 if __name__ == "__main__":
     at_start = dict(os.environ)
-    with {"gs": gcs, "s3": s3}[sys.argv[1]](*map(float, sys.argv[2:])) as url:
+    with {"gs": gcs, "s3": s3}[sys.argv[1]]() as url:
+        FAULTS.failing = float(sys.argv[2]) if sys.argv[2:] else 0.0
         added = {name: text for name, text in os.environ.items() if at_start.get(name) != text}
         print(json.dumps({"url": url, "environment": added}), flush=True)
         sys.stdin.read()

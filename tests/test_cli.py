@@ -79,12 +79,6 @@ MISTAKES = {
         "linear",
     ],
     "nowhere is not a run": ["evaluate", "nowhere", "--protocol=knn"],
-    "A protocol runs in one process": [
-        "evaluate",
-        "nowhere",
-        "--protocol=knn",
-        "--distributed.no-auto",
-    ],
     "no list named 'method'. Did you mean 'methods'": ["list", "method"],
     r"no list named 'caf\xe9'": ["list", "caf\udce9"],
     "Unrecognized options: --nope": ["list", "methods", "--nope", "caf\udce9"],

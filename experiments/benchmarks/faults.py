@@ -1,6 +1,7 @@
 """Fault injection: runs that are killed and resumed, against one that is not killed.
 
     python experiments/benchmarks/faults.py [--rounds 50] [--processes 1] [--out FILE.json]
+        [--bucket gs|s3] [--failing 0.05]
 
 Each round starts `jaxclr train` on 320 digits in its own process and kills it (SIGKILL) at a random
 moment: while it starts, between steps, while a checkpoint is written, or while the trained encoder
@@ -8,9 +9,12 @@ is probed. A run that reaches its end, its report included, is compared with the
 the digests of all leaves of the last checkpoint, the evaluation and the metrics must be equal. Then
 the next run begins. A run is lost if it differs or if the command cannot resume it. The last run is
 not killed any more. A round takes about ten seconds on one core. With `--processes 2` the command
-is `jaxclr launch -n 2`, and one of its two processes is killed.
+is `jaxclr launch -n 2`, and one of its two processes is killed. With `--bucket` the runs that are
+killed are in a bucket of a server on this machine, which answers a share of requests with 503, and
+the undisturbed run stays in a local folder.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -21,8 +25,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import rich.table
@@ -30,7 +34,9 @@ import tyro
 from measure import Output, machine, verdict
 from sklearn.datasets import load_digits
 
+from jaxclr.paths import Path, expanded, in_bucket
 from jaxclr.runs.checkpoints import read_digests, unfinished
+from jaxclr.runs.files import complete_steps
 
 ROOT = pathlib.Path(__file__).parents[2]
 PHASES = ("start", "steps", "checkpoint", "evaluation")
@@ -59,20 +65,24 @@ class Options(Output):
     seed: int = 0
     """Of the moments."""
 
+    bucket: Literal["gs", "s3"] | None = None
+    """Where the runs are that are killed; None: in a local folder."""
+
+    failing: float = 0.0
+    """Share of the requests to the bucket that fail."""
+
 
 class Command:
     """`jaxclr train` into a folder, as often as it takes.
 
     Args:
       folder: of the run.
-      data: the .npz of images.
+      data: the .npz of images, beside which compiled programs are kept.
       epochs: of the run.
       processes: that it has.
     """
 
-    def __init__(
-        self, folder: pathlib.Path, data: pathlib.Path, *, epochs: int, processes: int = 1
-    ):
+    def __init__(self, folder: Path, data: pathlib.Path, *, epochs: int, processes: int = 1):
         experiment = str(ROOT / "experiments" / "digits.py")
         every = (
             "--checkpoint-every",
@@ -94,15 +104,15 @@ class Command:
             *source,
             *TINY,
         ]
-        self._folder = folder
+        self._folder, self._compiled = folder, data.parent / "compiled"
+        self.poll_seconds = 0.1 if in_bucket(folder) else POLL_SECONDS
         self.steps = 4 * epochs
 
     def start(self) -> subprocess.Popen:
         program = [sys.executable, "-m", "jaxclr", *self._arguments]
         # Compiled once, by the run that is left alone: most of a start is compilation.
-        cache = str(self._folder.parent / "compiled")
         kept = {
-            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_COMPILATION_CACHE_DIR": str(self._compiled),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         return subprocess.Popen(
@@ -124,13 +134,13 @@ class Command:
 
     def reached(self) -> Mapping[str, Callable[[], bool]]:
         """For each phase whether a process that starts now is in it, as far as its folder shows."""
-        checkpoints, metrics = self._folder / "checkpoints", self._folder / "metrics.jsonl"
+        metrics = self._folder / "metrics.jsonl"
         lines = len(_lines(metrics))
         return {
             "start": lambda: True,
             "steps": lambda: len(_lines(metrics)) > lines,
             "checkpoint": lambda: self.writing,
-            "evaluation": (checkpoints / str(self.steps)).is_dir,
+            "evaluation": lambda: self.newest == self.steps,
         }
 
     @property
@@ -142,13 +152,12 @@ class Command:
     @property
     def finished(self) -> bool:
         """Whether the run is finished: its report is written last."""
-        return (self._folder / "report.html").is_file()
+        return (self._folder / "report.html").exists()
 
     @property
     def newest(self) -> int:
         """Step of the newest checkpoint, 0 without one."""
-        names = [path.name for path in (self._folder / "checkpoints").glob("*")]
-        return max((int(name) for name in names if name.isdecimal()), default=0)
+        return max(complete_steps(self._folder / "checkpoints"), default=0)
 
     def result(self) -> dict[str, Any]:
         """Results of a finished run: digests of all leaves, evaluation, metrics of each step."""
@@ -172,23 +181,26 @@ def main(options: Options) -> None:
 def measure(options: Options) -> dict[str, Any]:
     """Every death, and what became of the runs."""
     moments = random.Random(options.seed)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, serving(options) as bucket:
         folder = pathlib.Path(name)
         digits = load_digits()
         images = digits.images[:320, :, :, None].astype(np.uint8)
         np.savez(folder / "digits.npz", images=images, labels=digits.target[:320])
-        make = lambda label: Command(
-            folder / label,
+        make = lambda where, label: Command(
+            where / label,
             folder / "digits.npz",
             epochs=options.epochs,
             processes=options.processes,
         )
-        whole = make("whole")
+        whole = make(folder, "whole")
         lasting = time_phases(whole)
+        where = folder if bucket is None else bucket
+        if bucket is not None:
+            lasting = time_phases(make(where, "timed"))
         runs: list[dict[str, Any]] = []
         deaths = 0
         while deaths < options.rounds:
-            command = make(f"run-{len(runs)}")
+            command = make(where, f"run-{len(runs)}")
             phases = PHASES[deaths % len(PHASES) :] + PHASES * options.rounds
             run = live(command, phases[: options.rounds - deaths], lasting, moments)
             want, got = whole.result(), command.result() if run["error"] is None else {}
@@ -197,7 +209,29 @@ def measure(options: Options) -> dict[str, Any]:
             runs.append(run)
             deaths += len(run["deaths"])
     lost = sum(not run["same"] for run in runs)
-    return {"steps": whole.steps, "processes": options.processes, "runs": runs, "lost": lost}
+    kept = {"processes": options.processes, "bucket": options.bucket, "failing": options.failing}
+    return {"steps": whole.steps, **kept, "runs": runs, "lost": lost}
+
+
+@contextlib.contextmanager
+def serving(options: Options) -> Iterator[Path | None]:
+    """Starts the server of a bucket, to which the environment then leads; yields its URL."""
+    if options.bucket is None:
+        yield None
+        return
+    program = [sys.executable, str(ROOT / "tests" / "buckets.py"), options.bucket]
+    server = subprocess.Popen(
+        [*program, str(options.failing)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with server:
+        known = json.loads(server.stdout.readline())
+        os.environ.update(known["environment"])
+        yield expanded(known["url"])
+        server.stdin.close()
 
 
 def time_phases(command: Command) -> dict[str, float]:
@@ -211,15 +245,17 @@ def time_phases(command: Command) -> dict[str, float]:
         for phase in ("steps", "evaluation"):
             if phase not in began and reached[phase]():
                 began[phase] = time.perf_counter()
-        time.sleep(POLL_SECONDS)
+        time.sleep(command.poll_seconds)
     if process.returncode:
         sys.exit(f"The undisturbed run failed: {process.stderr.read()}")
     process.stderr.close()
     ended = time.perf_counter()
+    for phase in ("evaluation", "steps"):  # one that went by between two looks
+        began.setdefault(phase, began.get("evaluation", ended))
     return {
         "start": round(began["steps"] - started, 3),
         "steps": round(began["evaluation"] - began["steps"], 3),
-        "checkpoint": 0.1,
+        "checkpoint": 0.1 if command.poll_seconds == POLL_SECONDS else 0.5,
         "evaluation": round(ended - began["evaluation"], 3),
     }
 
@@ -237,7 +273,7 @@ def live(
         reached, process = command.reached(), command.start()
         if phase is not None:
             while process.poll() is None and not reached[phase]():
-                time.sleep(POLL_SECONDS)
+                time.sleep(command.poll_seconds)
             try:
                 process.wait(moments.uniform(0, lasting[phase]))
                 lasting[phase] *= 0.7
@@ -258,7 +294,8 @@ def table(record: Mapping[str, Any]) -> rich.table.Table:
     """Deaths by phase, and the runs, for a person to read."""
     deaths = [death for run in record["runs"] for death in run["deaths"]]
     shown = rich.table.Table(
-        f"{record['steps']} steps on digits, processes: {record['processes']}",
+        f"{record['steps']} steps on digits, processes: {record['processes']}, "
+        f"bucket: {record['bucket']}, failing: {record['failing']}",
         "kills",
         "incomplete checkpoints",
         title_justify="left",

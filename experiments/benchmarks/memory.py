@@ -2,9 +2,9 @@
 
     python experiments/benchmarks/memory.py [--short] [--out FILE.json]
 
-Nothing runs. Value and gradient of info_nce and nt_xent on virtual CPU devices; logits are formed
-at once (dense), a tile at a time from gathered columns (streamed), or a tile at a time from columns
-that circulate (ring). Temporaries are what a device allocates besides arguments and results.
+Nothing runs. Value and gradient of the losses on virtual CPU devices; logits are formed at once
+(dense), a tile at a time from gathered columns (streamed), or a tile at a time from columns that
+circulate (ring). Temporaries are what a device allocates besides arguments and results.
 Collectives are counted in the lowered program; those in the body of a loop count once, though those
 of the ring run once for each device.
 """
@@ -35,7 +35,11 @@ from jaxclr import losses
 
 Array = jax.Array
 
-LOSSES = {"info_nce": losses.info_nce, "nt_xent": losses.nt_xent}
+LOSSES = {
+    "info_nce": losses.info_nce,
+    "nt_xent": losses.nt_xent,
+    "siglip": losses.siglip,
+}
 IMPLEMENTATIONS = ("dense", "streamed", "ring")
 WIDTH = 256
 COLLECTIVE = re.compile(
@@ -43,8 +47,9 @@ COLLECTIVE = re.compile(
 )
 # Most MiB on a device: loss, implementation, B, D, devices.
 BARS_MIB = {
-    ("info_nce", "streamed", 32768, 256, 8): 90,
-    ("info_nce", "ring", 32768, 256, 8): 40,
+    (loss, implementation, 32768, 256, 8): most
+    for loss in ("info_nce", "siglip")
+    for implementation, most in (("streamed", 90), ("ring", 40))
 }
 
 

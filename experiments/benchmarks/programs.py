@@ -1,7 +1,6 @@
 """Losses and the whole training step, lowered for TPU pods that need not be present."""
 
 import dataclasses
-import functools
 import importlib.util
 import os
 from typing import Any
@@ -21,8 +20,9 @@ from jaxclr.methods import Outputs
 from jaxclr.runs.config import Config
 from jaxclr.steps.batches import Batch
 from jaxclr.steps.recipe import AXIS, Recipe
+from jaxclr.steps.sharding import shardings, state_specs
 from jaxclr.steps.state import State, image_examples, init_state
-from jaxclr.steps.step import map_step, train_step
+from jaxclr.steps.step import step_on
 from jaxclr.training.session import make_recipe
 
 Array = jax.Array
@@ -108,8 +108,8 @@ def step_program(
     recipe: Recipe, mesh: Mesh, rows: int, shape: tuple[int, ...]
 ) -> jax.stages.Lowered:
     """The training step itself, from a state and a batch that are shapes only."""
-    step = functools.partial(train_step, recipe=recipe, axis_name=AXIS)
-    return map_step(step, mesh, "shard_map").lower(*inputs(recipe, mesh, rows, shape))
+    step = jax.jit(step_on(mesh, recipe), donate_argnums=0)
+    return step.lower(*inputs(recipe, mesh, rows, shape))
 
 
 def inputs(recipe: Recipe, mesh: Mesh, rows: int, shape: tuple[int, ...]) -> tuple[State, Batch]:
@@ -118,7 +118,9 @@ def inputs(recipe: Recipe, mesh: Mesh, rows: int, shape: tuple[int, ...]) -> tup
     count = rows * mesh.size
     number = jax.ShapeDtypeStruct((count,), jnp.int32)
     batch = Batch(jax.ShapeDtypeStruct((count, *shape), jnp.uint8), number, number)
-    return laid_out(state, mesh, P()), laid_out(batch, mesh, P(AXIS))
+    placed = shardings(state_specs(state, recipe.sharding, mesh), mesh)
+    like = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+    return jax.tree.map(like, state, placed), laid_out(batch, mesh, P(AXIS))
 
 
 def laid_out(tree: Any, mesh: Mesh, spec: P) -> Any:

@@ -13,6 +13,10 @@ import jax.numpy as jnp
 
 Array = jax.Array
 AxisName = str | tuple[str, ...] | None
+
+AT_ONCE = 32  # most devices of a gather or scatter in one stage
+STAGE = 8  # devices of each other stage
+
 Tree = TypeVar("Tree")
 Carry = TypeVar("Carry")
 
@@ -33,9 +37,14 @@ def row_ids(rows: Array, axis_name: AxisName) -> Array:
     return first + jnp.arange(rows.shape[0], dtype=jnp.int32)
 
 
-def gather_rows(rows: Array, axis_name: AxisName) -> Array:
-    """The rows of all devices in batch order: [b, ...] to [B, ...]; differentiable."""
-    return rows if axis_name is None else jax.lax.all_gather(rows, axis_name, tiled=True)
+def gather_rows(rows: Array, axis_name: AxisName, axis: int = 0) -> Array:
+    """The rows of all devices in batch order: [b, ...] to [B, ...]; differentiable.
+
+    Rows are along the first axis, or along another.
+    """
+    for groups in reversed(_stages(axis_name)):
+        rows = jax.lax.all_gather(rows, axis_name, axis_index_groups=groups, axis=axis, tiled=True)
+    return rows
 
 
 def sum_over(tree: Tree, axis_name: AxisName) -> Tree:
@@ -43,9 +52,38 @@ def sum_over(tree: Tree, axis_name: AxisName) -> Tree:
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
 
-def scatter_sum(rows: Array, axis_name: AxisName) -> Array:
+def scatter_sum(rows: Array, axis_name: AxisName, axis: int = 0) -> Array:
     """The transpose of `gather_rows`: this device's rows [b, ...] of the sum over devices."""
-    return rows if axis_name is None else jax.lax.psum_scatter(rows, axis_name, tiled=True)
+    for groups in _stages(axis_name):
+        rows = jax.lax.psum_scatter(
+            rows, axis_name, axis_index_groups=groups, scatter_dimension=axis, tiled=True
+        )
+    return rows
+
+
+def _stages(axis_name: AxisName) -> list[list[list[int]] | None]:
+    """The groups of devices of each stage of a scatter; None for all at once.
+
+    The TPU's compiler replaces a gather or a scatter over many chips by an all-reduce, which sends
+    twice as much. It keeps one in stages, which sends no more than one at once.
+    """
+    if axis_name is None:
+        return []
+    devices, stages = axis_size(axis_name), []
+    block = devices
+    while isinstance(axis_name, str) and block > AT_ONCE and block % STAGE == 0:
+        block //= STAGE
+        stages.append(_groups(devices, STAGE, block))
+    return [*stages, _groups(devices, block, 1) if stages else None]
+
+
+def _groups(devices: int, size: int, stride: int) -> list[list[int]]:
+    """All devices in groups of a size, whose members are a stride apart."""
+    return [
+        [first + member * stride for member in range(size)]
+        for start in range(0, devices, size * stride)
+        for first in range(start, start + stride)
+    ]
 
 
 def each_shard(

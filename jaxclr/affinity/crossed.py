@@ -107,8 +107,9 @@ def _crossed_forward(rows: Side, columns: Side, plan: Plan):
     start = functools.partial(initial, labeled=False, mean=False, expected=False)
 
     def visit(of_rows: Running, shard):
-        of_rows, of_columns = _accumulate(of_rows, rows, *shard, plan.tile)
-        return of_rows, (shard[0], of_columns)
+        side, of_columns = shard
+        of_rows, of_columns = _accumulate(of_rows, rows, side, of_columns, plan.tile)
+        return of_rows, (side, of_columns)
 
     shard = columns, start(columns)
     of_rows, (_, of_columns) = each_shard(visit, start(rows), shard, plan.axis_name, ring=plan.ring)
@@ -229,7 +230,7 @@ def _gradients(
     return each_gradient(of_shard, rows[0], columns, plan)
 
 
-def _cut(side: tuple[Side, ...], tile: int):
+def _cut(side: tuple[Any, ...], tile: int) -> tuple[Any, ...]:
     """A side and coefficients of its rows in tiles; the padding has a bias of -inf."""
     tiles = cut(side[0], tile, bias=True)
     return tiles, *fold(side[1:], tiles.values.shape[:2])

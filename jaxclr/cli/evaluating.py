@@ -13,7 +13,7 @@ import tyro
 from jaxclr.cli.console import first_line, named, parse, pop_option, print_text
 from jaxclr.cli.opening import open_run
 from jaxclr.data import Data
-from jaxclr.errors import SharedError, UserError
+from jaxclr.errors import UserError
 from jaxclr.evaluation.by_protocol import protocol_table
 from jaxclr.evaluation.closing import closing_table
 from jaxclr.evaluation.protocols import PROTOCOLS, Protocol
@@ -62,6 +62,9 @@ class ProtocolOptions:
     trust: bool = False
     """Run the code stored in the folder, even if another user created it."""
 
+    distributed: Distributed = Distributed()
+    """Several processes, each started by the same command."""
+
 
 def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Evaluate a run's newest checkpoint: jaxclr evaluate RUN [--protocol NAME] [--seeds N]"""
@@ -95,12 +98,6 @@ def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> Non
 def _by_protocol(
     protocol: Protocol, name: str, arguments: list[str], console: rich.console.Console
 ) -> None:
-    if any(argument.startswith("--distributed.") for argument in arguments):
-        # Every process gets here with the same arguments.
-        raise SharedError(
-            f"A protocol runs in one process: run jaxclr evaluate RUN --protocol {name} without "
-            "`jaxclr launch` and --distributed options, even if the run had several processes."
-        )
     folders = [a for a in arguments[:1] if not a.startswith("-")]
     if not folders and not {"-h", "--help"} & set(arguments):
         raise UserError(f"Give the folder of a run first: jaxclr evaluate RUN --protocol {name}.")

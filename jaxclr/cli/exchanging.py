@@ -16,7 +16,9 @@ from jaxclr.encoders import ENCODERS, Encoder, ResNet, ViT
 from jaxclr.errors import UserError
 from jaxclr.interop import embedding, exporting, importing
 from jaxclr.interop.embedding import Number
-from jaxclr.paths import expanded
+from jaxclr.paths import Path, expanded
+from jaxclr.processes import runtime
+from jaxclr.processes.runtime import Distributed
 from jaxclr.runs.folder import RunFolder
 from jaxclr.training.compilation_cache import compilation_cache
 
@@ -39,6 +41,9 @@ class EmbedOptions:
 
     overwrite: bool = False
     """Replace the file, and discard an interrupted embedding with other options."""
+
+    distributed: Distributed = Distributed()
+    """Several processes, each started by the same command."""
 
 
 def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
@@ -74,7 +79,7 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
     ):
         task = progress.add_task("embedding", total=None)
         rows = embedding.embed(
-            run.load(),
+            runtime.run_on_all(run.load),
             data,
             options.out,
             dtype=options.dtype,
@@ -231,7 +236,7 @@ def _leading(arguments: Sequence[str], most: int) -> tuple[list[str], list[str]]
     return arguments[:count], arguments[count:]
 
 
-def _run_of(words: list[str], rest: list[str], usage: str) -> pathlib.Path | None:
+def _run_of(words: list[str], rest: list[str], usage: str) -> Path | None:
     """The folder of a run; None for --help without one."""
     if words:
         return expanded(words[0])

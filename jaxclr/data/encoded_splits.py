@@ -131,9 +131,10 @@ def label_indices(
     kind = np.int64 if all(isinstance(label, int) for label in every) else np.str_
     values = [labels[has].astype(kind) for labels, has in zip(given, known, strict=True)]
     if not classes:
-        *values, classes = index_labels(name, values[0], (*values, None)[1])
+        first, second, classes = index_labels(name, values[0], (*values, None)[1])
+        values = [first] if second is None else [first, second]
     found = []
-    for indices, has in zip(values, known, strict=False):
+    for indices, has in zip(values, known, strict=True):
         full = np.full(len(has), -1, np.int32)
         full[has] = indices
         found.append(full if (full >= 0).any() else None)

@@ -17,7 +17,7 @@ from jaxclr.data.encoded_splits import Part, label_indices, load_parts
 from jaxclr.data.pixels import Encoded
 from jaxclr.data.source_options import Data
 from jaxclr.errors import UserError, optional, reason
-from jaxclr.paths import expanded
+from jaxclr.paths import expanded, in_bucket
 from jaxclr.text import displayable
 
 LABELS = ("label", "labels", "class", "cls")  # names of columns that are labels without names
@@ -130,6 +130,11 @@ def _opened(argument: str) -> dict[str, Any]:
       UserError: it is not there, or is damaged.
     """
     datasets = optional("datasets")
+    if in_bucket(argument):
+        raise UserError(
+            f"'hf:{displayable(argument)}' is in a bucket; data sets of Hugging Face are read from "
+            "local folders. Copy it, or give tar shards in the bucket (wds:)."
+        )
     path = os.path.expanduser(argument)
     with _offline(datasets):
         try:
@@ -170,7 +175,7 @@ def _cached(datasets: Any, name: str, config: str) -> Any:
 @contextlib.contextmanager
 def _offline(datasets: Any) -> Iterator[None]:
     """No requests to the Hub, and no words of the library on it; progress for people only."""
-    settings = (datasets.config, optional("huggingface_hub.constants"))
+    settings: tuple[Any, ...] = (datasets.config, optional("huggingface_hub.constants"))
     before = [module.HF_HUB_OFFLINE for module in settings]
     logger = datasets.utils.logging
     level, bars = logger.get_verbosity(), not datasets.are_progress_bars_disabled()

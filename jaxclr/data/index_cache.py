@@ -1,94 +1,130 @@
-"""Indexes of data files: made once, and kept beside the file or in the cache folder."""
+"""Indexes of data files: made once, and stored in their folder or in the cache folder."""
 
 import concurrent.futures
+import contextlib
+import errno
 import hashlib
 import io
 import os
-import pathlib
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from jaxclr.runs.trust import cache_folder
+from jaxclr.data import buckets
+from jaxclr.paths import Path, expanded, in_bucket
 
-Arrays = dict[str, np.ndarray]
-Make = Callable[[pathlib.Path], Mapping[str, np.ndarray]]
+Index = dict[str, np.ndarray]
+Make = Callable[[str, int], Mapping[str, np.ndarray]]
 
-THREADS = 16
-_STAMP = "stamp"
+THREADS = 16  # files indexed at a time
 
 
-def indexes(paths: Sequence[pathlib.Path], make: Make, *, kind: str) -> list[Arrays]:
-    """The index of each file, in the order of `paths`; those to be made are made in parallel.
+def indexes(paths: Iterable[str], make: Make, *, name: str, kind: str = "") -> dict[str, Index]:
+    """The index of each file, by its path.
 
-    An index is stored in the hidden file .NAME.index.npz beside its file; or, if that folder cannot
-    be written, in the cache folder. It is made again if the size or the time of modification of the
-    file is another one.
+    Indexes are stored in the hidden file .NAME-index.npz of each folder; in the cache folder if
+    that cannot be written. That of a file is made again if its size changed, or its time of
+    modification (in a bucket: its version).
 
     Args:
-      paths: of the data files.
-      make: computes the index of a file: arrays, none of them of objects.
-      kind: the name and version of what `make` computes; an index of another kind is made again.
+      paths: of the files, local ones or URLs.
+      make: computes the index of a file from its path and size: arrays [n, ...], the same ones for
+        all files, with numbers or bytes.
+      name: of the indexes.
+      kind: what else an index depends on.
 
     Raises:
-      Exception: whatever `make` raises, of the first such file.
+      OSError: a file does not exist or cannot be read.
+      Exception: what `make` raises.
     """
-    if not paths:
-        return []
-    with concurrent.futures.ThreadPoolExecutor(min(THREADS, len(paths))) as pool:
-        jobs = [pool.submit(_index, path, make, kind) for path in paths]
-        try:
-            return [job.result() for job in jobs]
-        finally:
-            pool.shutdown(cancel_futures=True)
+    folders: dict[str, list[str]] = {}
+    for path in dict.fromkeys(paths):
+        folders.setdefault(os.path.dirname(path), []).append(path)
+    found: dict[str, Index] = {}
+    for folder, inside in folders.items():
+        found |= _of_folder(folder, inside, make, name, kind)
+    return found
 
 
-def _index(path: pathlib.Path, make: Make, kind: str) -> Arrays:
-    stat = path.stat()
-    stamp = np.array(f"{kind} {stat.st_size} {stat.st_mtime_ns}")
-    for place in _places(path):
-        if (found := _read(place, stamp)) is not None:
-            return found
-    made = dict(make(path))
-    content = io.BytesIO()
-    np.savez(content, **made, **{_STAMP: stamp})  # pyright: ignore[reportArgumentType]
-    for place in _places(path):
-        try:
-            _write(place, content.getvalue())
-            break
-        except OSError:  # a read-only or full disk: the next place, or an index in memory only
-            continue
-    return made
+def _of_folder(
+    folder: str, paths: Sequence[str], make: Make, name: str, kind: str
+) -> dict[str, Index]:
+    places, marks = _places(folder, name), _marks(folder, paths)
+    known = _stored(places)
+    keys = {path: (os.path.basename(path), f"{marks[path]} {kind}") for path in paths}
+    found = {path: known[key] for path, key in keys.items() if key in known}
+    missing = [path for path in paths if path not in found]
+    if missing:
+        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+            sizes = (int(marks[path].split()[0]) for path in missing)
+            try:
+                made = list(pool.map(make, missing, sizes))
+            finally:
+                pool.shutdown(cancel_futures=True)
+        found |= zip(missing, map(dict, made), strict=True)
+        names = {name for name, _ in keys.values()}
+        kept = {key: known[key] for key in known if key[0] not in names}
+        _store(places, kept | {key: found[path] for path, key in keys.items()})
+    return found
 
 
-def _places(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Where the index of a file may be, in order of preference."""
-    yield path.with_name(f".{path.name}.index.npz")
-    digest = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:32]
-    yield cache_folder() / "indexes" / f"{digest}.npz"
+def _marks(folder: str, paths: Sequence[str]) -> dict[str, str]:
+    """The size of each file, and what changes with its content: a time or a version."""
+    if in_bucket(folder):
+        marks = {entry.url: entry.mark for entry in buckets.entries(folder) if entry.mark}
+        for path in paths:
+            if path not in marks:
+                raise FileNotFoundError(errno.ENOENT, "does not exist", path)
+        return marks
+    stats = [os.stat(path) for path in paths]
+    return {
+        path: f"{stat.st_size} {stat.st_mtime_ns}" for path, stat in zip(paths, stats, strict=True)
+    }
 
 
-def _read(place: pathlib.Path, stamp: np.ndarray) -> Arrays | None:
-    """An index; None if it does not exist, is of another file or is damaged."""
-    try:
-        with np.load(io.BytesIO(place.read_bytes()), allow_pickle=False) as stored:
-            if stored[_STAMP] != stamp:
-                return None
-            return {name: stored[name] for name in stored.files if name != _STAMP}
-    except Exception:  # many kinds, by the damage; it is made again
-        return None
+def _places(folder: str, name: str) -> list[Path]:
+    """Files that may hold the indexes, the preferred one first."""
+    from jaxclr.runs.trust import cache_folder  # imports what data workers do not need
+
+    folder = folder if in_bucket(folder) else os.path.abspath(folder)
+    digest = hashlib.sha256(folder.encode(errors="surrogateescape")).hexdigest()[:32]
+    return [expanded(folder) / f".{name}-index.npz", cache_folder() / name / f"{digest}.npz"]
 
 
-def _write(place: pathlib.Path, content: bytes) -> None:
-    """Writes a whole file or nothing; of several processes the last one wins."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=place.parent, prefix=f"{place.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(part, 0o644)
-        os.replace(part, place)
-    except BaseException:
-        os.unlink(part)
-        raise
+def _stored(places: Sequence[Path]) -> dict[tuple[str, str], Index]:
+    """What is stored, by file name and mark; a damaged file counts as none."""
+    found: dict[tuple[str, str], Index] = {}
+    for place in places:
+        with (
+            contextlib.suppress(Exception),  # NumPy, zipfile and clients raise many kinds
+            np.load(io.BytesIO(place.read_bytes()), allow_pickle=False) as file,
+        ):
+            keys = list(zip(file["files"].tolist(), file["marks"].tolist(), strict=True))
+            arrays = [name.removeprefix("array ") for name in file.files if name[:6] == "array "]
+            parts = [
+                np.split(file[f"array {name}"], np.cumsum(file[f"counts {name}"])[:-1])
+                for name in arrays
+            ]
+            for key, *values in zip(keys, *parts, strict=True):
+                found[key] = dict(zip(arrays, values, strict=True))
+    return found
+
+
+def _store(places: Sequence[Path], known: Mapping[tuple[str, str], Index]) -> None:
+    from jaxclr.runs.files import write_atomically
+
+    names, marks = zip(*known, strict=True)
+    content, every = io.BytesIO(), list(known.values())
+    joined = {}
+    for name in every[0]:
+        joined[f"array {name}"] = np.concatenate([index[name] for index in every])
+        joined[f"counts {name}"] = np.asarray([len(index[name]) for index in every])
+    np.savez(content, files=np.asarray(names), marks=np.asarray(marks), **joined)
+    for place in places:
+        with contextlib.suppress(Exception):  # as in `_stored`; the index is made again
+            if in_bucket(place):
+                place.write_bytes(content.getvalue())
+            else:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(place, content.getvalue())
+            return

@@ -1,7 +1,9 @@
 """Parts of files, read in few requests."""
 
+import io
+import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from jaxclr.data import buckets
 from jaxclr.paths import in_bucket
@@ -34,6 +36,27 @@ def read_spans(spans: Sequence[Span]) -> list[bytes]:
             _, start, end = spans[member]
             found[member] = content[start - first : end - first]
     return found
+
+
+class Batch:
+    """Spans that are read together when the first of them is opened."""
+
+    def __init__(self, spans: Sequence[Span]):
+        self._spans = spans
+        self._lock = threading.Lock()
+        self._found: dict[int, bytes] | None = None
+
+    def open(self, index: int) -> IO[bytes]:
+        """The bytes of a span, which are read again when it is opened again.
+
+        Raises:
+          OSError: as of `read_spans`.
+        """
+        with self._lock:
+            if self._found is None:
+                self._found = dict(enumerate(read_spans(self._spans)))
+            content = self._found.pop(index, None)
+        return io.BytesIO(read_spans([self._spans[index]])[0] if content is None else content)
 
 
 def _merged(spans: Sequence[Span]) -> list[list[int]]:

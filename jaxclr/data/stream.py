@@ -4,7 +4,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -117,20 +117,22 @@ class Stream:
           batch: images in a batch; the last batch may have fewer.
           indices: indices of the images; None: all.
         """
-        data = dataclasses.replace(self.data, image_size=size)
         indices = range(self.size) if indices is None else indices
         starts = range(0, len(indices), batch)
+        yield from self.plain_batches(size, (indices[start : start + batch] for start in starts))
+
+    def plain_batches(self, size: int, indices: Iterable[Sequence[int]]) -> Iterator[Rows]:
+        """The same for batches whose indices are given."""
+        data = dataclasses.replace(self.data, image_size=size)
 
         def make(_: int, file: Encoded) -> tuple[np.ndarray]:
             return (decode(file, data).pixels,)
 
-        def fetch_batch(start: int) -> Rows:
-            return self.fetch(indices[start : start + batch], make)
-
+        fetch = lambda some: self.fetch(some, make)
         workers = min(16, os.cpu_count() or 1)
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            jobs = ((start,) for start in starts)
-            for _, rows in in_order(pool, fetch_batch, jobs, ahead=workers + 1):
+            jobs = ((some,) for some in indices)
+            for _, rows in in_order(pool, fetch, jobs, ahead=workers + 1):
                 yield rows
 
     def sample(self, size: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -24,7 +24,7 @@ MOST_BYTES = 2**20  # of a .json member
 Fields = dict[str, tuple[str, int, int]]  # by extension: name of the member, offset and size
 
 
-def tar_index(path: Any, labels: str) -> dict[str, np.ndarray]:
+def tar_index(path: str, labels: str) -> dict[str, np.ndarray]:
     """The index of one tar file.
 
     Args:
@@ -83,7 +83,7 @@ def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, Fields]]:
         yield last, fields
 
 
-def _image(path: Any, key: str, fields: Fields) -> tuple[str, int, int]:
+def _image(path: str, key: str, fields: Fields) -> tuple[str, int, int]:
     """The member of the image: of several, the one whose extension has no dot."""
     found = [name for name in fields if name.rpartition(".")[2] in IMAGES]
     plain = [name for name in found if "." not in name]
@@ -97,7 +97,7 @@ def _image(path: Any, key: str, fields: Fields) -> tuple[str, int, int]:
     return key, -1, 0
 
 
-def _label(path: Any, file: IO[bytes], fields: Fields, labels: str) -> str | None:
+def _label(path: str, file: IO[bytes], fields: Fields, labels: str) -> str | None:
     """The label of a sample as text; None without a label."""
     if labels == "none":
         return None

@@ -4,10 +4,6 @@ A record is the length of its data (uint64), the checksum of the length, the dat
 checksum. Checksums are masked CRC32C (uint32); all numbers are little-endian.
 """
 
-import concurrent.futures
-import contextlib
-import hashlib
-import io
 import os
 import struct
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,16 +12,14 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from jaxclr.data import buckets
+from jaxclr.data.index_cache import indexes
 from jaxclr.data.spans import Span, read_spans
 from jaxclr.errors import UserError, reason
-from jaxclr.paths import Path, expanded, in_bucket
+from jaxclr.paths import in_bucket
 from jaxclr.text import displayable
 
 HEADER, FOOTER = 12, 4  # bytes before and after the data of a record
-INDEX = ".tfrecord-index.npz"
 LOCAL_BLOCK, BUCKET_BLOCK = 2**14, 2**23  # bytes read at a time for an index
-THREADS = 16  # files indexed at a time
 
 Offsets = Mapping[str, np.ndarray]  # by file name: where records begin, and the end; int64 [n + 1]
 
@@ -80,62 +74,25 @@ class Records:
 
 
 def index(paths: Iterable[str]) -> Offsets:
-    """Where the records of some files of one folder begin.
-
-    The index is stored in the folder, or in the cache folder if that cannot be written, and is made
-    again for files that changed.
+    """Where the records of some files begin; see `indexes`.
 
     Raises:
       UserError: a file is missing, damaged or truncated.
     """
-    paths = list(dict.fromkeys(paths))
-    if not paths:
-        return {}
-    folder = os.path.dirname(paths[0])
-    marks = _marks(folder, paths)
-    known = _stored(folder)
-    found = {path: known[_key(path, marks)] for path in paths if _key(path, marks) in known}
-    missing = [path for path in paths if path not in found]
-    if missing:
-        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-            sizes = (int(marks[path].split()[0]) for path in missing)
-            found |= zip(missing, pool.map(_scan, missing, sizes), strict=True)
-        names = set(map(os.path.basename, paths))
-        kept = {key: known[key] for key in known if key.rsplit(" ", 2)[0] not in names}
-        _store(folder, kept | {_key(path, marks): found[path] for path in paths})
-    return found
-
-
-def _marks(folder: str, paths: Sequence[str]) -> dict[str, str]:
-    """The size of each file, and what changes with its content: a time or a version."""
-    if in_bucket(folder):
-        marks = {entry.url: entry.mark for entry in buckets.entries(folder) if entry.mark}
-        if lost := [path for path in paths if path not in marks]:
-            raise _damaged(lost[0], "does not exist")
-        return marks
     try:
-        stats = [os.stat(path) for path in paths]
+        found = indexes(paths, _scan, name="tfrecord")
     except OSError as error:
         raise _unreadable(error) from error
-    return {
-        path: f"{stat.st_size} {stat.st_mtime_ns}" for path, stat in zip(paths, stats, strict=True)
-    }
+    return {path: index["offsets"] for path, index in found.items()}
 
 
-def _key(path: str, marks: Mapping[str, str]) -> str:
-    return f"{os.path.basename(path)} {marks[path]}"
-
-
-def _scan(path: str, size: int) -> np.ndarray:
+def _scan(path: str, size: int) -> dict[str, np.ndarray]:
     """Where the records of a file begin, and its end; only their lengths are checked."""
     most = BUCKET_BLOCK if in_bucket(path) else LOCAL_BLOCK
     offsets, at, start, block = [0], 0, 0, b""
     while at < size:
         if at + HEADER > start + len(block):
-            try:
-                start, (block,) = at, read_spans([Span(path, at, at + most)])
-            except OSError as error:
-                raise _unreadable(error) from error
+            start, (block,) = at, read_spans([Span(path, at, at + most)])
         header = block[at - start : at - start + HEADER]
         length = _length(header)
         if len(header) < HEADER or (length is not None and at + _extent(length) > size):
@@ -144,7 +101,7 @@ def _scan(path: str, size: int) -> np.ndarray:
             raise _wrong(path, len(offsets) - 1, at)
         at += _extent(length)
         offsets.append(at)
-    return np.asarray(offsets, np.int64)
+    return {"offsets": np.asarray(offsets, np.int64)}
 
 
 def _length(header: bytes) -> int | None:
@@ -175,47 +132,6 @@ def masked_crc(data: bytes) -> int:
     """The checksum of TFRecord files: CRC32C, rotated by 15 bits and shifted by a constant."""
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _places(folder: str) -> list[Path]:
-    """Files that may hold the index, the preferred one first."""
-    from jaxclr.runs.trust import cache_folder  # imports what data workers do not need
-
-    name = hashlib.sha256(folder.encode(errors="surrogateescape")).hexdigest()[:32]
-    return [expanded(folder) / INDEX, cache_folder() / "tfrecord" / f"{name}.npz"]
-
-
-def _stored(folder: str) -> dict[str, np.ndarray]:
-    """What is stored of the index, by file name, size and mark; a damaged one counts as none."""
-    found: dict[str, np.ndarray] = {}
-    for place in _places(folder):
-        with (
-            contextlib.suppress(Exception),  # NumPy, zipfile and clients raise many kinds
-            np.load(io.BytesIO(place.read_bytes()), allow_pickle=False) as file,
-        ):
-            parts = np.split(file["offsets"], np.cumsum(file["counts"])[:-1])
-            found |= zip(file["files"].tolist(), parts, strict=True)
-    return found
-
-
-def _store(folder: str, known: Mapping[str, np.ndarray]) -> None:
-    from jaxclr.runs.files import write_atomically
-
-    content = io.BytesIO()
-    np.savez(
-        content,
-        files=np.asarray(list(known)),
-        counts=np.asarray([len(offsets) for offsets in known.values()]),
-        offsets=np.concatenate(list(known.values())),
-    )
-    for place in _places(folder):
-        with contextlib.suppress(Exception):  # as in `_stored`; the index is made again
-            if in_bucket(place):
-                place.write_bytes(content.getvalue())
-            else:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(place, content.getvalue())
-            return
 
 
 def _wrong(path: str, number: int, offset: int) -> UserError:

@@ -1,12 +1,11 @@
 """Tar shards as webdataset writes them, read at random through an index."""
 
 import functools
-import io
 import os
 import re
 import zlib
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +15,13 @@ from jaxclr.data.images import notes_on, unreadable
 from jaxclr.data.index_cache import indexes
 from jaxclr.data.pixels import Encoded, Unreadable
 from jaxclr.data.source_options import Data, fixed_part
+from jaxclr.data.spans import Batch, Span
 from jaxclr.data.tar_index import tar_index
-from jaxclr.errors import UserError
+from jaxclr.errors import UserError, reason
 from jaxclr.paths import expanded
 from jaxclr.text import displayable
 
-KIND = "tar 1"  # renewed with the content of an index
+TOGETHER = 64  # images read at a time
 _WILD = re.compile(r"[*?\[]")
 
 
@@ -63,10 +63,16 @@ class _Samples:
     """The samples of some shards, in order; stored compactly: about 50 bytes for each."""
 
     def __init__(self, shards: Sequence[Any], base: Any, data: Data):
-        make = functools.partial(tar_index, labels=data.labels)
-        found = indexes(shards, make, kind=f"{KIND} {data.labels}")
-        together = lambda key: np.concatenate([one[key] for one in found])
         self.shards = [str(shard) for shard in shards]
+        make = lambda path, _: tar_index(path, data.labels)
+        try:
+            by_path = indexes(self.shards, make, name="tar", kind=data.labels)
+        except OSError as error:
+            raise UserError(
+                f"'{displayable(str(error.filename))}' cannot be read ({reason(error)})."
+            ) from error
+        found = [by_path[shard] for shard in self.shards]
+        together = lambda key: np.concatenate([one[key] for one in found])
         self.name = _shown(self.shards, base)
         self._shard = np.repeat(
             np.arange(len(shards), dtype=np.int32), [len(one["names"]) for one in found]
@@ -99,23 +105,25 @@ class _Samples:
 
     def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
         labels = [-1] * len(rows) if self.indices is None else self.indices[list(rows)].tolist()
-        return [(self._encoded(row), label) for row, label in zip(rows, labels, strict=True)]
+        files: list[Encoded] = []
+        for start in range(0, len(rows), TOGETHER):
+            some = rows[start : start + TOGETHER]
+            batch = Batch(list(map(self._span, some)))
+            files += [
+                Encoded(self._name(row), functools.partial(batch.open, index))
+                for index, row in enumerate(some)
+            ]
+        return list(zip(files, labels, strict=True))
 
-    def _encoded(self, row: int) -> Encoded:
-        place = self.shards[self._shard[row]], int(self._offsets[row]), int(self._sizes[row])
-        return Encoded(self._name(row), functools.partial(_open, *place))
+    def _span(self, row: int) -> Span:
+        start = int(self._offsets[row])
+        return Span(self.shards[self._shard[row]], start, start + int(self._sizes[row]))
 
     def _name(self, row: int) -> str:
         return f"{self.shards[self._shard[row]]} {os.fsdecode(self._names[row])}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "labels": None}  # workers need the indices only
-
-
-def _open(path: str, offset: int, size: int) -> IO[bytes]:
-    with expanded(path).open("rb") as file:
-        file.seek(offset)
-        return io.BytesIO(file.read(size))
 
 
 def _values(labels: np.ndarray, labeled: np.ndarray) -> np.ndarray:

@@ -47,19 +47,19 @@ SIZES = {
 class ViT:
     """ViT-S, B, L, H or g: images [b, h, w, c] to representations [b, width].
 
-    The representation is the class token after the last norm. The size sets width and depth, and
-    the defaults of patch, heads and mlp:
+    The representation is the class token after the last norm. The published sizes are:
 
-    | size | width | depth | heads | patch | mlp | parameters | published in |
-    |---|---|---|---|---|---|---|---|
-    | small | 384 | 12 | 12 | 16 | gelu | 22 M | MoCo v3 |
-    | base | 768 | 12 | 12 | 16 | gelu | 86 M | ViT |
-    | large | 1024 | 24 | 16 | 16 | gelu | 304 M | ViT |
-    | huge | 1280 | 32 | 16 | 14 | gelu | 632 M | ViT |
-    | giant | 1536 | 40 | 24 | 14 | swiglu | 1.1 B | DINOv2 |
+    | size  | width | depth | heads | patch | mlp    | parameters | of      |
+    |-------|-------|-------|-------|-------|--------|------------|---------|
+    | small | 384   | 12    | 12    | 16    | gelu   | 22 M       | MoCo v3 |
+    | base  | 768   | 12    | 12    | 16    | gelu   | 86 M       | ViT     |
+    | large | 1024  | 24    | 16    | 16    | gelu   | 304 M      | ViT     |
+    | huge  | 1280  | 32    | 16    | 14    | gelu   | 632 M      | ViT     |
+    | giant | 1536  | 40    | 24    | 14    | swiglu | 1.1 B      | DINOv2  |
 
     Args:
-      size: Width and depth, and the defaults of patch, heads and mlp.
+      size: Width and depth, and in Python the defaults of patch, heads and mlp. On the command line
+        --encoder vit_large selects all of them.
       patch: Side of a patch in pixels; it must divide the sides of the images.
       heads: Attention heads, a divisor of the width; the ViT-S of DeiT, timm and DINOv2 has 6.
       positions: Position embeddings. Fixed ones (sincos) fit images of every size; learned ones are
@@ -76,7 +76,7 @@ class ViT:
         DINOv2 trains with 1e-5.
       drop_path: Stochastic depth: the share of images for which the last block's branches are left
         out in training. It increases linearly from 0 at the first block, as in timm. Each image
-        has its own draws. The momentum encoder and evaluation use all branches.
+        has its own draws. Momentum encoders, evaluation and fine-tuning use all branches.
       registers: Additional trained tokens without positions, between class token and patches.
 
     Raises:

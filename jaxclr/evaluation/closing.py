@@ -8,13 +8,16 @@ import jax
 import numpy as np
 import rich.box
 import rich.table
+from jax.sharding import Mesh
 
 from jaxclr.data import Split
 from jaxclr.errors import UserError
+from jaxclr.evaluation.features import Features, shard_rows
 from jaxclr.evaluation.few_labels import few_label_probe
 from jaxclr.evaluation.knn import knn_accuracy, knn_predict
 from jaxclr.evaluation.linear import linear_probe
-from jaxclr.evaluation.subject import Features, Subject, labeled_splits
+from jaxclr.evaluation.subject import Subject, labeled_splits
+from jaxclr.evaluation.sums import TILE
 from jaxclr.steps.examples import batches
 from jaxclr.text import displayable
 
@@ -56,7 +59,7 @@ def closing_record(subject: Subject, *, baselines: bool = True) -> dict[str, Any
     if baselines:
         if isinstance(train, Split) and isinstance(test, Split):
             raw = "raw data" if train.channels is None else "raw pixels"
-            features[raw] = _raw(train), _raw(test)
+            features[raw] = _raw(train, subject.mesh), _raw(test, subject.mesh)
         untrained = subject.at(subject.init_state())
         features["untrained"] = untrained.represent(train), untrained.represent(test)
     features["trained"] = subject.represent(train), subject.represent(test)
@@ -87,17 +90,21 @@ def closing_table(record: dict[str, Any]) -> rich.table.Table:
     return result
 
 
-def _raw(split: Split) -> Features:
-    """The examples themselves, bytes over 255, one row each."""
+def _raw(split: Split, mesh: Mesh) -> Features:
+    """The examples themselves, bytes over 255, one row each; whole tiles on each device."""
     as_float = lambda leaf: leaf.astype(np.float32) / (255 if leaf.dtype == np.uint8 else 1)
     (whole,) = batches(split, size=None, batch=split.size)
     rows = [as_float(leaf).reshape(split.size, -1) for leaf in jax.tree.leaves(whole.data)]
-    return Features(np.concatenate(rows, axis=1), whole.labels).labeled(split)
+    padding = -split.size % (TILE * mesh.size)
+    values = np.pad(np.concatenate(rows, axis=1), [(0, padding), (0, 0)])
+    return Features(
+        shard_rows(values, mesh), np.pad(whole.labels, (0, padding), constant_values=-1)
+    )
 
 
 def _probes(classes: tuple[str, ...], train: Features, test: Features) -> dict[str, Any]:
     settings: dict[str, Any] = {"classes": len(classes), "seed": SEED}
-    fewest = int(np.bincount(train.labels, minlength=len(classes)).min())
+    fewest = int(np.bincount(train.labels[train.known], minlength=len(classes)).min())
     figures: dict[str, Any] = {}
     for count in (count for count in LABELS if count < fewest):
         probe = few_label_probe(*train, *test, per_class=count, draws=DRAWS, **settings)
@@ -117,14 +124,15 @@ def _probes(classes: tuple[str, ...], train: Features, test: Features) -> dict[s
 def _by_class(classes: tuple[str, ...], train: Features, test: Features) -> dict[str, Any]:
     """The accuracy of each class of the test images by kNN, and its row of the confusion table."""
     k, temperature = KNN[-1]
-    k = min(k, len(train.values))
+    k = min(k, len(train.known))
     predicted = np.asarray(
         knn_predict(*train, test.values, classes=len(classes), k=k, temperature=temperature)
-    )
+    )[test.known]
+    labels = test.labels[test.known]
     names = _distinct(classes)
     rows = {}
-    for label in np.unique(test.labels):
-        found, counts = np.unique(predicted[test.labels == label], return_counts=True)
+    for label in np.unique(labels):
+        found, counts = np.unique(predicted[labels == label], return_counts=True)
         rows[names[label]] = {
             "images": int(counts.sum()),
             "accuracy": float(counts[found == label].sum() / counts.sum()),
@@ -146,7 +154,7 @@ def _knn(
     classes: tuple[str, ...], train: Features, test: Features
 ) -> dict[tuple[int, float], float]:
     """Accuracy by (k, temperature); k is at most the number of training images."""
-    settings = [(min(k, len(train.values)), temperature) for k, temperature in KNN]
+    settings = [(min(k, len(train.known)), temperature) for k, temperature in KNN]
     accuracy = lambda k, temperature: knn_accuracy(
         *train, *test, classes=len(classes), k=k, temperature=temperature
     )

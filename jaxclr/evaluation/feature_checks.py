@@ -17,18 +17,20 @@ def check_features(name: str, x: np.ndarray | Array) -> None:
 def check_labeled(
     name: str, x: np.ndarray | Array, y: np.ndarray | Array, classes: int
 ) -> np.ndarray:
-    """Checked labels, one per row of x: int32 on the host, 0..classes-1."""
+    """Checked labels, one per row of x: int32 on the host, 0..classes-1, or -1 for none."""
     check_features(f"{name}_x", x)
     y = np.asarray(y)
     if y.shape != (x.shape[0],):
         raise ValueError(f"{name}_y must be [{x.shape[0]}], one per row, got shape {y.shape}.")
     if y.dtype.kind not in "iu":
         raise ValueError(f"{name}_y must be integers, got {y.dtype}.")
-    if y.min() < 0 or y.max() >= classes:
+    if y.min() < -1 or y.max() >= classes:
         raise UserError(
             f"{name} labels must be in 0..{classes - 1} ({classes} classes), "
-            f"got {y.min()}..{y.max()}."
+            f"got {y.min()}..{y.max()}; -1 leaves a row out."
         )
+    if y.max() < 0:
+        raise UserError(f"No {name} row has a label; all of them are -1.")
     return y.astype(np.int32)
 
 
@@ -49,12 +51,12 @@ def check_pair(
     return train_y, test_y
 
 
-def check_finite(name: str, values: np.ndarray) -> None:
-    """Raises UserError if a row of features holds a NaN or an infinity."""
-    bad = np.flatnonzero(~np.isfinite(values.sum(axis=1)))
+def check_finite(name: str, finite: np.ndarray) -> None:
+    """Raises UserError if a row of features, bool [n], holds a NaN or an infinity."""
+    bad = np.flatnonzero(~finite)
     if len(bad):
         raise UserError(
-            f"{len(bad)} of {len(values)} {name} images have features that are not finite (NaN), "
+            f"{len(bad)} of {len(finite)} {name} images have features that are not finite (NaN), "
             f"the first of them image {bad[0]}: the parameters diverged, or the images are far "
             "from those of training. Evaluate an earlier checkpoint."
         )

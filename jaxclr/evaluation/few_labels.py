@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxclr.errors import UserError
 from jaxclr.evaluation.feature_checks import check_pair
+from jaxclr.evaluation.features import host_rows, mesh_of, shard_rows
 from jaxclr.evaluation.linear import feature_scale
 
 Array = jax.Array
@@ -51,9 +52,9 @@ def few_label_probe(
 
     Args:
       train_x: features, [N, D].
-      train_y: their labels, [N], integers from 0 to classes - 1.
+      train_y: their labels, [N], integers from 0 to classes - 1; -1 leaves a row out.
       test_x: features, [M, D].
-      test_y: their labels, [M].
+      test_y: their labels, [M], likewise.
       classes: number of classes.
       per_class: labels per class and draw.
       draws: number of draws.
@@ -74,19 +75,23 @@ def few_label_probe(
     if per_class < 1 or draws < 1:
         raise ValueError(f"per_class and draws must be positive, got {per_class} and {draws}.")
     grid = tuple(sorted(grid, reverse=True))
-    train_x = np.asarray(train_x)
-    mean, std = feature_scale(train_x)
-    scaled = lambda x: (np.asarray(x, np.float32) - mean) / std
+    known = np.flatnonzero(train_y >= 0)
+    mean, std = feature_scale(train_x, (train_y >= 0).astype(np.float32))
+    scaled = lambda rows: (host_rows(train_x, rows).astype(np.float32) - mean) / std
 
     ridges, shares = [], []
-    for labeled, held_out in draw_few(train_y, classes, per_class, draws, seed, names):
-        ridge = decompose(scaled(train_x[labeled]), train_y[labeled], classes=classes)
+    for draw in draw_few(train_y[known], classes, per_class, draws, seed, names):
+        labeled, held_out = (known[rows] for rows in draw)
+        ridge = jax.device_get(decompose(scaled(labeled), train_y[labeled], classes=classes))
         ridges.append(ridge)
-        shares.append(_hits(ridge, scaled(train_x[held_out]), train_y[held_out], grid))
+        shares.append(_hits(ridge, scaled(held_out), train_y[held_out], grid))
     validation = np.asarray(shares, np.float64).mean(axis=0)
     alpha = grid[int(np.argmax(validation))]
-    test_x = jnp.asarray(scaled(test_x))
-    accuracies = [float(_hits(ridge, test_x, test_y, (alpha,))[0]) for ridge in ridges]
+    if mesh := mesh_of(test_x):
+        test_y = shard_rows(test_y, mesh)
+    test_x = _standardize(test_x, mean, std)
+    judged = (np.asarray(_hits(ridge, test_x, test_y, (alpha,))) for ridge in ridges)
+    accuracies = [float(shares[0]) for shares in judged]
     return FewLabelProbe(
         mean=float(np.mean(accuracies)),
         std=float(np.std(accuracies, ddof=1)) if draws > 1 else 0.0,
@@ -178,6 +183,11 @@ def scores(ridge: Ridge, x: np.ndarray | Array, alpha: float | Array) -> Array:
 
 @jax.jit
 def _hits(ridge: Ridge, x: Array, y: Array, alphas: tuple[float, ...]) -> Array:
-    """Share of rows whose highest score is that of their label, for each alpha."""
+    """Share of labeled rows whose highest score is that of their label, for each alpha."""
     right = [jnp.argmax(scores(ridge, x, alpha), axis=1) == y for alpha in alphas]
-    return jnp.mean(jnp.stack(right), axis=1, dtype=jnp.float32)
+    return jnp.sum(jnp.stack(right), axis=1).astype(jnp.float32) / jnp.sum(y >= 0)
+
+
+@jax.jit
+def _standardize(x: Array, mean: Array, std: Array) -> Array:
+    return (x.astype(jnp.float32) - mean[None]) / std[None]

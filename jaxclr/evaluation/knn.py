@@ -6,10 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
-from jaxclr.affinity import unit_rows
+from jaxclr.affinity import AxisName, gather_rows, row_ids, unit_rows
+from jaxclr.affinity.collectives import each_shard
+from jaxclr.affinity.tiles import fold, join, tiling
 from jaxclr.errors import UserError
 from jaxclr.evaluation.feature_checks import check_features, check_labeled, check_pair
+from jaxclr.evaluation.features import mesh_of, shard_rows
 
 
 def knn_accuracy(
@@ -27,9 +32,9 @@ def knn_accuracy(
 
     Args:
       train_x: features, [N, D].
-      train_y: their labels, [N], integers from 0 to classes - 1.
+      train_y: their labels, [N], integers from 0 to classes - 1; -1 leaves a row out.
       test_x: features, [M, D].
-      test_y: their labels, [M].
+      test_y: their labels, [M], likewise.
       classes: number of classes.
       k: number of neighbors.
       temperature: of the weights.
@@ -39,14 +44,14 @@ def knn_accuracy(
       Accuracy in [0, 1].
 
     Raises:
-      UserError: k exceeds N, or a label is out of range.
+      UserError: k exceeds the number of training rows, or a label is out of range.
       ValueError: shapes, types or hyper-parameters are wrong.
     """
     train_y, test_y = check_pair(train_x, train_y, test_x, test_y, classes)
     predicted = knn_predict(
         train_x, train_y, test_x, classes=classes, k=k, temperature=temperature, tile=tile
     )
-    return float(np.mean(np.asarray(predicted) == test_y))
+    return float(np.mean((np.asarray(predicted) == test_y)[test_y >= 0]))
 
 
 def knn_predict(
@@ -65,12 +70,15 @@ def knn_predict(
               \qquad s_i = \frac{x \cdot x_i}{|x| \, |x_i|}
 
     Tiles of test rows are compared with tiles of train rows, and the nearest k so far are kept:
-    beyond the features themselves this takes O(tile * (tile + k + D + classes)) memory. Among equal
-    cosines the earlier train row is the nearer; among equal sums the lowest class wins.
+    beyond the features themselves this takes O(tile * (tile + k + D + classes) + M k) memory. Among
+    equal cosines the earlier train row is the nearer; among equal sums the lowest class wins.
+
+    Features that are sharded by rows over devices stay there: each device keeps its test rows, and
+    the shards of train rows travel round a ring.
 
     Args:
       train_x: features, [N, D], any float type; rows are normalized here, in float32.
-      train_y: their labels, [N], integers from 0 to classes - 1.
+      train_y: their labels, [N], integers from 0 to classes - 1; -1 leaves a row out.
       test_x: features, [M, D].
       classes: number of classes.
       k: number of neighbors.
@@ -81,7 +89,7 @@ def knn_predict(
       Predicted classes, int32 [M].
 
     Raises:
-      UserError: k exceeds N, or a label is out of range.
+      UserError: k exceeds the number of training rows, or a label is out of range.
       ValueError: shapes, types or hyper-parameters are wrong.
 
     References:
@@ -90,22 +98,17 @@ def knn_predict(
     """
     train_y = check_labeled("train", train_x, train_y, classes)
     check_features("test_x", test_x)
-    count = train_x.shape[0]
-    check_neighbors(k, count)
+    check_neighbors(k, int(np.sum(train_y >= 0)))
     if k < 1 or tile < 1 or not temperature > 0:
         raise ValueError(
             f"k, tile and temperature must be positive, got {k}, {tile} and {temperature}."
         )
-    return _predict(
-        train_x,
-        jnp.asarray(train_y),
-        test_x,
-        temperature,
-        classes=classes,
-        k=k,
-        rows=min(tile, test_x.shape[0]),
-        columns=min(tile, count),
-    )
+    queries, mesh = test_x.shape[0], mesh_of(train_x, test_x)
+    if mesh is not None:
+        train_x, test_x = shard_rows(train_x, mesh), shard_rows(test_x, mesh)
+        train_y = shard_rows(train_y, mesh, fill=-1)
+    settings = {"classes": classes, "k": k, "tile": tile, "mesh": mesh}
+    return _predict(train_x, train_y, test_x, temperature, **settings)[:queries]
 
 
 def check_neighbors(k: int, count: int) -> None:
@@ -114,40 +117,92 @@ def check_neighbors(k: int, count: int) -> None:
         raise UserError(f"k = {k} neighbors of {count} training rows; set k to {count} or less.")
 
 
-@functools.partial(jax.jit, static_argnames=("classes", "k", "rows", "columns"))
-def _predict(train_x, train_y, test_x, temperature, *, classes, k, rows, columns):
-    count, queries = train_x.shape[0], test_x.shape[0]
+@functools.partial(jax.jit, static_argnames=("classes", "k", "tile", "mesh"))
+def _predict(train_x, train_y, test_x, temperature, *, classes, k, tile, mesh: Mesh | None):
+    vote = functools.partial(_vote, classes=classes, k=k, tile=tile)
+    if mesh is None:
+        return vote(train_x, train_y, test_x, temperature, axis_name=None)
+    (axis_name,) = mesh.axis_names
+    mapped = jax.shard_map(
+        functools.partial(vote, axis_name=axis_name),
+        mesh=mesh,
+        in_specs=(P(axis_name), P(axis_name), P(axis_name), P()),
+        out_specs=P(),
+        check_vma=False,
+    )
+    return mapped(train_x, train_y, test_x, temperature)
 
-    def nearest(query: Array) -> tuple[Array, Array]:
-        """The k largest cosines of each query, [rows, k], and the labels that go with them."""
 
-        def merge(best, index):
-            # The last tile is moved back to end with the last row; what it repeats is masked.
-            start = jnp.minimum(index * columns, count - columns)
-            keys = _as_unit(jax.lax.dynamic_slice_in_dim(train_x, start, columns))
-            labels = jax.lax.dynamic_slice_in_dim(train_y, start, columns)
-            cosines = jnp.matmul(query, keys.T, precision=jax.lax.Precision.HIGHEST)
-            new = start + jnp.arange(columns) >= index * columns
-            cosines = jnp.where(new[None], cosines, -jnp.inf)
-            values = jnp.concatenate([best[0], cosines], axis=1)
-            names = jnp.concatenate([best[1], jnp.broadcast_to(labels, cosines.shape)], axis=1)
-            values, nearest = jax.lax.top_k(values, k)
-            return (values, jnp.take_along_axis(names, nearest, axis=1)), None
+def _vote(
+    train_x: Array,
+    train_y: Array,
+    test_x: Array,
+    temperature: Array,
+    *,
+    classes: int,
+    k: int,
+    tile: int,
+    axis_name: AxisName,
+) -> Array:
+    """Classes of the test rows of all devices, int32 [M], by the train rows of all devices."""
+    count = test_x.shape[0]
+    queries = fold(test_x, tiling(count, tile))
+    # The nearest of own and earlier shards, and those of later ones.
+    shape = (queries.shape[0], 2, queries.shape[1], k)
+    device = row_ids(jnp.zeros(1), axis_name)
 
-        none = (jnp.full((rows, k), -jnp.inf), jnp.zeros((rows, k), jnp.int32))
-        return jax.lax.scan(merge, none, jnp.arange(-(-count // columns)))[0]
+    def visit(best: tuple, shard: tuple) -> tuple[tuple, tuple]:
+        keys, labels, owner = shard
+        group = (owner > device)[0].astype(jnp.int32)
+        before = jax.tree.map(lambda leaf: leaf[:, group], best)
 
-    def classify(index, predictions):
-        start = jnp.minimum(index * rows, queries - rows)
-        query = _as_unit(jax.lax.dynamic_slice_in_dim(test_x, start, rows))
-        cosines, labels = nearest(query)
+        def one_tile(inputs):
+            # In a ring, shards come from the last row to the first, in each of the two groups.
+            query, before = inputs
+            return _merge(_nearest(_as_unit(query), keys, labels, k, tile), before, k)
+
+        after = jax.lax.map(one_tile, (queries, before))
+        return jax.tree.map(lambda leaf, new: leaf.at[:, group].set(new), best, after), shard
+
+    def winners(inputs: tuple) -> Array:
+        earlier, later = zip(*inputs, strict=True)
+        cosines, labels = _merge(earlier, later, k)
         weights = jnp.exp((cosines - cosines[:, :1]) / temperature)
-        votes = jnp.zeros((rows, classes)).at[jnp.arange(rows)[:, None], labels].add(weights)
-        winners = jnp.argmax(votes, axis=1).astype(jnp.int32)
-        return jax.lax.dynamic_update_slice_in_dim(predictions, winners, start, 0)
+        votes = jnp.zeros((len(labels), classes))
+        votes = votes.at[jnp.arange(len(labels))[:, None], labels].add(weights)
+        return jnp.argmax(votes, axis=1).astype(jnp.int32)
 
-    tiles = -(-queries // rows)
-    return jax.lax.fori_loop(0, tiles, classify, jnp.zeros(queries, jnp.int32))
+    best = jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
+    best, _ = each_shard(visit, best, (train_x, train_y, device), axis_name, ring=True)
+    return gather_rows(join(jax.lax.map(winners, best), count), axis_name)
+
+
+Neighbors = tuple[Array, Array]  # cosines, the largest first, and labels, [rows, k]
+
+
+def _nearest(query: Array, keys: Array, labels: Array, k: int, tile: int) -> Neighbors:
+    """The nearest keys of unit queries, a tile of keys at a time."""
+    count, columns = keys.shape[0], min(tile, keys.shape[0])
+
+    def visit(best: Neighbors, index: Array) -> tuple[Neighbors, None]:
+        # The last tile is moved back to end with the last row; what it repeats is masked.
+        start = jnp.minimum(index * columns, count - columns)
+        some = _as_unit(jax.lax.dynamic_slice_in_dim(keys, start, columns))
+        names = jax.lax.dynamic_slice_in_dim(labels, start, columns)
+        cosines = jnp.matmul(query, some.T, precision=jax.lax.Precision.HIGHEST)
+        new = (start + jnp.arange(columns) >= index * columns) & (names >= 0)
+        cosines = jnp.where(new[None], cosines, -jnp.inf)
+        return _merge(best, (cosines, jnp.broadcast_to(names, cosines.shape)), k), None
+
+    none = jnp.full((len(query), k), -jnp.inf), jnp.zeros((len(query), k), jnp.int32)
+    return jax.lax.scan(visit, none, jnp.arange(-(-count // columns)))[0]
+
+
+def _merge(one: Neighbors, other: Neighbors, k: int) -> Neighbors:
+    """The nearest of both; among equal cosines those of the first come first."""
+    cosines, labels = (jnp.concatenate(parts, axis=1) for parts in zip(one, other, strict=True))
+    cosines, nearest = jax.lax.top_k(cosines, k)
+    return cosines, jnp.take_along_axis(labels, nearest, axis=1)
 
 
 def _as_unit(x: Array) -> Array:

@@ -1,15 +1,22 @@
 """A linear classifier on frozen features: multinomial logistic regression by L-BFGS."""
 
 import functools
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from jaxclr.errors import UserError
+from jaxclr.evaluation import sums
 from jaxclr.evaluation.feature_checks import check_features, check_pair
+from jaxclr.evaluation.features import mesh_of, shard_rows
+from jaxclr.processes import runtime
 
 Array = jax.Array
 
@@ -18,7 +25,7 @@ L2_GRID = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 HELD_OUT = 0.2
 
 CHOOSING, FINAL = 1e-4, 1e-5  # tolerances: enough to rank the values of l2, and for the test rows
-_ROWS = 4096  # features on the device at a time
+_ROWS = 16 * sums.TILE  # features of the host on the device at a time
 
 
 class LinearFit(NamedTuple):
@@ -61,13 +68,14 @@ def linear_probe(
     cross-entropy on the held-out rows (of equals, the strongest) is refitted on all training rows,
     and that fit sees the test rows, once. Of one l2 nothing is held out.
 
-    Features stay on the host and reach the device a block of rows at a time.
+    Features of the host stay there and reach the device a block of rows at a time. Those that are
+    sharded by rows over devices stay on the devices, which sum over their own rows.
 
     Args:
       train_x: features, [N, D].
-      train_y: their labels, [N], integers from 0 to classes - 1.
+      train_y: their labels, [N], integers from 0 to classes - 1; -1 leaves a row out.
       test_x: features, [M, D].
-      test_y: their labels, [M].
+      test_y: their labels, [M], likewise.
       classes: number of classes.
       seed: of the held-out rows, which are the same for every feature set.
       grid: values of l2.
@@ -82,30 +90,30 @@ def linear_probe(
       ValueError: shapes or types are wrong.
     """
     train_y, test_y = check_pair(train_x, train_y, test_x, test_y, classes)
-    count = len(train_y)
+    known = np.flatnonzero(train_y >= 0)
+    count = len(known)
     if count < 2:
         raise UserError("A linear probe needs at least 2 training rows, got 1.")
     grid = tuple(sorted(grid, reverse=True))
-    train_x = np.asarray(train_x)
-    scale = feature_scale(train_x)
+    labeled = (train_y >= 0).astype(np.float32)
+    scale = feature_scale(train_x, labeled)
     fit = functools.partial(fit_linear, train_x, train_y, classes, scale=scale)
 
-    # Held-out rows have weight 0, so that no features are copied.
-    rows = np.random.default_rng(seed).permutation(count)
-    outside = np.zeros(count, np.float32)
+    # Rows that are left out have weight 0, so that no features are copied.
+    rows = known[np.random.default_rng(seed).permutation(count)]
+    outside = np.zeros(len(train_y), np.float32)
     outside[rows[: min(max(1, round(count * held_out)), count - 1)]] = 1
     best, start, validation = 0, None, []
     if len(grid) > 1:
         fits = []
         for l2 in grid:
-            start = fit(l2, sample_weight=1 - outside, start=start, tolerance=CHOOSING)
+            start = fit(l2, sample_weight=labeled - outside, start=start, tolerance=CHOOSING)
             fits.append(start)
             validation.append(_evaluate(start, train_x, train_y, outside, scale)[0])
         best = int(np.argmin(validation))
         start = fits[best]
-    final = fit(grid[best], start=start, tolerance=FINAL)
-    everything = np.ones(len(test_y), np.float32)
-    _, accuracy = _evaluate(final, np.asarray(test_x), test_y, everything, scale)
+    final = fit(grid[best], sample_weight=labeled, start=start, tolerance=FINAL)
+    _, accuracy = _evaluate(final, test_x, test_y, (test_y >= 0).astype(np.float32), scale)
     return LinearProbe(accuracy, grid[best], grid, tuple(validation))
 
 
@@ -127,8 +135,9 @@ def fit_linear(
               + \frac{\lambda}{2} \|W\|^2
 
     With unit weights this is scikit-learn's LogisticRegression(C=1 / (l2 * n)). Value and gradient
-    are sums over blocks of rows, so that features may stay on the host; beside them this takes
-    O(D C) memory.
+    are sums over blocks of rows, so that features may stay on the host, or sharded over devices;
+    beside them this takes O(D C) memory. They round alike on any number of devices. Of several
+    processes, the first one minimizes.
 
     Args:
       x: features, [n, D].
@@ -164,16 +173,40 @@ def fit_linear(
         flat = flat.astype(np.float32)
         return LinearFit(flat[:-classes].reshape(width, classes), flat[-classes:])
 
+    sum_rows = _row_sums(_losses, x, y, weights, scale)
+
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = _sum_blocks(_losses, unflatten(flat), x, y, weights, scale)
+        (value,), gradient = sum_rows(unflatten(flat))
         ridge = l2 * flat
         ridge[-classes:] = 0
-        return float(value) + 0.5 * float(flat @ ridge), _flatten(gradient) + ridge
+        return value + 0.5 * float(flat @ ridge), _flatten(gradient) + ridge
 
     first = np.zeros((width + 1) * classes) if start is None else _flatten(start)
     options = {"maxiter": max_iterations, "gtol": tolerance, "ftol": 1e-12}
-    found = scipy.optimize.minimize(objective, first, jac=True, method="L-BFGS-B", options=options)
-    return unflatten(found.x)
+    return unflatten(_minimize(objective, first, options))
+
+
+def _minimize(
+    objective: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    first: np.ndarray,
+    options: dict[str, Any],
+) -> np.ndarray:
+    """The minimum as the first process finds it; the others evaluate where it does."""
+    share = lambda flat, last: runtime.from_first(np.append(flat, last).astype(np.float32))
+
+    def shared(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        if not runtime.is_single():
+            share(flat, 0)
+        return objective(flat)
+
+    if runtime.is_first():
+        found = scipy.optimize.minimize(
+            shared, first, jac=True, method="L-BFGS-B", options=options
+        ).x
+        return found if runtime.is_single() else share(found, 1)[:-1]
+    while not (message := share(first, 0))[-1]:
+        objective(message[:-1])
+    return message[:-1]
 
 
 def linear_logits(fit: LinearFit, x: Array) -> Array:
@@ -182,11 +215,26 @@ def linear_logits(fit: LinearFit, x: Array) -> Array:
     return jnp.matmul(x, fit.weights, precision=jax.lax.Precision.HIGHEST) + fit.bias[None]
 
 
-def feature_scale(values: np.ndarray) -> Scale:
-    """Of features [N, D], which are not copied; a constant feature has a deviation of 1."""
-    mean = values.mean(axis=0, dtype=np.float64)
-    blocks = np.array_split(values, -(-len(values) // _ROWS))
-    std = np.sqrt(sum(((block - mean) ** 2).sum(axis=0) for block in blocks) / len(values))
+def feature_scale(values: np.ndarray | Array, weights: np.ndarray | None = None) -> Scale:
+    """Of features [N, D]; a constant feature has a deviation of 1.
+
+    Args:
+      values: an array of the host, or sharded by rows over devices.
+      weights: [N], 0 for rows that are left out, otherwise 1; None: 1 for all.
+    """
+    if mesh_of(values) is None:
+        values = np.asarray(values)
+        if weights is not None and not weights.all():
+            values = values[weights > 0]
+        mean = values.mean(axis=0, dtype=np.float64)
+        blocks = np.array_split(values, -(-len(values) // _ROWS))
+        square = sum(((block - mean) ** 2).sum(axis=0) for block in blocks) / len(values)
+    else:
+        weights = np.ones(len(values), np.float32) if weights is None else weights
+        moment = lambda function, of: _row_sums(function, values, None, weights, None)(of)[1]
+        mean = moment(_first_moments, None).astype(np.float64) / weights.sum()
+        square = moment(_second_moments, mean.astype(np.float32)) / weights.sum()
+    std = np.sqrt(np.asarray(square, np.float64))
     std = np.where(std > 1e-6 * np.abs(mean), std, 1.0)
     return Scale(mean.astype(np.float32), std.astype(np.float32))
 
@@ -195,19 +243,51 @@ def _flatten(fit: LinearFit) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in fit]).astype(np.float64)
 
 
-def _sum_blocks(function, fit, x, y, weights, scale):
-    """Sum of a function over blocks of rows, on the host."""
-    total = None
-    for start in range(0, len(x), _ROWS):
-        rows = slice(start, start + _ROWS)
-        total = function(total, fit, x[rows], y[rows], weights[rows], scale)
-    return jax.device_get(total)
+def _row_sums(function, x, y, weights, scale) -> Callable[[Any], tuple[list[float], Any]]:
+    """Scalars and arrays summed over rows, on the host, by what a function takes beside the rows.
+
+    They are the same for features of the host and on any number of devices.
+    """
+    mesh = mesh_of(x)
+    if mesh is not None:
+        x, weights = shard_rows(x, mesh), shard_rows(weights, mesh)
+        y = None if y is None else shard_rows(y, mesh, fill=-1)
+
+    def summed(of: Any) -> tuple[list[float], Any]:
+        if mesh is not None:
+            scalars, arrays = jax.device_get(
+                _sum_shards(function, of, x, y, weights, scale, mesh=mesh)
+            )
+            return [math.fsum(leaf) for leaf in scalars], arrays
+        parts, total = [], None
+        for start in range(0, len(x), _ROWS):
+            rows = slice(start, start + _ROWS)
+            some = function(of, x[rows], y if y is None else y[rows], weights[rows], scale)
+            total = some.arrays if total is None else _add_trees(total, some.arrays)
+            parts.append(some.scalars)
+        scalars = map(np.concatenate, zip(*jax.device_get(parts), strict=True))
+        arrays = sums.finish(sums.Sums((), total), None).arrays
+        return [math.fsum(leaf) for leaf in scalars], jax.device_get(arrays)
+
+    return summed
+
+
+_add_trees = jax.jit(sums.add_trees)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="mesh")
+def _sum_shards(function, of, x, y, weights, scale, *, mesh: Mesh):
+    (axis,) = mesh.axis_names
+    of_device = lambda *arguments: sums.finish(function(*arguments), axis)
+    specs = P(), P(axis), P(axis), P(axis), P()
+    mapped = jax.shard_map(of_device, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
+    return mapped(of, x, y, weights, scale)
 
 
 def _evaluate(fit, x, y, weights, scale) -> tuple[float, float]:
     """Weighted means of cross-entropy and accuracy."""
-    losses, hits = _sum_blocks(_scores, fit, x, y, weights, scale)
-    return float(losses) / float(weights.sum()), float(hits) / float(weights.sum())
+    (losses, hits), _ = _row_sums(_scores, x, y, weights, scale)(fit)
+    return losses / float(weights.sum()), hits / float(weights.sum())
 
 
 def _cross_entropy(fit: LinearFit, x: Array, y: Array, scale: Scale | None) -> tuple[Array, Array]:
@@ -222,20 +302,48 @@ def _cross_entropy(fit: LinearFit, x: Array, y: Array, scale: Scale | None) -> t
 
 
 @jax.jit
-def _losses(total, fit, x, y, weights, scale):
-    """Adds the weighted sum of losses, and its gradient."""
+def _losses(fit, x, y, weights, scale):
+    """The weighted sum of losses, and its gradient."""
 
-    def loss(fit):
-        losses, _ = _cross_entropy(fit, x, y, scale)
-        return jnp.dot(weights, losses, precision="highest")
+    def of_tile(rows):
+        x, y, weights = rows
 
-    some = jax.value_and_grad(loss)(fit)
-    return some if total is None else jax.tree.map(jnp.add, total, some)
+        def loss(fit):
+            losses, _ = _cross_entropy(fit, x, y, scale)
+            return jnp.dot(weights, losses, precision="highest")
+
+        value, gradient = jax.value_and_grad(loss)(LinearFit(*fit))
+        return sums.Sums((value,), sums.as_pairs(gradient))
+
+    return sums.sum_tiles(of_tile, (x, y, weights))
 
 
 @jax.jit
-def _scores(total, fit, x, y, weights, scale):
-    """Adds the weighted sums of losses and of hits."""
-    losses, logits = _cross_entropy(fit, x, y, scale)
-    some = jnp.dot(weights, losses), jnp.dot(weights, jnp.argmax(logits, axis=1) == y)
-    return some if total is None else jax.tree.map(jnp.add, total, some)
+def _scores(fit, x, y, weights, scale):
+    """The weighted sums of losses and of hits."""
+
+    def of_tile(rows):
+        x, y, weights = rows
+        losses, logits = _cross_entropy(fit, x, y, scale)
+        hits = jnp.dot(weights, jnp.argmax(logits, axis=1) == y)
+        return sums.Sums((jnp.dot(weights, losses), hits), ())
+
+    return sums.sum_tiles(of_tile, (x, y, weights))
+
+
+@jax.jit
+def _first_moments(of, x, y, weights, scale):
+    """The weighted sums of the features."""
+    return _sum_rows(lambda x: x, x, weights)
+
+
+@jax.jit
+def _second_moments(mean, x, y, weights, scale):
+    """The weighted sums of squared differences from the mean."""
+    return _sum_rows(lambda x: (x - mean[None]) ** 2, x, weights)
+
+
+def _sum_rows(function, x, weights):
+    """Rows are added two by two: rounding must not hide that a feature is constant."""
+    of_tile = lambda rows: sums.sum_rows(rows[1][:, None] * function(rows[0].astype(jnp.float32)))
+    return sums.sum_tiles(lambda rows: sums.Sums((), of_tile(rows)), (x, weights))

@@ -7,13 +7,16 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxclr.augment import Augmentation, DigitView, PhotoView
 from jaxclr.data import Arrays, Data, Dataset, Records, Source, Split, Stream, load
 from jaxclr.errors import UserError
 from jaxclr.evaluation.feature_checks import check_finite, check_known
-from jaxclr.steps.examples import apply_in_batches, batches
+from jaxclr.evaluation.features import Features, finite_rows
+from jaxclr.processes import runtime
+from jaxclr.steps.examples import map_split
 from jaxclr.steps.recipe import Recipe
 from jaxclr.steps.scanned import represent_images
 from jaxclr.steps.state import State, encoder_part
@@ -23,32 +26,21 @@ Array = jax.Array
 Tree = Any
 
 
-class Features(NamedTuple):
-    """Representations, float32 [N, F], and their labels, int32 [N]."""
-
-    values: np.ndarray
-    labels: np.ndarray
-
-    def labeled(self, split: Split | Stream | Records) -> "Features":
-        """Those of a split with labels that have one; all of a split without."""
-        if not split.labeled or (self.labels >= 0).all():
-            return self
-        return Features(self.values[self.labels >= 0], self.labels[self.labels >= 0])
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
     """A trained encoder, and the data on which it is evaluated.
 
     Attributes:
       recipe: of the run: network, augmentation and normalization.
-      encoder: a module called as encoder(pixels, train), whose norms see the rows of its batch.
-      embed: representations [b, F] by the network's variables of examples; `compile_represent`.
+      encoder: a module called as encoder(pixels, train), whose norms in training see the rows of
+        all devices along AXIS.
+      embed: representations [B, F] by the network's variables of examples; `compile_represent`.
       state: of the network.
       init_state: makes the state of the untrained network.
       dataset: its splits: train to learn from, test to evaluate on.
       data: where they come from.
       size: side in pixels at which streamed images are read; None for a split in memory.
+      mesh: the devices, of all processes.
     """
 
     recipe: Recipe
@@ -59,6 +51,7 @@ class Subject:
     dataset: Dataset
     data: Data | Arrays | Source
     size: int | None
+    mesh: Mesh
 
     @property
     def train(self) -> Split | Stream | Records:
@@ -81,14 +74,10 @@ class Subject:
     def represent(self, split: Split | Stream | Records) -> Features:
         """Representations of a split without augmentation, norms by their running statistics.
 
-        They stay on the host; damaged images of a stream are left out.
+        They stay on the devices if they fit; damaged images of a stream have the label -1.
         """
-        function = functools.partial(self.embed, on_one_device(self.state))
-        values, labels = [], []
-        for some in batches(split, size=self.size):
-            values.append(apply_in_batches(function, some.data))
-            labels.append(some.labels)
-        return Features(np.concatenate(values), np.concatenate(labels)).labeled(split)
+        function = functools.partial(self.embed, on_devices(self.state, self.mesh))
+        return Features(*map_split(function, split, self.mesh, size=self.size))
 
     @functools.cached_property
     def features(self) -> tuple[Features, Features]:
@@ -99,17 +88,15 @@ class Subject:
         """
         train, test = map(self.represent, labeled_splits(self.dataset))
         for name, features in (("training", train), ("test", test)):
-            check_finite(name, features.values)
-        check_known(train.labels, test.labels, self.classes)
+            check_finite(name, finite_rows(features.values)[features.known])
+        check_known(train.labels[train.known], test.labels[test.known], self.classes)
         return train, test
 
     @functools.cached_property
     def variables(self) -> Tree:
-        """The encoder's "params" and "batch_stats", on one device.
-
-        Norms see the rows of that device only in fine-tuning.
-        """
-        return {name: encoder_part(parts) for name, parts in on_one_device(self.state).items()}
+        """The encoder's "params" and "batch_stats", on every device."""
+        variables = on_devices(self.state, self.mesh)
+        return {name: encoder_part(parts) for name, parts in variables.items()}
 
     def plain(self, images: Array) -> Array:
         """The encoder's input from examples without augmentation."""
@@ -121,16 +108,35 @@ class Subject:
         return normalize_view(light(keys, images)[0], self.recipe)
 
 
-def compile_represent(recipe: Recipe) -> Callable[[Tree, Tree], Array]:
-    """Representations, float32 [b, F], as a function of the network's variables and examples."""
-    return jax.jit(functools.partial(represent_images, recipe=recipe))
+def compile_represent(recipe: Recipe, mesh: Mesh) -> Callable[[Tree, Tree], Array]:
+    """Representations, float32 [B, F], as a function of the network's variables and examples.
+
+    Variables are on every device; examples and representations are sharded by rows.
+    """
+    return map_rows(functools.partial(represent_images, recipe=recipe), mesh)
+
+
+def map_rows(function: Callable[[Tree, Tree], Array], mesh: Mesh) -> Callable[[Tree, Tree], Array]:
+    """A function of variables and of rows, whose rows each device maps by itself; jitted."""
+    rows = P(mesh.axis_names)
+    specs = {"in_specs": (P(), rows), "out_specs": rows, "check_vma": False}
+    return jax.jit(jax.shard_map(function, mesh=mesh, **specs))
+
+
+def on_devices(state: State, mesh: Mesh) -> Tree:
+    """The network's variables on every device."""
+    everywhere = NamedSharding(mesh, P())
+
+    def put(leaf: Any) -> Array:
+        if isinstance(leaf, Array) and leaf.sharding.device_set == everywhere.device_set:
+            return jax.device_put(leaf, everywhere)
+        return runtime.replicate(leaf, mesh)
+
+    return jax.tree.map(put, {"params": state.params, "batch_stats": state.batch_stats})
 
 
 def on_one_device(state: State) -> Tree:
-    """The network's variables on one device of this process, where evaluation runs.
-
-    It needs no collective there, and rows need not divide.
-    """
+    """The network's variables on one device of this process: no collective is needed there."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     return jax.device_put(jax.device_get(variables), jax.local_devices()[0])
 

@@ -1,26 +1,34 @@
 """Representations of all examples of a data source, in a file."""
 
+import collections
+import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxclr.data import Arrays, Data, Dataset, Source, Stream
 from jaxclr.data import load as load_data
 from jaxclr.errors import UserError
-from jaxclr.evaluation.subject import check_channels
+from jaxclr.evaluation.features import host_rows
+from jaxclr.evaluation.subject import check_channels, map_rows
 from jaxclr.interop.loading import Loaded
 from jaxclr.interop.partial import PartialTable
 from jaxclr.interop.tables import writer_of
+from jaxclr.processes import runtime
 from jaxclr.runs import parts
 from jaxclr.runs.digests import digests
 from jaxclr.runs.files import locked, writing
-from jaxclr.steps.examples import BATCH, Examples, apply_in_batches, batches
+from jaxclr.steps.examples import AHEAD, BATCH, Spread, spread
+from jaxclr.steps.recipe import AXIS
 
+Array = jax.Array
 Number = Literal["float32", "float16"]
 
 _WITHOUT_EFFECT = ("mean", "std", "memory_limit", "workers")  # fields of Data that change no row
@@ -54,9 +62,11 @@ def embed(
 ) -> dict[str, int]:
     """Writes representations of all examples, as evaluation sees them, with names and labels.
 
-    Rows are appended to OUT.part/ as they are made, and progress is recorded every ten seconds.
-    When all rows are there, OUT is written from them, and OUT.part is removed. The same call after
-    an interruption continues from the record; the file is the same as without an interruption.
+    All devices of all processes embed, each process reads the rows of its devices, and the first
+    one writes. Rows are appended to OUT.part/ as they are made, and progress is recorded every ten
+    seconds. When all rows are there, OUT is written from them, and OUT.part is removed. The same
+    call after an interruption continues from the record, on any devices; the file is the same as
+    without an interruption.
 
     Args:
       loaded: the encoder.
@@ -75,16 +85,13 @@ def embed(
         representation is not finite in that type.
     """
     write = writer_of(out)
-    if out.exists() and not overwrite:
-        raise UserError(f"{out} exists. Replace it with --overwrite, or give another --out.")
-    dataset = open_data(loaded, data)
+    runtime.run_on_first(functools.partial(_check_free, out, overwrite=overwrite))
+    dataset = runtime.run_on_all(functools.partial(open_data, loaded, data))
     splits = {
         name: split
         for name, split in (("train", dataset.train), ("test", dataset.test))
         if split is not None
     }
-    count = sum(split.size for split in splits.values())
-    batch = min(BATCH, max(split.size for split in splits.values()))
     size = getattr(data, "image_size", None) or loaded.size
     if size is None and isinstance(dataset.train, Stream):
         raise UserError(
@@ -103,42 +110,104 @@ def embed(
         "step": loaded.step,
         "dtype": dtype,
     }
+    mesh = runtime.device_mesh(AXIS)
+    variables = runtime.replicate(loaded.variables, mesh)
+    encode = functools.partial(map_rows(loaded.represent, mesh), variables)
+    with runtime.hold_on_first(_opened(out, job, overwrite=overwrite)) as table:
+        sizes = [split.size for split in splits.values()]
+
+        def append(name: str, rows: _Rows, done: int, before: int) -> None:
+            assert table is not None  # on the first process
+            values = _checked(rows, dtype)
+            table.append(name, values, rows.labels, rows.names, seen=done)
+            report(before + done, count)
+
+        before, count, batch = 0, sum(sizes), min(BATCH, max(sizes)) * mesh.size
+        for name, split in splits.items():
+            done = runtime.broadcast(table and table.seen(name)) or 0
+            some = spread(split, _places(done, split.size, batch), mesh, size=size)
+            for rows in _represent(encode, some, name):
+                done = min(done + batch, split.size)
+                runtime.run_on_first(functools.partial(append, name, rows, done, before))
+            before += split.size
+
+        def finish() -> None:
+            assert table is not None  # on the first process
+            table.save()
+            if not table.rows:
+                raise UserError(f"'{dataset.name}' holds no image that can be read.")
+            whole = table.folder / f"whole{out.suffix}"
+            write(whole, table, dataset.classes)
+            os.replace(whole, out)
+            table.remove()
+
+        runtime.run_on_first(finish)
+        written = {name: runtime.broadcast(table and table.rows.get(name, 0)) for name in splits}
+    return {name: number for name, number in written.items() if number}
+
+
+class _Rows(NamedTuple):
+    """Representations [n, F] of some rows, with their labels and names."""
+
+    values: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+
+
+def _places(start: int, stop: int, batch: int) -> np.ndarray:
+    """The rows from start to stop in batches, [batches, batch], filled up with -1."""
+    order = np.arange(start, start + -(-(stop - start) // batch) * batch)
+    return np.where(order < stop, order, -1).reshape(-1, batch)
+
+
+def _represent(
+    encode: Callable[[Any], Array], batches: Iterator[Spread], split: str
+) -> Iterator[_Rows]:
+    """Representations of each batch, on the host of every process, without damaged images."""
+    running: collections.deque[tuple[Array, Spread]] = collections.deque()
+
+    def oldest() -> _Rows:
+        values, found = running.popleft()
+        indices, labels = (runtime.gather(of).ravel() for of in (found.indices, found.labels))
+        kept = np.flatnonzero(indices >= 0)
+        names = [f"{split} {index}" for index in indices]
+        if found.names:
+            names = runtime.gather_texts(found.names)
+        return _Rows(host_rows(values)[kept], labels[kept], [names[row] for row in kept])
+
+    while (found := runtime.run_on_all(lambda: next(batches, None))) is not None:
+        running.append((encode(found.data), found))
+        if len(running) > AHEAD:
+            yield oldest()
+    while running:
+        yield oldest()
+
+
+def _check_free(out: pathlib.Path, *, overwrite: bool) -> None:
+    if out.exists() and not overwrite:
+        raise UserError(f"{out} exists. Replace it with --overwrite, or give another --out.")
+
+
+@contextlib.contextmanager
+def _opened(out: pathlib.Path, job: dict[str, Any], *, overwrite: bool) -> Iterator[PartialTable]:
+    """The rows so far, in a folder that no other process writes to."""
     folder = out.with_name(f"{out.name}.part")
     with writing(out.parent), locked(folder / ".lock"):
         if overwrite:
             _discard(folder, job)
-        with PartialTable(folder, job) as rows_so_far:
-            before = 0
-            for name, split in splits.items():
-                done = rows_so_far.seen(name)
-                rows = range(done, split.size)
-                for some in batches(split, size=size, batch=batch, rows=rows):
-                    names = some.names or [f"{name} {index}" for index in some.indices]
-                    values = _represent(loaded, some, names, batch, dtype)
-                    seen = done + some.seen
-                    rows_so_far.append(name, values, some.labels, names, seen=seen)
-                    report(before + seen, count)
-                before += split.size
-        if not rows_so_far.rows:
-            raise UserError(f"'{dataset.name}' holds no image that can be read.")
-        whole = folder / f"whole{out.suffix}"
-        write(whole, rows_so_far, dataset.classes)
-        os.replace(whole, out)
-        rows_so_far.remove()
-    return rows_so_far.rows
+        with PartialTable(folder, job) as table:
+            yield table
 
 
-def _represent(
-    loaded: Loaded, some: Examples, names: Sequence[str], batch: int, dtype: Number
-) -> np.ndarray:
+def _checked(rows: _Rows, dtype: Number) -> np.ndarray:
     """Representations [n, F] of the type."""
     with np.errstate(over="ignore"):
-        values = apply_in_batches(loaded.encode, some.data, batch=batch).astype(dtype)
+        values = rows.values.astype(dtype)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if bad.size:
         diverged = "the run has diverged, or its checkpoint belongs to another run"
         remedy = "set --dtype float32" if dtype == "float16" else diverged
-        name = names[bad[0]]
+        name = rows.names[bad[0]]
         raise UserError(f"The representation of '{name}' is not finite in {dtype}; {remedy}.")
     return values
 

@@ -1,7 +1,6 @@
 """A run's encoder for other programs: weights under PyTorch's names, or a StableHLO function."""
 
 import json
-import pathlib
 from typing import Literal
 
 import jax
@@ -16,7 +15,8 @@ from jaxclr.errors import UserError, optional
 from jaxclr.interop.loading import Loaded
 from jaxclr.interop.names import to_torch
 from jaxclr.interop.weights import write_safetensors
-from jaxclr.runs.files import check_names_file, writing
+from jaxclr.paths import Path
+from jaxclr.runs.files import check_names_file, make_folder, write_atomically, writing
 
 Format = Literal["safetensors", "stablehlo"]
 
@@ -26,7 +26,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 def export(
     loaded: Loaded,
     to: Format,
-    out: pathlib.Path,
+    out: Path,
     *,
     side: int | None = None,
     overwrite: bool = False,
@@ -55,11 +55,9 @@ def export(
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists. Replace it with --overwrite, or give another --out.")
     with writing(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         if to == "stablehlo":
-            part = out.with_name(f".{out.name}.part")
-            part.write_bytes(stablehlo(loaded, image_shape(loaded, side)))
-            part.replace(out)
+            write_atomically(out, stablehlo(loaded, image_shape(loaded, side)))
             return
         spec = loaded.config.encoder
         height, width = image_shape(loaded, side)[:2] if isinstance(spec, ViT) else (None, None)

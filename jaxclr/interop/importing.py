@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +17,7 @@ from jaxclr.interop.names import POSITIONS, check_named, fixed_positions, from_t
 from jaxclr.interop.positions import resize_positions
 from jaxclr.interop.weights import Stored, read_weights
 from jaxclr.methods import Imported
+from jaxclr.paths import Path
 from jaxclr.runs.checkpoints import Checkpoints
 from jaxclr.runs.config import Config
 from jaxclr.runs.folder import RunFolder
@@ -51,7 +51,7 @@ class Weights(NamedTuple):
     note: str = ""
 
 
-def read_encoder(path: pathlib.Path, spec: Encoder, *, prefix: str | None = None) -> Weights:
+def read_encoder(path: Path, spec: Encoder, *, prefix: str | None = None) -> Weights:
     """An encoder's variables from a file in a public layout; every array of the encoder is used.
 
     Args:
@@ -87,7 +87,7 @@ def read_encoder(path: pathlib.Path, spec: Encoder, *, prefix: str | None = None
 
 
 def import_encoder(
-    path: pathlib.Path,
+    path: Path,
     spec: Encoder,
     run: RunFolder,
     *,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import zlib
 from typing import Any, NamedTuple
 
@@ -84,14 +83,16 @@ def start_from(session: Session, path: str | os.PathLike[str], *, heads: bool = 
     values = {name: np.asarray(leaf, old[name].dtype) for name, leaf in new.items()}
     placed = runtime.replicate(values, session.mesh)
     merged = jax.tree.unflatten(jax.tree.structure(variables), {**old, **placed}.values())
-    params, stats = merged["params"], merged["batch_stats"]
-    momentum = bool(state.target_params)
-    copy = lambda tree: jax.tree.map(jnp.copy, target_parts(tree)) if momentum else {}
+    params = _laid_like(lambda tree: tree, merged["params"], state.params)
+    stats = merged["batch_stats"]
+    copy = lambda tree, like: _laid_like(
+        lambda tree: jax.tree.map(jnp.copy, target_parts(tree)) if like else {}, tree, like
+    )
     state = state.replace(
         params=params,
         batch_stats=stats,
-        target_params=copy(params),
-        target_batch_stats=copy(stats),
+        target_params=copy(params, state.target_params),
+        target_batch_stats=copy(stats, state.target_batch_stats),
         opt_state=_laid_like(session.recipe.optimizer.init, params, state.opt_state),
     )
     used = {_source_of(source, name) for name in new}
@@ -213,7 +214,7 @@ def _digest(source: dict[Path, np.ndarray]) -> str:
 
 
 def _note(
-    path: pathlib.Path, step: int | None, old: dict, new: dict, source: dict[Path, np.ndarray]
+    path: FilePath, step: int | None, old: dict, new: dict, source: dict[Path, np.ndarray]
 ) -> str:
     parts = dict.fromkeys(name[1] for name in old)
     counts = {part: [sum(n[1] == part for n in names) for names in (new, old)] for part in parts}

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
@@ -17,6 +16,7 @@ from jaxclr.augment import PhotoView
 from jaxclr.encoders.custom import build_encoder, towers_of
 from jaxclr.errors import UserError
 from jaxclr.methods import Branch
+from jaxclr.paths import expanded
 from jaxclr.runs.checkpoints import read_variables
 from jaxclr.runs.config import Config
 from jaxclr.runs.folder import RunFolder
@@ -35,6 +35,7 @@ class Loaded(NamedTuple):
       encode: examples [b, ...] (uint8 images [b, H, W, C], or any tree of arrays that the run was
         trained on) to representations, float32 [b, F], norms by their running statistics; jitted,
         and compiled once for each shape.
+      represent: the same as a function of `variables` and examples; not jitted.
       embed: the same to embeddings, outputs of the projector, float32 [b, D].
       variables: "params" and "batch_stats" of `module`.
       module: a Linen module called as module.apply(variables, preprocess(examples), train), for
@@ -47,6 +48,7 @@ class Loaded(NamedTuple):
     """
 
     encode: Callable[[Tree], Array]
+    represent: Callable[[Tree, Tree], Array]
     embed: Callable[[Tree], Array]
     variables: Tree
     module: nn.Module
@@ -84,7 +86,7 @@ def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
     Raises:
       UserError: the folder is not a run, or has no undamaged checkpoint.
     """
-    run = run if isinstance(run, RunFolder) else RunFolder(pathlib.Path(run))
+    run = run if isinstance(run, RunFolder) else RunFolder(expanded(run))
     config = run.config()
     count = len(towers_of(config.encoder))
     if not 0 <= view < count:
@@ -98,8 +100,8 @@ def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
     module = build_encoder(towers_of(config.encoder)[view], None)
     preprocess = lambda examples: plain_view(examples, recipe, view)
 
-    @jax.jit
-    def apply(variables: Tree, examples: Tree) -> Array:
+    def represent(variables: Tree, examples: Tree) -> Array:
+        check(examples)
         x = preprocess(examples)
         with _fitting(run):
             return jnp.asarray(module.apply(variables, x, False), jnp.float32)
@@ -117,15 +119,17 @@ def load(run: str | os.PathLike[str] | RunFolder, *, view: int = 0) -> Loaded:
             raise UserError(f"{run.folder} has no projector, only an encoder.")
         return project(network_variables, examples)
 
+    compiled = jax.jit(represent)
+
     def encode(examples: Tree) -> Array:
         check(examples)
-        return apply(variables, examples)
+        return compiled(variables, examples)
 
     def check(examples: Tree) -> None:
         if config.data.mean is not None:  # images have one, other data do not
             _check_images(examples, channels=len(config.data.mean))
 
-    return Loaded(encode, embed, variables, module, preprocess, config, step)
+    return Loaded(encode, represent, embed, variables, module, preprocess, config, step)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,9 @@ import ml_dtypes  # noqa: F401  numpy knows bfloat16 by it, which safetensors as
 import numpy as np
 
 from jaxclr.errors import UserError, optional, reason
+from jaxclr.paths import Path
+from jaxclr.runs import buckets
+from jaxclr.runs.files import write_atomically
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt")
@@ -26,7 +29,7 @@ class Stored(NamedTuple):
     read: Callable[[], np.ndarray]
 
 
-def read_weights(path: pathlib.Path) -> dict[str, Stored]:
+def read_weights(path: Path) -> dict[str, Stored]:
     """All arrays of a file by name, those of a nested dict by their dotted path.
 
     Nothing but tensors and plain values is unpickled, and no array is read yet.
@@ -35,6 +38,7 @@ def read_weights(path: pathlib.Path) -> dict[str, Stored]:
       UserError: there is no such file, it is damaged or of another kind, or it needs PyTorch, which
         is not installed.
     """
+    path = buckets.copied(path)
     if not path.is_file():
         raise UserError(
             f"There is no file {path}; give a .safetensors file, or a PyTorch checkpoint (.pth, "
@@ -61,17 +65,11 @@ def read_weights(path: pathlib.Path) -> dict[str, Stored]:
 
 
 def write_safetensors(
-    path: pathlib.Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]
+    path: Path, arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]
 ) -> None:
     """Writes arrays, which must be contiguous, and notes for people, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        optional("safetensors.numpy").save_file(dict(arrays), part, metadata=dict(notes))
-        part.replace(path)
-    except optional("safetensors").SafetensorError as error:
-        raise OSError(str(error)) from error
-    finally:
-        part.unlink(missing_ok=True)
+    content = optional("safetensors.numpy").save(dict(arrays), metadata=dict(notes))
+    write_atomically(path, content)
 
 
 def _unpickle(path: pathlib.Path) -> Any:

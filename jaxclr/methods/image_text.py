@@ -39,7 +39,7 @@ class Clip(Method):
         return {"log_scale": jnp.full((), -math.log(self.temperature))}
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
-        log_scale = at_most(out.params["log_scale"], math.log(self.largest_scale), axis_name)
+        log_scale: Array = at_most(out.params["log_scale"], math.log(self.largest_scale), axis_name)
         return losses.clip(*out.embeddings, temperature=jnp.exp(-log_scale), axis_name=axis_name)
 
 

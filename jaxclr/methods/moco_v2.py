@@ -110,9 +110,10 @@ class ReSsl(MocoV2):
     """Head from representations to embeddings."""
 
     def objective(self, out: Outputs, state: Queue, axis_name: AxisName) -> Array:
+        (q,), (k,) = out.embeddings, out.targets
         return losses.ressl(
-            *out.embeddings,
-            *out.targets,
+            q,
+            k,
             state.rows,
             temperature=self.temperature,
             teacher_temperature=self.teacher_temperature,

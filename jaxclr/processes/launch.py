@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
 
-COMMANDS = ("train", "resume", "evaluate")
+COMMANDS = ("train", "resume", "evaluate", "embed")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # they stop a run, which is saved
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 # For the other processes to end by themselves; JAX notices a death after ten seconds or more.
@@ -34,10 +34,11 @@ _WATCHED = "JAXCLR_WATCHED"
 
 HELP = """Start several processes: jaxclr launch -n N [--port PORT] COMMAND [ARGUMENT ...]
 
-COMMAND is train, resume or evaluate with its arguments. The processes train one model, as they
-would on several machines. On GPUs, process I uses GPU I; on CPUs, JAX_NUM_CPU_DEVICES or XLA_FLAGS
-set the devices of each process. The output of process 0 is shown; of the others, their last lines
-if they fail. SIGTERM, SIGINT and SIGHUP are sent to all. If one process dies, the others are ended.
+COMMAND is train, resume, evaluate or embed with its arguments. The processes work on one model, as
+they would on several machines. On GPUs, process I uses GPU I; on CPUs, JAX_NUM_CPU_DEVICES or
+XLA_FLAGS set the devices of each process. The output of process 0 is shown; of the others, their
+last lines if they fail. SIGTERM, SIGINT and SIGHUP are sent to all. If one process dies, the others
+are ended.
 
 Exit status: 0 when done; 2 for user errors; 75 when a signal stopped the run, with a checkpoint;
 otherwise that of the process that died, 128 + the signal if a signal killed it."""

@@ -7,13 +7,13 @@ import collections
 import contextlib
 import dataclasses
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxclr.errors import SharedError, UserError, reason
@@ -122,6 +122,19 @@ def devices() -> list[jax.Device]:  # pyright: ignore[reportInvalidTypeForm]
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
 
+def device_mesh(axis_name: str) -> Mesh:
+    """All devices of all processes along one axis."""
+    # jax.make_mesh would reorder the devices of a TPU; a process's rows must be one block.
+    return Mesh(np.array(devices()), (axis_name,), axis_types=(AxisType.Auto,))
+
+
+def my_part(mesh: Mesh, rows: int) -> slice:
+    """The block of this process among rows that are spread over the devices of a mesh."""
+    each, index = rows // mesh.size, jax.process_index()
+    mine = [n for n, device in enumerate(mesh.devices.flat) if device.process_index == index]
+    return slice(mine[0] * each, (mine[-1] + 1) * each)
+
+
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Replicates host arrays over all devices; every process must pass equal arrays."""
     everywhere = NamedSharding(mesh, P())
@@ -156,6 +169,28 @@ def broadcast_all(numbers: Iterable[int]) -> Iterator[int]:
     mine = iter(numbers)
     while (number := broadcast(next(mine, None) if is_first() else None)) is not None:
         yield number
+
+
+def gather(array: Any) -> np.ndarray:
+    """The arrays of all processes, which have one shape, on every process: [processes, ...]."""
+    array = np.asarray(array)
+    return array[None] if is_single() else np.asarray(multihost_utils.process_allgather(array))
+
+
+def from_first(array: np.ndarray) -> np.ndarray:
+    """The array of the first process, on every process; those of the others have its shape."""
+    return array if is_single() else np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
+def gather_texts(texts: Sequence[str]) -> list[str]:
+    """The texts of all processes, of which each has as many, in the order of the processes."""
+    if is_single():
+        return list(texts)
+    data = [text.encode(errors="surrogateescape") for text in texts]
+    width = int(gather(max(map(len, data))).max())
+    padded = np.frombuffer(b"".join(text.ljust(width, b"\0") for text in data), np.uint8)
+    rows = gather(padded.reshape(len(data), width)).reshape(-1, width)
+    return [bytes(row).rstrip(b"\0").decode(errors="surrogateescape") for row in rows]
 
 
 def agree_on_stop(signal: str | None, *, now: bool) -> str | None:
@@ -197,15 +232,15 @@ def run_on_first(function: Callable[[], Any]) -> None:
 
 
 @contextlib.contextmanager
-def hold_on_first(lock: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
-    """Enters a context on the first process, on behalf of all.
+def hold_on_first(context: contextlib.AbstractContextManager[T]) -> Iterator[T | None]:
+    """Enters a context on the first process, on behalf of all; on the others it gives None.
 
     Raises:
       SharedError: the UserError of entering it.
     """
     with contextlib.ExitStack() as stack:
-        run_on_first(lambda: stack.enter_context(lock))
-        yield
+        enter = lambda: stack.enter_context(context) if is_first() else None
+        yield run_on_all(enter)
 
 
 def check_same(text: Callable[[], str], what: str) -> None:

@@ -40,7 +40,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from jaxclr.errors import UserError, reason
+from jaxclr.errors import UserError, cut, reason
 from jaxclr.paths import Path, in_bucket
 
 COMMITTED = "commit_success.txt"  # Orbax's name of the last object of a checkpoint
@@ -141,6 +141,17 @@ def download(folder: Path, to: pathlib.Path) -> None:
         client(folder).get([f"{folder}/{name}" for name in wanted], [str(to / n) for n in wanted])
 
 
+def copied(path: Path) -> pathlib.Path:
+    """A local path as it is; of an object, a copy on this machine until this process ends."""
+    if not in_bucket(path):
+        return pathlib.Path(path)
+    here = local(path.parent) / path.name
+    if exists(path):
+        with reaching(path):
+            client(path).get_file(str(path), str(here))
+    return here
+
+
 def copy(folder: Path, to: Path) -> None:
     """Copies a checkpoint within a bucket, its last object last."""
     found = sorted(files(folder), key=lambda name: (name == COMMITTED, name))
@@ -234,9 +245,9 @@ class _Retries(logging.Filter):
             words in text for words in ("retrying after", "Retryable error", "etry needed")
         ):
             _Retries.said = True
-            print(f"A request to a bucket failed and is repeated: {text}", file=sys.stderr)
-        # Without the permission to ask for the kind of a bucket, it is used as an ordinary one.
-        return record.levelno == logging.WARNING and "bucket type" not in text
+            line = cut(text.strip().splitlines()[0], 200)
+            print(f"A request to a bucket failed and is repeated: {line}", file=sys.stderr)
+        return record.levelno == logging.WARNING
 
 
 @functools.cache
@@ -245,3 +256,4 @@ def _listen() -> None:
         logger = logging.getLogger(name)
         logger.setLevel(logging.DEBUG)  # clients report retries as debug messages
         logger.addFilter(_Retries())
+    logging.getLogger("gcsfs.credentials").setLevel(logging.WARNING)  # not as its parent

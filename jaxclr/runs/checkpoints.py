@@ -14,13 +14,14 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxclr.errors import SharedError, UserError
-from jaxclr.paths import Path, resolved
+from jaxclr.paths import Path, in_bucket, resolved
 from jaxclr.processes import runtime
 from jaxclr.runs import leases, proofs, seals, stores
 from jaxclr.runs.digests import digests, host_digest
 from jaxclr.runs.files import (
     check_path,
     check_writable,
+    complete_steps,
     disk_reason,
     names,
     remove,
@@ -29,7 +30,7 @@ from jaxclr.runs.files import (
 )
 from jaxclr.runs.folder import RunFolder
 from jaxclr.runs.readers import is_there
-from jaxclr.runs.transfer import fetched, is_copied, publish, remove_unfinished
+from jaxclr.runs.transfer import fetched, is_copied, publish, remove_old
 from jaxclr.steps.state import State
 
 KINDS = ("params", "batch_stats")  # the parts of a state that hold the encoder's variables
@@ -62,10 +63,12 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep: int = 2):
+        # In gs:// Orbax would ask for permissions on the bucket, and removes in any order.
+        removes = not in_bucket(folder) or is_copied(folder)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            max_to_keep=keep if removes else None,
             enable_async_checkpointing=True,
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=removes,
             # If folders were created in the background and that failed, threads would wait for them
             # for 20 minutes, and the process for its threads.
             async_options=ocp.AsyncOptions(
@@ -74,14 +77,13 @@ class Checkpoints:
         )
         check_path(folder)
         self._kept, self._keep = folder, keep
-        if is_copied(folder):
-            if not runtime.is_single():
-                raise SharedError(
-                    f"Several processes cannot write checkpoints to {folder}, which Orbax does not "
-                    "support; give a folder in gs:// or one that all share."
-                )
-            remove_unfinished(folder)
-        self._folder = fetched(folder)
+        if is_copied(folder) and not runtime.is_single():
+            raise SharedError(
+                f"Several processes cannot write checkpoints to {folder}, which Orbax does not "
+                "support; give a folder in gs:// or one that all share."
+            )
+        runtime.run_on_first(self._remove_unfinished)
+        self._folder = fetched(folder, "written")
         runtime.run_on_first(functools.partial(check_writable, self._folder))
         self._manager = _open(self._folder, options)
 
@@ -115,10 +117,8 @@ class Checkpoints:
             state=ocp.args.PyTreeSave(jax.tree.map(proofs.raw, state)),
             proof=ocp.args.JsonSave(proofs.proof(state)),
         )
-        try:
+        with self._writing():
             self._manager.save(step, args=args, force=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._unwritable(error) from error
         return time.perf_counter() - start
 
     def restore(self, like: State, *, say: Callable[[str], None]) -> State:
@@ -143,10 +143,8 @@ class Checkpoints:
         Raises:
           UserError: it could not be written.
         """
-        try:
+        with self._writing():
             self._manager.wait_until_finished()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._unwritable(error) from error
 
     def close(self) -> None:
         """Waits until what was saved is on disk, and ends the threads.
@@ -157,11 +155,14 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._manager.close()
+            with self._writing():
+                self._manager.close()
             # An incomplete checkpoint is useless, and it may be what fills the disk.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, UserError):
                 for part in unfinished(self._folder) if jax.process_index() == 0 else ():
                     remove(part)
+        if jax.process_index() == 0:
+            remove_old(self._kept, self._keep)
 
     def _newest_undamaged(self, like: State, say: Callable[[str], None]) -> State:
         self.wait()
@@ -229,7 +230,14 @@ class Checkpoints:
             for folder in unfinished(self._folder):
                 _complete(folder)
                 if is_copied(self._kept):
-                    publish(folder, self._kept, keep=self._keep)
+                    publish(folder, self._kept)
+            remove_old(self._kept, self._keep)
+
+    def _remove_unfinished(self) -> None:
+        """Removes what interrupted runs left in a bucket; elsewhere Orbax does."""
+        if in_bucket(self._kept):
+            for part in unfinished(self._kept):
+                remove(part)
 
     def _set_aside(self, step: int, damaged: dict[int, str], say: Callable[[str], None]) -> None:
         """Renames damaged checkpoints after a step, so that Orbax ignores them, and reports it."""
@@ -251,12 +259,23 @@ class Checkpoints:
                 f"Checkpoint {step} is used: its arrays are what was saved, though {damaged[step]}."
             )
 
-    def _unwritable(self, error: Exception) -> UserError:
-        return UserError(
-            f"A checkpoint could not be written to {self._kept}: {disk_reason(error)}. "
-            "Earlier checkpoints are undamaged: free some space or fix the permissions, then run "
-            "the same command again."
-        )
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what a disk or bucket refuses into a UserError."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            if not in_bucket(self._kept) and not isinstance(
+                error, (OSError, ValueError, RuntimeError)
+            ):
+                raise
+            raise UserError(
+                f"A checkpoint could not be written to {self._kept}: {disk_reason(error)}. "
+                "Earlier checkpoints are undamaged: free some space or fix the permissions, then "
+                "run the same command again."
+            ) from error
 
 
 def read_variables(
@@ -282,7 +301,7 @@ def read_variables(
       UserError: there is no checkpoint, or none is undamaged.
     """
     damaged: dict[int, str] = {}
-    folder = fetched(run.checkpoints)
+    folder = fetched(run.checkpoints, "read")
     if folder.is_dir():
         with _reader(folder) as manager:
             for step in sorted(manager.all_steps(), reverse=True):
@@ -305,14 +324,16 @@ def read_variables(
 
 def read_digests(folder: Path, step: int) -> dict[str, str]:
     """The digest of each leaf of a checkpoint, as it was when the state was saved."""
-    with _reader(fetched(folder)) as manager:
+    with _reader(fetched(folder, "read")) as manager:
         return {name: leaf["digest"] for name, leaf in _saved_leaves(manager, step).items()}
 
 
 def unfinished(folder: Path) -> list[Path]:
     """Folders of checkpoints that are being written, or whose writing was interrupted."""
-    paths = (folder / name for name in names(folder))
-    return [path for path in paths if ocp.utils.is_tmp_checkpoint(path)]
+    if in_bucket(folder):
+        left = {name for name in names(folder) if name.isdecimal()}
+        return [folder / name for name in left - {*map(str, complete_steps(folder))}]
+    return [path for path in folder.iterdir() if ocp.utils.is_tmp_checkpoint(path)]
 
 
 def _complete(folder: Path) -> None:

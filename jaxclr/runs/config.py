@@ -23,6 +23,7 @@ from jaxclr.fields import check_fields
 from jaxclr.methods import METHODS, Imported, Method, MomentumEncoder, Target
 from jaxclr.runs import parts
 from jaxclr.steps.optimizers import OPTIMIZERS, Sgd, check_optimizer
+from jaxclr.steps.sharding import StateSharding
 from jaxclr.steps.step import Mapper
 from jaxclr.version import __version__
 
@@ -98,6 +99,11 @@ class Config:
     mapper: Mapper = "shard_map"
     """How the step is mapped over devices: jit(shard_map) or pmap, with equal results."""
 
+    state_sharding: StateSharding = "replicated"
+    """How the state lies on the devices. replicated: every device has all of it. optimizer: the
+    devices share the optimizer's state and the momentum encoder. all: the parameters too. Results
+    are equal up to rounding; pmap has the first only."""
+
     log_every: Annotated[int, Ge(1)] = 10
     """Steps between lines in metrics.jsonl."""
 
@@ -139,6 +145,11 @@ class Config:
         if not all(0 < number < 2**31 for one in self.extensions for number in one):
             raise UserError(
                 f"extensions must be pairs of steps, from 1 to 2^31, got {self.extensions!r}."
+            )
+        if self.mapper == "pmap" and self.state_sharding != "replicated":
+            raise UserError(
+                f"state_sharding '{self.state_sharding}' needs --mapper shard_map: pmap keeps a "
+                "copy of the state on every device."
             )
         check_encoder(self.encoder)
         check_optimizer(self.optimizer)
@@ -216,6 +227,7 @@ CHANGEABLE = frozenset(
         "checkpoint_every",
         "checkpoint_minutes",
         "keep",
+        "state_sharding",
         "data.memory_limit",
         "data.workers",
     }

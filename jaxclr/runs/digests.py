@@ -14,7 +14,8 @@ _CHUNK = 2**20  # words that are mixed at a time on the host
 def digests(tree: Any) -> dict[str, str]:
     """Eight hexadecimal digits for each leaf, which depend on every bit and its position.
 
-    Of a replicated leaf, the copy on this process's first device is read.
+    Of a replicated leaf, the copy on this process's first device is read. All processes must call
+    this if a leaf is spread over their devices.
 
     Leaves that differ in one 32-bit word always have different digests; other leaves that differ
     share a digest with probability 2**-32.
@@ -64,8 +65,12 @@ def _digest(leaf: Array) -> Array:
     Integer sums are exact in any order, hence on any devices. Leaves of one shape and type share a
     program.
     """
-    words = _words(leaf).reshape(-1)
-    positions = jax.lax.iota(jnp.uint32, words.size)
+    words = _words(leaf)
+    # Row by row as of the flat array, which would gather an array that is split over devices.
+    positions = jnp.zeros((), jnp.uint32)
+    for axis, size in enumerate(words.shape):
+        index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+        positions = positions * np.uint32(size) + index
     return jnp.sum(_mix(words ^ _mix(positions)), dtype=jnp.uint32)
 
 

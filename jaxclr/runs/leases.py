@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -46,7 +47,8 @@ def held(path: Path) -> Iterator[None]:
         yield
     finally:
         del _held[str(path.parent)]
-        lease.release()
+        with contextlib.suppress(UserError):  # it will be taken over
+            lease.release()
 
 
 def check(path: Path) -> None:
@@ -62,10 +64,11 @@ def check(path: Path) -> None:
 
 class _Lease:
     def __init__(self, path: Path):
+        self.name = uuid.uuid4().hex
         self._path = path
         self._owner = {
             "owner": f"process {os.getpid()} on {socket.gethostname()}",
-            "lease": uuid.uuid4().hex,
+            "lease": self.name,
             "machine": _machine(),
             "pid": os.getpid(),
             "born": _born(os.getpid()),
@@ -80,7 +83,7 @@ class _Lease:
 
     def acquire(self) -> None:
         """Writes the lock once there is none, or it is stale."""
-        replaced = None
+        replaced: str | None = None
         while not self._write(replaced):
             replaced = _wait_until_stale(self._path)
 
@@ -90,7 +93,7 @@ class _Lease:
     def check(self) -> None:
         if not self._lost and time.monotonic() - self._renewed > STALE_SECONDS:
             with reaching(self._path):
-                self._renew()
+                self._renew()  # it is still this process's, unless another one wrote it
         if self._lost:
             owner = _read(self._path)[1].get("owner", "another process")
             raise UserError(
@@ -139,6 +142,12 @@ def _wait_until_stale(path: Path) -> str | None:
     version, owner = _read(path)
     if version is None or _has_ended(owner):
         return version
+    name = owner.get("owner", "another process")
+    print(
+        f"{path.parent} is locked by {name}. If that gives no sign of life, its lock is taken over "
+        f"in {STALE_SECONDS:.0f} seconds.",
+        file=sys.stderr,
+    )
     since = time.monotonic()
     while (now := _read(path)[0]) == version:
         if time.monotonic() - since >= STALE_SECONDS:
@@ -147,8 +156,7 @@ def _wait_until_stale(path: Path) -> str | None:
     if now is None:
         return None
     raise UserError(
-        f"{path.parent} is in use by {owner.get('owner', 'another process')}. Wait until that is "
-        "done, or use another folder."
+        f"{path.parent} is in use by {name}. Wait until that is done, or use another folder."
     )
 
 
@@ -202,7 +210,8 @@ def _has_ended(owner: dict[str, object]) -> bool:
     here, pid = _machine(), owner.get("pid")
     if here is None or owner.get("machine") != here or not isinstance(pid, int):
         return False
-    return _born(pid) != owner.get("born")
+    mine = {lease.name for lease in _held.values()}
+    return _born(pid) != owner["born"] or (pid == os.getpid() and owner["lease"] not in mine)
 
 
 @functools.cache

@@ -1,10 +1,13 @@
-"""Copies of checkpoints between a bucket in s3://, where Orbax cannot write, and this machine."""
+"""Checkpoints in buckets: what Orbax does not do there.
+
+It cannot write to s3://, so that checkpoints are copied to and from this machine.
+"""
 
 import pathlib
 
-from jaxclr.paths import Path
+from jaxclr.paths import Path, in_bucket
 from jaxclr.runs import buckets, seals
-from jaxclr.runs.files import complete_steps, names, remove
+from jaxclr.runs.files import complete_steps, remove
 
 
 def is_copied(folder: Path) -> bool:
@@ -12,14 +15,18 @@ def is_copied(folder: Path) -> bool:
     return str(folder).startswith("s3://")
 
 
-def fetched(folder: Path) -> Path:
+def fetched(folder: Path, use: str) -> Path:
     """The folder in which Orbax finds the checkpoints: that folder, or a copy on this machine.
 
     An older checkpoint is copied only if the files of all newer ones are damaged.
+
+    Args:
+      folder: where the checkpoints are.
+      use: name of the copy; one that is being written is another than one that is read.
     """
     if not is_copied(folder):
         return folder
-    here = buckets.local(folder)
+    here = buckets.local(folder / use)
     for step in here.iterdir():
         remove(step)
     for step in reversed(complete_steps(folder)):
@@ -29,19 +36,16 @@ def fetched(folder: Path) -> Path:
     return here
 
 
-def publish(folder: pathlib.Path, to: Path, *, keep: int) -> None:
-    """Copies a complete checkpoint into a bucket, and removes those before the newest `keep`."""
+def publish(folder: pathlib.Path, to: Path) -> None:
+    """Copies a complete checkpoint into a bucket."""
     step = folder.name.partition(".")[0]
     remove(to / step)
     (folder / buckets.COMMITTED).touch()
     buckets.upload(folder, to / step)
-    for old in complete_steps(to)[:-keep]:
-        remove(to / str(old))
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Removes checkpoints from a bucket whose upload was interrupted."""
-    complete = {str(step) for step in complete_steps(folder)}
-    for name in names(folder):
-        if name.isdecimal() and name not in complete:
-            remove(folder / name)
+def remove_old(folder: Path, keep: int) -> None:
+    """Removes all but the newest complete checkpoints from a bucket; elsewhere Orbax does it."""
+    if in_bucket(folder):
+        for step in complete_steps(folder)[:-keep]:
+            remove(folder / str(step))

@@ -12,13 +12,13 @@ import secrets
 from collections.abc import Mapping
 
 from jaxclr.errors import UserError
-from jaxclr.paths import expanded
+from jaxclr.paths import Path, expanded
 from jaxclr.runs.readers import read_bytes
 
 SIGNATURE = "signature"
 
 
-def cache_folder() -> pathlib.Path:
+def cache_folder() -> Path:
     """This library's cache folder: JAXCLR_CACHE, or jaxclr in XDG_CACHE_HOME (default ~/.cache)."""
     if given := os.environ.get("JAXCLR_CACHE"):
         return expanded(given)
@@ -37,7 +37,7 @@ def signature(config: bytes, sources: Mapping[str, bytes]) -> str | None:
     return mac.hexdigest()
 
 
-def is_signed(folder: pathlib.Path, config: bytes, sources: Mapping[str, bytes]) -> bool:
+def is_signed(folder: Path, config: bytes, sources: Mapping[str, bytes]) -> bool:
     """Whether this user's signature is in the folder."""
     wanted = signature(config, sources)
     try:
@@ -47,7 +47,7 @@ def is_signed(folder: pathlib.Path, config: bytes, sources: Mapping[str, bytes])
     return wanted is not None and any(hmac.compare_digest(one, wanted.encode()) for one in found)
 
 
-def check(folder: pathlib.Path, config: bytes, sources: Mapping[str, bytes]) -> None:
+def check(folder: Path, config: bytes, sources: Mapping[str, bytes]) -> None:
     """Raises UserError unless this user's signature is in the folder."""
     if not is_signed(folder, config, sources):
         code = ", ".join(sorted(sources)) or "modules that its config.json names"

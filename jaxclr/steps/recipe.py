@@ -9,6 +9,7 @@ import optax
 
 from jaxclr.augment import Augmentation
 from jaxclr.methods import Method, Network
+from jaxclr.steps.sharding import StateSharding
 
 Array = jax.Array
 
@@ -41,6 +42,7 @@ class Recipe(NamedTuple):
     std: tuple[float, ...] | None
     freeze: tuple[str, ...] = ()  # patterns of variables that are not trained
     extensions: tuple[tuple[int, int], ...] = ()
+    sharding: StateSharding = "replicated"  # of the state over the devices
 
     @property
     def steps_per_epoch(self) -> int:

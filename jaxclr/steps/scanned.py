@@ -1,6 +1,5 @@
 """Programs of many steps or many images, for splits in the memory of the devices."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -15,7 +14,7 @@ from jaxclr.methods import Network
 from jaxclr.steps.batches import Batch
 from jaxclr.steps.recipe import AXIS, Recipe
 from jaxclr.steps.state import State
-from jaxclr.steps.step import train_step
+from jaxclr.steps.step import step_on
 from jaxclr.steps.views import plain_view
 
 Array = jax.Array
@@ -33,24 +32,23 @@ def compile_steps(recipe: Recipe, mesh: Mesh) -> Steps:
       mesh: the devices, of one axis.
 
     Returns:
-      A function of a replicated state, whose buffers are donated, of a split on every device
+      A function of a state, whose buffers are donated, of a split on every device
       (`batches.resident`) and of indices into it, int32 [steps, batch_size] (`epoch_indices`, or
       rows of it). It returns the state, and the metrics of each step, [steps].
     """
-    step = functools.partial(train_step, recipe=recipe, axis_name=AXIS)
-
-    def one_device(state: State, split: Batch, indices: Array) -> tuple[State, dict[str, Array]]:
-        take = lambda rows: jax.tree.map(lambda leaf: leaf[rows], split)
-        return jax.lax.scan(lambda state, rows: step(state, take(rows)), state, indices)
-
-    mapped = jax.shard_map(
-        one_device,
+    step = step_on(mesh, recipe)
+    take = jax.shard_map(
+        lambda split, rows: jax.tree.map(lambda leaf: leaf[rows], split),
         mesh=mesh,
-        in_specs=(P(), P(), P(None, AXIS)),
-        out_specs=P(),
+        in_specs=(P(), P(AXIS)),
+        out_specs=P(AXIS),
         check_vma=False,
     )
-    return jax.jit(mapped, donate_argnums=0)
+
+    def steps(state: State, split: Batch, indices: Array) -> tuple[State, dict[str, Array]]:
+        return jax.lax.scan(lambda state, rows: step(state, take(split, rows)), state, indices)
+
+    return jax.jit(steps, donate_argnums=0)
 
 
 def epoch_indices(recipe: Recipe, mesh: Mesh, epoch: int) -> Array:

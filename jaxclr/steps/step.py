@@ -1,4 +1,4 @@
-"""The training step of one device over a named axis, and its two mappers."""
+"""The training step: of one device over a named axis, on a mesh, and by two mappers."""
 
 import contextlib
 import functools
@@ -21,6 +21,7 @@ from jaxclr.steps.micro_batches import in_micro_batches
 from jaxclr.steps.optimizers import momentum_ramp
 from jaxclr.steps.recipe import Recipe, step_key
 from jaxclr.steps.row_keys import row_key
+from jaxclr.steps.sharding import gather, mean_gradient, shardings, split, state_specs, whole
 from jaxclr.steps.state import State, cast_like, target_parts
 from jaxclr.steps.views import take_views
 
@@ -49,50 +50,52 @@ def train_step(
       The next state, and scalars of the global batch: loss, grad_norm, update_norm, learning_rate
       and bad_step.
     """
-    method = recipe.method
-    keep = functools.partial(
-        keep_frozen, patterns=recipe.freeze, first_steps=method.frozen_first, step=state.step
-    )
     target_params = _target_before(state, recipe)
+    layout = _Layout(*map(whole, (state.params, target_params, state.params)))
+    found = _find(state, target_params, batch, recipe, axis_name, layout)
+    return _update(state, target_params, found, recipe)
 
-    def share(params: Tree) -> tuple[Array, tuple[Outputs, _Stats]]:
-        params = hold_constant(params, recipe.freeze)
-        out, stats = _outputs(params, target_params, state, batch, recipe, axis_name)
-        return method.objective(out, state.method_state, axis_name), (out, stats)
 
-    (loss, (out, stats)), gradients = jax.value_and_grad(share, has_aux=True)(state.params)
-    # Collectives in the loss carry gradients between devices, so the mean over devices is exact.
-    if axis_name is not None:
-        loss, gradients = jax.lax.pmean((loss, gradients), axis_name)
-    grad_norm = optax.tree.norm(gradients)
-    updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
-    updates = keep(optax.tree.zeros_like(updates), updates)
-    update_norm = optax.tree.norm(updates)
-    params = keep(state.params, optax.apply_updates(state.params, updates))
-    moved = State(
-        step=state.step + 1,
-        params=params,
-        batch_stats=keep(state.batch_stats, stats.online),
-        target_params=_target_after(target_params, params, state.step, recipe),
-        target_batch_stats=keep(state.target_batch_stats, stats.target),
-        opt_state=keep(state.opt_state, opt_state, patterns=()),
-        method_state=cast_like(
-            method.next_state(out, state.method_state, axis_name), state.method_state
-        ),
-        bad_step=state.bad_step,
-    )
-    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(update_norm)
-    good = finite & (state.bad_step < 0)
-    kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, state)
-    bad_step = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step)
-    metrics = {
-        "loss": loss,
-        "grad_norm": grad_norm,
-        "update_norm": update_norm,
-        "learning_rate": jnp.asarray(recipe.schedule(state.step)),
-        "bad_step": bad_step,
-    }
-    return kept.replace(bad_step=bad_step), metrics
+def step_on(mesh: Mesh, recipe: Recipe) -> Step:
+    """`train_step` as a function of a state and a global batch on a mesh, to be compiled by jit.
+
+    With a replicated state, every device runs the complete step. Otherwise devices have their own
+    gradients, which are summed into the parts that they keep, and the update is that of global
+    arrays: norms are exact, and the compiler inserts their collectives.
+
+    Args:
+      mesh: the devices, of one axis unless the state is replicated.
+      recipe: the recipe of the run; its `sharding` says how the state lies on the mesh.
+    """
+    axes = mesh.axis_names[0] if len(mesh.axis_names) == 1 else mesh.axis_names
+    mapped = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
+    if recipe.sharding == "replicated":
+        step = functools.partial(train_step, recipe=recipe, axis_name=axes)
+        return mapped(step, in_specs=(P(), P(axes)), out_specs=P())
+
+    def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
+        specs = state_specs(state, recipe.sharding, mesh)
+        parts = split(state.params, mesh.size, axes)
+        place = lambda tree, specs: jax.lax.with_sharding_constraint(tree, shardings(specs, mesh))
+        own = state.replace(params=place(state.params, parts))
+        target_params = place(_target_before(own, recipe), specs.target_params)
+        layout = _Layout(specs.params, specs.target_params, parts)
+        without = lambda state: state.replace(opt_state={}, target_params={})
+        find = mapped(
+            lambda state, target, batch: _find(state, target, batch, recipe, axes, layout),
+            in_specs=(without(specs), specs.target_params, P(axes)),
+            out_specs=_Found(P(), parts, P(), P()),
+        )
+        found = find(without(state), target_params, batch)
+        state, metrics = _update(own, target_params, found, recipe)
+        if recipe.sharding == "optimizer":
+            collect = mapped(
+                lambda params: gather(params, parts, axes), in_specs=(parts,), out_specs=P()
+            )
+            state = state.replace(params=collect(state.params))
+        return place(state, specs), metrics
+
+    return step
 
 
 def observe(state: State, batch: Batch, *, recipe: Recipe, axis_name: AxisName) -> Outputs:
@@ -139,6 +142,90 @@ class _Stats(NamedTuple):
     target: Tree
 
 
+class _Layout(NamedTuple):
+    """How the arguments of `_find` lie on the devices, and how its gradients shall: specs."""
+
+    params: Tree
+    target_params: Tree
+    gradients: Tree
+
+
+class _Found(NamedTuple):
+    """What devices find in a batch; gradients lie on them as a `_Layout` says."""
+
+    loss: Array
+    gradients: Tree
+    stats: _Stats
+    method_state: Tree
+
+
+def _find(
+    state: State,
+    target_params: Tree,
+    batch: Batch,
+    recipe: Recipe,
+    axis_name: AxisName,
+    layout: _Layout,
+) -> _Found:
+    """Loss and gradients of the global batch, and the next statistics and state of the method."""
+    method = recipe.method
+    targets = gather(target_params, layout.target_params, axis_name)
+
+    def share(params: Tree) -> tuple[Array, tuple[Outputs, _Stats]]:
+        params = gather(params, layout.params, axis_name)
+        params = hold_constant(params, recipe.freeze)
+        out, stats = _outputs(params, targets, state, batch, recipe, axis_name)
+        return method.objective(out, state.method_state, axis_name), (out, stats)
+
+    (loss, (out, stats)), gradients = jax.value_and_grad(share, has_aux=True)(state.params)
+    # Collectives in the loss carry gradients between devices, so the mean over devices is exact.
+    if axis_name is not None:
+        loss = jax.lax.pmean(loss, axis_name)
+    gradients = mean_gradient(gradients, layout.params, layout.gradients, axis_name)
+    following = method.next_state(out, state.method_state, axis_name)
+    return _Found(loss, gradients, stats, cast_like(following, state.method_state))
+
+
+def _update(
+    state: State, target_params: Tree, found: _Found, recipe: Recipe
+) -> tuple[State, dict[str, Array]]:
+    """The next state and the metrics of a step; the state itself if they are not finite."""
+    loss, gradients, stats, method_state = found
+    keep = functools.partial(
+        keep_frozen,
+        patterns=recipe.freeze,
+        first_steps=recipe.method.frozen_first,
+        step=state.step,
+    )
+    grad_norm = optax.tree.norm(gradients)
+    updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, state.params)
+    updates = keep(optax.tree.zeros_like(updates), updates)
+    update_norm = optax.tree.norm(updates)
+    params = keep(state.params, optax.apply_updates(state.params, updates))
+    moved = State(
+        step=state.step + 1,
+        params=params,
+        batch_stats=keep(state.batch_stats, stats.online),
+        target_params=_target_after(target_params, params, state.step, recipe),
+        target_batch_stats=keep(state.target_batch_stats, stats.target),
+        opt_state=keep(state.opt_state, opt_state, patterns=()),
+        method_state=method_state,
+        bad_step=state.bad_step,
+    )
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(update_norm)
+    good = finite & (state.bad_step < 0)
+    kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, state)
+    bad_step = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step)
+    metrics = {
+        "loss": loss,
+        "grad_norm": grad_norm,
+        "update_norm": update_norm,
+        "learning_rate": jnp.asarray(recipe.schedule(state.step)),
+        "bad_step": bad_step,
+    }
+    return kept.replace(bad_step=bad_step), metrics
+
+
 def _outputs(
     params: Tree,
     target_params: Tree,
@@ -158,16 +245,22 @@ def _outputs(
         views = take_views(state.step, *rows, recipe=recipe)
         numbered = tuple(enumerate(views))
         forward = functools.partial(_forward, freeze=recipe.freeze)
-        rngs = dict.fromkeys(("dropout", "drop_path"), _dropout_key(recipe, state.step, rows[1]))
+        key = _dropout_key(recipe, state.step, rows[1])
         branches, online = forward(
-            recipe.network, params, stats.online, numbered[method.online_views], rngs=rngs
+            recipe.network,
+            params,
+            stats.online,
+            numbered[method.online_views],
+            rngs={"dropout": key, "drop_path": key},
         )
         if not isinstance(method.target, MomentumEncoder):
             return _Stats(online, {}), (branches, ())
-        del rngs["drop_path"]  # the momentum encoder keeps its depth, as in DINO
-        keys = recipe.network.clone(predictor=None)
         seen, target = forward(
-            keys, target_params, stats.target, numbered[method.target_views], rngs=rngs
+            recipe.network.clone(predictor=None),
+            target_params,
+            stats.target,
+            numbered[method.target_views],
+            rngs={"dropout": key},  # it keeps its depth, as in DINO
         )
         return _Stats(online, target), (branches, tuple(branch.embedding for branch in seen))
 

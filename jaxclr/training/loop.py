@@ -22,7 +22,7 @@ from jaxclr.steps.batches import Batch, batch_rows
 from jaxclr.steps.recipe import AXIS
 from jaxclr.steps.refresh import compile_refresh, refresh_is_due
 from jaxclr.steps.state import State
-from jaxclr.steps.step import map_step, train_step
+from jaxclr.steps.step import map_step, step_on, train_step
 from jaxclr.text import print_text
 from jaxclr.training.clock import Alarm, Clock
 from jaxclr.training.feed import open_feed
@@ -36,6 +36,8 @@ Evaluate = Callable[[Subject], Mapping[str, Any]]
 
 def compile_step(session: Session) -> Callable[[State, Batch], tuple[State, dict[str, Any]]]:
     """The training step, mapped over the session's devices by the configured mapper."""
+    if session.recipe.sharding != "replicated":
+        return jax.jit(step_on(session.mesh, session.recipe), donate_argnums=0)
     step = functools.partial(train_step, recipe=session.recipe, axis_name=AXIS)
     return map_step(step, session.mesh, session.config.mapper)
 
@@ -75,7 +77,6 @@ def train(
     config, last = session.config, min(stop_after or session.steps, session.steps)
     # Virtual CPU devices share a pool of threads: two concurrent collectives can deadlock.
     one_at_a_time = session.mesh.devices.flat[0].platform == "cpu" and session.mesh.size > 1
-    report = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     with StopSignals() as signals, Checkpoints(run.checkpoints, keep=config.keep) as checkpoints:
         report = functools.partial(print_text, console)
         if checkpoints.latest is not None:
@@ -91,7 +92,8 @@ def train(
         watch, snapshots = Watch(session), Snapshots(session, run)
         subject = session.subject(state)
         if start == 0 and snapshots.due(0):
-            runtime.run_on_first(lambda: snapshots.take(state, 0))
+            network = session.whole(state)
+            runtime.run_on_first(lambda: snapshots.take(network, 0))
         clock, alarm = Clock(), Alarm(config.checkpoint_minutes)
         due = functools.partial(_due, steps_per_epoch=session.steps_per_epoch)
         logged = open_logs(run, start=start, steps=session.steps, console=console, send=send)
@@ -140,11 +142,12 @@ def train(
                 if snapshots.due(done):
                     jax.block_until_ready(state)
                     with clock.spent_on("snapshot"):
-                        runtime.run_on_first(functools.partial(snapshots.take, state, done))
+                        network = session.whole(state)
+                        runtime.run_on_first(functools.partial(snapshots.take, network, done))
                 if monitored and evaluate:
                     jax.block_until_ready(state)
                     with clock.spent_on("evaluation"):
-                        record = evaluate(subject.at(state))
+                        record = evaluate(subject.at(session.whole(state)))
                     epochs, rest = divmod(done, session.steps_per_epoch)
                     epoch = round(done / session.steps_per_epoch, 4) if rest else epochs
                     logs.write(done, {"epoch": epoch, **record})

@@ -4,8 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxclr import trees
@@ -22,6 +21,7 @@ from jaxclr.steps.dry_run import check_parts
 from jaxclr.steps.examples import labels_of
 from jaxclr.steps.optimizers import extended, make_optimizer, peak_rate, warmup_cosine
 from jaxclr.steps.recipe import AXIS, Recipe
+from jaxclr.steps.sharding import shardings, state_specs
 from jaxclr.steps.state import State, image_examples, init_state
 from jaxclr.steps.views import plain_size
 
@@ -71,28 +71,45 @@ class Session(NamedTuple):
         return example_shapes(self.dataset.train, self.config, count)
 
     def init_state(self) -> State:
-        """The state before the first step, on every device."""
+        """The state before the first step, on the devices."""
         # Computed on all devices: an array of one device cannot be moved to other processes.
-        make = lambda: init_state(self.recipe, self.example_shapes(1))
-        return jax.jit(make, out_shardings=NamedSharding(self.mesh, P()))()
+        return jax.jit(self._init_state, out_shardings=self.shardings())()
 
     def state_shape(self) -> State:
         """Shapes, types and layout of a state, without its arrays."""
+        laid = lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
+        )
+        return jax.tree.map(laid, jax.eval_shape(self._init_state), self.shardings())
+
+    def shardings(self) -> State:
+        """The sharding of each leaf of a state."""
+        shape = jax.eval_shape(self._init_state)
+        return shardings(state_specs(shape, self.recipe.sharding, self.mesh), self.mesh)
+
+    def whole(self, state: State) -> State:
+        """A state whose parameters are whole on every device; all processes must call this."""
+        if self.recipe.sharding != "all":
+            return state
         everywhere = NamedSharding(self.mesh, P())
-        laid = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
-        return jax.tree.map(laid, jax.eval_shape(self.init_state))
+        gathered = jax.jit(lambda params: params, out_shardings=everywhere)(state.params)
+        return state.replace(params=gathered)
+
+    def _init_state(self) -> State:
+        return init_state(self.recipe, self.example_shapes(1))
 
     def subject(self, state: State) -> Subject:
         """The network in this state and the data, for evaluation."""
         return Subject(
             recipe=self.recipe,
-            encoder=build_encoder(towers_of(self.config.encoder)[0], None),
-            embed=compile_represent(self.recipe),
-            state=state,
-            init_state=self.init_state,
+            encoder=build_encoder(towers_of(self.config.encoder)[0], AXIS),
+            embed=compile_represent(self.recipe, self.mesh),
+            state=self.whole(state),
+            init_state=lambda: self.whole(self.init_state()),
             dataset=self.dataset,
             data=self.config.data,
             size=self.plain_size,
+            mesh=self.mesh,
         )
 
 
@@ -202,8 +219,7 @@ def _open(config: Config) -> Session:
             f"Images have {train.channels} channel(s), so changes of saturation, hue and to "
             "grayscale are left out."
         )
-    # jax.make_mesh would reorder the devices of a TPU; a process's rows must be one block.
-    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    mesh = runtime.device_mesh(AXIS)
     recipe = make_recipe(config, images=train.size, classes=len(dataset.classes))
     session = Session(config, dataset, mesh, recipe, tuple(notes))
     check_parts(config, recipe, session.example_shapes(config.batch_size), devices=len(devices))
@@ -299,4 +315,5 @@ def make_recipe(config: Config, *, images: int, classes: int) -> Recipe:
         std=config.data.std,
         freeze=config.freeze + fixed,
         extensions=config.extensions,
+        sharding=config.state_sharding,
     )

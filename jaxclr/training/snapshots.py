@@ -2,7 +2,6 @@
 
 import functools
 import io
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from jaxclr import trees
 from jaxclr.affinity import unit_rows
 from jaxclr.data import Records, Split, Stream
 from jaxclr.evaluation.subject import on_one_device
+from jaxclr.paths import Path
 from jaxclr.runs.files import make_folder, write_atomically, writing
 from jaxclr.runs.folder import RunFolder
 from jaxclr.steps.examples import apply_in_batches, batches
@@ -195,7 +195,7 @@ def _thumbnails(images: np.ndarray) -> np.ndarray:
     return small.reshape(*planes.shape[:2], *small.shape[1:]).transpose(0, 2, 3, 1)
 
 
-def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
     write_atomically(path, buffer.getvalue())

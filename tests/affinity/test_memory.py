@@ -37,9 +37,10 @@ def temporaries(loss, rows, width, devices):
     return jax.jit(mapped).lower(views, views).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.parametrize("loss", [losses.info_nce, losses.clip, losses.siglip])
 @pytest.mark.parametrize("implementation, mebibytes", [("streamed", 90), ("ring", 40)])
-def test_memory_of_a_batch_of_32768_on_8_devices(implementation, mebibytes):
-    loss = functools.partial(losses.info_nce, temperature=0.1, implementation=implementation)
+def test_memory_of_a_batch_of_32768_on_8_devices(loss, implementation, mebibytes):
+    loss = functools.partial(loss, temperature=0.1, implementation=implementation)
     assert temporaries(loss, 32768, 256, 8) <= mebibytes * 2**20
 
 

@@ -167,6 +167,8 @@ def test_what_holds_no_images(tmp_path):
     datasets.Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(str(tmp_path / "x"))
     with pytest.raises(UserError, match="has no column of images; its columns are text"):
         read(tmp_path / "x")
+    with pytest.raises(UserError, match="is in a bucket; .*read from local folders"):
+        read("gs://some/x")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty' cannot be opened as a data set"):
         read(tmp_path / "empty")

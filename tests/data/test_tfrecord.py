@@ -84,7 +84,7 @@ def test_the_index_is_made_once_for_each_file(tmp_path, scans, block, monkeypatc
     (_folder(tmp_path) / first[1]).touch()
     _load(tmp_path)
     assert scans[8:] == first[1:]
-    (_folder(tmp_path) / tfrecord.INDEX).write_bytes(b"damaged")
+    (_folder(tmp_path) / ".tfrecord-index.npz").write_bytes(b"damaged")
     np.testing.assert_array_equal(_load(tmp_path).train.examples[:3], images)
     assert len(scans) == 17
 
@@ -92,7 +92,7 @@ def test_the_index_is_made_once_for_each_file(tmp_path, scans, block, monkeypatc
 def test_the_index_of_a_folder_that_cannot_be_written_is_in_the_cache(tmp_path, scans, monkeypatch):
     monkeypatch.setenv("JAXCLR_CACHE", str(tmp_path / "cache"))
     prepare(tmp_path, file_format="tfrecord")
-    (_folder(tmp_path) / tfrecord.INDEX).mkdir()
+    (_folder(tmp_path) / ".tfrecord-index.npz").mkdir()
     for _ in range(2):
         _load(tmp_path)
     assert len(scans) == 2

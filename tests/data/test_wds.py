@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import pickle
 import tarfile
 
 import numpy as np
@@ -13,6 +14,7 @@ from same_as_folder import check_same, images, write_folder
 
 from jaxclr.data import Data, identity, load, tar_index, wds
 from jaxclr.errors import UserError
+from jaxclr.paths import expanded
 
 
 def png(value=0, size=6):
@@ -63,7 +65,9 @@ def test_the_index_is_made_once_and_again_for_a_shard_that_changed(tmp_path, mon
     seen = []
     original = wds.tar_index
     monkeypatch.setattr(
-        wds, "tar_index", lambda path, labels: seen.append(path.name) or original(path, labels)
+        wds,
+        "tar_index",
+        lambda path, labels: seen.append(path.rpartition("/")[2]) or original(path, labels),
     )
     before = identity.identity(read(tmp_path), Data(f"wds:{tmp_path}"))
     assert sorted(seen) == ["0.tar", "1.tar", "2.tar"]
@@ -202,5 +206,23 @@ def test_members_that_are_no_samples(tmp_path):
     dataset = read(tmp_path / "x.tar")
     assert values(dataset.train) == [1, 2]
     assert dataset.train.names[1] == f"{tmp_path}/x.tar a.b/{long}.PNG"
-    found = tar_index.tar_index(tmp_path / "x.tar", "auto")
+    found = tar_index.tar_index(str(tmp_path / "x.tar"), "auto")
     assert found["extensions"].tolist() == [b"png", b"seg.png"]
+
+
+def test_shards_in_a_bucket(tmp_path, bucket):
+    """The same images, split by name, from one index there."""
+    url = expanded(f"{bucket}/shards")
+    for name, value in (("train-0", 1), ("train-1", 2), ("val-0", 3)):
+        write(tmp_path / f"{name}.tar", numbered(2, value, cls=b"0"))
+        (url / f"{name}.tar").write_bytes((tmp_path / f"{name}.tar").read_bytes())
+    for source in (url, f"{url}/*.tar"):
+        dataset = read(source)
+        assert values(dataset.train) == [1, 2, 2, 3] and values(dataset.test) == [3, 4]
+    assert (url / ".tar-index.npz").exists()
+    dataset = read(f"{url}/train-{{0..1}}.tar", streaming="always", labels="none")
+    (rows,) = pickle.loads(pickle.dumps(dataset.train)).plain(6, batch=9)
+    assert [image[0, 0, 0] for (image,) in rows.made] == [1, 2, 2, 3]
+    assert rows.names[2] == f"{url}/train-1.tar 000.png"
+    with pytest.raises(UserError, match="train-3.tar' does not exist"):
+        read(f"{url}/train-{{1,3}}.tar")

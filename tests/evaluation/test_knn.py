@@ -70,7 +70,7 @@ def test_no_buffer_of_all_pairs():
     shape = jax.ShapeDtypeStruct
     arguments = (shape((8192, 64), jnp.float32), shape((8192,), jnp.int32))
     compiled = _predict.lower(
-        *arguments, shape((4096, 64), jnp.float32), 0.1, classes=10, k=20, rows=256, columns=256
+        *arguments, shape((4096, 64), jnp.float32), 0.1, classes=10, k=20, tile=256, mesh=None
     ).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * 2**20  # all pairs: 128 MiB
 

@@ -75,7 +75,7 @@ def test_features_stay_on_the_host(digits, monkeypatch):
     """Nothing that reaches the device has more rows than a block."""
     monkeypatch.setattr(linear, "_ROWS", 256)
     seen, losses, scores = [], linear._losses, linear._scores
-    watch = lambda function: lambda *args: (seen.append(len(args[2])), function(*args))[1]
+    watch = lambda function: lambda *args: (seen.append(len(args[1])), function(*args))[1]
     monkeypatch.setattr(linear, "_losses", watch(losses))
     monkeypatch.setattr(linear, "_scores", watch(scores))
     linear_probe(*digits, classes=10, seed=0, grid=(0.1, 0.01))

@@ -2,6 +2,7 @@
 
 import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from distributed import mesh
@@ -44,9 +45,9 @@ def test_fine_tuning_takes_labeled_rows(session):
 
 def test_fine_tuning_is_judged_on_labeled_rows(session, monkeypatch):
     """A classifier that answers -1, as one that is not finite does, is never right."""
-    subject = types.SimpleNamespace(size=None, encoder=None, plain=None)
+    subject = types.SimpleNamespace(size=None, encoder=None, plain=None, mesh=mesh(2))
     for answer, want in ((-1, 0.0), (0, np.mean(LABELS[:16][LABELS[:16] >= 0] == 0))):
-        always = lambda *_, answer=answer, **__: np.full(250, answer)
+        always = lambda _, __, images, answer=answer, **___: jnp.full(len(images), answer)
         monkeypatch.setattr(fine_tuning, "_classify", always)
         got = fine_tuning._accuracy(subject, ((), ()), split=session.dataset.test)
         assert got == pytest.approx(want)

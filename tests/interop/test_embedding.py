@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from jaxclr.data import Data
 from jaxclr.errors import UserError
 from jaxclr.evaluation import linear_probe
-from jaxclr.interop import partial
+from jaxclr.interop import embedding, partial
 from jaxclr.interop.embedding import embed
 
 DIGITS = Data("digits")
@@ -21,7 +21,7 @@ DIGITS = Data("digits")
 
 @pytest.fixture(scope="module")
 def features(digits):
-    return digits.session.subject(digits.state).features
+    return [f.on_host() for f in digits.session.subject(digits.state).features]
 
 
 def columns(path):
@@ -44,6 +44,7 @@ def columns(path):
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_rows_are_the_encoders(digits, features, tmp_path, monkeypatch, suffix, dtype):
     monkeypatch.setattr(partial, "ROWS", 500)
+    monkeypatch.setattr(embedding, "BATCH", 32)  # of each of eight devices
     out = tmp_path / f"out{suffix}"
     assert embed(digits.loaded, DIGITS, out, dtype=dtype) == {"train": 1437, "test": 360}
     embeddings, labels, names, splits = columns(out)
@@ -79,7 +80,8 @@ def test_scikit_learn_finds_the_same_accuracy(digits, features, tmp_path):
 @pytest.mark.parametrize(
     "suffix, stopped, left", [(".npz", 500, 6), (".parquet", 500, 6), (".parquet", 1437, 2)]
 )
-def test_an_interrupted_one_goes_on(digits, tmp_path, suffix, stopped, left):
+def test_an_interrupted_one_goes_on(digits, tmp_path, monkeypatch, suffix, stopped, left):
+    monkeypatch.setattr(embedding, "BATCH", 32)  # of each of eight devices
     whole, out = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
     embed(digits.loaded, DIGITS, whole)
 
@@ -100,10 +102,7 @@ def test_an_interrupted_one_goes_on(digits, tmp_path, suffix, stopped, left):
         embed(digits.loaded, DIGITS, out, dtype="float16")
 
     calls = []
-    counting = digits.loaded._replace(
-        encode=lambda images: calls.append(1) or digits.loaded.encode(images)
-    )
-    embed(counting, DIGITS, out)
+    embed(digits.loaded, DIGITS, out, report=lambda *done: calls.append(done))
     assert len(calls) == left  # of six batches of train and two of test
     for one, other in zip(columns(whole), columns(out), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -147,11 +146,13 @@ def test_what_cannot_be_is_told_before_anything_is_written(digits, tmp_path):
     with pytest.raises(UserError, match="colour.npz exists. Replace it with --overwrite"):
         embed(digits.loaded, DIGITS, tmp_path / "colour.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["colour.npz"]
-    endless = digits.loaded._replace(encode=lambda images: digits.loaded.encode(images) + 1e5)
+    endless = digits.loaded._replace(
+        represent=lambda *arguments: digits.loaded.represent(*arguments) + 1e5
+    )
     with pytest.raises(UserError, match="'train 0' is not finite in float16; set --dtype float32"):
         embed(endless, DIGITS, tmp_path / "out.npz", dtype="float16")
     nan = digits.loaded._replace(
-        encode=lambda images: jax.numpy.full((len(images), 2), jax.numpy.nan)
+        represent=lambda _, images: jax.numpy.full((len(images), 2), jax.numpy.nan)
     )
     with pytest.raises(UserError, match="not finite in float32; the run has diverged"):
         embed(nan, DIGITS, tmp_path / "other.npz")

@@ -1,57 +1,218 @@
-"""Runs in buckets."""
+"""Runs in buckets: the bits of a local run, whatever fails and whenever it ends."""
 
+import contextlib
 import io
 import json
+import os
 
+import botocore.exceptions
+import buckets as servers
+import gcsfs.retry
+import google.auth.exceptions
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import rich.console
 from tiny import tiny_config
 
 import jaxclr
+from jaxclr import training
 from jaxclr.data import Data
+from jaxclr.errors import UserError
 from jaxclr.paths import expanded
-from jaxclr.runs.checkpoints import read_digests
+from jaxclr.runs import buckets, files, leases, readers
+from jaxclr.runs.checkpoints import Checkpoints, read_digests
+from jaxclr.runs.digests import digests
+from jaxclr.runs.folder import RunFolder
 
-
-def quiet():
-    return rich.console.Console(file=io.StringIO())
-
-
+pytestmark = pytest.mark.xdist_group("buckets")  # one server of each kind
+QUIET = rich.console.Console(file=io.StringIO())
 STEPS = 4
+SILENT = lambda text: None
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
+def session(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "images.npz"
-    draws = np.random.default_rng(0)
-    images = draws.integers(0, 256, (40, 8, 8, 1), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
     np.savez(path, images=images, labels=np.arange(40) % 2)
     data = Data(f"npz:{path}", mean=(0.5,), std=(0.3,), test_fraction=0.2)
-    changes = {"data": data, "steps": STEPS, "log_every": 1, "checkpoint_every": 1}
-    return tiny_config(**changes)
+    return training.open_session(tiny_config(data=data, steps=STEPS, log_every=1))
 
 
-def contents(folder):
-    folder = expanded(folder)
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return {
-        "leaves": read_digests(folder / "checkpoints", STEPS),
-        "metrics": [
-            {name: value for name, value in line.items() if "second" not in name} for line in lines
-        ],
-        "evaluation": json.loads((folder / "evaluation.json").read_text()),
-    }
+def contents(run):
+    lines = map(json.loads, run.metrics.read_text().splitlines())
+    clocked = lambda name: name == "images_per_second" or name.endswith("_seconds")
+    lines = [{k: v for k, v in line.items() if not clocked(k)} for line in lines]
+    return read_digests(run.checkpoints, STEPS), [line for line in lines if len(line) > 1]
 
 
 @pytest.fixture(scope="module")
-def local(config, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "local"
-    jaxclr.train(config, folder, console=quiet())
-    return folder
+def local(session, tmp_path_factory):
+    run = RunFolder(tmp_path_factory.mktemp("runs") / "local")
+    run.create(session.config, overwrite=False)
+    training.train(session, run, console=QUIET)
+    return contents(run)
 
 
-def test_same_bits(config, local, bucket):
-    run = jaxclr.train(config, bucket, console=quiet())
-    assert contents(bucket) == contents(local)
-    assert run.metrics()["loss"].size == 4
+def test_a_resumed_run_has_the_bits_of_a_local_one(session, local, bucket, tmp_path):
+    run = RunFolder(expanded(bucket))
+    with run.locked():
+        run.create(session.config, overwrite=False)
+        training.train(session, run, console=QUIET, stop_after=2)
+    assert run.newest_step == 2
+    with run.locked():
+        training.train(session, run, console=QUIET)
+    assert contents(run) == local
+    assert files.names(run.tensorboard) and not readers.is_there(run.folder / ".lock")
+    opened = jaxclr.Run(bucket)
+    assert list(opened.metrics()["step"]) == [1, 2, 3, 4] and opened.config == session.config
+    opened.export(f"{bucket}/exported", "stablehlo")
+    assert (run.folder / "exported").stat().length
+    with run.locked(), pytest.raises(UserError, match="holds a run already"):
+        run.create(session.config, overwrite=False)
+
+
+STATES = {
+    step: {"kernel": jnp.arange(60.0) / step, "step": jnp.int32(step), "key": jax.random.key(step)}
+    for step in (1, 2, 3)
+}
+
+
+def live(folder):
+    """Goes on from the newest checkpoint to step 3, as a run does; returns where it began."""
+    with files.locked(folder / ".lock"), Checkpoints(folder / "checkpoints", keep=1) as checkpoints:
+        newest = checkpoints.latest or 0
+        if newest:
+            state = checkpoints.restore(STATES[1], say=pytest.fail)
+            assert digests(state) == digests(STATES[newest])
+            assert int(readers.read_bytes(folder / "metrics.jsonl")) >= newest
+        for step in range(newest + 1, 4):
+            files.write_atomically(folder / "metrics.jsonl", str(step))
+            checkpoints.save(STATES[step], step)
+            checkpoints.wait()
+        return newest
+
+
+@pytest.fixture
+def faults(monkeypatch):
+    """The faults of the servers, of which none is left at the end."""
+    yield servers.FAULTS
+    servers.FAULTS.failing, servers.FAULTS.writes = 0.0, None
+
+
+def test_an_end_between_any_two_writes(bucket, faults, capfd):
+    before = faults.seen
+    assert live(expanded(bucket)) == 0
+    writes, began = faults.seen - before, set()
+    assert writes > 20
+    for count in range(1, writes, max(1, writes // 8)):
+        folder = expanded(f"{bucket}-{count}")
+        faults.writes = count
+        with contextlib.suppress(UserError):
+            live(folder)
+        assert faults.writes < 0
+        faults.writes = None
+        began.add(live(folder))
+        assert files.complete_steps(folder / "checkpoints") == [3]
+        assert read_digests(folder / "checkpoints", 3) == digests(STATES[3])
+    assert began >= {0, 1, 2}
+    capfd.readouterr()  # Orbax's threads print
+
+
+def test_a_damaged_checkpoint_is_set_aside(bucket):
+    folder = expanded(bucket)
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(STATES[step], step)
+    damaged = next(
+        name for name in buckets.files(folder / "checkpoints" / "2") if "ocdbt.process_0/d/" in name
+    )
+    files.write_atomically(folder / "checkpoints" / "2" / damaged, b"other")
+    said = []
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        state = checkpoints.restore(STATES[1], say=said.append)
+        assert digests(state) == digests(STATES[1])
+        checkpoints.save(STATES[2], 2)
+    assert len(said) == 1 and f"{folder}/checkpoints/damaged-2" in said[0]
+    assert readers.is_there(folder / "checkpoints" / "damaged-2" / buckets.COMMITTED)
+    assert files.complete_steps(folder / "checkpoints") == [1, 2]
+
+
+def test_failing_requests_are_repeated_and_said_once(bucket, faults, capfd, monkeypatch):
+    monkeypatch.setattr(buckets._Retries, "said", False)
+    faults.failing = 0.1
+    assert live(expanded(bucket)) == 0
+    assert read_digests(expanded(bucket) / "checkpoints", 3) == digests(STATES[3])
+    assert capfd.readouterr().err.count("A request to a bucket failed and is repeated") == 1
+
+
+OTHER = {"owner": "process 7 on elsewhere", "machine": "elsewhere", "pid": 7, "born": "1"}
+
+
+def write_lock(folder, **changes):
+    content = json.dumps({**OTHER, "lease": "other", **changes}).encode()
+    buckets.client(folder).pipe_file(f"{folder}/.lock", content)
+
+
+def test_locks(bucket, monkeypatch):
+    folder = expanded(bucket)
+    monkeypatch.setattr(leases, "STALE_SECONDS", 0.2)
+    monkeypatch.setattr(leases, "POLL_SECONDS", 0.05)
+    write_lock(folder)
+    with files.locked(folder / ".lock"):  # it has not changed for so long
+        assert readers.read_object(folder / ".lock")["pid"] == os.getpid()
+    monkeypatch.setattr(leases, "STALE_SECONDS", 60)
+    ended = {"machine": leases._machine(), "pid": 2**30}
+    write_lock(folder, **ended)
+    with files.locked(folder / ".lock"):  # that process of this machine has ended
+        pass
+    beats = iter(range(100))
+    monkeypatch.setattr(leases.time, "sleep", lambda _: write_lock(folder, beat=next(beats)))
+    write_lock(folder)
+    with (
+        pytest.raises(UserError, match="in use by process 7 on elsewhere"),
+        files.locked(folder / ".lock"),
+    ):
+        pass
+
+
+def test_a_lost_lock_ends_the_run(bucket, monkeypatch):
+    folder = expanded(bucket)
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
+    with files.locked(folder / ".lock"):
+        files.write_atomically(folder / "a.json", "1")
+        write_lock(folder)
+        leases._held[str(folder)]._thread.join()
+        with pytest.raises(UserError, match="taken over by process 7 on elsewhere"):
+            files.write_atomically(folder / "a.json", "2")
+    assert readers.read_bytes(folder / "a.json") == b"1"
+    assert readers.read_object(folder / ".lock")["pid"] == 7
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_a_missing_bucket_is_named(scheme, request):
+    request.getfixturevalue(scheme)
+    run = RunFolder(expanded(f"{scheme}://abc-missing/run"))
+    for use in (lambda: run.locked().__enter__(), lambda: jaxclr.Run(run.folder)):
+        with pytest.raises(UserError, match=f"The bucket {scheme}://abc-missing does not exist"):
+            use()
+
+
+@pytest.mark.parametrize(
+    "url, error, said",
+    [
+        ("gs://abc/run", gcsfs.retry.HttpError({"code": 401, "message": "who?"}), "gcloud auth"),
+        ("gs://abc/run", google.auth.exceptions.RefreshError("expired"), "gcloud auth"),
+        ("gs://abc/run", OSError("Forbidden: abc/run\nno"), "not permitted"),
+        ("gs://abc/run", gcsfs.retry.HttpError({"code": 503, "message": "busy"}), "later"),
+        ("s3://abc/run", botocore.exceptions.NoCredentialsError(), "aws configure"),
+        ("s3://abc/run", PermissionError("Access Denied"), "not permitted"),
+        ("s3://abc/run", TimeoutError("slow"), "later"),
+    ],
+)
+def test_errors_are_sentences(url, error, said):
+    with pytest.raises(UserError, match=said) as raised, buckets.reaching(expanded(url)):
+        raise error
+    assert "\n" not in str(raised.value)

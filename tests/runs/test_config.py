@@ -8,6 +8,7 @@ import pytest
 from tiny import tiny_config
 
 from jaxclr.augment import AUGMENTATIONS
+from jaxclr.encoders import ResNet, ViT
 from jaxclr.errors import UserError
 from jaxclr.methods import METHODS, Imported, MomentumEncoder
 from jaxclr.runs.config import differences, from_json, to_json
@@ -113,3 +114,16 @@ def test_a_whole_configuration_of_before_is_read():
     assert type(config.method) is METHODS["simclr"] and config.data.mean == (0.305433688785187,)
     assert config.encoder.widths == (4, 8) and config.augmentation == AUGMENTATIONS["digits"]
     assert from_json(to_json(config)) == config
+
+
+@pytest.mark.parametrize("encoder", [ResNet(), ViT(positions="learned"), ViT("base", patch=8)])
+@pytest.mark.parametrize("remat", [False, True])
+def test_encoders_of_before_are_read(encoder, remat):
+    """Version 0.2 stored remat as a bool, and the fields of a ViT up to it."""
+    tree = json.loads(to_json(tiny_config(encoder=encoder)))
+    stored = tree["encoder"]
+    for name in ("mlp", "layer_scale", "drop_path", "registers"):
+        stored.pop(name, None)
+    stored["remat"] = remat
+    wanted = dataclasses.replace(encoder, remat="blocks" if remat else "none")
+    assert from_json(json.dumps(tree)).encoder == wanted

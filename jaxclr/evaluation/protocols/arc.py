@@ -12,6 +12,7 @@ from annotated_types import Ge
 from jaxclr.augment import Augmentation, with_views
 from jaxclr.errors import UserError
 from jaxclr.evaluation.feature_checks import check_finite
+from jaxclr.evaluation.features import finite_rows
 from jaxclr.evaluation.metrics import augmentation_confusion_ratio, average_relative_confusion
 from jaxclr.evaluation.protocols.protocol import Protocol, Result
 from jaxclr.evaluation.subject import Subject, on_one_device
@@ -63,7 +64,7 @@ class Arc(Protocol):
 
 
 def _confusion(name: str, views: np.ndarray) -> float:
-    check_finite(name, views.reshape(-1, views.shape[2]))
+    check_finite(name, finite_rows(views.reshape(-1, views.shape[2])))
     return float(augmentation_confusion_ratio(jnp.asarray(views)))
 
 

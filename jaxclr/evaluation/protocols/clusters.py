@@ -2,18 +2,22 @@
 
 import dataclasses
 import functools
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
-from jaxclr.affinity import unit_rows
+from jaxclr.affinity import gather_rows, unit_rows
 from jaxclr.affinity.clustering import assign, k_means
 from jaxclr.errors import UserError
+from jaxclr.evaluation.features import shard_rows
 from jaxclr.evaluation.protocols.protocol import Protocol, Result
 from jaxclr.evaluation.subject import Subject
+from jaxclr.processes.runtime import replicate
 
 Array = jax.Array
 
@@ -38,11 +42,13 @@ class ClusterAgreement(Protocol):
                 f"{count} clusters of {subject.train.size} training images; "
                 "set --clusters to fewer."
             )
-        train, test = (unit_rows(jnp.asarray(features.values)) for features in subject.features)
+        train, test = (features.on_host() for features in subject.features)
+        rows = replicate(unit_rows(jnp.asarray(train.values)), subject.mesh)
         keys = jax.random.split(jax.random.key(seed), self.restarts)
-        tries = [_fit(key, train, count, self.iterations) for key in keys]
-        _, centroids = min(tries, key=lambda one: one[0].item())
-        return Result(agreement(subject.features[1].labels, np.asarray(assign(test, centroids))))
+        distances, centroids = _tries(keys, rows, count, self.iterations, subject.mesh)
+        best = centroids[np.argmin(distances)]
+        assigned = assign(unit_rows(jnp.asarray(test.values)), best)
+        return Result(agreement(test.labels, np.asarray(assigned)))
 
 
 def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, tuple[float]]:
@@ -73,7 +79,28 @@ def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, tuple[float
     }
 
 
-@functools.partial(jax.jit, static_argnames=("count", "iterations"))
+def _tries(
+    keys: Array, rows: Array, count: int, iterations: int, mesh: Mesh
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances [n] and centroids [n, K, D] of runs of k-means, shared out among the devices."""
+    data = shard_rows(np.asarray(jax.random.key_data(keys)), mesh)
+    found = _fits(data, rows, count=count, iterations=iterations, mesh=mesh)
+    distances, centroids = map(np.asarray, found)
+    return distances[: len(keys)], centroids[: len(keys)]
+
+
+@functools.partial(jax.jit, static_argnames=("count", "iterations", "mesh"))
+def _fits(keys: Array, rows: Array, *, count: int, iterations: int, mesh: Mesh) -> Any:
+    (axis,) = mesh.axis_names
+
+    def of_device(keys: Array, rows: Array) -> Any:
+        one = lambda key: _fit(jax.random.wrap_key_data(key), rows, count, iterations)
+        return jax.tree.map(lambda leaf: gather_rows(leaf, axis), jax.lax.map(one, keys))
+
+    specs = {"in_specs": (P(axis), P()), "out_specs": P(), "check_vma": False}
+    return jax.shard_map(of_device, mesh=mesh, **specs)(keys, rows)
+
+
 def _fit(key: Array, rows: Array, count: int, iterations: int) -> tuple[Array, Array]:
     """Mean squared distance of rows from their centroids, and the centroids."""
     centroids, assignments = k_means(key, rows, count, iterations=iterations)

@@ -11,15 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from annotated_types import Ge, Gt, Interval, MinLen
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxclr.data import Records, Split, Stream
 from jaxclr.errors import UserError
 from jaxclr.evaluation.feature_checks import check_known
+from jaxclr.evaluation.features import host_rows
 from jaxclr.evaluation.linear import LinearFit, linear_logits
 from jaxclr.evaluation.protocols.protocol import Protocol, Result
-from jaxclr.evaluation.subject import Subject, labeled_splits
-from jaxclr.steps.examples import apply_in_batches, batches, fill, labels_of
-from jaxclr.steps.recipe import with_whole_batch
+from jaxclr.evaluation.subject import Subject, labeled_splits, map_rows
+from jaxclr.processes import runtime
+from jaxclr.steps.batches import canonical
+from jaxclr.steps.examples import batches, labels_of, map_split, put_rows, spread
+from jaxclr.steps.recipe import AXIS
 
 Array = jax.Array
 Tree = Any
@@ -149,57 +154,92 @@ def _train(
     first = next(batches(subject.train, size=subject.size, batch=1)).data
     represent = lambda variables: subject.encoder.apply(variables, subject.plain(first), False)
     width = jax.eval_shape(represent, subject.variables).shape[1]
-    head = LinearFit(jnp.zeros((width, len(subject.classes))), jnp.zeros(len(subject.classes)))
+    head = LinearFit(np.zeros((width, len(subject.classes))), np.zeros(len(subject.classes)))
+    head = runtime.replicate(canonical(head), subject.mesh)
     params = {"encoder": subject.variables["params"], "head": head}
-    state = (params, subject.variables["batch_stats"], _momentum.init(params))
+    everywhere = NamedSharding(subject.mesh, P())
+    trace = jax.jit(_momentum.init, out_shardings=everywhere)(params)
+    state = (params, subject.variables["batch_stats"], trace)
+    # Virtual CPU devices share a pool of threads: two concurrent collectives can deadlock.
+    one_at_a_time = subject.mesh.devices.flat[0].platform == "cpu" and subject.mesh.size > 1
     steps = max(settings.least_steps, settings.epochs * len(rows) // batch)
-    key = jax.random.key(seed)
+    functions = {"encoder": subject.encoder, "augmented": subject.augmented, "mesh": subject.mesh}
     for step, (images, labels) in enumerate(_endless(subject, rows, batch, steps, seed)):
         now = rate * 0.5 * (1 + np.cos(np.pi * step / steps))
-        keys = jax.random.fold_in(key, step)
-        functions = {"encoder": subject.encoder, "augmented": subject.augmented}
-        state = _step(state, images, labels, keys, now, **functions)
+        before = state
+        state = _step(state, images, labels, np.int32(seed), np.int32(step), now, **functions)
+        jax.block_until_ready(state if one_at_a_time else before)
     return state[:2]
 
 
 def _endless(
     subject: Subject, rows: np.ndarray, batch: int, steps: int, seed: int
-) -> Iterator[tuple[Tree, np.ndarray]]:
-    """Examples and labels: batches of one size, of one permutation of the rows after the other."""
+) -> Iterator[tuple[Tree, Array]]:
+    """Examples and labels: batches of one size, of one permutation of the rows after the other.
+
+    The label of a damaged image is -1.
+    """
     generator = np.random.default_rng(seed)
     passes = -(-steps * batch // len(rows))
     order = np.concatenate([generator.permutation(rows) for _ in range(passes)])[: steps * batch]
-    for some in batches(subject.train, size=subject.size, batch=batch, rows=order):
-        yield fill((some.data, some.labels), batch)  # damaged ones are missing
+    places = order.reshape(steps, batch)
+    for some in spread(subject.train, places, subject.mesh, size=subject.size):
+        yield some.data, put_rows(some.labels, batch, subject.mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("encoder", "augmented"))
+@functools.partial(jax.jit, static_argnames=("encoder", "augmented", "mesh"))
 def _step(
     state: Tree,
     images: Tree,
     labels: Array,
+    seed: Array,
+    step: Array,
+    rate: Array,
+    *,
+    encoder: nn.Module,
+    augmented: Callable[[Array, Array], Array],
+    mesh: Mesh,
+) -> Tree:
+    """A step on all devices, each of which has a part of the rows, or all if they do not divide."""
+    shared = len(labels) % mesh.size == 0
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    step_of = functools.partial(_device_step, encoder=encoder, augmented=augmented, shared=shared)
+    rows = P(mesh.axis_names) if shared else P()
+    specs = {"in_specs": (P(), rows, rows, rows, P(), P()), "out_specs": P(), "check_vma": False}
+    mapped = jax.shard_map(step_of, mesh=mesh, **specs)
+    return mapped(state, images, labels, jax.random.split(key, len(labels)), key, rate)
+
+
+def _device_step(
+    state: Tree,
+    images: Tree,
+    labels: Array,
+    keys: Array,
     key: Array,
     rate: Array,
     *,
     encoder: nn.Module,
     augmented: Callable[[Array, Array], Array],
+    shared: bool,
 ) -> Tree:
     params, stats, trace = state
-    pixels = augmented(jax.random.split(key, len(labels)), images)
+    pixels = augmented(keys, images)
+    key = jax.random.fold_in(key, jax.lax.axis_index(AXIS)) if shared else key
+    counted = (labels >= 0).astype(jnp.float32)
 
     def loss(params: Tree) -> tuple[Array, Tree]:
         variables = {"params": params["encoder"], "batch_stats": stats}
-        train = lambda variables, pixels, key: encoder.apply(
+        representations, updates = encoder.apply(
             variables, pixels, True, mutable=["batch_stats"], rngs={"dropout": key}
         )
-        # A module of a user's own may span the axis of the training step.
-        representations, updates = with_whole_batch(train)(variables, pixels, key)
         logits = linear_logits(params["head"], representations)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return jnp.mean(losses), updates.get("batch_stats", stats)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+        share = jnp.sum(counted * losses) / jax.lax.pmean(jnp.sum(counted), AXIS)
+        return share, updates.get("batch_stats", stats)
 
+    # Collectives in the loss carry gradients between devices, so the mean over devices is exact.
     gradient, stats = jax.grad(loss, has_aux=True)(params)
-    updates, trace = _momentum.update(gradient, trace)
+    updates, trace = _momentum.update(jax.lax.pmean(gradient, AXIS), trace)
     return jax.tree.map(lambda p, u: p - (rate * u).astype(p.dtype), params, updates), stats, trace
 
 
@@ -210,22 +250,28 @@ def _accuracy(
     split: Split | Stream | Records,
     rows: np.ndarray | None = None,
 ) -> float:
-    functions = {"encoder": subject.encoder, "plain": subject.plain}
+    functions = {"encoder": subject.encoder, "plain": subject.plain, "mesh": subject.mesh}
     classify = functools.partial(_classify, *tuned, **functions)
-    some = batches(split, size=subject.size, rows=rows)
-    right = [
-        (apply_in_batches(classify, examples.data) == examples.labels)[examples.labels >= 0]
-        for examples in some
-    ]
-    return float(np.mean(np.concatenate(right)))
+    found, labels = map_split(classify, split, subject.mesh, size=subject.size, rows=rows)
+    return float(np.mean((host_rows(found) == labels)[labels >= 0]))
 
 
-@functools.partial(jax.jit, static_argnames=("encoder", "plain"))
+@functools.partial(jax.jit, static_argnames=("encoder", "plain", "mesh"))
 def _classify(
-    params: Tree, stats: Tree, images: Tree, *, encoder: nn.Module, plain: Callable[[Array], Array]
+    params: Tree,
+    stats: Tree,
+    images: Tree,
+    *,
+    encoder: nn.Module,
+    plain: Callable[[Array], Array],
+    mesh: Mesh,
 ) -> Array:
-    variables = {"params": params["encoder"], "batch_stats": stats}
-    representations = jnp.asarray(encoder.apply(variables, plain(images), False))
-    logits = linear_logits(params["head"], representations)
-    # A classifier that is not finite is never right.
-    return jnp.where(jnp.isfinite(logits).all(axis=1), jnp.argmax(logits, axis=1), -1)
+    def of_device(variables: Tree, images: Tree) -> Array:
+        params, stats = variables
+        network = {"params": params["encoder"], "batch_stats": stats}
+        representations = jnp.asarray(encoder.apply(network, plain(images), False))
+        logits = linear_logits(params["head"], representations)
+        # A classifier that is not finite is never right.
+        return jnp.where(jnp.isfinite(logits).all(axis=1), jnp.argmax(logits, axis=1), -1)
+
+    return map_rows(of_device, mesh)((params, stats), images)
