@@ -186,7 +186,7 @@ def test_damaged_shards(tmp_path):
         read(tmp_path)
 
 
-def test_members_that_are_no_samples(tmp_path):
+def test_other_members_are_ignored(tmp_path):
     """Of several images the one without a second extension; folders, metadata and README not."""
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         folder = tarfile.TarInfo("a.b")
