@@ -2,7 +2,8 @@
 
     python experiments/benchmarks/input.py [--short] [--out FILE.json]
 
-Three measurements on JPEGs that are written for them, two random crops of each, without a model:
+Four measurements on images that are written for them, two random crops of each, without a model.
+The first three are on JPEGs:
 
 - Rate: images per second of all workers, and of one core that decodes and crops alone. The two
   alternate, so that both see the same load. If other processes use the same cores, as the load
@@ -12,13 +13,21 @@ Three measurements on JPEGs that are written for them, two random crops of each,
   the device.
 - Start: from a folder of many images to its first batch on the device, without imports and
   compilation.
+- Small records: PNGs of 32 x 32 in a tar shard, or --records SOURCE (such as tfds:cifar10 with
+  --dir): the rates, and where the processor time of an image goes. "Processes without Grain" are as
+  many that decode and crop at once and hand nothing on: what they take more than one core alone is
+  the machine's. Two threads decode two pieces at once in one process, as in a worker.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
+import functools
+import io
 import multiprocessing
 import os
 import pathlib
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,12 +37,15 @@ import jax
 import numpy as np
 import rich.table
 import tyro
-from measure import Output, machine, number, resident_mib, spread, verdict
+from grain._src.python.ipc import shared_memory_array
+from measure import Output, Spread, machine, number, resident_mib, spread, verdict
 from PIL import Image
 
 from jaxclr.data import Data, Stream, load
-from jaxclr.data.crops import Crop
-from jaxclr.data.pieces import Pieces
+from jaxclr.data.crops import Boxes, Crop, crop_draws, take_crops
+from jaxclr.data.images import decode
+from jaxclr.data.pieces import Piece, Pieces
+from jaxclr.data.pixels import Encoded
 from jaxclr.steps.batches import Batch
 from jaxclr.training.feed import streamed_batches
 
@@ -56,9 +68,12 @@ class Sizes:
     rounds: int = 5
     listed: int = 100_000
     workers: int = os.cpu_count() or 1
+    records: int = 20_000
+    record_side: int = 32
+    record_batch: int = 256
 
 
-SHORT = {"images": 128, "rounds": 3, "listed": 10_000}
+SHORT = {"images": 128, "rounds": 3, "listed": 10_000, "records": 4000}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,38 +86,55 @@ class Options(Output):
     workers: int | None = None
     """Processes; None: one for each core."""
 
+    records: str | None = None
+    """Source of small records, instead of a tar shard of PNGs."""
+
+    dir: str | None = None
+    """Folder of prepared TFDS data sets."""
+
+    only_records: bool = False
+    """Leave out the JPEGs."""
+
 
 def main(options: Options) -> None:
     sizes = Sizes(**(SHORT if options.short else {}))
     if options.workers is not None:
         sizes = dataclasses.replace(sizes, workers=options.workers)
-    record = measure(sizes)
+    record = measure(sizes, options.records, options.dir, photos=not options.only_records)
     options.tell(record, tables(record))
 
 
-def measure(sizes: Sizes) -> dict[str, Any]:
+def measure(
+    sizes: Sizes, records: str | None = None, data_dir: str | None = None, *, photos: bool = True
+) -> dict[str, Any]:
     """All figures."""
+    record = {"machine": machine(), "load": os.getloadavg()[0], "sizes": sizes}
     with tempfile.TemporaryDirectory() as folder:
-        photos, many = pathlib.Path(folder, "photos"), pathlib.Path(folder, "many")
-        write_photos(photos, sizes)
-        link_many(photos, many, sizes.listed)
-        load_before = os.getloadavg()[0]
-        return {
-            "machine": machine(),
-            "load": load_before,
-            "sizes": sizes,
-            "rate": measure_rate(photos, sizes),
-            "memory": measure_memory(photos, sizes),
-            "start": measure_start(many, sizes),
+        if photos:
+            few, many = pathlib.Path(folder, "photos"), pathlib.Path(folder, "many")
+            write_photos(few, sizes)
+            link_many(few, many, sizes.listed)
+            record["rate"] = measure_rate(pieces_of(few, sizes), sizes)
+            record["memory"] = measure_memory(few, sizes)
+            record["start"] = measure_start(many, sizes)
+        if records is None:
+            records = f"wds:{folder}/records.tar"
+            write_records(pathlib.Path(folder, "records.tar"), sizes)
+        pieces = pieces_of_records(records, data_dir, sizes)
+        record["records"] = {
+            "source": records.partition("/")[0],
+            "rate": measure_rate(pieces, sizes),
+            "parts": measure_parts(pieces, sizes),
         }
+    return record
 
 
-def measure_rate(folder: pathlib.Path, sizes: Sizes) -> dict[str, Any]:
+def measure_rate(pieces: Pieces, sizes: Sizes) -> dict[str, Any]:
     """Images per second of one core and of all workers, by wall time and by processor time.
 
     The measurements alternate.
     """
-    pieces, cores = pieces_of(folder, sizes), max(1, sizes.workers)
+    batch, cores = pieces.batch_size, max(1, sizes.workers)
     shares: dict[str, list[float]] = {"share": [], "processor_share": []}
     alone, together = [], []
     with contextlib.closing(pieces.steps(0, sizes.workers)) as steps:
@@ -115,8 +147,8 @@ def measure_rate(folder: pathlib.Path, sizes: Sizes) -> dict[str, Any]:
                 next(steps)
             count = 2 * cores
             all_ = took(lambda count=count: [len(next(steps)) for _ in range(count)])
-            alone.append(sizes.batch / one[0])
-            together.append(count * sizes.batch / all_[0])
+            alone.append(batch / one[0])
+            together.append(count * batch / all_[0])
             shares["share"].append(count * one[0] / all_[0] / cores)
             shares["processor_share"].append(count * one[1] / all_[1])
     rates = {"one_core": spread(alone), "workers": spread(together)}
@@ -145,6 +177,81 @@ def processor_seconds() -> float:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     return time.process_time() + sum(of(child.pid) for child in multiprocessing.active_children())
+
+
+def measure_parts(pieces: Pieces, sizes: Sizes) -> dict[str, Spread]:
+    """Microseconds of processor time per image, by part and by process."""
+    stream, batch, workers = pieces.stream, pieces.batch_size, max(1, sizes.workers)
+    rows = stream.rows[:batch].tolist()
+    found: dict[str, list[float]] = {}
+
+    def add(part: str, seconds: float, images: int = batch) -> None:
+        found.setdefault(part, []).append(1e6 * seconds / images)
+
+    def take(part: str, call: Callable[[], Any], images: int = batch) -> Any:
+        start = time.process_time()
+        result = call()
+        add(part, time.process_time() - start, images)
+        return result
+
+    def compute(number: int) -> list[Piece]:
+        first = number * pieces.per_step
+        return [pieces[first + part] for part in range(pieces.per_step)]
+
+    def read() -> list[Encoded]:
+        pairs = ((file.name, file.open().read()) for file, _ in stream.stored.read(rows))
+        return [Encoded(name, functools.partial(io.BytesIO, content)) for name, content in pairs]
+
+    def crop(files: list[Encoded]) -> None:
+        boxes = Boxes(pieces.crops, crop_draws(0, 0, np.arange(batch), len(pieces.crops)))
+        for row, file in enumerate(files):
+            take_crops(file, boxes, row, stream.data)
+
+    def alone() -> None:
+        files = take("read records", read)
+        take("open and decode", lambda: [decode(file, stream.data) for file in files])
+        take("the same, and crop", lambda: crop(files))
+        made = take("one core alone", lambda: compute(0))
+        sent = take("to shared memory", lambda: shared_memory_array.copy_to_shm(made))
+        take("copy out of it", lambda: copied(sent))
+
+    threads = concurrent.futures.ThreadPoolExecutor(2)
+    spawn = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn)
+    with contextlib.closing(pieces.steps(0, sizes.workers)) as steps, threads, pool:
+        next(steps)
+        list(pool.map(processor_time, [pieces] * workers, range(workers)))
+        for _ in range(sizes.rounds):
+            rest()
+            alone()
+            both = lambda: list(threads.map(compute, range(2)))
+            take("one process, two threads", both, 2 * batch)
+            for seconds in pool.map(processor_time, [pieces] * workers, range(workers)):
+                add("processes without Grain", seconds)
+            for _ in range(6 * workers):  # what was made in the meantime
+                next(steps)
+            count, (all_, mine) = 4 * workers, (processor_seconds(), time.process_time())
+            for _ in range(count):
+                next(steps)
+            mine = time.process_time() - mine
+            add("Grain's workers", processor_seconds() - all_ - mine, count * batch)
+            add("the process that takes their pieces", mine, count * batch)
+    return {part: spread(values) for part, values in found.items()}
+
+
+def copied(sent: Any) -> list[np.ndarray]:
+    """Arrays of pieces in shared memory, which is freed."""
+    pieces = shared_memory_array.open_from_shm(sent)
+    return [np.array(array) for piece in pieces for array in (*piece.crops, *piece[1:])]
+
+
+def processor_time(pieces: Pieces, number: int) -> float:
+    """Seconds of processor time of one step, the mean of four."""
+    start = time.process_time()
+    for step in range(4):
+        for part in range(pieces.per_step):
+            pieces[(4 * number + step) * pieces.per_step + part]
+    return (time.process_time() - start) / 4
 
 
 def measure_memory(folder: pathlib.Path, sizes: Sizes) -> dict[str, Any]:
@@ -187,6 +294,12 @@ def pieces_of(folder: pathlib.Path, sizes: Sizes) -> Pieces:
     return Pieces(stream_of(folder), (crop, crop), sizes.batch, seed=0)
 
 
+def pieces_of_records(source: str, data_dir: str | None, sizes: Sizes) -> Pieces:
+    data = Data(source, dir=data_dir, streaming="always", test_fraction=0.0)
+    crop = Crop(sizes.record_side, (0.08, 1.0), (3 / 4, 4 / 3))
+    return Pieces(load(data).train, (crop, crop), sizes.record_batch, seed=0)
+
+
 def batches_of(folder: pathlib.Path, sizes: Sizes) -> Iterator[Batch]:
     pieces = pieces_of(folder, sizes)
     mesh = jax.make_mesh(
@@ -206,6 +319,19 @@ def write_photos(folder: pathlib.Path, sizes: Sizes) -> None:
         Image.fromarray(pixels).save(folder / f"{index:05}.jpg", quality=90)
 
 
+def write_records(path: pathlib.Path, sizes: Sizes) -> None:
+    """A tar shard of PNGs of noise."""
+    rng, side = np.random.default_rng(0), sizes.record_side
+    with tarfile.open(path, "w") as tar:
+        for index in range(sizes.records):
+            content = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).save(content, "PNG")
+            member = tarfile.TarInfo(f"{index:06}.png")
+            member.size = content.tell()
+            content.seek(0)
+            tar.addfile(member, content)
+
+
 def link_many(photos: pathlib.Path, folder: pathlib.Path, count: int) -> None:
     """So many names, in a hundred classes."""
     files = sorted(photos.iterdir())
@@ -219,29 +345,45 @@ def link_many(photos: pathlib.Path, folder: pathlib.Path, count: int) -> None:
 
 def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     """The figures for a person to read."""
-    sizes, rate, memory, start = (record[name] for name in ("sizes", "rate", "memory", "start"))
-    table = rich.table.Table(
-        f"JPEGs of {sizes.width}x{sizes.height}, 2 crops of {sizes.view}, {sizes.workers} workers",
-        "median (quartiles)",
+    sizes, records, shown = record["sizes"], record["records"], []
+    if "rate" in record:
+        memory, start = record["memory"], record["start"]
+        table = rich.table.Table(
+            f"JPEGs of {sizes.width}x{sizes.height}, 2 crops of {sizes.view}, {sizes.workers} "
+            "workers",
+            "median (quartiles)",
+        )
+        add_rate(table, record["rate"])
+        table.add_row("MiB at the end of each epoch", ", ".join(map(number, memory["mib"])))
+        table.add_row(
+            "largest over first",
+            f"{memory['growth']:.3f}; {verdict(memory['growth'], most=GROWTH_BAR)}",
+        )
+        table.add_row(f"s to list {sizes.listed} files", number(start["list_seconds"]))
+        met = verdict(start["seconds"], most=START_BAR_SECONDS)
+        table.add_row(
+            "s from there to a batch on the device",
+            f"{number(start['first_batch_seconds'])}; both {met}",
+        )
+        table.add_row("load of the machine before", number(record["load"]))
+        shown.append(table)
+    side = sizes.record_side
+    rate = rich.table.Table(
+        f"{records['source']}, 2 crops of {side}, {sizes.workers} workers", "median (quartiles)"
     )
+    add_rate(rate, records["rate"])
+    parts = rich.table.Table("processor time of an image", "microseconds")
+    for part, micros in records["parts"].items():
+        parts.add_row(part, str(micros))
+    return [*shown, rate, parts]
+
+
+def add_rate(table: rich.table.Table, rate: dict[str, Any]) -> None:
     table.add_row("images/s, one core alone", str(rate["one_core"]))
     table.add_row("images/s, all workers", str(rate["workers"]))
     met = verdict(rate["share"].median, least=SHARE_BAR)
     table.add_row("share of as many single cores", f"{rate['share']}; {met}")
     table.add_row("the same, by processor time", str(rate["processor_share"]))
-    table.add_row("MiB at the end of each epoch", ", ".join(map(number, memory["mib"])))
-    table.add_row(
-        "largest over first",
-        f"{memory['growth']:.3f}; {verdict(memory['growth'], most=GROWTH_BAR)}",
-    )
-    table.add_row(f"s to list {sizes.listed} files", number(start["list_seconds"]))
-    met = verdict(start["seconds"], most=START_BAR_SECONDS)
-    table.add_row(
-        "s from there to a batch on the device",
-        f"{number(start['first_batch_seconds'])}; both {met}",
-    )
-    table.add_row("load of the machine before", number(record["load"]))
-    return [table]
 
 
 if __name__ == "__main__":

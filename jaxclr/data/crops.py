@@ -19,6 +19,7 @@ from jaxclr.data.pixels import Encoded, decoded, kind_of, open_image
 from jaxclr.data.source_options import Data
 
 REDUCTIONS = (8, 4, 2)
+TOGETHER = 16  # rows whose boxes are computed at once
 
 
 class Crop(NamedTuple):
@@ -35,15 +36,41 @@ def crop_draws(seed: int, step: int, rows: np.ndarray, views: int) -> np.ndarray
     return threefry.uniform(threefry.fold_in(keys, np.arange(views)), CROP_DRAWS)
 
 
-def take_crops(
-    file: Encoded, crops: Sequence[Crop], draws: np.ndarray, data: Data
-) -> tuple[np.ndarray, ...]:
+class Boxes:
+    """The boxes of the crops of some images.
+
+    They are computed for several rows at once: NumPy's calls cost more than their arithmetic.
+
+    Args:
+      crops: one for each view.
+      draws: [b, views, 22], from `crop_draws`.
+    """
+
+    def __init__(self, crops: Sequence[Crop], draws: np.ndarray):
+        self.crops, self._draws = crops, draws
+        self._known: dict[tuple[int, int, int], list[list[np.ndarray]]] = {}
+
+    def of(self, row: int, height: int, width: int) -> list[np.ndarray]:
+        """Top, left, height and width for each view of row `row`, an image of that size."""
+        first = row - row % TOGETHER
+        key = first, height, width
+        if key not in self._known:
+            draws = self._draws[first : first + TOGETHER]
+            views = [
+                np.stack(crop_box(draws[:, view], height, width, crop.scale, crop.ratio), axis=1)
+                for view, crop in enumerate(self.crops)
+            ]
+            self._known[key] = [list(boxes) for boxes in zip(*views, strict=True)]
+        return self._known[key][row - first]
+
+
+def take_crops(file: Encoded, boxes: Boxes, row: int, data: Data) -> tuple[np.ndarray, ...]:
     """The crops of one image.
 
     Args:
       file: the image, of any size.
-      crops: one for each view.
-      draws: [views, 22], from `crop_draws`.
+      boxes: of the crops.
+      row: of the image in `boxes`.
       data: how files are read.
 
     Returns:
@@ -55,18 +82,13 @@ def take_crops(
     with open_image(file) as image:
         kind = kind_of(image, file, data)
         width, height = kind.size
-        boxes = [
-            np.concatenate(crop_box(draws[v, None], height, width, crop.scale, crop.ratio))
-            for v, crop in enumerate(crops)
-        ]
-        least = min(min(box[2:]) / crop.size for box, crop in zip(boxes, crops, strict=True))
+        mine = list(zip(boxes.of(row, height, width), boxes.crops, strict=True))
+        least = min(min(box[2:].tolist()) / crop.size for box, crop in mine)
         reduction = next((r for r in REDUCTIONS if r <= least), 1)
         reduced_size = (image.width // reduction, image.height // reduction)
         pixels, _ = decoded(image, file, kind, data, reduced_size)
     reduced = round(width / pixels.width)  # above 1 for JPEGs only
-    return tuple(
-        _cut(pixels, box / reduced, crop.size) for box, crop in zip(boxes, crops, strict=True)
-    )
+    return tuple(_cut(pixels, box / reduced, crop.size) for box, crop in mine)
 
 
 def _cut(image: Image.Image, box: np.ndarray, size: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxclr.data.crops import Crop, crop_draws, take_crops
+from jaxclr.data.crops import Boxes, Crop, crop_draws, take_crops
 from jaxclr.data.images import Encoded
 from jaxclr.data.shuffling import epoch_order
 from jaxclr.data.stream import Stream
@@ -87,10 +87,10 @@ class Pieces:
         batch_rows = self.shard * self._share + np.arange(first, last)
         epoch, offset = divmod(step, self.stream.size // self.batch_size)
         wanted = _order(self.seed, epoch, self.stream.size)[offset * self.batch_size + batch_rows]
-        draws = crop_draws(self.seed, step, batch_rows, len(self.crops))
+        boxes = Boxes(self.crops, crop_draws(self.seed, step, batch_rows, len(self.crops)))
 
         def crop(row: int, file: Encoded) -> tuple[np.ndarray, ...]:
-            return take_crops(file, self.crops, draws[row], self.stream.data)
+            return take_crops(file, boxes, row, self.stream.data)
 
         rows = self.stream.fetch(wanted.tolist(), crop)
         views = tuple(np.stack(views) for views in zip(*rows.made, strict=True))

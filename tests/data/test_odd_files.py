@@ -14,7 +14,7 @@ from tiny import tiny_config
 import jaxclr
 from jaxclr import pretraining
 from jaxclr.data import Data, Stream, load
-from jaxclr.data.crops import Crop, crop_draws, take_crops
+from jaxclr.data.crops import Boxes, Crop, crop_draws, take_crops
 from jaxclr.data.image_folder import _encoded
 from jaxclr.data.images import decode, resize_and_crop
 from jaxclr.errors import UserError
@@ -102,21 +102,22 @@ def test_a_stream_reads_them_too(folder):
     dataset = load(data)
     assert isinstance(dataset.train, Stream) and "pipe.png' is a FIFO" in dataset.notes[0]
     assert dataset.train.count_alpha()[0] + dataset.test.count_alpha()[0] == 8  # one is opaque
-    crops = (Crop(8, (0.2, 1.0), (0.75, 1.33)),)
+    boxes = one_crop(8, (0.2, 1.0))
     for odd in READABLE:
         options = Data("folder:x", **odd.options)
-        (crop,) = take_crops(
-            _encoded(str(folder / odd.name)), crops, crop_draws(0, 0, np.arange(1), 1)[0], options
-        )
+        (crop,) = take_crops(_encoded(str(folder / odd.name)), boxes, 0, options)
         assert crop.shape == (8, 8, odd.pixels.shape[2])
+
+
+def one_crop(size, scale):
+    """The box of one crop of one image."""
+    return Boxes((Crop(size, scale, (0.75, 1.33)),), crop_draws(0, 0, np.arange(1), 1))
 
 
 def test_crops_of_a_turned_photo_are_those_of_the_upright_one(folder, tmp_path):
     saved(RGB)(str(tmp_path / "upright.png"))
-    draws = crop_draws(0, 0, np.arange(1), 1)[0]
-    crop = lambda path: take_crops(
-        _encoded(str(path)), (Crop(8, (0.2, 0.5), (0.75, 1.33)),), draws, Data("folder:x")
-    )
+    boxes = one_crop(8, (0.2, 0.5))
+    crop = lambda path: take_crops(_encoded(str(path)), boxes, 0, Data("folder:x"))
     np.testing.assert_array_equal(crop(folder / "photo.png"), crop(tmp_path / "upright.png"))
 
 
@@ -158,12 +159,7 @@ def test_extreme_sizes_take_the_memory_of_the_target(tmp_path, size, streaming, 
     train = load(data).train
     images = train.sample(16) if streaming == "always" else train.examples
     np.testing.assert_array_equal(images, np.full((1, 16, 16, 3), (200, 30, 30)))
-    (crop,) = take_crops(
-        _encoded(str(tmp_path / "a.png")),
-        (Crop(16, (0.2, 1.0), (0.75, 1.33)),),
-        crop_draws(0, 0, np.arange(1), 1)[0],
-        data,
-    )
+    (crop,) = take_crops(_encoded(str(tmp_path / "a.png")), one_crop(16, (0.2, 1.0)), 0, data)
     np.testing.assert_array_equal(crop, images[0])
     assert max(sizes, default=0) <= 16 * 16 * 8
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from jaxclr.augment import Augmentation, PhotoView
+from jaxclr.augment.boxes import crop_box
 from jaxclr.data import Data, Stream, images, load, pixels
-from jaxclr.data.crops import Crop, crop_draws, take_crops
+from jaxclr.data.crops import Boxes, Crop, crop_draws, take_crops
 from jaxclr.data.image_folder import _encoded
 from jaxclr.data.pieces import UNGUARDED, Pieces, end_if_worker, read_in_workers
 from jaxclr.errors import UserError
@@ -56,7 +57,7 @@ def test_host_crops_are_the_devices_in_eight_bits(folder):
         picture.save(path)
     draws = crop_draws(SEED, STEP, np.arange(16), 2)
     host = [
-        take_crops(_encoded(str(p)), CROPS, draws[row], Data("folder:x"))
+        take_crops(_encoded(str(p)), Boxes(CROPS, draws), row, Data("folder:x"))
         for row, p in enumerate(paths)
     ]
     key = jax.random.fold_in(jax.random.key(SEED), STEP)
@@ -83,10 +84,22 @@ def test_what_follows_the_crop_draws_as_in_the_whole_view():
         view.after_crop(keys, pixels[:, :12, :12])
 
 
+def test_boxes_of_several_rows_are_those_of_each():
+    draws = crop_draws(SEED, STEP, np.arange(500), 2)
+    boxes = Boxes(CROPS, draws)
+    for row in range(500):
+        height, width = 20 + row % 7 // 6, 32
+        alone = [
+            np.concatenate(crop_box(draws[row, v, None], height, width, crop.scale, crop.ratio))
+            for v, crop in enumerate(CROPS)
+        ]
+        np.testing.assert_array_equal(boxes.of(row, height, width), alone)
+
+
 def test_a_large_jpeg_is_decoded_small(tmp_path, monkeypatch):
     path = tmp_path / "large.jpg"
     smooth(np.random.default_rng(0), 401, 603).save(path, quality=95)
-    draws = crop_draws(SEED, STEP, np.arange(1), 2)[0]
+    boxes = Boxes(CROPS, crop_draws(SEED, STEP, np.arange(1), 2))
     seen = []
     original = pixels.decoded
 
@@ -95,9 +108,9 @@ def test_a_large_jpeg_is_decoded_small(tmp_path, monkeypatch):
         return seen[-1]
 
     monkeypatch.setattr("jaxclr.data.crops.decoded", watched)
-    small = take_crops(_encoded(str(path)), CROPS, draws, Data("folder:x"))
+    small = take_crops(_encoded(str(path)), boxes, 0, Data("folder:x"))
     monkeypatch.setattr("jaxclr.data.crops.REDUCTIONS", ())
-    whole = take_crops(_encoded(str(path)), CROPS, draws, Data("folder:x"))
+    whole = take_crops(_encoded(str(path)), boxes, 0, Data("folder:x"))
     assert [decoded.pixels.size for decoded in seen] == [(76, 51), (603, 401)]
     for one, other in zip(small, whole, strict=True):
         assert np.abs(one.astype(int) - other).mean() < 3

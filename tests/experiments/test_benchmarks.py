@@ -40,6 +40,10 @@ TINY_LOSSES = {
     "clip": (16,),
     "siglip": (16,),
     "symmetric_loss": (16,),
+    "mmcr": (16,),
+    "frossl": (16,),
+    "tico": (16,),
+    "lejepa": (16,),
     "width": 8,
     "sim_trace": (16,),
     "sim_trace_width": 8,
@@ -73,12 +77,24 @@ def test_memory_and_collectives_are_told(benchmark, rows, devices, tmp_path):
 def test_input_is_measured(benchmark):
     input_ = benchmark("input")
     sizes = input_.Sizes(
-        images=8, width=64, height=48, view=16, batch=4, rounds=2, listed=200, workers=0, epochs=2
+        images=8,
+        width=64,
+        height=48,
+        view=16,
+        batch=4,
+        rounds=2,
+        listed=200,
+        workers=0,
+        epochs=2,
+        records=16,
+        record_side=8,
+        record_batch=4,
     )
     record = input_.measure(sizes)
     assert record["memory"]["growth"] >= 1 and len(record["memory"]["mib"]) == 2
     text = told(input_.tables(record))
     assert "s to list 200 files" in text and "at most 20: " in text
+    assert "processes without Grain" in text
 
 
 def test_neighbours_are_those_of_scikit_learn(benchmark):
