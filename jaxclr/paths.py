@@ -11,6 +11,7 @@ from jaxclr.errors import UserError, optional
 
 if TYPE_CHECKING:
     from etils import epath
+    from typing_extensions import TypeIs
 
     Path: TypeAlias = pathlib.Path | epath.Path
 else:
@@ -40,7 +41,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     return pathlib.Path(os.path.expanduser(path))
 
 
-def in_bucket(path: str | os.PathLike[str]) -> bool:
+def in_bucket(path: str | os.PathLike[str]) -> "TypeIs[epath.Path]":
     """Whether a path is in a bucket."""
     return os.fspath(path).startswith(("gs://", "s3://"))
 
@@ -67,5 +68,8 @@ def _configure() -> None:
     # It logs what it raises, with a traceback.
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     # Cached listings would hide what other processes and TensorStore write.
+    conf = optional("fsspec").config.conf
     for scheme in ("gcs", "s3"):
-        optional("fsspec").config.conf.setdefault(scheme, {})["use_listings_cache"] = False
+        conf.setdefault(scheme, {})["use_listings_cache"] = False
+    # By default 25 attempts of 60 seconds, where nothing answers.
+    conf["s3"].setdefault("config_kwargs", {"connect_timeout": 10})

@@ -29,21 +29,22 @@ class Faults:
       failing: share of the requests that are answered with 503.
       writes: how many more requests may change something, after which the others are refused, as if
         the client were dead; None for all.
-      seen: how many have.
+      seen: the paths of those that would.
     """
 
     def __init__(self) -> None:
-        self.failing, self.writes, self.seen = 0.0, None, 0
+        self.failing, self.writes = 0.0, None
+        self.seen: list[str] = []
         self._draws, self._lock = random.Random(0), threading.Lock()
 
-    def status(self, method: str) -> int | None:
+    def status(self, method: str, path: str) -> int | None:
         """The status of an answer that is a fault; None for a right one."""
         with self._lock:
             if self._draws.random() < self.failing:
                 return 503
             if method in ("GET", "HEAD"):
                 return None
-            self.seen += 1
+            self.seen.append(urllib.parse.unquote(path))
             if self.writes is None:
                 return None
             self.writes -= 1
@@ -75,7 +76,7 @@ def gcs() -> Iterator[str]:
         def parse_request(self) -> bool:
             if not super().parse_request():
                 return False
-            if status := FAULTS.status(self.command):
+            if status := FAULTS.status(self.command, self.path):
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 self._refuse(status)
                 return False
@@ -143,7 +144,7 @@ def s3() -> Iterator[str]:
     app = DomainDispatcherApplication(create_backend_app)
 
     def answer(environ, start_response):
-        if status := FAULTS.status(environ["REQUEST_METHOD"]):
+        if status := FAULTS.status(environ["REQUEST_METHOD"], environ["PATH_INFO"]):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response(f"{status} Fault", [("Content-Length", "0")])
             return [b""]

@@ -19,6 +19,7 @@ from jaxclr.methods import METHODS
 from jaxclr.paths import expanded
 from jaxclr.processes import runtime
 from jaxclr.processes.runtime import Distributed
+from jaxclr.runs.buckets import copied
 from jaxclr.runs.config import Config
 from jaxclr.runs.experiments import Experiment, load_experiment
 from jaxclr.runs.loggers import LOGGERS, Logger
@@ -124,7 +125,7 @@ def _parse_train(arguments: Sequence[str]) -> TrainRequest:
             "Give an experiment: jaxclr train EXPERIMENT.py, for instance experiments/digits.py."
         )
     if files:
-        config = load_experiment(expanded(files[0]), method=names["method"])
+        config = load_experiment(copied(expanded(files[0])), method=names["method"])
     else:
         # For --help without an experiment.
         config = Config(method=named("method", names["method"] or "sim_affinity", METHODS)())
@@ -160,7 +161,7 @@ def _parse_train(arguments: Sequence[str]) -> TrainRequest:
     kind = type(options.config.method)
     method = next((name for name, known in METHODS.items() if known is kind), kind.__name__)
     folder = f"runs/{pathlib.Path(files[0]).stem}-{method}-{options.config.seed}"
-    experiment = Experiment(expanded(files[0]), names["method"])
+    experiment = Experiment(copied(expanded(files[0])), names["method"])
     return TrainRequest(options, experiment, options.out or pathlib.Path(folder))
 
 

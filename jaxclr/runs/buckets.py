@@ -37,7 +37,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jaxclr.errors import UserError, cut, reason
@@ -45,13 +45,32 @@ from jaxclr.paths import Path, in_bucket
 
 COMMITTED = "commit_success.txt"  # Orbax's name of the last object of a checkpoint
 
+_locks: dict[str, Callable[[], None]] = {}
 
-def client(path: Path) -> Any:
+
+def client(path: Path | str) -> Any:
     """The file system of a URL, which repeats requests that fail for a passing reason."""
     import fsspec
 
     _listen()
     return fsspec.filesystem({"gs": "gcs", "s3": "s3"}[_scheme(path)])
+
+
+@contextlib.contextmanager
+def guarding(folder: Path, check: Callable[[], None]) -> Iterator[None]:
+    """Calls a function, which may raise, before this process changes anything in a folder."""
+    _locks[str(folder)] = check
+    try:
+        yield
+    finally:
+        del _locks[str(folder)]
+
+
+def check_lock(path: Path) -> None:
+    """Raises UserError if this process held the lock of the run with this path, and has lost it."""
+    for folder, check in list(_locks.items()):
+        if str(path) == folder or str(path).startswith(f"{folder}/"):
+            check()
 
 
 def exists(path: Path) -> bool:
@@ -64,7 +83,7 @@ def exists(path: Path) -> bool:
         try:
             client(path).info(str(path))
         except FileNotFoundError:
-            _check_bucket(path)
+            _check_bucket(_bucket(path))
             return False
         return True
 
@@ -80,15 +99,13 @@ def read(path: Path, most: int) -> bytes:
                 raise UserError(f"{path} has {found['size']} bytes; at most {most} are read.")
             return client(path).cat_file(str(path))
         except FileNotFoundError as error:
-            _check_bucket(path)
+            _check_bucket(_bucket(path))
             raise UserError(f"{path} cannot be read: it does not exist.") from error
 
 
 def write(path: Path, content: bytes) -> None:
     """Writes one object: whole or not at all."""
-    from jaxclr.runs import leases
-
-    leases.check(path)
+    check_lock(path)
     with reaching(path):
         client(path).pipe_file(str(path), content)
 
@@ -111,6 +128,7 @@ def files(folder: Path) -> dict[str, dict[str, Any]]:
 
 def remove(folder: Path) -> None:
     """Removes a folder or an object, if it exists; of a checkpoint, its last object first."""
+    check_lock(folder)
     with reaching(folder):
         for path in (folder / COMMITTED, folder):
             with contextlib.suppress(FileNotFoundError):
@@ -119,12 +137,10 @@ def remove(folder: Path) -> None:
 
 def upload(folder: pathlib.Path, to: Path) -> None:
     """Copies a local folder into a bucket; the last object of a checkpoint, if any, last."""
-    from jaxclr.runs import leases
-
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     last = [path for path in found if path == folder / COMMITTED]
     for some in ([path for path in found if path not in last], last):
-        leases.check(to)
+        check_lock(to)
         with reaching(to):
             if some:
                 there = [f"{to}/{path.relative_to(folder).as_posix()}" for path in some]
@@ -154,6 +170,7 @@ def copied(path: Path) -> pathlib.Path:
 
 def copy(folder: Path, to: Path) -> None:
     """Copies a checkpoint within a bucket, its last object last."""
+    check_lock(to)
     found = sorted(files(folder), key=lambda name: (name == COMMITTED, name))
     with reaching(folder):
         for name in found:
@@ -175,10 +192,7 @@ def local(folder: Path) -> pathlib.Path:
 
 @contextlib.contextmanager
 def reaching(path: Path) -> Iterator[None]:
-    """Turns errors of a bucket into UserErrors that say what to do; other paths' are left alone.
-
-    FileNotFoundError and FileExistsError, the answers on one object, become errors on the bucket.
-    """
+    """Turns errors of a bucket into UserErrors that say what to do; other paths' are left alone."""
     try:
         yield
     except UserError:
@@ -189,11 +203,10 @@ def reaching(path: Path) -> Iterator[None]:
         raise UserError(_sentence(path, error)) from error
 
 
-def _check_bucket(path: Path) -> None:
-    """Raises FileNotFoundError if the bucket does not exist; "not there" may mean that too."""
-    bucket = _bucket(path)
-    if str(path) != bucket:
-        client(path).ls(bucket)
+@functools.cache
+def _check_bucket(bucket: str) -> None:
+    """Raises FileNotFoundError if a bucket does not exist: "not there" may mean that too."""
+    client(bucket).ls(bucket)
 
 
 def _sentence(path: Path, error: Exception) -> str:
@@ -230,7 +243,7 @@ def _bucket(path: Path) -> str:
     return "/".join(str(path).split("/")[:3])
 
 
-def _scheme(path: Path) -> str:
+def _scheme(path: Path | str) -> str:
     return str(path).partition("://")[0]
 
 
@@ -240,12 +253,10 @@ class _Retries(logging.Filter):
     said = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        if not _Retries.said and any(
-            words in text for words in ("retrying after", "Retryable error", "etry needed")
-        ):
+        words = ("retrying after", "Retryable error", "etry needed")
+        if not _Retries.said and any(some in str(record.msg) for some in words):
             _Retries.said = True
-            line = cut(text.strip().splitlines()[0], 200)
+            line = cut(record.getMessage().strip().splitlines()[0], 200)
             print(f"A request to a bucket failed and is repeated: {line}", file=sys.stderr)
         return record.levelno == logging.WARNING
 

@@ -16,7 +16,8 @@ import orbax.checkpoint as ocp
 from jaxclr.errors import SharedError, UserError
 from jaxclr.paths import Path, in_bucket, resolved
 from jaxclr.processes import runtime
-from jaxclr.runs import leases, proofs, seals, stores
+from jaxclr.runs import proofs, seals, stores
+from jaxclr.runs.buckets import check_lock
 from jaxclr.runs.digests import digests, host_digest
 from jaxclr.runs.files import (
     check_path,
@@ -112,7 +113,7 @@ class Checkpoints:
           UserError: it cannot be written, or the one before it could not.
         """
         start = time.perf_counter()
-        leases.check(self._kept)
+        check_lock(self._kept)
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave(jax.tree.map(proofs.raw, state)),
             proof=ocp.args.JsonSave(proofs.proof(state)),
@@ -226,7 +227,7 @@ class Checkpoints:
     def _seal(self) -> None:
         """Completes a checkpoint. Orbax calls this before it gives the folder its name."""
         if jax.process_index() == 0:
-            leases.check(self._kept)
+            check_lock(self._kept)
             for folder in unfinished(self._folder):
                 _complete(folder)
                 if is_copied(self._kept):

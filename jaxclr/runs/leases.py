@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from jaxclr.errors import UserError
 from jaxclr.paths import Path
-from jaxclr.runs.buckets import client, reaching
+from jaxclr.runs.buckets import client, guarding, reaching
 
 STALE_SECONDS = 90.0
 BEAT_SECONDS = 20.0
@@ -44,22 +44,12 @@ def held(path: Path) -> Iterator[None]:
     _held[str(path.parent)] = lease
     lease.start()
     try:
-        yield
+        with guarding(path.parent, lease.check):
+            yield
     finally:
         del _held[str(path.parent)]
         with contextlib.suppress(UserError):  # it will be taken over
             lease.release()
-
-
-def check(path: Path) -> None:
-    """Checks that the lock of the run with this path is not lost, if this process held it.
-
-    Raises:
-      UserError: it was taken over by another process.
-    """
-    for folder, lease in list(_held.items()):
-        if str(path) == folder or str(path).startswith(f"{folder}/"):
-            lease.check()
 
 
 class _Lease:
@@ -91,11 +81,11 @@ class _Lease:
         self._thread.start()
 
     def check(self) -> None:
-        if not self._lost and time.monotonic() - self._renewed > STALE_SECONDS:
-            with reaching(self._path):
+        with reaching(self._path):
+            if not self._lost and time.monotonic() - self._renewed > STALE_SECONDS:
                 self._renew()  # it is still this process's, unless another one wrote it
+            owner = _read(self._path)[1].get("owner", "another process") if self._lost else ""
         if self._lost:
-            owner = _read(self._path)[1].get("owner", "another process")
             raise UserError(
                 f"{self._path.parent} was taken over by {owner}, because this process was not "
                 "heard of for too long. Nothing more is written; wait until that is done."
@@ -211,7 +201,9 @@ def _has_ended(owner: dict[str, object]) -> bool:
     if here is None or owner.get("machine") != here or not isinstance(pid, int):
         return False
     mine = {lease.name for lease in _held.values()}
-    return _born(pid) != owner["born"] or (pid == os.getpid() and owner["lease"] not in mine)
+    return _born(pid) != owner.get("born") or (
+        pid == os.getpid() and owner.get("lease") not in mine
+    )
 
 
 @functools.cache

@@ -53,7 +53,11 @@ def damages(folder: Path) -> dict[str, str]:
             return {NAME: f"{NAME} is missing"}
         there = buckets.files(folder) if in_bucket(folder) else None
         for name, (length, checksum) in read_object(folder / NAME).items():
-            size = _size(folder / name) if there is None else there.get(name, {}).get("size")
+            size = (
+                _size(pathlib.Path(folder / name))
+                if there is None
+                else there.get(name, {}).get("size")
+            )
             if size is None:
                 found[name] = f"{name} is missing"
             elif size != length:

@@ -36,12 +36,12 @@ def fetched(folder: Path, use: str) -> Path:
     return here
 
 
-def publish(folder: pathlib.Path, to: Path) -> None:
-    """Copies a complete checkpoint into a bucket."""
+def publish(folder: Path, to: Path) -> None:
+    """Copies a complete checkpoint on this machine into a bucket."""
     step = folder.name.partition(".")[0]
     remove(to / step)
     (folder / buckets.COMMITTED).touch()
-    buckets.upload(folder, to / step)
+    buckets.upload(pathlib.Path(folder), to / step)
 
 
 def remove_old(folder: Path, keep: int) -> None:

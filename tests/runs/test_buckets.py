@@ -56,12 +56,16 @@ def local(session, tmp_path_factory):
     return contents(run)
 
 
-def test_a_resumed_run_has_the_bits_of_a_local_one(session, local, bucket, tmp_path):
+def test_a_resumed_run_has_the_bits_of_a_local_one(session, local, bucket, faults):
     run = RunFolder(expanded(bucket))
+    faults.seen.clear()
     with run.locked():
         run.create(session.config, overwrite=False)
         training.train(session, run, console=QUIET, stop_after=2)
     assert run.newest_step == 2
+    if bucket.startswith("s3"):  # requests of gs:// do not have the name in their path
+        first = lambda name: next(i for i, path in enumerate(faults.seen) if path.endswith(name))
+        assert first("metrics.jsonl") < first("checkpoints/2/commit_success.txt")
     with run.locked():
         training.train(session, run, console=QUIET)
     assert contents(run) == local
@@ -76,19 +80,19 @@ def test_a_resumed_run_has_the_bits_of_a_local_one(session, local, bucket, tmp_p
 
 STATES = {
     step: {"kernel": jnp.arange(60.0) / step, "step": jnp.int32(step), "key": jax.random.key(step)}
-    for step in (1, 2, 3)
+    for step in (1, 2)
 }
 
 
 def live(folder):
-    """Goes on from the newest checkpoint to step 3, as a run does; returns where it began."""
+    """Goes on from the newest checkpoint to step 2, as a run does; returns where it began."""
     with files.locked(folder / ".lock"), Checkpoints(folder / "checkpoints", keep=1) as checkpoints:
         newest = checkpoints.latest or 0
         if newest:
             state = checkpoints.restore(STATES[1], say=pytest.fail)
             assert digests(state) == digests(STATES[newest])
             assert int(readers.read_bytes(folder / "metrics.jsonl")) >= newest
-        for step in range(newest + 1, 4):
+        for step in range(newest + 1, 3):
             files.write_atomically(folder / "metrics.jsonl", str(step))
             checkpoints.save(STATES[step], step)
             checkpoints.wait()
@@ -102,22 +106,23 @@ def faults(monkeypatch):
     servers.FAULTS.failing, servers.FAULTS.writes = 0.0, None
 
 
-def test_an_end_between_any_two_writes(bucket, faults, capfd):
-    before = faults.seen
+@pytest.mark.parametrize("points", [5, pytest.param(10**6, marks=pytest.mark.full)])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's coroutines
+def test_an_end_between_any_two_writes(bucket, points, faults, capfd):
+    faults.seen.clear()
     assert live(expanded(bucket)) == 0
-    writes, began = faults.seen - before, set()
+    writes, began = len(faults.seen), set()
     assert writes > 20
-    for count in range(1, writes, max(1, writes // 8)):
+    for count in range(1, writes, max(1, writes // points)):
         folder = expanded(f"{bucket}-{count}")
         faults.writes = count
         with contextlib.suppress(UserError):
             live(folder)
-        assert faults.writes < 0
         faults.writes = None
         began.add(live(folder))
-        assert files.complete_steps(folder / "checkpoints") == [3]
-        assert read_digests(folder / "checkpoints", 3) == digests(STATES[3])
-    assert began >= {0, 1, 2}
+        assert files.complete_steps(folder / "checkpoints") == [2]
+        assert read_digests(folder / "checkpoints", 2) == digests(STATES[2])
+    assert began >= {0, 1}
     capfd.readouterr()  # Orbax's threads print
 
 
@@ -129,7 +134,9 @@ def test_a_damaged_checkpoint_is_set_aside(bucket):
     damaged = next(
         name for name in buckets.files(folder / "checkpoints" / "2") if "ocdbt.process_0/d/" in name
     )
-    files.write_atomically(folder / "checkpoints" / "2" / damaged, b"other")
+    path = folder / "checkpoints" / "2" / damaged
+    content = readers.read_bytes(path)
+    files.write_atomically(path, content[:-1] + bytes([content[-1] ^ 1]))
     said = []
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = checkpoints.restore(STATES[1], say=said.append)
@@ -142,9 +149,9 @@ def test_a_damaged_checkpoint_is_set_aside(bucket):
 
 def test_failing_requests_are_repeated_and_said_once(bucket, faults, capfd, monkeypatch):
     monkeypatch.setattr(buckets._Retries, "said", False)
-    faults.failing = 0.1
+    faults.failing = 0.05
     assert live(expanded(bucket)) == 0
-    assert read_digests(expanded(bucket) / "checkpoints", 3) == digests(STATES[3])
+    assert read_digests(expanded(bucket) / "checkpoints", 2) == digests(STATES[2])
     assert capfd.readouterr().err.count("A request to a bucket failed and is repeated") == 1
 
 
