@@ -79,7 +79,14 @@ RECIPES = {name: Recipe(heads(method())) for name, method in METHODS.items()} | 
         methods.Dino(prototypes=4096, freeze_prototypes=97),
         augmentation=AUGMENTATIONS["cifar_multi_crop"],
     ),
+    # solo-learn's on ImageNet-100, here and for VIbCReg.
+    "frossl": Recipe(heads(methods.FroSsl(), out=1024), Lars(learning_rate=0.3, weight_decay=1e-4)),
     "ft": Recipe(narrow(methods.Ft(**QUEUED))),
+    "lejepa": Recipe(
+        heads(methods.LeJepa(), out=128), AdamW(learning_rate=5e-4, weight_decay=5e-4)
+    ),
+    # The authors' optimizer for ImageNet: a sum over the batch has gradients of its size.
+    "mmcr": Recipe(heads(methods.Mmcr(), out=512), Lars(learning_rate=0.8, weight_decay=1e-6)),
     "moco_v2": Recipe(narrow(methods.MocoV2(**QUEUED))),
     "moco_v3": Recipe(heads(methods.MocoV3(temperature=0.2))),
     # Both gain by more views than they need.
@@ -114,6 +121,9 @@ RECIPES = {name: Recipe(heads(method())) for name, method in METHODS.items()} | 
     "trip": Recipe(methods.Trip(), SLOW),
     "trip_roma": Recipe(methods.TripRoma(), SLOW),
     "uni_grad": Recipe(methods.UniGrad()),
+    "vibcreg": Recipe(
+        heads(methods.VibcReg(), out=2048), Lars(learning_rate=0.3, weight_decay=1e-4)
+    ),
     "vicreg": Recipe(heads(methods.VicReg(), out=2048), Lars(learning_rate=0.3, weight_decay=1e-4)),
     # The paper's: embeddings of 64, sub-batches of 128, one cut of the batch, and 3e-3 at batch
     # 512.

@@ -1,21 +1,26 @@
-"""Twenty steps in float64, and batches of a stream, on the devices of one process or of several.
+"""Twenty steps in float64, batches of a stream and its evaluation, on one or several processes.
 
 python tests/twenty_steps.py OUT.npz FOLDER METHODS COORDINATOR PROCESSES PROCESS
 """
 
 import functools
+import pathlib
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from evaluated import evaluated
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from tiny import cast, tiny_config
 
+import jaxclr
 from jaxclr.augment import Augmentation, PhotoView
 from jaxclr.data import Data
 from jaxclr.processes import runtime
+from jaxclr.runs.checkpoints import Checkpoints
+from jaxclr.runs.folder import RunFolder
 from jaxclr.training.feed import open_feed
 from jaxclr.training.loop import compile_step
 from jaxclr.training.session import open_session
@@ -24,9 +29,9 @@ VIEW = PhotoView(size=8, crop_scale=(0.5, 1.0))
 
 
 @functools.cache
-def steps(method, devices=None):
+def steps(method, devices=None, sharding="replicated"):
     """Parameters after twenty steps on so many devices, by path, and the indices of the rows."""
-    session = on(open_session(tiny_config(method)), devices)
+    session = on(open_session(tiny_config(method, state_sharding=sharding)), devices)
     state = session.init_state()
     with jax.enable_x64(True):
         state = jax.jit(lambda state: cast(state, jnp.float64))(state)
@@ -36,7 +41,7 @@ def steps(method, devices=None):
             rows.append(whole(batch.indices, session))
             state, _ = jax.block_until_ready(step(state, batch))
         feed.close()
-    leaves = jax.tree.leaves_with_path(jax.device_get((state.params, state.batch_stats)))
+    leaves = jax.tree.leaves_with_path(whole((state.params, state.batch_stats), session))
     found = {f"{method}{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
     return {**found, f"{method} rows": np.stack(rows)}
 
@@ -51,6 +56,25 @@ def streamed(folder, devices=None):
     feed.close()
     leaves = jax.tree.leaves_with_path(taken)
     return {f"streamed{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
+
+
+def judged(folder, run, devices=None):
+    """An evaluation of streamed images in two classes, and their embeddings in a file."""
+    data = Data(f"folder:{folder}", streaming="always", workers=0, skip_corrupt=True)
+    config = tiny_config(data=data, augmentation=Augmentation((VIEW, VIEW)))
+    session = on(open_session(config), devices)
+    state = session.init_state()
+    run = RunFolder(pathlib.Path(run))
+    runtime.run_on_first(lambda: run.create(session.config, overwrite=False))
+    with Checkpoints(run.checkpoints) as checkpoints:
+        checkpoints.save(state, 3)
+    out = run.folder / "out.npz"
+    found = evaluated(session.subject(state))
+    jaxclr.Run(run.folder).embed(out)
+    with np.load(out) as file:
+        found |= {f"embedded {name}": file[name] for name in file}
+    record = jaxclr.Run(run.folder).evaluate("knn", k=3)
+    return {**found, "knn": np.array(record["figures"]["accuracy"]["values"])}
 
 
 def on(session, devices):
@@ -71,8 +95,8 @@ def whole(tree, session):
 if __name__ == "__main__":
     out, folder, methods, coordinator, count, index = sys.argv[1:]
     runtime.initialize(runtime.Distributed(coordinator, int(count), int(index)))
-    found = streamed(folder)
+    found = streamed(f"{folder}/all") | judged(f"{folder}/classes", f"{out}.run")
     for method in methods.split():
-        found |= steps(method)
+        found |= steps(method, sharding="all" if method == "sim_affinity" else "replicated")
     if runtime.is_first():
         np.savez(out, **found)

@@ -11,6 +11,7 @@ all see the same load, and ratios are taken run by run. All must give the same v
 - clip and siglip, streamed and dense, against a few lines of jax.numpy; clip also against info_nce
   in both directions.
 - symmetric_loss from Gram matrices against its definition.
+- mmcr, frossl, tico and lejepa against their definitions with all rows, pairs or knots at once.
 - sim_trace on large batches, each in its own process; peak memory is the operating system's figure.
 - info_nce of a million rows: compiled, not run.
 - On an accelerator: info_nce on large batches, as a share of the rate of a matrix product.
@@ -77,6 +78,10 @@ class Sizes:
     clip: tuple[int, ...] = (1024, 4096)
     siglip: tuple[int, ...] = (1024, 4096)
     symmetric_loss: tuple[int, ...] = (1024, 4096)
+    mmcr: tuple[int, ...] = (1024,)
+    frossl: tuple[int, ...] = (1024,)
+    tico: tuple[int, ...] = (1024,)
+    lejepa: tuple[int, ...] = (1024,)
     width: int = 128
     sim_trace: tuple[int, ...] = (4096, 16384, 65536, 262144)
     sim_trace_width: int = 256
@@ -164,6 +169,48 @@ def dense_symmetric_loss(q: Array, k: Array) -> Array:
     return jnp.linalg.norm(logits - logits.T)
 
 
+def dense_mmcr(z1: Array, z2: Array) -> Array:
+    return -jnp.sum(jnp.linalg.svd((unit_rows(z1) + unit_rows(z2)) / 2, compute_uv=False))
+
+
+def dense_frossl(z1: Array, z2: Array) -> Array:
+    """The correlation of images, B x B."""
+    views = [z / jnp.linalg.norm(z, axis=0, keepdims=True) for z in (z1, z2)]
+    grams = [view @ view.T / view.shape[1] for view in views]
+    spread = sum(jnp.log(jnp.sum(gram**2)) for gram in grams)
+    return spread + jnp.sum((views[0] - views[1]) ** 2) / 2 / len(z1)
+
+
+def before(width: int) -> Array:
+    return jnp.eye(width) / width
+
+
+def dense_tico(q: Array, k: Array) -> Array:
+    """The energy of each row."""
+    q, k = unit_rows(q), unit_rows(k)
+    covariance = 0.9 * before(q.shape[1]) + 0.1 * q.T @ q / len(q)
+    return 1 - jnp.mean(positives(q, k)) + 8 * jnp.mean(positives(q @ covariance, q))
+
+
+def directions(width: int) -> Array:
+    return jax.random.normal(jax.random.key(0), (256, width))
+
+
+def dense_lejepa(z1: Array, z2: Array) -> Array:
+    """Cosines and sines of all knots, B x K x 17."""
+    t = jnp.linspace(0, 3, 17)[None, :]
+    normal = jnp.exp(-(t**2) / 2)
+
+    def statistic(z: Array) -> Array:
+        angles = (z @ unit_rows(directions(z.shape[1])).T)[:, :, None] * t[None]
+        cosines, sines = jnp.cos(angles).mean(0), jnp.sin(angles).mean(0)
+        errors = (cosines - normal) ** 2 + sines**2
+        return 2 * len(z) * jnp.mean(jnp.trapezoid(errors * normal, t))
+
+    distance = jnp.mean((z1 - z2) ** 2) / 4
+    return 0.95 * distance + 0.05 * (statistic(z1) + statistic(z2)) / 2
+
+
 def pytorch_nt_xent(z1: Array, z2: Array) -> tuple[str, Callable[[], Any] | None]:
     """PyTorch's version and a call of value and gradient; without it, "no PyTorch" and None."""
     try:
@@ -208,6 +255,16 @@ LOSSES: Mapping[str, Mapping[str, Loss]] = {
     "symmetric_loss": {
         "Grams": functools.partial(losses.symmetric_loss, temperature=TEMPERATURE),
         "dense": dense_symmetric_loss,
+    },
+    "mmcr": {"QR": lambda z1, z2: losses.mmcr((z1, z2)), "dense": dense_mmcr},
+    "frossl": {"D x D": lambda z1, z2: losses.frossl((z1, z2)), "dense": dense_frossl},
+    "tico": {
+        "D x D": lambda q, k: losses.tico(q, k, before(q.shape[1])),
+        "dense": dense_tico,
+    },
+    "lejepa": {
+        "products": lambda z1, z2: losses.lejepa((z1, z2), directions(z1.shape[1])),
+        "dense": dense_lejepa,
     },
 }
 

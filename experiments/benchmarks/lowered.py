@@ -81,7 +81,9 @@ def compiled_need(lowered: jax.stages.Lowered) -> tuple[Need, str]:
         "code": memory.generated_code_size_in_bytes,
     }
     hbm = sum(parts.values()) - 2 * parts["aliased"]
-    need = Need(True, hbm, None, **parts, flops=compiled.cost_analysis()["flops"], seconds=seconds)
+    need = Need(
+        True, hbm, None, **parts, flops=compiled.cost_analysis().get("flops"), seconds=seconds
+    )
     return need, compiled.as_text()
 
 
@@ -127,7 +129,10 @@ def _parsed(amount: str) -> int:
 
 
 def tally(lowered: jax.stages.Lowered) -> Tally:
-    """Counts a lowered program's collectives and the FLOPs of its matrix products, of one chip."""
+    """Counts a lowered program's collectives and the FLOPs of its matrix products, of one chip.
+
+    Collectives over groups of g chips are of the kind "all_gather/g".
+    """
     module = lowered.compiler_ir("stablehlo")
     functions = {
         operation.name.value: operation
@@ -139,6 +144,7 @@ def tally(lowered: jax.stages.Lowered) -> Tally:
     def visit(operation: ir.Operation, times: int) -> None:
         kind = operation.name.removeprefix("stablehlo.")
         if kind in COLLECTIVES:
+            kind += _grouped(operation)
             before = counted.collectives.get(kind, Traffic())
             carried = max(_bytes(operation.operands), _bytes(operation.results))
             counted.collectives[kind] = Traffic(
@@ -160,6 +166,14 @@ def tally(lowered: jax.stages.Lowered) -> Tally:
 
     visit(functions["main"].operation, 1)
     return counted
+
+
+def _grouped(operation: ir.Operation) -> str:
+    """The suffix of a collective's kind: empty if it is over all chips."""
+    if "replica_groups" not in operation.attributes:
+        return ""
+    count, group = ir.DenseElementsAttr(operation.attributes["replica_groups"]).type.shape
+    return "" if count == 1 else f"/{group}"
 
 
 def _bytes(values: Any) -> int:

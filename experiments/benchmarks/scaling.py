@@ -57,7 +57,7 @@ TOPOLOGIES = (
 _SHAPE = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
 _KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 _COLLECTIVE = re.compile(rf" = (?P<shapes>.*?) (?P<kind>{_KINDS})(?P<start>-start)?\(")
-_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[\d+,(\d+)\]<=)")
+_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}(,)?|\[(\d+),(\d+)\]<=)")
 _CALLED = re.compile(
     r"\b(?:calls|to_apply|condition|body|true_computation|false_computation)=%?([\w.\-]+)"
 )
@@ -66,6 +66,8 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 def compiled_traffic(text: str) -> dict[str, Traffic]:
     """Collectives of one chip in a compiled program, by kind: calls, and bytes as in `tally`.
+
+    Those over groups of g chips are of the kind "all_gather/g".
 
     Args:
       text: the program, as `jax.stages.Compiled.as_text` tells it.
@@ -83,11 +85,9 @@ def compiled_traffic(text: str) -> dict[str, Traffic]:
         for line in computations[name]:
             if found := _COLLECTIVE.search(line):
                 if "chain_id=" not in line or name in started:
-                    _add(
-                        counted,
-                        {found["kind"].replace("-", "_"): Traffic(1, _carried(line, found))},
-                        1,
-                    )
+                    group, alone = _group(line)
+                    kind = found["kind"].replace("-", "_") + ("" if alone else f"/{group}")
+                    _add(counted, {kind: Traffic(1, _carried(line, found, group))}, 1)
                 continue  # what it calls adds two numbers
             called = _CALLED.findall(line)
             called += [
@@ -104,10 +104,14 @@ def compiled_traffic(text: str) -> dict[str, Traffic]:
 
 
 def sent(traffic: Mapping[str, Traffic], chips: int) -> float:
-    """Bytes that leave a chip, all collectives being over all chips."""
-    part = (chips - 1) / chips
-    factors = {"all_reduce": 2 * part, "collective_permute": 1.0}
-    return sum(factors.get(kind, part) * of.bytes for kind, of in traffic.items())
+    """Bytes that leave a chip; collectives are over all chips unless their kind has a group."""
+
+    def factor(kind: str) -> float:
+        kind, _, group = kind.partition("/")
+        part = 1 - 1 / int(group or chips)
+        return {"all_reduce": 2 * part, "collective_permute": 1.0}.get(kind, part)
+
+    return sum(factor(kind) * of.bytes for kind, of in traffic.items())
 
 
 def measure(
@@ -273,14 +277,21 @@ def _trips(computations: Mapping[str, list[str]], loop: str) -> int:
     return int(bounds[0])
 
 
-def _carried(line: str, found: re.Match) -> int:
-    """Bytes of a collective: the larger of its input and its output."""
+def _group(line: str) -> tuple[int, bool]:
+    """The number of chips of a collective's groups, and whether there is one group only."""
+    if not (listed := _GROUPS.search(line)):
+        return 1, True
+    if listed[1]:
+        return listed[1].count(",") + 1, not listed[2]
+    return int(listed[4]), listed[3] == "1"
+
+
+def _carried(line: str, found: re.Match, group: int) -> int:
+    """Bytes of a collective over groups of a size: the larger of its input and its output."""
     sizes = [
         math.prod(map(int, filter(None, shape.split(",")))) * max(1, int(bits or 8) // 8)
         for _, bits, shape in _SHAPE.findall(found["shapes"])
     ]
-    listed = _GROUPS.search(line)
-    group = (listed[1].count(",") + 1 if listed[1] else int(listed[2])) if listed else 1
     if found["kind"] == "collective-permute":
         return sizes[0]  # a start lists its operand, its result and two semaphores
     if found["kind"] == "all-gather" and found["start"]:

@@ -175,7 +175,7 @@ def check_finite(name: str, value: object) -> None:
 def check_share(name: str, value: object) -> None:
     """Raises ValueError for a Python number that is not 0 to 1; arrays and tracers pass."""
     check_positive(name, value, zero=True)
-    if isinstance(value, numbers.Real) and value > 1:
+    if isinstance(value, numbers.Real) and float(value) > 1:
         raise ValueError(f"{name} must be at most 1, got {value}.")
 
 

@@ -9,16 +9,12 @@ import threading
 from collections.abc import Sequence
 from typing import IO, Any, NamedTuple
 
-from jaxclr.errors import UserError, optional, reason
+from jaxclr.errors import UserError, reason
 from jaxclr.paths import expanded
+from jaxclr.runs.buckets import client, reaching
 
 PART = 2**25  # bytes of a large file that are read by one request
 CONCURRENT = 8  # such requests at a time
-
-_CREDENTIALS = {
-    "gs": "run 'gcloud auth application-default login'",
-    "s3": "run 'aws configure', or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-}
 
 
 class Entry(NamedTuple):
@@ -150,7 +146,7 @@ def file_system(url: str) -> Any:
 
 @functools.cache
 def _file_system(scheme: str) -> Any:
-    return optional("fsspec").filesystem(scheme)
+    return client(expanded(f"{scheme}://bucket"))
 
 
 def failure(url: str, error: Exception, hint: str = "check its name") -> UserError:
@@ -164,34 +160,31 @@ def failure(url: str, error: Exception, hint: str = "check its name") -> UserErr
     if isinstance(error, UserError):
         return error
     scheme, _, place = url.partition("://")
-    bucket = f"{scheme}://{place.partition('/')[0]}"
-    if isinstance(error, FileNotFoundError):
-        if _is_missing(bucket):
-            return UserError(f"The bucket '{bucket}' does not exist; check its name.")
+    if isinstance(error, FileNotFoundError) and _exists(f"{scheme}://{place.partition('/')[0]}"):
         return UserError(f"'{url}' does not exist; {hint}.")
-    if type(error).__name__ == "NoCredentialsError":
-        return UserError(f"There are no credentials to read '{url}'; {_CREDENTIALS[scheme]}.")
     if _is_refused(error):
         return UserError(
-            f"There is no permission to read '{url}' ({reason(error)}); {_CREDENTIALS[scheme]} "
-            "with an account that may read the bucket."
+            f"There is no permission to read '{url}' ({reason(error)}): give the account of these "
+            "credentials the permission to list and read the bucket."
         )
-    return UserError(f"'{url}' cannot be read ({reason(error)}).")
+    try:
+        with reaching(expanded(url)):
+            raise error
+    except UserError as found:
+        return found
 
 
 def _is_refused(error: Exception) -> bool:
     """Whether the server answered that there is no permission."""
     forbidden = isinstance(error, OSError) and str(error).startswith("Forbidden")
-    return (
-        isinstance(error, PermissionError) or forbidden or getattr(error, "code", 0) in (401, 403)
-    )
+    return isinstance(error, PermissionError) or forbidden or getattr(error, "code", 0) == 403
 
 
-def _is_missing(bucket: str) -> bool:
+def _exists(bucket: str) -> bool:
     try:
         file_system(bucket).ls(bucket, refresh=True)
     except FileNotFoundError:
-        return True
-    except Exception:  # which says nothing about the bucket
         return False
-    return False
+    except Exception:  # which says nothing about the bucket
+        return True
+    return True

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -36,19 +37,19 @@ class Features(NamedTuple):
 def mesh_of(*arrays: np.ndarray | Array) -> Mesh | None:
     """The devices over which the rows of one of the arrays are sharded; None if none of them is."""
     for array in arrays:
-        if isinstance(array, jax.core.Tracer) or not isinstance(array, Array):
+        if isinstance(array, Tracer) or not isinstance(array, Array):
             continue
         sharding = array.sharding
         if isinstance(sharding, NamedSharding) and len(sharding.spec):
-            names, first = sharding.mesh.axis_names, sharding.spec[0]
-            if first == names or (first,) == names:
-                return sharding.mesh
+            mesh, first = sharding.mesh, sharding.spec[0]
+            if isinstance(mesh, Mesh) and mesh.axis_names in (first, (first,)):
+                return mesh
     return None
 
 
 def shard_rows(array: np.ndarray | Array, mesh: Mesh, *, fill: int = 0) -> Array:
     """Rows [n, ...] over the devices; an array of the host is padded at its end."""
-    if mesh_of(array) == mesh:
+    if isinstance(array, Array) and mesh_of(array) == mesh:
         return array
     host = np.asarray(array)
     padding = [(0, -len(host) % mesh.size)] + [(0, 0)] * (host.ndim - 1)
@@ -73,11 +74,13 @@ def _everywhere(array: Array, rows: np.ndarray | None, *, mesh: Mesh) -> Array:
 
 def finite_rows(array: np.ndarray | Array) -> np.ndarray:
     """Whether each row of features holds neither a NaN nor an infinity, bool [N]."""
-    if mesh_of(array) is None:
-        return np.isfinite(array.sum(axis=1))
-    return host_rows(_finite_rows(array))
+    mesh = mesh_of(array)
+    if mesh is None:
+        return np.isfinite(np.asarray(array).sum(axis=1))
+    return np.asarray(_finite_everywhere(array, mesh=mesh))
 
 
-@jax.jit
-def _finite_rows(array: Array) -> Array:
-    return jnp.isfinite(array).all(axis=1)
+@functools.partial(jax.jit, static_argnames="mesh")
+def _finite_everywhere(array: Array, *, mesh: Mesh) -> Array:
+    finite = jnp.isfinite(array).all(axis=1)
+    return jax.lax.with_sharding_constraint(finite, NamedSharding(mesh, P()))

@@ -90,7 +90,8 @@ def few_label_probe(
     if mesh := mesh_of(test_x):
         test_y = shard_rows(test_y, mesh)
     test_x = _standardize(test_x, mean, std)
-    accuracies = [float(_hits(ridge, test_x, test_y, (alpha,))[0]) for ridge in ridges]
+    judged = (np.asarray(_hits(ridge, test_x, test_y, (alpha,))) for ridge in ridges)
+    accuracies = [float(shares[0]) for shares in judged]
     return FewLabelProbe(
         mean=float(np.mean(accuracies)),
         std=float(np.std(accuracies, ddof=1)) if draws > 1 else 0.0,

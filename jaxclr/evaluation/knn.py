@@ -9,7 +9,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxclr.affinity import AxisName, gather_rows, unit_rows
+from jaxclr.affinity import AxisName, gather_rows, row_ids, unit_rows
 from jaxclr.affinity.collectives import each_shard
 from jaxclr.affinity.tiles import fold, join, tiling
 from jaxclr.errors import UserError
@@ -149,11 +149,11 @@ def _vote(
     queries = fold(test_x, tiling(count, tile))
     # The nearest of own and earlier shards, and those of later ones.
     shape = (queries.shape[0], 2, queries.shape[1], k)
-    device = jnp.int32(0) if axis_name is None else jax.lax.axis_index(axis_name)
+    device = row_ids(jnp.zeros(1), axis_name)
 
     def visit(best: tuple, shard: tuple) -> tuple[tuple, tuple]:
         keys, labels, owner = shard
-        group = (owner > device).astype(jnp.int32)
+        group = (owner > device)[0].astype(jnp.int32)
         before = jax.tree.map(lambda leaf: leaf[:, group], best)
 
         def one_tile(inputs):

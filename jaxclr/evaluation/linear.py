@@ -192,7 +192,7 @@ def _minimize(
     options: dict[str, Any],
 ) -> np.ndarray:
     """The minimum as the first process finds it; the others evaluate where it does."""
-    share = lambda flat, last: runtime.gather(np.append(flat, last).astype(np.float32))[0]
+    share = lambda flat, last: runtime.from_first(np.append(flat, last).astype(np.float32))
 
     def shared(flat: np.ndarray) -> tuple[float, np.ndarray]:
         if not runtime.is_single():
@@ -234,7 +234,7 @@ def feature_scale(values: np.ndarray | Array, weights: np.ndarray | None = None)
         moment = lambda function, of: _row_sums(function, values, None, weights, None)(of)[1]
         mean = moment(_first_moments, None).astype(np.float64) / weights.sum()
         square = moment(_second_moments, mean.astype(np.float32)) / weights.sum()
-    std = np.sqrt(square.astype(np.float64))
+    std = np.sqrt(np.asarray(square, np.float64))
     std = np.where(std > 1e-6 * np.abs(mean), std, 1.0)
     return Scale(mean.astype(np.float32), std.astype(np.float32))
 

@@ -73,7 +73,8 @@ def sigreg(
     step = jnp.asarray(t_max, z.dtype) / (knots - 1)
     angles = step * matmul(z, unit_rows(jax.lax.stop_gradient(directions)).T)
     count = batch_size(z, axis_name)
-    real, imaginary = sum_over(_sums_of_powers(angles, knots - 1), axis_name)
+    local: tuple[Array, Array] = _sums_of_powers(angles, knots - 1)
+    real, imaginary = sum_over(local, axis_name)
     t = step * jnp.arange(1, knots, dtype=z.dtype)
     normal = jnp.exp(-(t**2) / 2)
     # At t = 0 both functions are 1. Every other knot counts for -t too; the last is half inside.
@@ -137,7 +138,8 @@ def _sums_of_powers(angles: Array, count: int) -> tuple[Array, Array]:
     first = jnp.cos(angles), jnp.sin(angles)
 
     def turn(power: tuple[Array, Array], _: None):
-        return _product(power, first), tuple(jnp.sum(part, axis=0) for part in power)
+        cosine, sine = power
+        return _product(power, first), (jnp.sum(cosine, axis=0), jnp.sum(sine, axis=0))
 
     return jax.lax.scan(turn, first, length=count)[1]
 
@@ -162,7 +164,8 @@ def _backward(count: int, angles: Array, gradients: tuple[Array, Array]) -> tupl
         return (total, _product((cosine, sine), first)), None
 
     start = jnp.zeros_like(angles), first
-    (total, _), _ = jax.lax.scan(turn, start, tuple(numbers * one[:, None, :] for one in gradients))
+    slopes = jax.tree.map(lambda one: numbers * one[:, None, :], gradients)
+    (total, _), _ = jax.lax.scan(turn, start, slopes)
     return (total,)
 
 

@@ -106,7 +106,8 @@ def sparsest_cut(
       The loss of the whole graph, the same on every device.
 
     Raises:
-      TypeError: z is not an array of floats, negatives none of integers, or alpha is not a number.
+      TypeError: z is not an array of floats, negatives not one of integers, or alpha is not a
+        number.
       ValueError: z is not a matrix, negatives is not [2, E] or names no node, or alpha is not
         positive.
 

@@ -146,7 +146,8 @@ def mmcr(views: Array | Sequence[Array], *, axis_name: AxisName = None) -> Array
       Yerxa et al., Learning Efficient Coding of Natural Images with Maximum Manifold Capacity
       Representations, 2023 (arXiv:2303.03307).
     """
-    return -_nuclear_norm(jnp.mean(unit_rows(check_views(views)), axis=0), axis_name)
+    norm: Array = _nuclear_norm(jnp.mean(unit_rows(check_views(views)), axis=0), axis_name)
+    return -norm
 
 
 def frossl(

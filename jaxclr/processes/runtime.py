@@ -171,9 +171,15 @@ def broadcast_all(numbers: Iterable[int]) -> Iterator[int]:
         yield number
 
 
-def gather(array: np.ndarray) -> np.ndarray:
+def gather(array: Any) -> np.ndarray:
     """The arrays of all processes, which have one shape, on every process: [processes, ...]."""
+    array = np.asarray(array)
     return array[None] if is_single() else np.asarray(multihost_utils.process_allgather(array))
+
+
+def from_first(array: np.ndarray) -> np.ndarray:
+    """The array of the first process, on every process; those of the others have its shape."""
+    return array if is_single() else np.asarray(multihost_utils.broadcast_one_to_all(array))
 
 
 def gather_texts(texts: Sequence[str]) -> list[str]:
@@ -181,7 +187,7 @@ def gather_texts(texts: Sequence[str]) -> list[str]:
     if is_single():
         return list(texts)
     data = [text.encode(errors="surrogateescape") for text in texts]
-    width = int(gather(np.int32(max(map(len, data)))).max())
+    width = int(gather(max(map(len, data))).max())
     padded = np.frombuffer(b"".join(text.ljust(width, b"\0") for text in data), np.uint8)
     rows = gather(padded.reshape(len(data), width)).reshape(-1, width)
     return [bytes(row).rstrip(b"\0").decode(errors="surrogateescape") for row in rows]

@@ -73,9 +73,7 @@ def batches(
         if len(kept) == len(asked):
             yield found._replace(seen=seen)
         elif len(kept):
-            names = found.names and [found.names[row] for row in kept]
-            data = trees.take(found.data, kept)
-            yield Examples(data, found.indices[kept], found.labels[kept], names, seen)
+            yield _take(found, kept)._replace(seen=seen)
 
 
 def _read(
@@ -96,6 +94,13 @@ def _read(
         labels = np.full(len(part), -1, np.int32) if split.labels is None else split.labels[part]
         names = None if split.names is None else [split.names[int(row)] for row in part]
         yield Examples(trees.take(split.examples, part), part, labels, names, len(part))
+
+
+def _take(some: Examples, rows: np.ndarray) -> Examples:
+    """Some rows of examples."""
+    names = None if some.names is None else [some.names[int(row)] for row in rows]
+    data = trees.take(some.data, rows)
+    return Examples(data, some.indices[rows], some.labels[rows], names, len(rows))
 
 
 def labels_of(split: Split | Stream | Records) -> np.ndarray:
@@ -170,14 +175,13 @@ def spread(
     wanted = [row[row >= 0] if (row >= 0).any() else np.zeros(1, int) for row in mine]
     for asked, found in zip(mine, _ahead(_read(split, wanted, size), AHEAD), strict=True):
         real = asked >= 0
-        each = np.maximum(np.cumsum(real) - 1, 0)
-        found = Examples(*(trees.take(part, each) for part in found[:3]), found.names, len(each))
+        found = _take(found, np.maximum(np.cumsum(real) - 1, 0))
         kept = real & (found.indices == asked)
         yield Spread(
             put_rows(canonical(found.data), rows, mesh),
             np.where(kept, asked, -1),
             np.where(kept, found.labels, -1).astype(np.int32),
-            found.names and [found.names[row] for row in each],
+            found.names,
         )
 
 
@@ -266,7 +270,7 @@ def _store(out: Array, values: Array, step: int, *, mesh: Mesh) -> Array:
 
 def _ahead(items: Iterator[T], count: int) -> Iterator[T]:
     """The items, of which a thread makes so many ahead."""
-    end = object()
+    end: Any = object()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         make = lambda: pool.submit(next, items, end)
         pending = collections.deque(make() for _ in range(count))

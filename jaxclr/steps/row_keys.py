@@ -48,7 +48,7 @@ def _generator(rows: int) -> Hashable:
         keys = _data(jax.random.split(_key(data), shape))
         return jnp.concatenate([keys, jnp.broadcast_to(data[2:], (*shape, 1))], axis=-1)
 
-    def fold_in(data: Array, number: Array) -> Array:
+    def fold_in(data: Array, number: int | Array) -> Array:
         return jnp.append(_data(jax.random.fold_in(_key(data), number)), data[2])
 
     def random_bits(data: Array, width: int, shape: tuple[int, ...]) -> Array:

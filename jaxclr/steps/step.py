@@ -88,6 +88,11 @@ def step_on(mesh: Mesh, recipe: Recipe) -> Step:
         )
         found = find(without(state), target_params, batch)
         state, metrics = _update(own, target_params, found, recipe)
+        if recipe.sharding == "optimizer":
+            collect = mapped(
+                lambda params: gather(params, parts, axes), in_specs=(parts,), out_specs=P()
+            )
+            state = state.replace(params=collect(state.params))
         return place(state, specs), metrics
 
     return step

@@ -35,12 +35,15 @@ def test_tally_multiplies_loops_and_calls(lowered):
             y = jax.lax.fori_loop(0, 3, lambda _, z: z @ z.T @ z, y)
             return jax.lax.ppermute(y, "batch", onward)
 
-        return jax.lax.psum(jnp.sum(jax.lax.fori_loop(0, 8, hop, x)) + jnp.sum(everyone), "batch")
+        halves = jax.lax.all_gather(x, "batch", axis_index_groups=[[0, 1, 2, 3], [4, 5, 6, 7]])
+        looped = jnp.sum(jax.lax.fori_loop(0, 8, hop, x))
+        return jax.lax.psum(looped + jnp.sum(everyone) + jnp.sum(halves), "batch")
 
     mapped = jax.shard_map(share, mesh=mesh, in_specs=P("batch"), out_specs=P(), check_vma=False)
     counted = lowered.tally(jax.jit(mapped).lower(jnp.ones((32, 16), jnp.bfloat16)))
     assert counted.collectives == {
         "all_gather": lowered.Traffic(1, 32 * 16 * 2),
+        "all_gather/4": lowered.Traffic(1, 16 * 16 * 2),
         "collective_permute": lowered.Traffic(8, 8 * 4 * 16 * 2),
         "all_reduce": lowered.Traffic(1, 2),
     }
@@ -70,6 +73,7 @@ def test_a_compiled_program_tells_the_same(monkeypatch):
         "all_reduce": lowered.Traffic(1, 4 * 16 * 4),
     }
     assert scaling.sent(found, 8) == 7 / 8 * (2 * 2048 + 2 * 256) + 5 * 256
+    assert scaling.sent({"all_gather/4": lowered.Traffic(1, 400)}, 8) == 300
 
 
 # As the TPU's compiler writes them: layouts with tiles, starts that list operands and results, a
@@ -100,6 +104,8 @@ fusion(%param), kind=kCustom, calls=%begun
 fusion(%async-collective-start.1), kind=kOutput, calls=%passed.1
   %all-reduce.3 = (f32[256]{0:T(256)}, bf16[2,64]{1,0:T(2,128)}) \
 all-reduce(%a, %b), replica_groups={{0,1,2,3,4,5,6,7}}
+  %all-reduce.4 = f32[256]{0:T(256)} all-reduce(%a), replica_groups={{0,1,2,3},{4,5,6,7}}
+  %gather.2 = f32[256]{0:T(256)} all-gather(%a), replica_groups=[4,2]<=[8]
   ROOT %fusion = bf16[8,128]{1,0:T(8,128)} fusion(%a), kind=kLoop, calls=%fused
 }
 """
@@ -112,6 +118,8 @@ def test_a_tpus_program_is_read(monkeypatch):
         "all_gather": lowered.Traffic(2, 512 * 256 * 4 + 128 * 128 * 4),
         "collective_permute": lowered.Traffic(1, 64 * 256 * 4),
         "all_reduce": lowered.Traffic(1, 256 * 4 + 128 * 2),
+        "all_reduce/4": lowered.Traffic(1, 256 * 4),
+        "all_gather/2": lowered.Traffic(1, 256 * 4),
     }
 
 

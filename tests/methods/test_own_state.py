@@ -85,6 +85,35 @@ def test_uni_grad_runs_its_correlation_on_before_it_uses_it():
         np.testing.assert_allclose(value(method, out, states[step]), np.mean(energies))
 
 
+def test_tico_counts_its_queries_from_zero():
+    method = METHODS["tico"](covariance_momentum=0.8)
+    seen = [outputs(step, views=1) for step in range(3)]
+    states = following(method, method.init_state(jax.random.key(0), SIZES), *seen)
+    running = np.zeros((WIDTH, WIDTH))
+    for out, state in zip(seen, states[1:], strict=True):
+        (rows,) = map(unit, numpys(out.embeddings))
+        running = 0.8 * running + 0.2 * np.mean(rows[:, :, None] * rows[:, None, :], axis=0)
+        np.testing.assert_allclose(state, running, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["direct_pred", "direct_copy"])
+def test_direct_predictors_count_both_views_as_they_are(name):
+    method = METHODS[name](correlation_momentum=0.8)
+    seen = [outputs(step) for step in range(3)]
+    states = following(method, method.init_state(jax.random.key(0), SIZES), *seen)
+    running = 0
+    for step, out in enumerate(seen):
+        rows, kept = np.concatenate(numpys(out.embeddings)), 0.8 if step else 0.0
+        running = kept * running + (1 - kept) * rows.T @ rows / len(rows)
+        np.testing.assert_allclose(states[step + 1], running, atol=1e-12)
+
+
+def test_lejepa_draws_new_directions_in_every_step():
+    method, out = METHODS["lejepa"](slices=3), outputs(0)
+    again = out._replace(key=jax.random.key(9))
+    assert value(method, out, ()) != value(method, again, ())
+
+
 @pytest.mark.parametrize(
     "name, memory", [("sim_trace_running", 1.0), ("sim_whitening_running", 0.1)]
 )
@@ -358,6 +387,8 @@ def test_shrunk_covariances_may_be_of_few_rows():
             {"correlation_momentum": -0.1},
             "correlation_momentum must be at least 0 and at most 1",
         ),
+        ("tico", {"covariance_momentum": 1.1}, "covariance_momentum must be .* at most 1, got 1.1"),
+        ("lejepa", {"weight": -0.1}, "method.weight must be at least 0 and at most 1, got -0.1"),
         ("swav", {"prototypes": 0}, "prototypes must be at least 1, got 0"),
         ("swav", {"epsilon": 0.0}, "epsilon must be greater than 0, got 0.0"),
         ("pauc", {"t": 0.0}, "method.t must be greater than 0, got 0.0"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny import tiny_config
-from twenty_steps import steps, streamed
+from twenty_steps import judged, steps, streamed
 
 from jaxclr import training
 from jaxclr.errors import UserError
@@ -26,13 +26,16 @@ ROOT = TESTS.parent
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder of 40 images of 12 x 12."""
+    """Folders of 40 images of 12 x 12: in one folder, and in two classes, one image damaged."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for index in range(40):
-        Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(
-            folder / f"{index:02}.png"
-        )
+        image = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+        for place in ("all", f"classes/{index % 2}"):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            image.save(folder / place / f"{index:02} é.png")
+    damaged = folder / "classes" / "0" / "20 é.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])
     return folder
 
 
@@ -76,13 +79,16 @@ def test_twenty_steps_in_several_processes(count, methods, photos, tmp_path):
     ]
     ended = [(process.communicate()[1], process.returncode) for process in started]
     assert [code for _, code in ended] == [0] * count, ended
-    one_process = streamed(photos, devices=4)
+    one_process = streamed(photos / "all", devices=4)
+    one_process |= judged(photos / "classes", tmp_path / "run", devices=4)
     for method in methods:
         one_process |= steps(method, devices=4)
     with np.load(tmp_path / "out.npz") as several:
         assert set(several) == set(one_process)
         for name, want in one_process.items():
-            if want.dtype == np.float64:
+            if name.startswith(("features", "embedded embeddings")):
+                np.testing.assert_allclose(several[name], want, rtol=0, atol=1e-6, err_msg=name)
+            elif want.dtype == np.float64:
                 np.testing.assert_allclose(several[name], want, rtol=0, atol=1e-8, err_msg=name)
             else:
                 np.testing.assert_array_equal(several[name], want, err_msg=name)

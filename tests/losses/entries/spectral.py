@@ -48,7 +48,7 @@ ENTRIES = (
         lambda x: -np.linalg.norm(unit(x).mean(axis=0), "nuc"),
         make=stacked(3),
         spread=(1,),
-        exempt={"hyper-parameters": "has none"},
+        exempt={"hyper-parameters": "it has none"},
     ),
     *(
         Entry(
