@@ -2,21 +2,21 @@
 
     python experiments/benchmarks/input.py [--short] [--out FILE.json]
 
-Four measurements on images that are written for them, two random crops of each, without a model.
-The first three are on JPEGs:
+Images are written for it, two random crops of each are made, without a model: JPEGs, and small
+records, which are PNGs of 32 x 32 in a tar shard or --records SOURCE (such as tfds:cifar10 with
+--dir).
 
 - Rate: images per second of all workers, and of one core that decodes and crops alone. The two
   alternate, so that both see the same load. If other processes use the same cores, as the load
   average shows, the ratio means little; the rate per second of processor time, of this process and
   its workers, excludes waiting only.
-- Memory: resident in this process and its workers at the end of each epoch of a stream that goes to
-  the device.
-- Start: from a folder of many images to its first batch on the device, without imports and
+- Processor time of an image, by part and by process. "Processes without Grain" are as many that
+  decode and crop at once and hand nothing on: what they take more than one core alone is the
+  machine's. Two threads make two pieces at once in one process, as in a worker.
+- Memory: resident in this process and its workers at the end of each epoch of a stream of JPEGs
+  that goes to the device.
+- Start: from a folder of many JPEGs to its first batch on the device, without imports and
   compilation.
-- Small records: PNGs of 32 x 32 in a tar shard, or --records SOURCE (such as tfds:cifar10 with
-  --dir): the rates, and where the processor time of an image goes. "Processes without Grain" are as
-  many that decode and crop at once and hand nothing on: what they take more than one core alone is
-  the machine's. Two threads decode two pieces at once in one process, as in a worker.
 """
 
 import concurrent.futures
@@ -52,6 +52,8 @@ from jaxclr.training.feed import streamed_batches
 SHARE_BAR = 0.8  # of as many cores as there are workers
 GROWTH_BAR = 1.1  # of memory, from the first epoch to the largest
 START_BAR_SECONDS = 20
+AHEAD = 16  # more pieces than a worker makes ahead
+COUNTED = 32  # pieces of each worker that are timed
 LINKS = 5000  # names of one file: fewer than a file system allows
 
 
@@ -114,19 +116,20 @@ def measure(
             few, many = pathlib.Path(folder, "photos"), pathlib.Path(folder, "many")
             write_photos(few, sizes)
             link_many(few, many, sizes.listed)
-            record["rate"] = measure_rate(pieces_of(few, sizes), sizes)
+            record["photos"] = measure_stream(pieces_of(few, sizes), sizes)
             record["memory"] = measure_memory(few, sizes)
             record["start"] = measure_start(many, sizes)
         if records is None:
             records = f"wds:{folder}/records.tar"
             write_records(pathlib.Path(folder, "records.tar"), sizes)
-        pieces = pieces_of_records(records, data_dir, sizes)
-        record["records"] = {
-            "source": records.partition("/")[0],
-            "rate": measure_rate(pieces, sizes),
-            "parts": measure_parts(pieces, sizes),
-        }
+        record["records"] = measure_stream(pieces_of_records(records, data_dir, sizes), sizes)
+        record["source"] = records.partition("/")[0]
     return record
+
+
+def measure_stream(pieces: Pieces, sizes: Sizes) -> dict[str, Any]:
+    """Rates, and processor time by part."""
+    return {"rate": measure_rate(pieces, sizes), "parts": measure_parts(pieces, sizes)}
 
 
 def measure_rate(pieces: Pieces, sizes: Sizes) -> dict[str, Any]:
@@ -142,10 +145,8 @@ def measure_rate(pieces: Pieces, sizes: Sizes) -> dict[str, Any]:
         for _ in range(sizes.rounds):
             rest()
             one = took(lambda: [pieces[part] for part in range(pieces.per_step)])
-            # What the workers made in the meantime does not count: a few pieces each.
-            for _ in range(-(-6 * cores // pieces.per_step)):
-                next(steps)
-            count = 2 * cores
+            drain(steps, pieces, cores)
+            count = at_least(2 * cores, COUNTED * cores, pieces)
             all_ = took(lambda count=count: [len(next(steps)) for _ in range(count)])
             alone.append(batch / one[0])
             together.append(count * batch / all_[0])
@@ -153,6 +154,17 @@ def measure_rate(pieces: Pieces, sizes: Sizes) -> dict[str, Any]:
             shares["processor_share"].append(count * one[1] / all_[1])
     rates = {"one_core": spread(alone), "workers": spread(together)}
     return rates | {name: spread(values) for name, values in shares.items()}
+
+
+def drain(steps: Iterator[Any], pieces: Pieces, workers: int) -> None:
+    """Takes what the workers have made ahead, which does not count."""
+    for _ in range(at_least(1, AHEAD * workers, pieces)):
+        next(steps)
+
+
+def at_least(steps: int, count: int, pieces: Pieces) -> int:
+    """Number of steps, at least these and those of so many pieces."""
+    return max(steps, -(-count // pieces.per_step))
 
 
 def took(call: Callable[[], Any]) -> tuple[float, float]:
@@ -220,17 +232,18 @@ def measure_parts(pieces: Pieces, sizes: Sizes) -> dict[str, Spread]:
     pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn)
     with contextlib.closing(pieces.steps(0, sizes.workers)) as steps, threads, pool:
         next(steps)
-        list(pool.map(processor_time, [pieces] * workers, range(workers)))
+        each = ([pieces] * sizes.workers, range(sizes.workers))
+        list(pool.map(processor_time, *each))
         for _ in range(sizes.rounds):
             rest()
             alone()
             both = lambda: list(threads.map(compute, range(2)))
             take("one process, two threads", both, 2 * batch)
-            for seconds in pool.map(processor_time, [pieces] * workers, range(workers)):
+            for seconds in pool.map(processor_time, *each):
                 add("processes without Grain", seconds)
-            for _ in range(6 * workers):  # what was made in the meantime
-                next(steps)
-            count, (all_, mine) = 4 * workers, (processor_seconds(), time.process_time())
+            drain(steps, pieces, workers)
+            count = at_least(1, COUNTED * workers, pieces)
+            all_, mine = processor_seconds(), time.process_time()
             for _ in range(count):
                 next(steps)
             mine = time.process_time() - mine
@@ -345,15 +358,23 @@ def link_many(photos: pathlib.Path, folder: pathlib.Path, count: int) -> None:
 
 def tables(record: dict[str, Any]) -> list[rich.table.Table]:
     """The figures for a person to read."""
-    sizes, records, shown = record["sizes"], record["records"], []
-    if "rate" in record:
+    sizes, shown = record["sizes"], []
+    titles = {
+        "photos": f"JPEGs of {sizes.width}x{sizes.height}, 2 crops of {sizes.view}",
+        "records": f"{record['source']}, 2 crops of {sizes.record_side}",
+    }
+    for kind, title in titles.items():
+        if kind in record:
+            table = rich.table.Table(f"{title}, {sizes.workers} workers", "median (quartiles)")
+            add_rate(table, record[kind]["rate"])
+            shown.append(table)
+            parts = rich.table.Table("processor time of an image", "microseconds")
+            for part, micros in record[kind]["parts"].items():
+                parts.add_row(part, str(micros))
+            shown.append(parts)
+    if "start" in record:
         memory, start = record["memory"], record["start"]
-        table = rich.table.Table(
-            f"JPEGs of {sizes.width}x{sizes.height}, 2 crops of {sizes.view}, {sizes.workers} "
-            "workers",
-            "median (quartiles)",
-        )
-        add_rate(table, record["rate"])
+        table = rich.table.Table("the same JPEGs", "")
         table.add_row("MiB at the end of each epoch", ", ".join(map(number, memory["mib"])))
         table.add_row(
             "largest over first",
@@ -367,15 +388,7 @@ def tables(record: dict[str, Any]) -> list[rich.table.Table]:
         )
         table.add_row("load of the machine before", number(record["load"]))
         shown.append(table)
-    side = sizes.record_side
-    rate = rich.table.Table(
-        f"{records['source']}, 2 crops of {side}, {sizes.workers} workers", "median (quartiles)"
-    )
-    add_rate(rate, records["rate"])
-    parts = rich.table.Table("processor time of an image", "microseconds")
-    for part, micros in records["parts"].items():
-        parts.add_row(part, str(micros))
-    return [*shown, rate, parts]
+    return shown
 
 
 def add_rate(table: rich.table.Table, rate: dict[str, Any]) -> None:

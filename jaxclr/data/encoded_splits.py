@@ -50,7 +50,7 @@ def load_parts(
     notes: tuple[str, ...] = (),
     version: str = "",
 ) -> Dataset:
-    """The data set of a training and a test split, or drawn from training.
+    """The data set of two splits; a missing test split is drawn from training.
 
     Args:
       name: of the data set.

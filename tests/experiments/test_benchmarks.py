@@ -94,7 +94,7 @@ def test_input_is_measured(benchmark):
     assert record["memory"]["growth"] >= 1 and len(record["memory"]["mib"]) == 2
     text = told(input_.tables(record))
     assert "s to list 200 files" in text and "at most 20: " in text
-    assert "processes without Grain" in text
+    assert "Grain's workers" in text and "one process, two threads" in text
 
 
 def test_neighbours_are_those_of_scikit_learn(benchmark):
