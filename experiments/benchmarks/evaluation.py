@@ -48,10 +48,12 @@ from programs import (
 from scaling import CHIPS, compiled_traffic, sent
 
 import jaxclr
+from jaxclr.augment import AUGMENTATIONS, with_size
 from jaxclr.data import Data
 from jaxclr.encoders import SmallConv
 from jaxclr.evaluation import knn, linear
 from jaxclr.evaluation.subject import compile_represent
+from jaxclr.methods import METHODS
 from jaxclr.processes import launch, runtime
 from jaxclr.runs.checkpoints import Checkpoints
 from jaxclr.runs.experiments import load_experiment
@@ -273,7 +275,13 @@ def of_processes(options: Options) -> dict[str, Any]:
 def _create(place: pathlib.Path) -> None:
     """A run of an untrained encoder."""
     data = Data(f"npz:{place}/images.npz", mean=(0.5,) * 3, std=(0.25,) * 3)
-    config = jaxclr.Config(encoder=SmallConv(widths=(32, 64, 128)), data=data, batch_size=64)
+    config = jaxclr.Config(
+        method=METHODS["sim_affinity"]().with_heads(hidden=16, out=8),
+        encoder=SmallConv(widths=(32, 64, 128)),
+        data=data,
+        augmentation=with_size(AUGMENTATIONS["byol"], 32),
+        batch_size=64,
+    )
     session = open_session(config)
     run = RunFolder(place / "run")
     run.create(session.config, overwrite=False)
