@@ -41,7 +41,7 @@ def steps(method, devices=None, sharding="replicated"):
             rows.append(whole(batch.indices, session))
             state, _ = jax.block_until_ready(step(state, batch))
         feed.close()
-    leaves = jax.tree.leaves_with_path(whole((state.params, state.batch_stats), session))
+        leaves = jax.tree.leaves_with_path(whole((state.params, state.batch_stats), session))
     found = {f"{method}{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
     return {**found, f"{method} rows": np.stack(rows)}
 
