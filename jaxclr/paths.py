@@ -51,6 +51,29 @@ def resolved(path: Path) -> Path:
     return path if in_bucket(path) else path.resolve()
 
 
+def cache_folder() -> pathlib.Path:
+    """This library's cache folder: JAXCLR_CACHE, or jaxclr in XDG_CACHE_HOME (default ~/.cache)."""
+    if given := os.environ.get("JAXCLR_CACHE"):
+        return pathlib.Path(os.path.expanduser(given))
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / "jaxclr"
+
+
+def replace_file(path: pathlib.Path, content: bytes) -> None:
+    """Writes a temporary file and renames it, so that no partial file is ever seen."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.unlink(missing_ok=True)  # it might be a link to another file
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def _in_bucket(scheme: str, place: str) -> Path:
     if not place:
         raise UserError(f"{scheme}:// does not name a bucket; give {scheme}://BUCKET/FOLDER.")

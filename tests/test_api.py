@@ -299,6 +299,7 @@ def test_arrows_point_down():
             "errors",
             "version",
             "paths",
+            "buckets",
             "trees",
             "fields",
             "affinity",

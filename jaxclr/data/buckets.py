@@ -9,9 +9,9 @@ import threading
 from collections.abc import Sequence
 from typing import IO, Any, NamedTuple
 
-from jaxclr.errors import UserError, reason
+from jaxclr.buckets import bucket_of, client, reaching
+from jaxclr.errors import UserError
 from jaxclr.paths import expanded
-from jaxclr.runs.buckets import client, reaching
 
 PART = 2**25  # bytes of a large file that are read by one request
 CONCURRENT = 8  # such requests at a time
@@ -159,16 +159,10 @@ def failure(url: str, error: Exception, hint: str = "check its name") -> UserErr
     """
     if isinstance(error, UserError):
         return error
-    scheme, _, place = url.partition("://")
-    if isinstance(error, FileNotFoundError) and _exists(f"{scheme}://{place.partition('/')[0]}"):
+    if isinstance(error, FileNotFoundError) and _exists(bucket_of(url)):
         return UserError(f"'{url}' does not exist; {hint}.")
-    if _is_refused(error):
-        return UserError(
-            f"There is no permission to read '{url}' ({reason(error)}): give the account of these "
-            "credentials the permission to list and read the bucket."
-        )
     try:
-        with reaching(expanded(url)):
+        with reaching(url):
             raise error
     except UserError as found:
         return found

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from jaxclr.data import buckets
-from jaxclr.paths import Path, expanded, in_bucket
+from jaxclr.paths import Path, cache_folder, expanded, in_bucket, replace_file
 
 Index = dict[str, np.ndarray]
 Make = Callable[[str, int], Mapping[str, np.ndarray]]
@@ -84,8 +84,6 @@ def _marks(folder: str, paths: Sequence[str]) -> dict[str, str]:
 
 def _places(folder: str, name: str) -> list[Path]:
     """Files that may hold the indexes, the preferred one first."""
-    from jaxclr.runs.trust import cache_folder  # imports what data workers do not need
-
     folder = folder if in_bucket(folder) else os.path.abspath(folder)
     digest = hashlib.sha256(folder.encode(errors="surrogateescape")).hexdigest()[:32]
     return [expanded(folder) / f".{name}-index.npz", cache_folder() / name / f"{digest}.npz"]
@@ -111,8 +109,6 @@ def _stored(places: Sequence[Path]) -> dict[tuple[str, str], Index]:
 
 
 def _store(places: Sequence[Path], known: Mapping[tuple[str, str], Index]) -> None:
-    from jaxclr.runs.files import write_atomically
-
     names, marks = zip(*known, strict=True)
     content, every = io.BytesIO(), list(known.values())
     joined = {}
@@ -126,5 +122,5 @@ def _store(places: Sequence[Path], known: Mapping[tuple[str, str], Index]) -> No
                 place.write_bytes(content.getvalue())
             else:
                 place.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(place, content.getvalue())
+                replace_file(place, content.getvalue())
             return

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import os
 import pathlib
 import zlib
@@ -13,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from jaxclr.buckets import client, reaching
 from jaxclr.data import Arrays, Data, Dataset, Source, Stream
 from jaxclr.data import load as load_data
 from jaxclr.errors import UserError
@@ -21,10 +23,12 @@ from jaxclr.evaluation.subject import check_channels, map_rows
 from jaxclr.interop.loading import Loaded
 from jaxclr.interop.partial import PartialTable
 from jaxclr.interop.tables import writer_of
+from jaxclr.paths import Path, cache_folder, in_bucket
 from jaxclr.processes import runtime
 from jaxclr.runs import parts
 from jaxclr.runs.digests import digests
 from jaxclr.runs.files import locked, writing
+from jaxclr.runs.readers import is_there
 from jaxclr.steps.examples import AHEAD, BATCH, Spread, spread
 from jaxclr.steps.recipe import AXIS
 
@@ -54,7 +58,7 @@ def whole(data: Data | Arrays | Source) -> Data | Arrays | Source:
 def embed(
     loaded: Loaded,
     data: Data | Arrays | Source,
-    out: pathlib.Path,
+    out: Path,
     *,
     dtype: Number = "float32",
     overwrite: bool = False,
@@ -66,7 +70,7 @@ def embed(
     one writes. Rows are appended to OUT.part/ as they are made, and progress is recorded every ten
     seconds. When all rows are there, OUT is written from them, and OUT.part is removed. The same
     call after an interruption continues from the record, on any devices; the file is the same as
-    without an interruption.
+    without an interruption. If OUT is in a bucket, OUT.part is in this machine's cache folder.
 
     Args:
       loaded: the encoder.
@@ -138,7 +142,11 @@ def embed(
                 raise UserError(f"'{dataset.name}' holds no image that can be read.")
             whole = table.folder / f"whole{out.suffix}"
             write(whole, table, dataset.classes)
-            os.replace(whole, out)
+            if in_bucket(out):
+                with reaching(out):
+                    client(out).put_file(str(whole), str(out))
+            else:
+                os.replace(whole, out)
             table.remove()
 
         runtime.run_on_first(finish)
@@ -183,16 +191,21 @@ def _represent(
         yield oldest()
 
 
-def _check_free(out: pathlib.Path, *, overwrite: bool) -> None:
-    if out.exists() and not overwrite:
+def _check_free(out: Path, *, overwrite: bool) -> None:
+    if is_there(out) and not overwrite:
         raise UserError(f"{out} exists. Replace it with --overwrite, or give another --out.")
 
 
 @contextlib.contextmanager
-def _opened(out: pathlib.Path, job: dict[str, Any], *, overwrite: bool) -> Iterator[PartialTable]:
+def _opened(out: Path, job: dict[str, Any], *, overwrite: bool) -> Iterator[PartialTable]:
     """The rows so far, in a folder that no other process writes to."""
-    folder = out.with_name(f"{out.name}.part")
-    with writing(out.parent), locked(folder / ".lock"):
+    name = f"{out.name}.part"
+    if in_bucket(out):
+        digest = hashlib.sha256(str(out).encode()).hexdigest()[:32]
+        folder = cache_folder() / "embeddings" / f"{digest}-{name}"
+    else:
+        folder = out.with_name(name)
+    with writing(folder.parent), locked(folder / ".lock"):
         if overwrite:
             _discard(folder, job)
         with PartialTable(folder, job) as table:

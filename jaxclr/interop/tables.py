@@ -9,12 +9,13 @@ import numpy as np
 
 from jaxclr.errors import UserError, optional
 from jaxclr.interop.partial import PartialTable
+from jaxclr.paths import Path
 from jaxclr.text import displayable, displayable_lines
 
 Writer = Callable[[pathlib.Path, PartialTable, Sequence[str]], None]
 
 
-def writer_of(path: pathlib.Path) -> Writer:
+def writer_of(path: Path) -> Writer:
     """The writer for a file name.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Files of a run in a bucket, gs:// or s3://, through fsspec, and errors of buckets as sentences.
+"""Files of a run in a bucket, gs:// or s3://, through fsspec.
 
 A bucket has no append, no atomic rename, no locks and no partial files: an object is written whole
 or not at all. What each file of a run rests on there, and what is left by a process that ends
@@ -32,28 +32,19 @@ checkpoints/ in s3://  written to a local folder, then    likewise
 import atexit
 import contextlib
 import functools
-import logging
 import pathlib
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jaxclr.errors import UserError, cut, reason
+from jaxclr.buckets import bucket_of, check_bucket, client, reaching
+from jaxclr.errors import UserError
 from jaxclr.paths import Path, in_bucket
 
 COMMITTED = "commit_success.txt"  # Orbax's name of the last object of a checkpoint
 
 _locks: dict[str, Callable[[], None]] = {}
-
-
-def client(path: Path | str) -> Any:
-    """The file system of a URL, which repeats requests that fail for a passing reason."""
-    import fsspec
-
-    _listen()
-    return fsspec.filesystem({"gs": "gcs", "s3": "s3"}[_scheme(path)])
 
 
 @contextlib.contextmanager
@@ -83,7 +74,7 @@ def exists(path: Path) -> bool:
         try:
             client(path).info(str(path))
         except FileNotFoundError:
-            _check_bucket(_bucket(path))
+            check_bucket(bucket_of(path))
             return False
         return True
 
@@ -99,7 +90,7 @@ def read(path: Path, most: int) -> bytes:
                 raise UserError(f"{path} has {found['size']} bytes; at most {most} are read.")
             return client(path).cat_file(str(path))
         except FileNotFoundError as error:
-            _check_bucket(_bucket(path))
+            check_bucket(bucket_of(path))
             raise UserError(f"{path} cannot be read: it does not exist.") from error
 
 
@@ -188,83 +179,3 @@ def local(folder: Path) -> pathlib.Path:
     made = tempfile.mkdtemp(prefix="jaxclr-")
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     return pathlib.Path(made)
-
-
-@contextlib.contextmanager
-def reaching(path: Path) -> Iterator[None]:
-    """Turns errors of a bucket into UserErrors that say what to do; other paths' are left alone."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # clients raise their own, of several libraries
-        if not in_bucket(path):
-            raise
-        raise UserError(_sentence(path, error)) from error
-
-
-@functools.cache
-def _check_bucket(bucket: str) -> None:
-    """Raises FileNotFoundError if a bucket does not exist: "not there" may mean that too."""
-    client(bucket).ls(bucket)
-
-
-def _sentence(path: Path, error: Exception) -> str:
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    status = str(getattr(error, "code", ""))
-    text = f"{type(error).__name__} {error} {error.__cause__ or ''}"
-    bucket = _bucket(path)
-    logins = {
-        "gs": "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS",
-        "s3": "run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-    }
-    if (
-        kinds & {"NoCredentialsError", "PartialCredentialsError", "GoogleAuthError"}
-        or status == "401"
-        or "InvalidAccessKeyId" in text
-        or "SignatureDoesNotMatch" in text
-    ):
-        login = logins[_scheme(path)]
-        return f"{bucket} needs credentials, which are missing or not valid: {login}."
-    if "PermissionError" in kinds or status == "403" or "Forbidden" in text:
-        return (
-            f"{path} is not permitted with these credentials: ask the owner of {bucket} for the "
-            "permission to list, read, write and delete objects, or give another folder."
-        )
-    if "FileNotFoundError" in kinds or status == "404":
-        return f"The bucket {bucket} does not exist: create it, or give another."
-    return (
-        f"{bucket} cannot be reached, also after retries: {reason(error)}. Run the same command "
-        "again later."
-    )
-
-
-def _bucket(path: Path) -> str:
-    return "/".join(str(path).split("/")[:3])
-
-
-def _scheme(path: Path | str) -> str:
-    return str(path).partition("://")[0]
-
-
-class _Retries(logging.Filter):
-    """Reports the first retry of this process; drops what clients log and also raise."""
-
-    said = False
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        words = ("retrying after", "Retryable error", "etry needed")
-        if not _Retries.said and any(some in str(record.msg) for some in words):
-            _Retries.said = True
-            line = cut(record.getMessage().strip().splitlines()[0], 200)
-            print(f"A request to a bucket failed and is repeated: {line}", file=sys.stderr)
-        return record.levelno == logging.WARNING
-
-
-@functools.cache
-def _listen() -> None:
-    for name in ("gcsfs", "s3fs", "botocore.retryhandler", "aiobotocore.retryhandler"):
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.DEBUG)  # clients report retries as debug messages
-        logger.addFilter(_Retries())
-    logging.getLogger("gcsfs.credentials").setLevel(logging.WARNING)  # not as its parent

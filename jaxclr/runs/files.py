@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 
 from jaxclr.errors import UserError, reason
-from jaxclr.paths import Path, in_bucket
+from jaxclr.paths import Path, in_bucket, replace_file
 from jaxclr.runs import buckets, leases
 
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR)
@@ -26,18 +26,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     content = content.encode() if isinstance(content, str) else content
     if in_bucket(path):
         buckets.write(path, content)
-        return
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.unlink(missing_ok=True)  # it might be a link to another file
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    else:
+        replace_file(path, content)
 
 
 def remove(path: Path) -> None:

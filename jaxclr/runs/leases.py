@@ -17,9 +17,10 @@ import time
 import uuid
 from collections.abc import Iterator
 
+from jaxclr.buckets import client, reaching
 from jaxclr.errors import UserError
 from jaxclr.paths import Path
-from jaxclr.runs.buckets import client, guarding, reaching
+from jaxclr.runs.buckets import guarding
 
 STALE_SECONDS = 90.0
 BEAT_SECONDS = 20.0

@@ -7,23 +7,14 @@ the runs that this user starts; other runs are refused unless the user trusts th
 import hashlib
 import hmac
 import os
-import pathlib
 import secrets
 from collections.abc import Mapping
 
 from jaxclr.errors import UserError
-from jaxclr.paths import Path, expanded
+from jaxclr.paths import Path, cache_folder
 from jaxclr.runs.readers import read_bytes
 
 SIGNATURE = "signature"
-
-
-def cache_folder() -> Path:
-    """This library's cache folder: JAXCLR_CACHE, or jaxclr in XDG_CACHE_HOME (default ~/.cache)."""
-    if given := os.environ.get("JAXCLR_CACHE"):
-        return expanded(given)
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(base) / "jaxclr"
 
 
 def signature(config: bytes, sources: Mapping[str, bytes]) -> str | None:

@@ -84,7 +84,7 @@ def step_on(mesh: Mesh, recipe: Recipe) -> Step:
         find = mapped(
             lambda state, target, batch: _find(state, target, batch, recipe, axes, layout),
             in_specs=(without(specs), specs.target_params, P(axes)),
-            out_specs=_Found(P(), parts, P(), P()),
+            out_specs=_Found._make((P(), parts, P(), P())),
         )
         found = find(without(state), target_params, batch)
         state, metrics = _update(own, target_params, found, recipe)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import jax
 
-from jaxclr.runs.trust import cache_folder
+from jaxclr.paths import cache_folder
 
 VARIABLE = "JAXCLR_COMPILATION_CACHE"  # 0, off or false: no cache
 MIN_SECONDS = 0.2  # programs that compile faster are not stored
@@ -16,7 +16,7 @@ MAX_DAYS = 30  # since the last use
 
 @contextlib.contextmanager
 def compilation_cache() -> Iterator[None]:
-    """Stores compiled programs in the folder `programs/` of `runs.trust.cache_folder`.
+    """Stores compiled programs in the folder `programs/` of `paths.cache_folder`.
 
     A folder in JAX's own settings (JAX_COMPILATION_CACHE_DIR) takes precedence, and
     JAXCLR_COMPILATION_CACHE=0 disables the cache. JAX's configuration is restored at the end.

@@ -174,8 +174,11 @@ def test_what_is_missing(bucket, source):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (PermissionError("Access Denied"), r"no permission to read 'gs://abc/x' \(Access Denied\)"),
-        (OSError("Forbidden: https://...\nno access"), "no permission to read 'gs://abc/x'"),
+        (PermissionError("Access Denied"), "There is no permission for gs://abc/x with these"),
+        (
+            OSError("Forbidden: https://...\nno access"),
+            "no permission for gs://abc/x .* owner of gs://abc",
+        ),
         (
             type("NoCredentialsError", (Exception,), {})(),
             "gs://abc needs credentials, .*: run `gcloud",

@@ -17,6 +17,7 @@ import rich.console
 from tiny import tiny_config
 
 import jaxclr
+from jaxclr import buckets as clients
 from jaxclr import training
 from jaxclr.data import Data
 from jaxclr.errors import UserError
@@ -73,6 +74,12 @@ def test_a_resumed_run_has_the_bits_of_a_local_one(session, local, bucket, fault
     opened = jaxclr.Run(bucket)
     assert list(opened.metrics()["step"]) == [1, 2, 3, 4] and opened.config == session.config
     opened.export(f"{bucket}/exported", "stablehlo")
+    assert opened.embed(f"{bucket}/rows.npz") == {"train": 32, "test": 8}
+    with expanded(f"{bucket}/rows.npz").open("rb") as file, np.load(file) as rows:
+        again = opened.load().encode(session.dataset.test.examples)
+        np.testing.assert_allclose(rows["embeddings"][32:], again, rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match="rows.npz exists. Replace it with --overwrite"):
+        opened.embed(f"{bucket}/rows.npz")
     assert (run.folder / "exported").stat().length
     with run.locked(), pytest.raises(UserError, match="holds a run already"):
         run.create(session.config, overwrite=False)
@@ -148,7 +155,7 @@ def test_a_damaged_checkpoint_is_set_aside(bucket):
 
 
 def test_failing_requests_are_repeated_and_said_once(bucket, faults, capfd, monkeypatch):
-    monkeypatch.setattr(buckets._Retries, "said", False)
+    monkeypatch.setattr(clients._Retries, "said", False)
     faults.failing = 0.05
     assert live(expanded(bucket)) == 0
     assert read_digests(expanded(bucket) / "checkpoints", 2) == digests(STATES[2])
@@ -160,7 +167,7 @@ OTHER = {"owner": "process 7 on elsewhere", "machine": "elsewhere", "pid": 7, "b
 
 def write_lock(folder, **changes):
     content = json.dumps({**OTHER, "lease": "other", **changes}).encode()
-    buckets.client(folder).pipe_file(f"{folder}/.lock", content)
+    clients.client(folder).pipe_file(f"{folder}/.lock", content)
 
 
 def test_locks(bucket, monkeypatch):
@@ -212,14 +219,14 @@ def test_a_missing_bucket_is_named(scheme, request):
     [
         ("gs://abc/run", gcsfs.retry.HttpError({"code": 401, "message": "who?"}), "gcloud auth"),
         ("gs://abc/run", google.auth.exceptions.RefreshError("expired"), "gcloud auth"),
-        ("gs://abc/run", OSError("Forbidden: abc/run\nno"), "not permitted"),
+        ("gs://abc/run", OSError("Forbidden: abc/run\nno"), "There is no permission for"),
         ("gs://abc/run", gcsfs.retry.HttpError({"code": 503, "message": "busy"}), "later"),
         ("s3://abc/run", botocore.exceptions.NoCredentialsError(), "aws configure"),
-        ("s3://abc/run", PermissionError("Access Denied"), "not permitted"),
+        ("s3://abc/run", PermissionError("Access Denied"), "There is no permission for"),
         ("s3://abc/run", TimeoutError("slow"), "later"),
     ],
 )
 def test_errors_are_sentences(url, error, said):
-    with pytest.raises(UserError, match=said) as raised, buckets.reaching(expanded(url)):
+    with pytest.raises(UserError, match=said) as raised, clients.reaching(expanded(url)):
         raise error
     assert "\n" not in str(raised.value)

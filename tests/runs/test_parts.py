@@ -17,6 +17,7 @@ from jaxclr.augment import Augmentation
 from jaxclr.data import Arrays
 from jaxclr.encoders import Nnx
 from jaxclr.methods import SimClr
+from jaxclr.paths import cache_folder
 from jaxclr.runs import parts, trust
 from jaxclr.runs.experiments import Experiment, load_experiment
 from jaxclr.runs.folder import RunFolder
@@ -243,7 +244,7 @@ def test_config_json_names_code_only_if_it_is_trusted(tmp_path, named):
 
 def test_a_key_is_secret():
     assert trust.signature(b"", {}) is not None
-    assert (trust.cache_folder() / "key").stat().st_mode & 0o077 == 0
+    assert (cache_folder() / "key").stat().st_mode & 0o077 == 0
 
 
 def test_an_own_method_of_before_is_read_back(tmp_path):
