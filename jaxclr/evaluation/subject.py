@@ -81,7 +81,17 @@ class Subject:
 
     @functools.cached_property
     def features(self) -> tuple[Features, Features]:
-        """Representations of train and test, embedded once.
+        """The representations of train and test with a label, on the host of every process.
+
+        Raises:
+          UserError: as for `sharded_features`.
+        """
+        train, test = (features.on_host() for features in self.sharded_features)
+        return train, test
+
+    @functools.cached_property
+    def sharded_features(self) -> tuple[Features, Features]:
+        """Representations of train and test, embedded once, as `represent` gives them.
 
         Raises:
           UserError: some are not finite, or test has a class that train lacks.

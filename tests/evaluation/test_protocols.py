@@ -70,11 +70,11 @@ def test_features_are_embedded_once(dataset):
         Knn(k=3).run(subject, seed)
     assert calls == [500] * 2  # of one size, so that one is compiled
     features = pixels_as_features(None, dataset.train.examples[:300])
-    np.testing.assert_allclose(subject.features[0].on_host().values, features, rtol=1e-6)
+    np.testing.assert_allclose(subject.features[0].values, features, rtol=1e-6)
 
 
 def test_knn_equals_scikit_learn(digits):
-    train, test = (features.on_host() for features in digits.features)
+    train, test = digits.features
     oracle = KNeighborsClassifier(
         7,
         metric="cosine",
@@ -113,16 +113,15 @@ def test_clusters_of_digits_are_as_good_as_scikit_learns(digits):
 
     found = ClusterAgreement(restarts=4).run(digits, 0).figures
     train, test = (
-        x.values / np.linalg.norm(x.values, axis=1, keepdims=True)
-        for x in (features.on_host() for features in digits.features)
+        x.values / np.linalg.norm(x.values, axis=1, keepdims=True) for x in digits.features
     )
     oracle = KMeans(10, n_init=4, random_state=0).fit(train)
-    expected = agreement(digits.features[1].on_host().labels, oracle.predict(test))
+    expected = agreement(digits.features[1].labels, oracle.predict(test))
     assert found["NMI"][0] == pytest.approx(expected["NMI"][0], abs=0.05)
 
 
 def test_the_tightest_clusters_are_taken(digits, monkeypatch):
-    train = digits.features[0].on_host()
+    train = digits.features[0]
     means = np.stack([train.values[train.labels == label].mean(axis=0) for label in range(10)])
     poor = np.repeat(means[:1], 10, axis=0)
     tries = np.array([3.0, 1.0, 2.0]), np.stack([poor, means, poor])

@@ -21,7 +21,7 @@ DIGITS = Data("digits")
 
 @pytest.fixture(scope="module")
 def features(digits):
-    return [f.on_host() for f in digits.session.subject(digits.state).features]
+    return digits.session.subject(digits.state).features
 
 
 def columns(path):

@@ -113,7 +113,7 @@ def faults(monkeypatch):
     servers.FAULTS.failing, servers.FAULTS.writes = 0.0, None
 
 
-@pytest.mark.parametrize("points", [5, pytest.param(10**6, marks=pytest.mark.full)])
+@pytest.mark.parametrize("points", [2, pytest.param(10**6, marks=pytest.mark.full)])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's coroutines
 def test_an_end_between_any_two_writes(bucket, points, faults, capfd):
     faults.seen.clear()
@@ -129,7 +129,7 @@ def test_an_end_between_any_two_writes(bucket, points, faults, capfd):
         began.add(live(folder))
         assert files.complete_steps(folder / "checkpoints") == [2]
         assert read_digests(folder / "checkpoints", 2) == digests(STATES[2])
-    assert began >= {0, 1}
+    assert began >= ({0, 1} if points > 2 else {0})
     capfd.readouterr()  # Orbax's threads print
 
 
@@ -154,6 +154,9 @@ def test_a_damaged_checkpoint_is_set_aside(bucket):
     assert files.complete_steps(folder / "checkpoints") == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "bucket", [pytest.param("gs", marks=pytest.mark.full), "s3"], indirect=True
+)  # the client of gs:// waits for seconds before it repeats a request
 def test_failing_requests_are_repeated_and_said_once(bucket, faults, capfd, monkeypatch):
     monkeypatch.setattr(clients._Retries, "said", False)
     faults.failing = 0.05

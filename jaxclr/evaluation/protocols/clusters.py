@@ -42,7 +42,7 @@ class ClusterAgreement(Protocol):
                 f"{count} clusters of {subject.train.size} training images; "
                 "set --clusters to fewer."
             )
-        train, test = (features.on_host() for features in subject.features)
+        train, test = subject.features
         rows = replicate(unit_rows(jnp.asarray(train.values)), subject.mesh)
         keys = jax.random.split(jax.random.key(seed), self.restarts)
         distances, centroids = _tries(keys, rows, count, self.iterations, subject.mesh)

@@ -26,7 +26,7 @@ class Knn(Protocol):
 
     def run(self, subject: Subject, seed: int) -> Result:
         check_neighbors(self.k, subject.train.size)
-        train, test = subject.features
+        train, test = subject.sharded_features
         accuracy = knn_accuracy(
             *train, *test, classes=len(subject.classes), k=self.k, temperature=self.temperature
         )
@@ -45,7 +45,7 @@ class Linear(Protocol):
     """Share of the training images on which l2 is chosen."""
 
     def run(self, subject: Subject, seed: int) -> Result:
-        train, test = subject.features
+        train, test = subject.sharded_features
         probe = linear_probe(
             *train,
             *test,
@@ -79,7 +79,7 @@ class FewShot(Protocol):
     images outside each draw is taken for all draws."""
 
     def run(self, subject: Subject, seed: int) -> Result:
-        train, test = subject.features
+        train, test = subject.sharded_features
         figures, chosen = {}, {}
         for count in self.per_class:
             name = f"{count} label{'s' * (count > 1)}"
