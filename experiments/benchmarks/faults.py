@@ -37,6 +37,7 @@ from sklearn.datasets import load_digits
 from jaxclr.paths import Path, expanded, in_bucket
 from jaxclr.runs.checkpoints import read_digests, unfinished
 from jaxclr.runs.files import complete_steps
+from jaxclr.runs.readers import is_there, read_bytes
 
 ROOT = pathlib.Path(__file__).parents[2]
 PHASES = ("start", "steps", "checkpoint", "evaluation")
@@ -311,11 +312,9 @@ def table(record: Mapping[str, Any]) -> rich.table.Table:
     return shown
 
 
-def _lines(path: pathlib.Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except FileNotFoundError:
-        return []
+def _lines(path: Path) -> list[str]:
+    """Lines of a file that another process writes; [] before it exists."""
+    return read_bytes(path).decode().splitlines() if is_there(path) else []
 
 
 if __name__ == "__main__":
