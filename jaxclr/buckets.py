@@ -62,8 +62,8 @@ def _sentence(path: Path | str, error: Exception) -> str:
         return f"{bucket} needs credentials, which are missing or not valid: {login}."
     if "PermissionError" in kinds or status == "403" or "Forbidden" in text:
         return (
-            f"There is no permission for {path} with these credentials. Ask the owner of {bucket} "
-            "for it: data are listed and read, runs also written and deleted."
+            f"These credentials do not permit the use of {path}. Ask the owner of {bucket} for the "
+            "permission to list and read objects and, for runs, to write and delete them."
         )
     if "FileNotFoundError" in kinds or status == "404":
         return f"The bucket {bucket} does not exist: create it, or give another."

@@ -116,7 +116,7 @@ class Batch:
         """A file, which is read again when it is opened again.
 
         Raises:
-          OSError: it does not exist, or there is no permission to read it.
+          OSError: it does not exist, or reading it is not permitted.
           UserError: it cannot be read for another reason, such as a network that is down.
         """
         with self._lock:
@@ -169,7 +169,7 @@ def failure(url: str, error: Exception, hint: str = "check its name") -> UserErr
 
 
 def _is_refused(error: Exception) -> bool:
-    """Whether the server answered that there is no permission."""
+    """Whether the server refused for lack of permission."""
     forbidden = isinstance(error, OSError) and str(error).startswith("Forbidden")
     return isinstance(error, PermissionError) or forbidden or getattr(error, "code", 0) == 403
 

@@ -141,7 +141,7 @@ def _at(indices: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
 
 
 def _without_labels(used: Sequence[_Samples], argument: str, data: Data) -> str:
-    """A note that there are no labels; an error if a name of labels was given."""
+    """A note that labels are missing; an error if a name of labels was given."""
     extensions = abbreviate(sorted({name for each in used for name in each.extensions}))
     if data.labels == "auto":
         return f"No labels are read: members are {extensions}; labels are in cls or json."

@@ -174,10 +174,10 @@ def test_what_is_missing(bucket, source):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (PermissionError("Access Denied"), "There is no permission for gs://abc/x with these"),
+        (PermissionError("Access Denied"), "credentials do not permit the use of gs://abc/x"),
         (
             OSError("Forbidden: https://...\nno access"),
-            "no permission for gs://abc/x .* owner of gs://abc",
+            "use of gs://abc/x.* owner of gs://abc",
         ),
         (
             type("NoCredentialsError", (Exception,), {})(),

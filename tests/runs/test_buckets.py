@@ -222,10 +222,10 @@ def test_a_missing_bucket_is_named(scheme, request):
     [
         ("gs://abc/run", gcsfs.retry.HttpError({"code": 401, "message": "who?"}), "gcloud auth"),
         ("gs://abc/run", google.auth.exceptions.RefreshError("expired"), "gcloud auth"),
-        ("gs://abc/run", OSError("Forbidden: abc/run\nno"), "There is no permission for"),
+        ("gs://abc/run", OSError("Forbidden: abc/run\nno"), "do not permit the use of"),
         ("gs://abc/run", gcsfs.retry.HttpError({"code": 503, "message": "busy"}), "later"),
         ("s3://abc/run", botocore.exceptions.NoCredentialsError(), "aws configure"),
-        ("s3://abc/run", PermissionError("Access Denied"), "There is no permission for"),
+        ("s3://abc/run", PermissionError("Access Denied"), "do not permit the use of"),
         ("s3://abc/run", TimeoutError("slow"), "later"),
     ],
 )
