@@ -173,7 +173,7 @@ TABLE = {
         ours="ReLUs in place of GELUs, as other heads here",
     ),
     "direct_copy": Row(
-        "arXiv:2110.04947, facebookresearch/luckmatters ssl/real-dataset (STL-10, CIFAR-10)",
+        "arXiv:2110.04947, with DirectPred; eps and momentum were not found in its code",
         head(2, 512, 128, bias=True),
         {"eps": 0.3, "correlation_momentum": 0.5},
         target=MomentumEncoder(0.996, ramp=False, update="after_update"),
