@@ -27,7 +27,13 @@ def digests(tree: Any) -> dict[str, str]:
       A digest by the path of its leaf, such as ".params['encoder']['kernel']".
     """
     leaves = jax.tree.leaves_with_path(tree)
-    values = jax.device_get([_digest(_one_copy(leaf)) for _, leaf in leaves])
+    values = []
+    for _, leaf in leaves:
+        values.append(_digest(_one_copy(leaf)))
+        if _is_spread_over_cpus(leaf):
+            # Virtual devices share a pool of threads: two concurrent collectives can deadlock.
+            jax.block_until_ready(values[-1])
+    values = jax.device_get(values)
     return {
         jax.tree_util.keystr(path): f"{value:08x}"
         for (path, _), value in zip(leaves, values, strict=True)
@@ -56,6 +62,12 @@ def _one_copy(leaf: Array) -> Array:
     """The copy of a replicated array on one device; any other array unchanged."""
     replicated = isinstance(leaf, jax.Array) and leaf.is_fully_replicated
     return leaf.addressable_data(0) if replicated else leaf
+
+
+def _is_spread_over_cpus(leaf: Any) -> bool:
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_replicated:
+        return False
+    return next(iter(leaf.devices())).platform == "cpu"
 
 
 @jax.jit
