@@ -98,5 +98,8 @@ if __name__ == "__main__":
     found = streamed(f"{folder}/all") | judged(f"{folder}/classes", f"{out}.run")
     for method in methods.split():
         found |= steps(method, sharding="all" if method == "sim_affinity" else "replicated")
+    spread = open_session(tiny_config(state_sharding="all"))
+    with Checkpoints(pathlib.Path(out).parent / "checkpoints") as checkpoints:
+        checkpoints.save(spread.init_state(), 1)
     if runtime.is_first():
         np.savez(out, **found)

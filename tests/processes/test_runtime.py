@@ -12,13 +12,14 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import tiny_config
+from tiny import distance, tiny_config
 from twenty_steps import judged, steps, streamed
 
 from jaxclr import training
 from jaxclr.errors import UserError
 from jaxclr.processes import launch, runtime
 from jaxclr.processes.runtime import Distributed
+from jaxclr.runs.checkpoints import Checkpoints
 
 TESTS = pathlib.Path(__file__).parents[1]
 ROOT = TESTS.parent
@@ -92,6 +93,11 @@ def test_twenty_steps_in_several_processes(count, methods, photos, tmp_path):
                 np.testing.assert_allclose(several[name], want, rtol=0, atol=1e-8, err_msg=name)
             else:
                 np.testing.assert_array_equal(several[name], want, err_msg=name)
+    # They wrote a state that was spread over them; here it is read to every device.
+    here = training.open_session(tiny_config())
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        state = checkpoints.restore(here.state_shape(), say=pytest.fail)
+    assert distance(state.params, here.init_state().params) < 1e-5
 
 
 WRONG = {
