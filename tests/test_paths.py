@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from jaxclr import paths
+from jaxclr import cli, paths
 from jaxclr.errors import UserError
 
 
@@ -55,3 +55,12 @@ def test_both_servers_store_and_list(bucket):
     (folder / "a" / "b").write_text("2")
     assert (folder / "a" / "b").read_text() == "2"
     assert [path.name for path in folder.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "resume", "report"])
+def test_a_bad_url_is_one_sentence_on_the_command_line(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "ftp://abc/run"])
+    assert ended.value.code == 2
+    said = "error: ftp://abc/run: ftp:// is not supported; give a local path, or one of gs:// or"
+    assert " ".join(capsys.readouterr().err.split()).startswith(said)

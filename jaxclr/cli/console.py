@@ -11,7 +11,7 @@ import tyro
 
 from jaxclr import errors
 from jaxclr.errors import UserError
-from jaxclr.paths import expanded
+from jaxclr.paths import Path, expanded
 from jaxclr.processes.signals import Stopped
 from jaxclr.text import print_text as print_text
 
@@ -32,15 +32,22 @@ def parse(
 ) -> Any:
     """Parses the arguments of a command into a dataclass; prints the help and exits if asked to."""
     extra = {} if default is None else {"default": default}
-    return tyro.cli(
-        kind,
-        prog=f"jaxclr {command}",
-        args=list(arguments),
-        description=description,
-        config=(tyro.conf.AvoidSubcommands,),
-        registry=_PATHS,
-        **extra,
-    )
+    try:
+        return tyro.cli(
+            kind,
+            prog=f"jaxclr {command}",
+            args=list(arguments),
+            description=description,
+            config=(tyro.conf.AvoidSubcommands,),
+            registry=_PATHS,
+            **extra,
+        )
+    except _BadPath as error:
+        raise UserError(str(error)) from error
+
+
+class _BadPath(Exception):
+    """The message of a UserError, which is a ValueError: tyro would add a list of types to it."""
 
 
 _PATHS = tyro.constructors.ConstructorRegistry()
@@ -56,10 +63,17 @@ def _path(
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="PATH",
-        instance_from_str=lambda texts: expanded(texts[0]),
+        instance_from_str=lambda texts: _expanded(texts[0]),
         is_instance=lambda value: isinstance(value, os.PathLike),
         str_from_instance=lambda value: [str(value)],
     )
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return expanded(text)
+    except UserError as error:
+        raise _BadPath(str(error)) from error
 
 
 def pop_option(arguments: list[str], part: str) -> str | None:
