@@ -139,7 +139,7 @@ def embed(
             assert table is not None  # on the first process
             table.save()
             if not table.rows:
-                raise UserError(f"'{dataset.name}' holds no image that can be read.")
+                raise UserError(f"'{dataset.name}' has no image that can be read.")
             whole = table.folder / f"whole{out.suffix}"
             write(whole, table, dataset.classes)
             if in_bucket(out):

@@ -216,7 +216,7 @@ def _without_positions(found: Found, spec: ViT) -> tuple[Found, int]:
 
 
 def _with_class(positions: Stored) -> Stored:
-    """Positions with the class token's, 0 if there is none: [1, n, width], n - 1 a square."""
+    """Positions with the class token's, 0 without one: [1, n, width], n - 1 a square."""
     _, tokens, width = positions.shape
     if math.isqrt(tokens) ** 2 != tokens:
         return positions

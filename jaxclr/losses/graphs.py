@@ -85,7 +85,7 @@ def sparsest_cut(
     .. math:: \frac{\alpha}{\sum_{(i, j)} \|z_i - z_j\|^2}
        = \frac{\alpha}{\operatorname{tr} Z^\top L Z}
 
-    where L is the Laplacian of the graph of negatives. There are no positives: the encoder, an
+    where L is the Laplacian of the graph of negatives. Positives do not appear: the encoder, an
     average over neighbors, keeps them close. A sum below 1e-12 counts as 1e-12, without gradient;
     the official code divides by 0. It forms L as an n x n matrix, of s nodes drawn uniformly for
     each node with repetition, once for all epochs; one published copy does not make it symmetric,
