@@ -224,7 +224,7 @@ def choose(implementation: str, rows: Array, columns: Array, axis_name: AxisName
     """The implementation to use: the choice of "auto", or the given one.
 
     Raises:
-      ValueError: there is no such implementation.
+      ValueError: implementation is unknown.
     """
     check_choice("implementation", implementation, IMPLEMENTATIONS)
     if implementation != "auto":

@@ -72,7 +72,7 @@ def cacr(
     Raises:
       TypeError: views are not arrays of floats, or a weight is not a number.
       ValueError: views are not matrices, differ in shape or are fewer than two, the global batch is
-        a single image, a weight or debias is out of range, or there is no such implementation.
+        a single image, a weight or debias is out of range, or implementation is unknown.
 
     References:
       Zheng et al., Contrastive Attraction and Contrastive Repulsion for Representation Learning,
@@ -140,7 +140,7 @@ def cacr_rbf(
     Raises:
       TypeError: an input is not an array of floats, or temperature is not a number.
       ValueError: queries and key are not matrices or differ in shape, temperature is not positive,
-        or there is no such implementation.
+        or implementation is unknown.
 
     References:
       Zheng et al., Contrastive Attraction and Contrastive Repulsion for Representation Learning,

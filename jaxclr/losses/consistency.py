@@ -65,7 +65,7 @@ def co2(
     Raises:
       TypeError: an input is not an array of floats, or temperature is not a number.
       ValueError: q and k differ in shape or are not matrices, negatives are not as wide,
-        temperature is not positive, or there is no such implementation.
+        temperature is not positive, or implementation is unknown.
 
     References:
       Wei et al., CO2: Consistent Contrast for Unsupervised Visual Representation Learning, 2020
@@ -127,8 +127,8 @@ def ressl(
 
     Raises:
       TypeError: an input is not an array of floats, or a temperature is not a number.
-      ValueError: shapes do not fit, a temperature is not positive, or there is no such
-        implementation.
+      ValueError: shapes do not fit, a temperature is not positive, or implementation
+        is unknown.
 
     References:
       Zheng et al., ReSSL: Relational Self-Supervised Learning with Weak Augmentation, 2021
@@ -188,7 +188,7 @@ def hierarchical_consistency(
     Raises:
       TypeError: an input is not an array of floats, or temperature is not a number.
       ValueError: shapes are not as above, queries are fewer than two, temperature is not positive,
-        or there is no such implementation.
+        or implementation is unknown.
 
     References:
       Zhang et al., Hierarchical Consistent Contrastive Learning for Skeleton-Based Action

@@ -61,7 +61,7 @@ def nt_xent(
     Raises:
       TypeError: z1 or z2 is not an array of floats, or temperature is not a number.
       ValueError: z1 and z2 differ in shape or are not matrices, temperature is not positive, or
-        there is no such implementation.
+        implementation is unknown.
 
     References:
       Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, 2020
@@ -109,8 +109,8 @@ def info_nce(
 
     Raises:
       TypeError: q or k is not an array of floats, or temperature is not a number.
-      ValueError: q and k differ in shape or are not matrices, temperature is not positive, or there
-        is no such implementation.
+      ValueError: q and k differ in shape or are not matrices, temperature is not positive, or implementation
+        is unknown.
 
     References:
       van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018
@@ -162,8 +162,8 @@ def queue_info_nce(
 
     Raises:
       TypeError: an input is not an array of floats, or temperature is not a number.
-      ValueError: shapes do not fit, temperature is not positive, or there is no such
-        implementation.
+      ValueError: shapes do not fit, temperature is not positive, or implementation
+        is unknown.
 
     References:
       He et al., Momentum Contrast for Unsupervised Visual Representation Learning, 2019
@@ -215,8 +215,8 @@ def queue_cross_entropy(
 
     Raises:
       TypeError: an input is not an array of floats, or temperature is not a number.
-      ValueError: shapes do not fit, temperature is not positive, or there is no such
-        implementation.
+      ValueError: shapes do not fit, temperature is not positive, or implementation
+        is unknown.
 
     References:
       He et al., Momentum Contrast for Unsupervised Visual Representation Learning, 2019

@@ -55,7 +55,7 @@ def clip(
     Raises:
       TypeError: z1 or z2 is not an array of floats, or temperature is not a number.
       ValueError: z1 and z2 differ in shape or are not matrices, temperature is not positive, or
-        there is no such implementation.
+        implementation is unknown.
 
     References:
       Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021
@@ -108,7 +108,7 @@ def siglip(
     Raises:
       TypeError: z1 or z2 is not an array of floats, or a hyper-parameter is not a number.
       ValueError: z1 and z2 differ in shape or are not matrices, temperature is not positive, bias
-        is not finite, or there is no such implementation.
+        is not finite, or implementation is unknown.
 
     References:
       Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023 (arXiv:2303.15343), algorithm

@@ -61,7 +61,7 @@ def mv_info_nce(
     Raises:
       TypeError: views are not arrays of floats, or temperature is not a number.
       ValueError: views are not matrices, differ in shape or are fewer than two, temperature is not
-        positive, or there is no such implementation.
+        positive, or implementation is unknown.
 
     References:
       Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025
@@ -110,7 +110,7 @@ def mv_dhel(
     Raises:
       TypeError: views are not arrays of floats, or temperature is not a number.
       ValueError: views are not matrices, differ in shape or are fewer than two, the global batch is
-        a single image, temperature is not positive, or there is no such implementation.
+        a single image, temperature is not positive, or implementation is unknown.
 
     References:
       Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025
@@ -158,7 +158,7 @@ def dhel(
     Raises:
       TypeError: z1 or z2 is not an array of floats, or temperature is not a number.
       ValueError: z1 and z2 differ in shape or are not matrices, the global batch is a single image,
-        temperature is not positive, or there is no such implementation.
+        temperature is not positive, or implementation is unknown.
 
     References:
       Koromilas et al., Bridging Mini-Batch and Asymptotic Analysis in Contrastive Learning: From
@@ -200,7 +200,7 @@ def pairwise_nt_xent(
     Raises:
       TypeError: views are not arrays of floats, or temperature is not a number.
       ValueError: views are not matrices, differ in shape or are fewer than two, temperature is not
-        positive, or there is no such implementation.
+        positive, or implementation is unknown.
 
     References:
       Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025
@@ -248,7 +248,7 @@ def average_nt_xent(
     Raises:
       TypeError: views are not arrays of floats, or temperature is not a number.
       ValueError: views are not matrices, differ in shape or are fewer than two, temperature is not
-        positive, or there is no such implementation.
+        positive, or implementation is unknown.
 
     References:
       Koromilas et al., A Principled Framework for Multi-View Contrastive Learning, 2025
@@ -297,7 +297,7 @@ def poly_view(
     Raises:
       TypeError: views are not arrays of floats, or temperature is not a number.
       ValueError: views are not matrices, differ in shape or are fewer than two, temperature is not
-        positive, or there is no such implementation.
+        positive, or implementation is unknown.
 
     References:
       Shidani et al., Poly-View Contrastive Learning, 2024 (arXiv:2403.05490).

@@ -87,8 +87,8 @@ def nnclr(
 
     Raises:
       TypeError: an input is not an array of floats, or temperature is not a number.
-      ValueError: shapes do not fit, temperature is not positive, or there is no such
-        implementation.
+      ValueError: shapes do not fit, temperature is not positive, or implementation
+        is unknown.
 
     References:
       Dwibedi et al., With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning of

@@ -205,8 +205,8 @@ def proto_nce(
 
     Raises:
       TypeError: an input is not an array of floats, or of integers.
-      ValueError: shapes do not fit, an assignment or negative is no prototype, or there is no such
-        implementation.
+      ValueError: shapes do not fit, an assignment or negative is no prototype, or implementation
+        is unknown.
 
     References:
       Li et al., Prototypical Contrastive Learning of Unsupervised Representations, 2020

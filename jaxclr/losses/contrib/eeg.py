@@ -48,8 +48,8 @@ def cross_model(
 
     Raises:
       TypeError: an input is not an array of floats, or temperature is not a number.
-      ValueError: shapes differ, there are too few views, temperature is not positive, or there is
-        no such mode or implementation.
+      ValueError: shapes differ, there are too few views, temperature is not positive, or mode or
+        implementation is unknown.
 
     References:
       Wang et al., MVCNet: Multi-View Contrastive Network for Motor Imagery Classification, 2025

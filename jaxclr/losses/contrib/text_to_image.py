@@ -61,7 +61,7 @@ def deep_boosting(
     Raises:
       TypeError: an input is not an array of floats, or margin is not a number.
       ValueError: shapes differ, rows and columns of the global batch are not as many, margin is not
-        positive, or there is no such mode.
+        positive, or mode is unknown.
 
     References:
       Diao et al., Deep Boosting Learning: A Brand-new Cooperative Approach for Image-Text Matching,
