@@ -109,8 +109,8 @@ def info_nce(
 
     Raises:
       TypeError: q or k is not an array of floats, or temperature is not a number.
-      ValueError: q and k differ in shape or are not matrices, temperature is not positive, or implementation
-        is unknown.
+      ValueError: q and k differ in shape or are not matrices, temperature is not positive, or
+        implementation is unknown.
 
     References:
       van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018

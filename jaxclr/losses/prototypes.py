@@ -205,7 +205,7 @@ def proto_nce(
 
     Raises:
       TypeError: an input is not an array of floats, or of integers.
-      ValueError: shapes do not fit, an assignment or negative is no prototype, or implementation
+      ValueError: shapes do not fit, an assignment or negative is not a prototype, or implementation
         is unknown.
 
     References:

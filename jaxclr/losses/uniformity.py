@@ -89,8 +89,8 @@ def uniformity(
 
     Raises:
       TypeError: z is not an array of floats, or t is not a number.
-      ValueError: z is not a matrix, the global batch is a single row, t is not positive, or implementation
-        is unknown.
+      ValueError: z is not a matrix, the global batch is a single row, t is not positive, or
+        implementation is unknown.
 
     References:
       Wang and Isola, Understanding Contrastive Representation Learning through Alignment and

@@ -73,7 +73,7 @@ class _Lease:
         self._thread = threading.Thread(target=self._beat, daemon=True, name="jaxclr lock")
 
     def acquire(self) -> None:
-        """Writes the lock once there is none, or it is stale."""
+        """Writes the lock once it does not exist or is stale."""
         replaced: str | None = None
         while not self._write(replaced):
             replaced = _wait_until_stale(self._path)
