@@ -181,7 +181,7 @@ class Checkpoints:
         if damaged:
             raise _all_damaged(self._kept, damaged)
         raise UserError(
-            f"{self._kept} holds no complete checkpoint: nothing to resume or evaluate yet."
+            f"{self._kept} has no complete checkpoint: nothing to resume or evaluate yet."
         )
 
     def _by_damage(self, steps: list[int], damaged: dict[int, str]) -> Iterator[int]:
