@@ -211,8 +211,11 @@ def measure_parts(pieces: Pieces, sizes: Sizes) -> dict[str, Spread]:
         return [pieces[first + part] for part in range(pieces.per_step)]
 
     def read() -> list[Encoded]:
-        pairs = ((file.name, file.open().read()) for file, _ in stream.stored.read(rows))
-        return [Encoded(name, functools.partial(io.BytesIO, content)) for name, content in pairs]
+        def of(file: Encoded) -> Encoded:
+            with file.open() as opened:
+                return Encoded(file.name, functools.partial(io.BytesIO, opened.read()))
+
+        return [of(file) for file, _ in stream.stored.read(rows)]
 
     def crop(files: list[Encoded]) -> None:
         boxes = Boxes(pieces.crops, crop_draws(0, 0, np.arange(batch), len(pieces.crops)))
