@@ -1,5 +1,6 @@
 """The commands of evidence.py."""
 
+import functools
 import json
 import pathlib
 import random
@@ -15,8 +16,7 @@ from jaxclr.errors import UserError
 from jaxclr.processes.signals import Stopped
 
 from . import pages, running, statistics, studies
-from .grid import Row
-from .results import Results
+from .results import Results, row_of
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 RESULTS = DOCS / "evidence"
@@ -56,30 +56,30 @@ def run(
       dry: say what would run, and end.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(running.STOPPED))
-    found = Results(results)
+    found, places = Results(results), running.cores()[: workers or None]
     for name in names:
         if name not in studies.STUDIES:
             raise UserError(f"No study is called {name}; there are {', '.join(studies.STUDIES)}.")
-    places = running.cores()[: workers or None]
+    names = names or tuple(studies.STUDIES)
+    fitting = functools.partial(running.plan, results=found, workers=len(places), methods=methods)
+    # Rows that wait for a search are estimated with the settings of their recipe.
+    chosen = studies.chosen_from(found.of)
+    supposed = lambda data, method: chosen(data, method) or {}
+    estimates = fitting({name: studies.STUDIES[name](supposed) for name in names}, budget=budget)
+    table = rich.table.Table("study", "finished", "to run", "core hours", "over the budget")
+    for e in estimates:
+        table.add_row(e.study, *map(str, (e.finished, len(e.rows), round(e.hours, 1), e.left)))
+    console.print(table)
+    hours = sum(estimate.hours for estimate in estimates) / len(places)
+    console.print(f"About {hours:.1f} hours, {len(places)} rows at a time.")
+    if dry:
+        return
     start = lambda row, core: running.Process(row, core, runs, tfds)
-    spent = 0.0
-    for name in names or studies.STUDIES:
-        chosen = studies.chosen_from(found.of)
-        rows = {name: studies.STUDIES[name](chosen)}
-        (estimate,) = running.plan(
-            rows, found, budget=budget - spent, workers=len(places), methods=methods
-        )
-        everything = studies.STUDIES[name](lambda *_: {})
-        wait = sum(not methods or row.method in methods for row in everything)
-        wait -= estimate.finished + len(estimate.rows) + estimate.left
-        console.print(
-            f"{name}: {estimate.finished} rows are finished. Now {len(estimate.rows)} more, about "
-            f"{estimate.hours:.1f} hours of a core on {len(places)} core(s). "
-            f"{estimate.left} do not fit into the budget, {wait} wait for the search."
-        )
-        spent += estimate.hours / len(places)
-        if not dry:
-            running.run_all(estimate.rows, start, found, places=places, say=console.print)
+    for name in names:
+        rows = studies.STUDIES[name](studies.chosen_from(found.of))  # by the searches until now
+        (estimate,) = fitting({name: rows}, budget=budget)
+        running.run_all(estimate.rows, start, found, places=places, say=console.print)
+        budget -= estimate.hours / len(places)
 
 
 def tables(results: pathlib.Path = RESULTS, docs: pathlib.Path = DOCS) -> None:
@@ -89,31 +89,25 @@ def tables(results: pathlib.Path = RESULTS, docs: pathlib.Path = DOCS) -> None:
 
 def check(runs: pathlib.Path = RUNS, results: pathlib.Path = RESULTS, seed: int = 0) -> None:
     """Repeats one seed of eight methods on digits and compares with the committed figures."""
-    known = Results(results).of("digits")
-    again = Results(runs / "check")
-    rows = [
-        Row(**pages.row_of(known[key])) for key in known if key[1] in CHECKED and key[3] == seed
-    ]
+    known, again = Results(results).of("digits"), Results(runs / "check")
+    keys = [key for key in known if key[1] in CHECKED and key[3] == seed]
+    for key in keys:
+        again.remove(key)
     start = lambda row, core: running.Process(row, core, runs / "check", None)
-    fresh = [row for row in rows if again.remove(row.key) is None]
-    running.run_all(fresh, start, again, places=running.cores(), say=console.print)
-    spreads = {figure: spread_over_seeds(known.values(), figure) for figure in FIGURES}
-    table = rich.table.Table(
-        "method", *(f"{figure} (bound {100 * MARGIN * spreads[figure]:.1f})" for figure in FIGURES)
-    )
-    missed = 0
-    for row in rows:
-        one, other = known[row.key]["figures"], again.of("digits")[row.key]["figures"]
-        cells = [f"{100 * one[figure]:.1f}, now {100 * other[figure]:.1f}" for figure in FIGURES]
-        missed += sum(
-            abs(one[figure] - other[figure]) > MARGIN * spreads[figure] for figure in FIGURES
-        )
-        table.add_row(row.method, *cells)
+    rows = [row_of(known[key]) for key in keys]
+    running.run_all(rows, start, again, places=running.cores(), say=console.print)
+    bounds = {name: MARGIN * spread_over_seeds(known.values(), name) for name in FIGURES}
+    titles = (f"{name}, within {100 * bound:.1f}" for name, bound in bounds.items())
+    table, outside = rich.table.Table("method", *titles), 0
+    for key in keys:
+        one, other = known[key]["figures"], again.of("digits")[key]["figures"]
+        cells = (f"{100 * one[name]:.1f}, now {100 * other[name]:.1f}" for name in bounds)
+        table.add_row(key[1], *cells)
+        outside += sum(abs(one[name] - other[name]) > bound for name, bound in bounds.items())
     console.print(table)
-    if missed or len(rows) < len(CHECKED):
-        sys.exit(
-            f"{missed} figures are outside their bound; {len(rows)} of {len(CHECKED)} methods."
-        )
+    if outside or len(keys) < len(CHECKED):
+        missing = len(CHECKED) - len(keys)
+        sys.exit(f"{outside} figures are outside their bounds; {missing} methods have no results.")
 
 
 def repeat(
@@ -134,13 +128,13 @@ def repeat(
       results: folder of the results.
     """
     found = Results(results)
-    records = [record for study in studies.STUDIES for record in found.of(study).values()]
-    rows = {row.name: (row, record) for record in records for row in [Row(**pages.row_of(record))]}
+    rows = {row_of(record).name: record for record in found.everything()}
     if random_row:
         name = random.SystemRandom().choice(sorted(rows))
     if name not in rows:
         raise UserError(f"No result is called '{name}'; give --random or one of them.")
-    row, before = rows[name]
+    before = rows[name]
+    row = row_of(before)
     console.print(f"{name}: {json.dumps(before['figures'])}")
     found.remove(row.key)
     start = lambda row, core: running.Process(row, core, runs / "repeat", tfds)
@@ -169,8 +163,8 @@ def main() -> None:
     commands = {"run": run, "tables": tables, "check": check, "repeat": repeat, "work": work}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="evidence.py")
-    except Stopped as error:
-        print(error, file=sys.stderr)
+    except (Stopped, KeyboardInterrupt) as error:
+        print(str(error) or "Stopped; the same command continues.", file=sys.stderr)
         sys.exit(running.STOPPED)
     except UserError as error:
         print(error, file=sys.stderr)

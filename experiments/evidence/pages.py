@@ -14,7 +14,7 @@ import numpy as np
 
 from . import claims, search, studies
 from .claims import Kind, Measured, Verdict, interval
-from .grid import RAW, SUPERVISED, UNTRAINED, Row
+from .grid import RAW, SUPERVISED, UNTRAINED
 from .results import Results
 from .statistics import mean_and_spread
 
@@ -158,7 +158,7 @@ def written(section: Section, measured: Measured) -> str:
         return "\n".join(lines)
     if verdict:
         lines += [f"**Verdict.** {verdict.sentence}", ""]
-    missing = sum(1 for _ in studies.STUDIES[section.study](lambda *_: {})) - len(measured.records)
+    missing = len(studies.STUDIES[section.study](lambda *_: {})) - len(measured.records)
     if missing:
         lines += [f"{missing} rows of this study are not run yet.", ""]
     lines += [*table(section, measured), ""]
@@ -240,7 +240,7 @@ def curves(section: Section, measured: Measured) -> Any:
         if any(k in r["curves"] for r in measured.of(kind))
     ]
     figure, both = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    colors = plt.get_cmap("viridis")(np.linspace(0, 0.95, max(len(kinds), 1)))
+    colors = plt.get_cmap("viridis")(np.linspace(0, 0.95, len(kinds)))
     for kind, color in zip(kinds, colors, strict=True):
         for axes, x, y, scale in (
             (both[0], "epoch", k, 100),
@@ -260,11 +260,6 @@ def curves(section: Section, measured: Measured) -> Any:
     if kinds:
         figure.legend(*both[0].get_legend_handles_labels(), loc="outside right", fontsize=6)
     return figure
-
-
-def row_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a record that are those of its row."""
-    return {field.name: record[field.name] for field in dataclasses.fields(Row)}
 
 
 def _measured_with(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:

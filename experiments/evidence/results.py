@@ -1,5 +1,6 @@
 """Results: a line of JSON for each finished row, in a file for each study."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -13,7 +14,7 @@ Record = dict[str, Any]
 
 
 class Results:
-    """The results in a folder, which is read again for every question."""
+    """The results in a folder; its files are read again for every question."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
@@ -24,6 +25,11 @@ class Results:
         lines = path.read_text().splitlines() if path.exists() else []
         records = map(json.loads, lines)
         return {key_of(record): record for record in records}
+
+    def everything(self) -> list[Record]:
+        """The records of all studies."""
+        names = sorted(path.stem for path in self.folder.glob("*.jsonl"))
+        return [record for name in names for record in self.of(name).values()]
 
     def write(self, record: Record) -> None:
         """Adds or replaces a record; the file stays sorted."""
@@ -52,3 +58,8 @@ class Results:
 def key_of(record: Record) -> Key:
     """The key of the row of a record."""
     return record["study"], record["method"], record["setting"], record["seed"]
+
+
+def row_of(record: Mapping[str, Any]) -> Row:
+    """The row of a record."""
+    return Row(**{field.name: record[field.name] for field in dataclasses.fields(Row)})

@@ -55,6 +55,7 @@ class Process:
             env={**os.environ, "XLA_FLAGS": flags, "OPENBLAS_NUM_THREADS": "1"},
             stderr=self._errors,
             preexec_fn=lambda: _pin(core),
+            start_new_session=True,  # an interrupt of the terminal comes to this process alone
         )
 
     def poll(self) -> int | None:
@@ -190,7 +191,7 @@ def plan(
       workers: processes at a time.
       methods: the methods to run; empty for all.
     """
-    records = [record for name in studies for record in results.of(name).values()]
+    records = results.everything()
     left, estimates = budget * workers, []
     for name, rows in studies.items():
         rows = [row for row in rows if not methods or row.method in methods]

@@ -41,7 +41,8 @@ def bootstrap(values: Sequence[float], level: float = LEVEL) -> tuple[float, flo
     if len(values) > MOST_SEEDS:
         raise ValueError(f"At most {MOST_SEEDS} values are resampled exactly, got {len(values)}.")
     means = np.mean(list(itertools.product(values, repeat=len(values))), axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(means, tails, method="inverted_cdf")
     return float(low), float(high)
 
 

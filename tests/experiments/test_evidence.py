@@ -176,8 +176,8 @@ def test_the_bootstrap_is_that_of_random_resamples(part):
     statistics = part("statistics")
     values = np.array([1.0, 2.5, 2.0, -1.0, 4.0])
     draws = np.random.default_rng(0).multinomial(5, np.full(5, 0.2), size=200_000) / 5
-    wanted = np.quantile(draws @ values, [0.025, 0.975])
-    np.testing.assert_allclose(statistics.bootstrap(values), wanted, atol=0.1)
+    wanted = np.quantile(draws @ values, [0.025, 0.975], method="inverted_cdf")
+    np.testing.assert_allclose(statistics.bootstrap(values), wanted, atol=0.05)
     found = statistics.paired({0: 3.0, 1: 5.0, 2: 9.0}, {1: 4.0, 2: 6.0, 3: 0.0})
     assert found.mean == 2.0 and (found.low, found.high) == (1.0, 3.0) and found.sign == 1
     assert statistics.paired({0: 1.0}, {1: 1.0}) is None
@@ -190,7 +190,8 @@ def test_a_page_is_made_of_the_results_alone(part, tmp_path):
         results.write(record("digits", "sim_trace", "", seed, **{"5 labels": one}))
         results.write(record("digits", "simclr", "", seed, **{"5 labels": other}))
     results.write({**record("digits", "vicreg", "", 0), "failed": "not finite"})
-    results.write(record("views", "mv_dhel", "2 views", 0, **{"5 labels": 0.9}))
+    curves = {"epoch": [5, 10], "knn_20": [0.8, 0.96], "step": [1, 50], "effective_rank": [3, 9]}
+    results.write({**record("views", "mv_dhel", "2 views", 0), "curves": curves})
     pages.write(results, tmp_path)
     text = (tmp_path / "evidence.md").read_text()
     assert "digits: FAILS" in text
@@ -199,7 +200,10 @@ def test_a_page_is_made_of_the_results_alone(part, tmp_path):
     assert shown["sim_trace"][2:5] == ["3", "–", "82.0 ± 2.0"]
     assert shown["sim_trace"][-1].startswith("-8.3 [-10.0, -6.0]")
     assert shown["vicreg"][2] == "1, 1 diverged"
-    assert "More views" not in text and "views: not run yet" in text
+    assert "gains by more views: not run yet" in text and "29 rows of this study" in text
+    claims = part("claims")
+    reached = [claims.figure_of({"curves": curves}, f"epochs to {x}") for x in (80, 95, 99)]
+    assert reached == [5, 10, 10] and math.isnan(claims.figure_of({"curves": {}}, "mean kNN"))
     first = (tmp_path / "evidence" / "digits.svg").read_bytes()
     pages.write(results, tmp_path)
     assert (tmp_path / "evidence" / "digits.svg").read_bytes() == first
