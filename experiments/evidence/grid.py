@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from typing import Any
 
 import cifar10
@@ -47,7 +48,7 @@ class Row:
     def name(self) -> str:
         """The key as a path."""
         words = "-".join(filter(None, (self.method, self.setting, str(self.seed))))
-        return f"{self.study}/{words.replace(' ', '_').replace('/', '_')}"
+        return f"{self.study}/{re.sub(r'[^A-Za-z0-9.-]+', '_', words)}"
 
 
 def config(row: Row, tfds: str | None = None) -> Config:
@@ -62,7 +63,9 @@ def recipe(data: str, method: str) -> Config:
     """What all rows of this data and method have in common."""
     known = "simclr" if method in (*BASELINES, SUPERVISED) else method
     made = (_digits if data.startswith("digits") else _cifar10)(known)
-    return made if method != SUPERVISED else dataclasses.replace(made, method=Supervised())
+    if method != SUPERVISED:
+        return made
+    return dataclasses.replace(made, method=Supervised(projector=made.method.projector))
 
 
 def _digits(method: str) -> Config:
@@ -71,8 +74,10 @@ def _digits(method: str) -> Config:
     )
 
 
-CIFAR_HEADS = {"hidden": 512, "out": 128}
-CIFAR_ENCODER = SmallConv(widths=(48, 96, 192), patch=2)
+CIFAR_ENCODER = SmallConv(widths=(64, 128, 256), patch=4)
+
+# What fits embeddings of 128: a batch with twice as many rows, and a weight for few pairs.
+CIFAR_OWN = {"w_mse": {"whitening_size": 256}, "barlow_twins": {"off_diagonal": 0.1}}
 
 
 def _cifar10(method: str) -> Config:
@@ -80,7 +85,7 @@ def _cifar10(method: str) -> Config:
     made = cifar10.config(method)
     return dataclasses.replace(
         made,
-        method=made.method.with_heads(**CIFAR_HEADS),
+        method=made.method.with_heads(hidden=512, out=128).replace(**CIFAR_OWN.get(method, {})),
         encoder=CIFAR_ENCODER,
         augmentation=with_views(AUGMENTATIONS["cifar"], made.method.views),
         optimizer=Sgd(learning_rate=0.06, weight_decay=5e-4),

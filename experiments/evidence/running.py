@@ -43,7 +43,7 @@ class Process:
 
     def __init__(self, row: Row, core: int, runs: pathlib.Path, tfds: str | None):
         self._folder = runs / row.name
-        self._task = self._folder.with_suffix(".row")
+        self._task = pathlib.Path(f"{self._folder}.row")
         self._task.parent.mkdir(parents=True, exist_ok=True)
         asked = {"row": dataclasses.asdict(row), "folder": str(self._folder), "tfds": tfds}
         self._task.write_text(json.dumps(asked))

@@ -62,10 +62,10 @@ def trials(
 
 
 def scaled(path: str, value: Any, factor: float) -> Any:
-    """A value times a factor; of a momentum, the rest to 1; of a count, a whole number."""
+    """A value times a factor; of a momentum, the rest to 1; a count stays at least 1."""
     if path.endswith("momentum"):
         return round(1 - (1 - value) * factor, 6)
-    return round(value * factor) if isinstance(value, int) else value * factor
+    return max(1, round(value * factor)) if isinstance(value, int) else value * factor
 
 
 def best(rows: Iterable[Row], records: Mapping[Any, Mapping[str, Any]], figure: str) -> Any:

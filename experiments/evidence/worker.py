@@ -15,7 +15,8 @@ from benchmarks.measure import machine
 from jaxclr import training
 from jaxclr.errors import UserError
 from jaxclr.evaluation import linear_probe
-from jaxclr.evaluation.closing import SEED, closing_record, monitor
+from jaxclr.evaluation.closing import KNN, SEED, closing_record, monitor
+from jaxclr.evaluation.knn import knn_accuracy
 from jaxclr.evaluation.subject import Subject
 from jaxclr.runs.folder import RunFolder
 from jaxclr.training.compilation_cache import compilation_cache
@@ -70,11 +71,12 @@ def facts() -> dict[str, Any]:
 
 
 def probe(subject: Subject) -> dict[str, float]:
-    """kNN and the linear probe on all labels."""
+    """kNN, and the linear probe on all labels."""
     train, test = subject.represent(subject.train), subject.represent(subject.test)
-    classes = len(subject.classes)
-    accuracy = linear_probe(*train, *test, classes=classes, seed=SEED).accuracy
-    return {**monitor(subject), "linear": round(accuracy, 6)}
+    classes, (k, temperature) = len(subject.classes), KNN[0]
+    nearest = knn_accuracy(*train, *test, classes=classes, k=k, temperature=temperature)
+    linear = linear_probe(*train, *test, classes=classes, seed=SEED).accuracy
+    return {f"knn_{k}": round(nearest, 6), "linear": round(linear, 6)}
 
 
 def history(lines: list[Mapping[str, Any]]) -> dict[str, Any]:
