@@ -121,7 +121,7 @@ def on_par(figure: str) -> Callable[[Measured], Verdict]:
         if found is None or found.seeds < 2:
             return Verdict(UNDECIDED, f"{sentence}; fewer than two seeds of both.")
         word = FAILS if found.sign < 0 else HOLDS
-        return Verdict(word, f"{sentence}; difference {interval(found)}.")
+        return Verdict(word, f"{sentence}; difference {interval(found, figure)}.")
 
     return verdict
 
@@ -156,13 +156,19 @@ def _compared(
     signs = [difference.sign for difference in found.values()]
     word = FAILS if min(signs) < 0 else HOLDS if min(signs) > 0 else UNDECIDED
     parts = [
-        f"{' '.join(filter(None, kind))} {interval(difference)}"
+        f"{' '.join(filter(None, kind))} {interval(difference, figure)}"
         for kind, difference in found.items()
     ]
     return Verdict(word, f"{what}: {', '.join(parts)}.")
 
 
-def interval(found: Interval) -> str:
-    """A difference in points and its interval."""
-    bounds = "" if found.seeds < 2 else f" [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-    return f"{100 * found.mean:+.1f}{bounds}"
+def scale_of(figure: str) -> int:
+    """What a figure is multiplied by to be shown: shares are shown in percent."""
+    counts = ("epochs to", "effective_rank", "total_variance")
+    return 1 if figure.startswith(counts) or figure.endswith("seconds") else 100
+
+
+def interval(found: Interval, figure: str) -> str:
+    """A difference and its interval, in points or in the figure's own unit."""
+    mean, low, high = (scale_of(figure) * value for value in found[:3])
+    return f"{mean:+.1f}" + ("" if found.seeds < 2 else f" [{low:+.1f}, {high:+.1f}]")

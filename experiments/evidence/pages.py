@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from . import claims, search, studies
-from .claims import Kind, Measured, Verdict, interval
+from .claims import Kind, Measured, Verdict, interval, scale_of
 from .grid import RAW, SUPERVISED, UNTRAINED
 from .results import Results
 from .statistics import mean_and_spread
@@ -44,8 +44,6 @@ which no reported run has. The trials are in `evidence/*-search.jsonl`.
 """
 
 MACHINES = "Measured on {machines} with {versions}."
-SECONDS = ("training_seconds", "seconds")
-COUNTS = ("effective_rank", "total_variance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +88,7 @@ SECTIONS = (
         "(a) The symmetric loss speeds convergence",
         "Digits; multiples of the default weight.",
         ("mean kNN", "epochs to 90", "epochs to 95", "epochs to 97", "5 labels", "kNN 20"),
-        "mean kNN",
+        "epochs to 95",
         lambda kind: (kind[0], "weight x0"),
         claims.symmetry,
     ),
@@ -187,7 +185,7 @@ def table(section: Section, measured: Measured) -> list[str]:
             if reference and reference != kind
             else None
         )
-        cells.append("" if found is None else interval(found))
+        cells.append("" if found is None else interval(found, section.judged))
         lines.append("| " + " | ".join([kind[0], kind[1], seeds, *cells]) + " |")
     return lines
 
@@ -210,9 +208,8 @@ def cell(values: Sequence[float], name: str) -> str:
     """Mean ± spread, in percent unless the figure has another unit."""
     if not values:
         return "–"
-    scale = 1 if name in (*COUNTS, *SECONDS) or name.startswith("epochs") else 100
     digits = 2 if name == "total_variance" else 1
-    mean, spread = (scale * value for value in mean_and_spread(values))
+    mean, spread = (scale_of(name) * value for value in mean_and_spread(values))
     return f"{mean:.{digits}f}" + ("" if math.isnan(spread) else f" ± {spread:.{digits}f}")
 
 

@@ -1,6 +1,5 @@
 """Rows are run by one process for each core, and finished ones are written down."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -113,8 +112,7 @@ def run_all(
     """
     waiting = list(reversed(list(rows)))
     running: dict[int, tuple[Row, Task]] = {}
-    with contextlib.ExitStack() as stack:
-        stack.callback(lambda: [task.stop() for _, task in running.values()])
+    try:
         while waiting or running:
             for core in places:
                 if waiting and core not in running:
@@ -127,6 +125,9 @@ def run_all(
                     results.write(record)
                     say(f"{row.name}: {summary(record)}; {len(waiting)} more")
             time.sleep(0.1 if running else 0)
+    finally:
+        for _, task in running.values():
+            task.stop()
 
 
 def summary(record: Record) -> str:
