@@ -4,7 +4,7 @@ METHOD ?= sim_affinity
 RUN ?= runs/demo-$(METHOD)
 CHROMIUM ?= $(shell which chromium chromium-browser google-chrome 2>/dev/null | head -n 1)
 
-.PHONY: setup demo lint format test test-full test-interop test-report bench methods evidence-check
+.PHONY: setup demo lint format test test-full test-interop test-report bench docs methods evidence-check
 
 setup: $(VENV)/ready
 
@@ -61,6 +61,10 @@ bench: setup build/libtpu
 
 build/libtpu:
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ 'libtpu==0.0.42.*'
+
+# The site, in build/docs: a broken reference and an undocumented public name are errors.
+docs: setup
+	JAX_PLATFORMS=cpu $(VENV)/bin/python -m sphinx -b html -W --keep-going --quiet docs build/docs
 
 methods: setup
 	$(VENV)/bin/python experiments/benchmarks/methods.py

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 Array = jax.Array
 AxisName = str | tuple[str, ...] | None
+"""A mapped axis, or several, over which the batch is spread; None on one device."""
 
 AT_ONCE = 32  # most devices of a gather or scatter in one stage
 STAGE = 8  # devices of each other stage

@@ -18,6 +18,7 @@ from jaxclr.affinity.tiles import TILE, Side, Statistics, finite, matmul, same_l
 Array = jax.Array
 Ids = tuple[Array, Array]
 Implementation = Literal["auto", "dense", "streamed", "ring"]
+"""How logits are formed; all give the same values. See `row_logsumexp`."""
 
 IMPLEMENTATIONS = ("auto", "dense", "streamed", "ring")
 # Up to so many logits on a device one dense tile is fastest. Beyond so many bytes of gathered

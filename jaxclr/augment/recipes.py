@@ -133,3 +133,4 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "cifar_multi_crop": _crops(_CIFAR, 16, (0.05, 0.2), 4),
     "digits": Augmentation((DigitView(), DigitView())),
 }
+"""Augmentations by name, from the papers and for small images."""

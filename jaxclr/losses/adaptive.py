@@ -57,6 +57,11 @@ def adaptive_multi_head(
     Cost: HB²(D + its own).
     Global batch: row sums over all columns.
 
+    >>> heads1, heads2 = jax.random.normal(jax.random.key(0), (2, 2, 8, 4))
+    >>> temperature = lambda x, y: jnp.exp(-jnp.square(x - y).mean(-1))
+    >>> round(float(losses.adaptive_multi_head(heads1, heads2, temperature)), 2)
+    7.39
+
     Args:
       heads1: embeddings of one view by each head, [H, b, D], any float dtype; rows are normalized
         here.

@@ -39,6 +39,10 @@ def dino(
     Cost: TVBK.
     Global batch: nothing; the center is.
 
+    >>> student, teacher = jax.random.normal(jax.random.key(0), (2, 2, 8, 5))
+    >>> round(float(losses.dino(student, teacher, losses.dino_center(teacher))), 2)
+    10.68
+
     Args:
       scores: s, of the student for V views, [V, b, K] or a sequence of [b, K], any float dtype; at
         least two.
@@ -90,6 +94,10 @@ def dino_center(teacher_scores: Array | Sequence[Array], *, axis_name: AxisName 
     Needs: scores of a teacher; gives their mean.
     Cost: TBK.
     Global batch: the mean.
+
+    >>> teacher = jax.random.normal(jax.random.key(0), (2, 8, 5))
+    >>> losses.dino_center(teacher).shape
+    (5,)
 
     Args:
       teacher_scores: s', [T, b, K] or a sequence of [b, K], any float dtype.

@@ -110,3 +110,4 @@ METHODS: dict[str, type[Method]] = {
     "vicreg": VicReg,
     "w_mse": WMse,
 }
+"""The methods by the names that `--method` takes."""

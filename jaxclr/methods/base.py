@@ -57,6 +57,7 @@ class MomentumEncoder:
 
 
 Target = Shared | StopGradient | MomentumEncoder
+"""Where the targets of a predictive method come from."""
 
 
 class Outputs(NamedTuple):

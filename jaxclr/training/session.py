@@ -47,10 +47,12 @@ class Session(NamedTuple):
 
     @property
     def steps_per_epoch(self) -> int:
+        """Whole batches in the training data."""
         return self.recipe.steps_per_epoch
 
     @property
     def steps(self) -> int:
+        """Steps of the whole run."""
         return self.recipe.steps
 
     @property
