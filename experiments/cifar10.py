@@ -13,7 +13,7 @@ from recipes import Recipe, show
 from jaxclr import methods
 from jaxclr.augment import AUGMENTATIONS, Augmentation, PhotoView, with_views
 from jaxclr.data import Data
-from jaxclr.encoders import Mlp, ResNet
+from jaxclr.encoders import Mlp, ResNet, ViT
 from jaxclr.methods import METHODS, Method, MomentumEncoder
 from jaxclr.training import AdamW, Config, Lars, Sgd
 
@@ -82,6 +82,14 @@ RECIPES = {name: Recipe(heads(method())) for name, method in METHODS.items()} | 
     # solo-learn's on ImageNet-100, here and for VIbCReg.
     "frossl": Recipe(heads(methods.FroSsl(), out=1024), Lars(learning_rate=0.3, weight_decay=1e-4)),
     "ft": Recipe(narrow(methods.Ft(**QUEUED))),
+    # It needs patch tokens: a ViT-S with patches of 4 x 4 pixels.
+    "ibot": Recipe(
+        methods.Ibot(prototypes=4096, freeze_prototypes=97),
+        AdamW(learning_rate=5e-4, weight_decay=0.04),
+        augmentation=AUGMENTATIONS["cifar_multi_crop"],
+        encoder=ViT(size="small", patch=4),
+        clip_norm=3.0,
+    ),
     "lejepa": Recipe(
         heads(methods.LeJepa(), out=128), AdamW(learning_rate=5e-4, weight_decay=5e-4)
     ),
@@ -140,7 +148,7 @@ def config(method: str = "sim_affinity") -> Config:
     recipe = RECIPES[method]
     return Config(
         method=recipe.method,
-        encoder=ResNet(depth=18, stem="cifar"),
+        encoder=recipe.encoder or ResNet(depth=18, stem="cifar"),
         data=Data(source="tfds:cifar10"),
         augmentation=recipe.augmentation or with_views(CIFAR, recipe.method.views),
         optimizer=recipe.optimizer or Sgd(learning_rate=0.06, weight_decay=5e-4),

@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxclr.augment import AUGMENTATIONS, with_views
 from jaxclr.data import Data
-from jaxclr.encoders import SmallConv
-from jaxclr.methods import METHODS
+from jaxclr.encoders import SmallConv, ViT
+from jaxclr.methods import METHODS, Ibot
 from jaxclr.runs.config import Config
 from jaxclr.steps.batches import Batch
 from jaxclr.steps.optimizers import Sgd
@@ -20,6 +20,7 @@ from jaxclr.training.session import open_session
 
 BATCH = 16
 QUICK = ("byol", "sim_affinity", "sim_whitening")
+VIT = ViT(width=8, depth=1, heads=2, patch=2)
 
 # What methods size for ImageNet, by the name of the field.
 TINY = {
@@ -40,7 +41,7 @@ def tiny_config(method="sim_affinity", **changes):
     chosen = chosen.replace(**{name: size for name, size in TINY.items() if hasattr(chosen, name)})
     config = Config(
         method=chosen.with_heads(hidden=12, out=8),
-        encoder=SmallConv(widths=(4, 8)),
+        encoder=VIT if isinstance(chosen, Ibot) else SmallConv(widths=(4, 8)),
         data=Data("digits", mean=(0.3,), std=(0.4,)),
         augmentation=with_views(AUGMENTATIONS["digits"], chosen.views),
         optimizer=Sgd(learning_rate=0.5),

@@ -33,6 +33,7 @@ from jaxclr.methods.neighbors import NnClr as NnClr
 from jaxclr.methods.pairwise import Mio as Mio
 from jaxclr.methods.pairwise import Trip as Trip
 from jaxclr.methods.pairwise import TripRoma as TripRoma
+from jaxclr.methods.patches import PatchNetwork as PatchNetwork
 from jaxclr.methods.prototypes import SwAv as SwAv
 from jaxclr.methods.redundancy import BarlowTwins as BarlowTwins
 from jaxclr.methods.redundancy import FroSsl as FroSsl
@@ -48,6 +49,7 @@ from jaxclr.methods.self_distillation import ByolGsg as ByolGsg
 from jaxclr.methods.self_distillation import Dino as Dino
 from jaxclr.methods.self_distillation import DirectCopy as DirectCopy
 from jaxclr.methods.self_distillation import DirectPred as DirectPred
+from jaxclr.methods.self_distillation import Ibot as Ibot
 from jaxclr.methods.self_distillation import SimSiam as SimSiam
 from jaxclr.methods.self_distillation import SimSiamGsg as SimSiamGsg
 from jaxclr.methods.supervised import Hydra as Hydra
@@ -78,6 +80,7 @@ METHODS: dict[str, type[Method]] = {
     "frossl": FroSsl,
     "ft": Ft,
     "hydra": Hydra,
+    "ibot": Ibot,
     "lejepa": LeJepa,
     "mio": Mio,
     "mmcr": Mmcr,

@@ -29,6 +29,7 @@ MOMENTUM = {
     "direct_copy",
     "direct_pred",
     "ft",
+    "ibot",
     "mmcr",
     "moco_v2",
     "pauc",

@@ -20,8 +20,21 @@ from jaxclr.methods import METHODS, MomentumEncoder, Outputs, Sizes, StopGradien
 
 BATCH, WIDTH, IMAGES, CLASSES, STEP, EPOCH = 8, 4, 40, 3, 3, 2
 LABELS = np.array([0, 1, 2, 0, 1, 1, 0, 2])
+# Of three patches in two views of each image; the first image has no masked patch.
+MASKS = np.random.default_rng(1).random((BATCH, 6)) < np.linspace(0, 0.9, BATCH)[:, None]
 QUEUE = {"queue_size": 2 * BATCH, "temperature": 0.3}
 CLUSTERS = {"clusters": (3, 5), "negatives": 2, "warmup_epochs": EPOCH, "iterations": 7, **QUEUE}
+DINO = {
+    "prototypes": 5,
+    "temperature": 0.5,
+    "teacher_temperature": 0.4,
+    "first_teacher_temperature": 0.2,
+    "warmup_epochs": 5,
+    "center_momentum": 0.7,
+    "freeze_prototypes": STEP,
+    "koleo_weight": 0.2,
+    "target": MomentumEncoder(momentum=0.9, update="after_update"),
+}
 # Fields that no objective reads.
 ELSEWHERE = ("projector", "predictor", "target")
 
@@ -158,7 +171,23 @@ def dino(o):
         for v, student in enumerate(students)
         if v != t
     ]
-    return sum(terms) / len(terms)
+    return sum(terms) / len(terms) + 0.2 * (losses.koleo(o.z[0]) + losses.koleo(o.z[1]))
+
+
+def ibot(o):
+    """And the assignments of masked patches of both first views, by the same prototypes."""
+    kept = 1 - (1 - 0.9) * (1 + np.cos(np.pi * 0.5)) / 2
+    mixed = jax.lax.stop_gradient(
+        kept * o.state["prototypes"] + (1 - kept) * o.params["prototypes"]
+    )
+    total = 0
+    for patches, seen, mask in zip(o.patches, o.target_patches, o.masks, strict=True):
+        teacher = jax.nn.softmax((unit(seen) @ unit(mixed).T - o.state["patch_center"]) / 0.3)
+        student = jax.nn.log_softmax(unit(patches) @ unit(o.params["prototypes"]).T / 0.5)
+        terms = -jnp.sum(teacher * student, axis=2)
+        of_image = [terms[i][mask[i]].mean() if mask[i].any() else 0 for i in range(BATCH)]
+        total += sum(of_image) / BATCH
+    return dino(o) + 0.7 * total / 2
 
 
 def nearest(rows, queue):
@@ -288,19 +317,7 @@ ROWS = {
             for views in (o.z, o.z[::-1])
         ),
     ),
-    "dino": (
-        methods.Dino(
-            prototypes=5,
-            temperature=0.5,
-            teacher_temperature=0.4,
-            first_teacher_temperature=0.2,
-            warmup_epochs=5,
-            center_momentum=0.7,
-            freeze_prototypes=STEP,
-            target=MomentumEncoder(momentum=0.9, update="after_update"),
-        ),
-        dino,
-    ),
+    "dino": (methods.Dino(**DINO), dino),
     "direct_copy": (
         methods.DirectCopy(eps=0.2, correlation_momentum=0.7),
         lambda o: directly(o, lambda f: f + 0.2 * jnp.eye(WIDTH)),
@@ -315,6 +332,10 @@ ROWS = {
     ),
     "ft": (methods.Ft(extrapolation=3.0, interpolation=1.2, **QUEUE), ft),
     "hydra": (methods.Hydra(temperature=0.3, gate_embedding=5, gate_hidden=7), hydra),
+    "ibot": (
+        methods.Ibot(**DINO, patch_weight=0.7, mask_probability=0.4, mask_ratio=(0.2, 0.6)),
+        ibot,
+    ),
     "lejepa": (
         methods.LeJepa(weight=0.3, slices=7, knots=9, t_max=2.0),
         lambda o: losses.lejepa(
@@ -493,8 +514,16 @@ def drawn(method):
         "params": float64(method.init_params(jax.random.key(1), sizes)),
     }
     targets = tuple(rows() for _ in seen) if isinstance(method.target, MomentumEncoder) else ()
+    patches = lambda: tuple(jnp.stack([rows() for _ in range(3)], 1) for _ in seen)
+    trained["patches"] = patches() if isinstance(method, methods.Ibot) else ()
     indices = jnp.asarray(generator.permutation(IMAGES)[:BATCH], jnp.int32)
     rest = {"targets": targets, "labels": jnp.asarray(LABELS, jnp.int32), "indices": indices}
+    rest |= {
+        "target_patches": patches() if trained["patches"] else (),
+        "masks": tuple(
+            MASKS[:, 3 * view : 3 * view + 3] for view, _ in enumerate(trained["patches"])
+        ),
+    }
     return trained, rest, float64(somewhere(method.init_state(jax.random.key(2), sizes), generator))
 
 
@@ -533,6 +562,9 @@ def observed(method, trained, rest):
         step=jnp.int32(STEP),
         epoch=jnp.int32(EPOCH),
         progress=jnp.asarray(0.5),
+        patches=trained["patches"],
+        target_patches=jax.lax.stop_gradient(rest["target_patches"]),
+        masks=rest["masks"],
     )
 
 
@@ -548,7 +580,7 @@ def on_two_devices(method, trained, rest, state):
         }
         return jax.lax.pmean(value, "batch"), gradients
 
-    spread = {"embeddings": P("batch"), "predictions": P("batch"), "params": P()}
+    spread = dict.fromkeys(("embeddings", "predictions", "patches"), P("batch")) | {"params": P()}
     mapped = jax.shard_map(
         on_each,
         mesh=mesh(2),
@@ -577,6 +609,11 @@ def test_objective_is_what_is_written(name):
                 "params": out.params,
             }
             seen |= {"state": state, "key": out.key, "indices": out.indices}
+            seen |= {
+                "patches": out.patches,
+                "target_patches": out.target_patches,
+                "masks": (MASKS[:, :3], MASKS[:, 3:]),
+            }
             with jax.numpy_rank_promotion("allow"):
                 return expected(types.SimpleNamespace(**seen))
 
