@@ -4,7 +4,7 @@ METHOD ?= sim_affinity
 RUN ?= runs/demo-$(METHOD)
 CHROMIUM ?= $(shell which chromium chromium-browser google-chrome 2>/dev/null | head -n 1)
 
-.PHONY: setup demo lint format test test-full test-interop test-report bench methods docs
+.PHONY: setup demo lint format test test-full test-interop test-report bench docs methods evidence-check
 
 setup: $(VENV)/ready
 
@@ -68,3 +68,7 @@ docs: setup
 
 methods: setup
 	$(VENV)/bin/python experiments/benchmarks/methods.py
+
+# One seed of eight methods on digits again, compared with the committed figures: some ten minutes.
+evidence-check: setup
+	$(VENV)/bin/python experiments/evidence.py check

@@ -2,6 +2,8 @@
 
 import ast
 import inspect
+import pathlib
+import re
 
 import pytest
 
@@ -41,3 +43,10 @@ def test_needs_of_a_method_are_those_of_its_class(name):
 def test_encoders_and_sources_are_those_that_are_imported():
     assert list(definitions.table("encoders/__init__.py", "ENCODERS")) == list(ENCODERS)
     assert set(definitions.table("data/source_options.py", "SOURCES")) <= set(SOURCES)
+
+
+def test_the_readme_shows_every_method():
+    readme = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+    section = readme.partition("## Methods\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert set(re.findall(r"`(\w+)`", "".join(rows))) == METHODS.keys()

@@ -11,7 +11,8 @@ all see the same load, and ratios are taken run by run. All must give the same v
 - clip and siglip, streamed and dense, against a few lines of jax.numpy; clip also against info_nce
   in both directions.
 - symmetric_loss from Gram matrices against its definition.
-- mmcr, frossl, tico and lejepa against their definitions with all rows, pairs or knots at once.
+- mmcr, frossl, tico, lejepa and others against their definitions in jax.numpy (plain.py), with all
+  rows, pairs or knots at once.
 - sim_trace on large batches, each in its own process; peak memory is the operating system's figure.
 - info_nce of a million rows: compiled, not run.
 - On an accelerator: info_nce on large batches, as a share of the rate of a matrix product.
@@ -31,6 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import plain
 import rich.table
 import tyro
 from measure import Output, figure, machine, mebibytes, milliseconds, number, spread, verdict
@@ -41,7 +43,7 @@ from jaxclr.affinity import positives, row_logsumexp, unit_rows
 Array = jax.Array
 Loss = Callable[[Array, Array], Array]
 
-TEMPERATURE = 0.1
+TEMPERATURE = plain.TEMPERATURE
 OPTAX_ROWS = 1024  # beyond, its [2B, 2B, D] fits in few machines
 PYTORCH = "eager PyTorch"
 OPERATIONS = 8  # per B x B x D: one matrix product forward and three backward, 2 operations each
@@ -78,10 +80,7 @@ class Sizes:
     clip: tuple[int, ...] = (1024, 4096)
     siglip: tuple[int, ...] = (1024, 4096)
     symmetric_loss: tuple[int, ...] = (1024, 4096)
-    mmcr: tuple[int, ...] = (1024,)
-    frossl: tuple[int, ...] = (1024,)
-    tico: tuple[int, ...] = (1024,)
-    lejepa: tuple[int, ...] = (1024,)
+    others: tuple[int, ...] = (1024,)  # of `plain.PAIRS`
     width: int = 128
     sim_trace: tuple[int, ...] = (4096, 16384, 65536, 262144)
     sim_trace_width: int = 256
@@ -114,7 +113,7 @@ def measure(sizes: Sizes, repeats: int) -> dict[str, Any]:
     # Measured first: a child process inherits the memory of this one.
     results = [sim_trace_alone(rows, sizes.sim_trace_width, repeats) for rows in sizes.sim_trace]
     for loss in LOSSES:
-        for rows in getattr(sizes, loss):
+        for rows in sizes.others if loss in plain.PAIRS else getattr(sizes, loss):
             results += compare(loss, rows, sizes.width, repeats)
     if jax.default_backend() != "cpu":
         for dtype in ("float32", "bfloat16"):
@@ -127,30 +126,6 @@ def measure(sizes: Sizes, repeats: int) -> dict[str, Any]:
     }
 
 
-def plain_info_nce(q: Array, k: Array) -> Array:
-    q = q / jnp.linalg.norm(q, axis=1, keepdims=True)
-    k = k / jnp.linalg.norm(k, axis=1, keepdims=True)
-    logits = q @ k.T / TEMPERATURE
-    return jnp.mean(jax.nn.logsumexp(logits, axis=1) - jnp.diag(logits))
-
-
-def plain_clip(z1: Array, z2: Array) -> Array:
-    return (plain_info_nce(z1, z2) + plain_info_nce(z2, z1)) / 2
-
-
-def clip_of_info_nce(z1: Array, z2: Array) -> Array:
-    one_way = functools.partial(losses.info_nce, temperature=TEMPERATURE)
-    return (one_way(z1, z2) + one_way(z2, z1)) / 2
-
-
-def plain_siglip(z1: Array, z2: Array) -> Array:
-    z1 = z1 / jnp.linalg.norm(z1, axis=1, keepdims=True)
-    z2 = z2 / jnp.linalg.norm(z2, axis=1, keepdims=True)
-    logits = z1 @ z2.T / TEMPERATURE - 10
-    labels = 2 * jnp.eye(len(z1)) - 1
-    return -jnp.mean(jnp.sum(jax.nn.log_sigmoid(labels * logits), axis=1))
-
-
 def info_nce_by_tile(q: Array, k: Array, *, tile: int) -> Array:
     q, k = unit_rows(q) / TEMPERATURE, unit_rows(k)
     return jnp.mean(row_logsumexp(q, k, implementation="streamed", tile=tile) - positives(q, k))
@@ -160,55 +135,6 @@ def optax_nt_xent(z1: Array, z2: Array) -> Array:
     images = jnp.arange(len(z1))
     labels = jnp.concatenate([images, images])
     return optax.losses.ntxent(jnp.concatenate([z1, z2]), labels, TEMPERATURE)
-
-
-def dense_symmetric_loss(q: Array, k: Array) -> Array:
-    q = q / jnp.linalg.norm(q, axis=1, keepdims=True)
-    k = k / jnp.linalg.norm(k, axis=1, keepdims=True)
-    logits = q @ k.T / TEMPERATURE
-    return jnp.linalg.norm(logits - logits.T)
-
-
-def dense_mmcr(z1: Array, z2: Array) -> Array:
-    return -jnp.sum(jnp.linalg.svd((unit_rows(z1) + unit_rows(z2)) / 2, compute_uv=False))
-
-
-def dense_frossl(z1: Array, z2: Array) -> Array:
-    """The correlation of images, B x B."""
-    views = [z / jnp.linalg.norm(z, axis=0, keepdims=True) for z in (z1, z2)]
-    grams = [view @ view.T / view.shape[1] for view in views]
-    spread = sum(jnp.log(jnp.sum(gram**2)) for gram in grams)
-    return spread + jnp.sum((views[0] - views[1]) ** 2) / 2 / len(z1)
-
-
-def before(width: int) -> Array:
-    return jnp.eye(width) / width
-
-
-def dense_tico(q: Array, k: Array) -> Array:
-    """The energy of each row."""
-    q, k = unit_rows(q), unit_rows(k)
-    covariance = 0.9 * before(q.shape[1]) + 0.1 * q.T @ q / len(q)
-    return 1 - jnp.mean(positives(q, k)) + 8 * jnp.mean(positives(q @ covariance, q))
-
-
-def directions(width: int) -> Array:
-    return jax.random.normal(jax.random.key(0), (256, width))
-
-
-def dense_lejepa(z1: Array, z2: Array) -> Array:
-    """Cosines and sines of all knots, B x K x 17."""
-    t = jnp.linspace(0, 3, 17)[None, :]
-    normal = jnp.exp(-(t**2) / 2)
-
-    def statistic(z: Array) -> Array:
-        angles = (z @ unit_rows(directions(z.shape[1])).T)[:, :, None] * t[None]
-        cosines, sines = jnp.cos(angles).mean(0), jnp.sin(angles).mean(0)
-        errors = (cosines - normal) ** 2 + sines**2
-        return 2 * len(z) * jnp.mean(jnp.trapezoid(errors * normal, t))
-
-    distance = jnp.mean((z1 - z2) ** 2) / 4
-    return 0.95 * distance + 0.05 * (statistic(z1) + statistic(z2)) / 2
 
 
 def pytorch_nt_xent(z1: Array, z2: Array) -> tuple[str, Callable[[], Any] | None]:
@@ -240,7 +166,7 @@ def ours(loss: Callable[..., Array], *implementations: str) -> dict[str, Loss]:
 
 # What is compared, ours first; eager PyTorch joins nt_xent.
 LOSSES: Mapping[str, Mapping[str, Loss]] = {
-    "info_nce": {**ours(losses.info_nce, "streamed", "dense"), "plain jnp": plain_info_nce},
+    "info_nce": {**ours(losses.info_nce, "streamed", "dense"), "plain jnp": plain.info_nce},
     "tiles": {
         f"info_nce, tile {tile}": functools.partial(info_nce_by_tile, tile=tile)
         for tile in (1024, 256, 512, 2048, 4096)
@@ -248,24 +174,15 @@ LOSSES: Mapping[str, Mapping[str, Loss]] = {
     "nt_xent": {**ours(losses.nt_xent, "streamed", "dense"), "optax": optax_nt_xent},
     "clip": {
         **ours(losses.clip, "streamed", "dense"),
-        "plain jnp": plain_clip,
-        "info_nce, both ways": clip_of_info_nce,
+        "plain jnp": plain.clip,
+        "info_nce, both ways": plain.clip_of_info_nce,
     },
-    "siglip": {**ours(losses.siglip, "streamed", "dense"), "plain jnp": plain_siglip},
+    "siglip": {**ours(losses.siglip, "streamed", "dense"), "plain jnp": plain.siglip},
     "symmetric_loss": {
         "Grams": functools.partial(losses.symmetric_loss, temperature=TEMPERATURE),
-        "dense": dense_symmetric_loss,
+        "dense": plain.symmetric_loss,
     },
-    "mmcr": {"QR": lambda z1, z2: losses.mmcr((z1, z2)), "dense": dense_mmcr},
-    "frossl": {"D x D": lambda z1, z2: losses.frossl((z1, z2)), "dense": dense_frossl},
-    "tico": {
-        "D x D": lambda q, k: losses.tico(q, k, before(q.shape[1])),
-        "dense": dense_tico,
-    },
-    "lejepa": {
-        "products": lambda z1, z2: losses.lejepa((z1, z2), directions(z1.shape[1])),
-        "dense": dense_lejepa,
-    },
+    **plain.PAIRS,
 }
 
 

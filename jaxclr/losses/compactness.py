@@ -49,8 +49,9 @@ def node_compactness(
 
     As in the official code the bound is not strict: the second layer's inputs are bounded with the
     undropped first layer, and the linear bound of each neighbor stands for that of the node itself
-    within its neighborhood. The official code forms n x n adjacency matrices, and takes a subset of
-    nodes at a time; this one sums over edges, O(nFH + nHD + EH).
+    within its neighborhood. The official code forms n x n adjacency matrices, and may take a subset
+    of nodes; this one sums over edges, O(nFH + nHD + EH). There a learned slope is constant in the
+    bound; here it has a gradient if it is given as an array.
 
     Needs: node embeddings, features, weights of two graph convolutions, edges.
     Cost: BFH + BHD + EH.

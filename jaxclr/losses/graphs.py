@@ -92,9 +92,9 @@ def sparsest_cut(
 
     where L is the Laplacian of the graph of negatives. Positives do not appear: the encoder, an
     average over neighbors, keeps them close. A sum below 1e-12 counts as 1e-12, without gradient;
-    the official code divides by 0. It forms L as an n x n matrix, of s nodes drawn uniformly for
-    each node with repetition, once for all epochs; one published copy does not make it symmetric,
-    and then its trace is not a sum of distances.
+    the authors' code, known here from copies of it, divides by 0. It forms L as an n x n matrix, of
+    s nodes drawn uniformly for each node with repetition, once for all epochs; one copy does not
+    make it symmetric, and then its trace is not a sum of distances.
 
     Needs: node embeddings, negative pairs.
     Cost: BD + ED.

@@ -35,8 +35,9 @@ def clip(
 
     `info_nce` in both directions, in one pass over the matrix. CLIP trains the logarithm of
     :math:`1 / \tau` from log(1 / 0.07) and bounds :math:`1 / \tau` by 100: pass it as an array, and
-    the gradient reaches it. OpenCLIP's `ClipLoss` takes unit rows; the columns that it gathers from
-    other devices have a gradient only with `gather_with_grad`, here always.
+    the gradient reaches it. OpenCLIP also keeps it from falling below 1. Its `ClipLoss` takes unit
+    rows; the columns that it gathers from other devices have a gradient only with
+    `gather_with_grad`, here always.
 
     Needs: negatives.
     Cost: B²D.
@@ -91,8 +92,8 @@ def siglip(
 
     The sum over all pairs divided by the batch, not by the number of pairs, as in big_vision, which
     forms the matrix, and in OpenCLIP. Both train :math:`\log(1 / \tau)` from log(10) and the bias
-    from -10: pass them as arrays, and gradients reach them. OpenCLIP bounds :math:`1 / \tau` by
-    100 as in CLIP; big_vision and the paper do not.
+    from -10: pass them as arrays, and gradients reach them. OpenCLIP keeps :math:`1 / \tau` from 1
+    to 100 as in its CLIP; big_vision and the paper do not.
 
     Needs: negatives.
     Cost: B²D.

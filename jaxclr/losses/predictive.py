@@ -209,8 +209,9 @@ def direct_copy(
     .. math:: p = W z, \qquad W = F + \epsilon I
 
     No eigenvectors are computed. As in the official code F is not divided by its norm, so that
-    epsilon is relative to the squared length of embeddings. The rest is as in `direct_pred`; the
-    official code has to be asked to collect F (corr_collect).
+    epsilon is relative to the squared length of embeddings. The rest is as in `direct_pred`. The
+    official code has this predictor (directcopy) but no command for it: F is collected only with
+    corr_collect, and its own default of epsilon is 0.
 
     Needs: targets, a running correlation.
     Cost: BD².

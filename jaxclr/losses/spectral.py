@@ -42,8 +42,9 @@ def tico(
 
     The energy is computed from D x D matrices, as the inner product of :math:`C_t` and the batch's
     own moment; its gradient reaches that moment in :math:`C_t` too, as in the public code. The
-    authors publish none. Of the ports, sayannag's has no constant 1 in the value, and lightly's
-    centers the rows of each view before they are normalized; the paper does neither.
+    authors publish none. Of the ports, lightly's is this loss, of the batch of each device unless
+    it is asked to gather; its first version centered the rows of each view before they were
+    normalized. sayannag's has no constant 1 in the value. Both set rho to 20, the paper to 8.
 
     Needs: targets, a running covariance.
     Cost: BD².

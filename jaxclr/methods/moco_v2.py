@@ -106,7 +106,7 @@ class ReSsl(MocoV2):
     queue_size: Annotated[int, Ge(1)] = 131_072
     """Keys of earlier batches; a multiple of the batch."""
 
-    projector: Mlp = Mlp(layers=2, hidden=4096, out=512, bias=True)
+    projector: Mlp = Mlp(layers=2, hidden=4096, out=512, norm=False, bias=True)
     """Head from representations to embeddings."""
 
     def objective(self, out: Outputs, state: Queue, axis_name: AxisName) -> Array:

@@ -93,7 +93,10 @@ class DirectPred(Method):
 
 @dataclasses.dataclass(frozen=True)
 class DirectCopy(DirectPred):
-    """BYOL, predictor from the correlation of embeddings itself (DirectCopy, arXiv:2110.04947)."""
+    """BYOL, predictor from the correlation of embeddings itself (DirectCopy, arXiv:2110.04947).
+
+    No official command sets eps and momentum; these are not confirmed by code.
+    """
 
     eps: Annotated[float, Ge(0)] = 0.3
     """Added to the diagonal of the correlation."""
@@ -163,7 +166,8 @@ class Dino(Method):
 
     The first two views are those of the teacher; every view predicts the others of them. Prototypes
     are the last layer of the head, with rows of unit length, and their average is the teacher's.
-    Heads have ReLUs, as all here, in place of GELUs.
+    Heads have ReLUs, as all here, in place of GELUs. The teacher's temperatures are those of the
+    paper; by default the official code stays at 0.04.
     """
 
     one_row: ClassVar[bool] = True

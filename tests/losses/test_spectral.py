@@ -39,6 +39,31 @@ def test_mmcr_and_frossl_are_least_for_full_rank():
     np.testing.assert_allclose(losses.frossl(one), 0, atol=1e-5)
 
 
+def test_mmcr_does_not_move_rows_that_have_collapsed():
+    """Their other singular values are roundings, whose directions mean nothing."""
+    direction = np.random.default_rng(1).normal(size=(1, 1, 8))
+    views = jnp.asarray(np.broadcast_to(direction, (2, 32, 8)), jnp.float32)
+    np.testing.assert_allclose(jax.grad(losses.mmcr)(views), 0, atol=1e-5)
+
+
+def test_frossl_of_few_rows_forms_no_matrix_of_dimensions():
+    views = jax.ShapeDtypeStruct((2, 8, 2048), jnp.float32)
+    compiled = jax.jit(jax.value_and_grad(losses.frossl)).lower(views).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 2048 * 2048 * 4 / 4
+
+
+def test_direct_pred_takes_a_correlation_of_low_rank():
+    """Whose other eigenvalues are roundings of either sign."""
+    generator = np.random.default_rng(1)
+    z, t = jnp.asarray(generator.normal(size=(2, 6, 8)), jnp.float32)
+    direction = unit(generator.normal(size=(1, 8)))
+    exact = direction.T @ direction
+    found = losses.direct_pred(z, z, t, t, jnp.asarray(3 * exact, jnp.float32), eps=0.1)
+    p = unit(np.asarray(z, np.float64) @ (exact + 0.1 * np.eye(8)))
+    want = 2 * np.mean(np.sum((p - unit(np.asarray(t, np.float64))) ** 2, axis=1))
+    np.testing.assert_allclose(found, want, rtol=1e-2)
+
+
 def test_sigreg_tells_normal_rows_from_others():
     rows = jnp.asarray(GENERATOR.normal(size=(2000, 8)), jnp.float32)
     directions = jnp.asarray(GENERATOR.normal(size=(32, 8)), jnp.float32)

@@ -158,7 +158,7 @@ TABLE = {
     "dcl": Row("arXiv:2110.06848, with SimCLR", SIMCLR_HEAD, {"temperature": 0.1}),
     "dclw": Row("arXiv:2110.06848, with SimCLR", SIMCLR_HEAD, {"temperature": 0.1, "sigma": 0.5}),
     "dino": Row(
-        "arXiv:2104.14294, facebookresearch/dino (temperatures of the paper)",
+        "arXiv:2104.14294, facebookresearch/dino (temperatures of the paper; 0.04 in the code)",
         head(3, 2048, 256, norm=False, bias=True),
         {
             "prototypes": 65_536,
@@ -173,7 +173,8 @@ TABLE = {
         ours="ReLUs in place of GELUs, as other heads here",
     ),
     "direct_copy": Row(
-        "arXiv:2110.04947, with DirectPred; eps and momentum were not found in its code",
+        "arXiv:2110.04947, facebookresearch/luckmatters byol_trainer.py (directcopy), without a "
+        "command: eps and momentum are not confirmed",
         head(2, 512, 128, bias=True),
         {"eps": 0.3, "correlation_momentum": 0.5},
         target=MomentumEncoder(0.996, ramp=False, update="after_update"),
@@ -268,8 +269,8 @@ TABLE = {
     ),
     "pcl": Row("arXiv:2005.04966, salesforce/PCL", MOCO_V2_HEAD, PCL_FIELDS, target=CONSTANT),
     "ressl": Row(
-        "arXiv:2107.09282, KyleZheng1997/ReSSL",
-        head(2, 4096, 512, bias=True),
+        "arXiv:2107.09282, mingkai-zheng/ReSSL network/head.py",
+        head(2, 4096, 512, norm=False, bias=True),
         {"temperature": 0.1, "teacher_temperature": 0.04, "queue_size": 131_072},
         target=CONSTANT,
         smallest_crop=0.2,
