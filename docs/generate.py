@@ -484,6 +484,13 @@ def methods_index() -> str:
         "`target`. `make methods` trains each method for 30 steps on digits and prints its loss",
         "and statistics of its embeddings.",
         "",
+        "## By family",
+        "",
+        "```{include} ../../families.md",
+        "```",
+        "",
+        "## By name",
+        "",
         "| method | what it is | needs |",
         "|---|---|---|",
     ]
