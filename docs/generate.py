@@ -366,7 +366,7 @@ def losses_index(pictures: set[str]) -> str:
         "The pictures show what one gradient step does to the affinity matrix of a fixed batch:",
         "the cosines of 16 images in four groups, first view down, second view across.",
         "Red cosines rise, blue cosines fall, white ones stay. The diagonal has the positives.",
-        "Each picture is scaled by its largest change.",
+        "Each picture is scaled by its largest changes.",
         "",
         "Examples begin with these lines, and the tests run them:",
         "",
