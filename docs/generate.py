@@ -37,16 +37,16 @@ ROOMS = (
     *(name for name in jaxclr.__all__ if inspect.ismodule(getattr(jaxclr, name))),
     "losses.compose",
 )
-FAMILIES = (  # title, and what the module and the needs of a loss have
+FAMILIES = (  # title, and what the module and the needs of a loss have: the first that fits
     ("UniCLR", r"losses\.uniclr"),
     ("Parts of losses", r"gives|no loss|a transform"),
     ("Graphs, point clouds, text and other data", r"contrib|losses\.(graphs|compactness)"),
     ("With labels", r"labels"),
     ("With a queue", r": (negatives or )?a queue"),
-    ("Contrast in the batch", r"negatives"),
     ("With prototypes", r"prototypes|a teacher"),
     ("Predicting targets, without negatives", r"targets"),
-    ("Views alone, without negatives", r""),
+    ("Views alone, without negatives", r"^((?!negatives).)*$"),
+    ("Contrast in the batch", r""),
 )
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 PAPER = r"`arXiv:\1 <https://arxiv.org/abs/\1>`__"
@@ -348,7 +348,8 @@ def first_line(text: str) -> str:
 @functools.cache
 def families() -> dict[str, list[str]]:
     """The names of losses by what they need."""
-    found: dict[str, list[str]] = {title: [] for title, _ in FAMILIES}
+    first, *others = (title for title, _ in FAMILIES)
+    found: dict[str, list[str]] = {title: [] for title in (first, *reversed(others))}
     for name in public_losses():
         needs = definitions.loss_facts(public_losses()[name]).needs
         facts = f"{getattr(losses, name).__module__}: {needs}"
@@ -381,9 +382,7 @@ def losses_index(pictures: set[str]) -> str:
         "- [Combine a loss of your own](../../own/loss.md)",
         "",
     ]
-    order = [*(title for title, _ in FAMILIES if title != "Parts of losses"), "Parts of losses"]
-    for title in order:
-        of_family = families()[title]
+    for title, of_family in families().items():
         lines += [f"## {title}", "", "::::{container} gallery", ""]
         for name in of_family:
             facts = definitions.loss_facts(public_losses()[name])

@@ -26,7 +26,9 @@ SLOW = {
     for name in (
         "adaptive",
         "attraction",
+        "batch_prototypes",
         "compactness",
+        "consistency",
         "contrib.eeg",
         "contrib.super_resolution",
         "distillation",

@@ -45,7 +45,7 @@ def resize(images: Array, size: int) -> Array:
 
     The filter is that of :func:`crop_resize`. Images of this size are not resampled.
 
-    >>> jaxclr.augment.resize(jnp.zeros((2, 32, 32, 3)), 16).shape
+    >>> jaxclr.augment.resize(jnp.zeros((2, 32, 32, 3), jnp.uint8), 16).shape
     (2, 16, 16, 3)
 
     Args:
