@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from distributed import mesh
 from jax.sharding import PartitionSpec as P
-from tiny import BATCH, QUICK, cast, tiny_config
+from tiny import BATCH, QUICK, carries, cast, tiny_config
 
-from jaxclr.methods import METHODS, Ibot, Method, MomentumEncoder, Outputs, Shared, Sizes
+from jaxclr.methods import METHODS, Ibot, MomentumEncoder, Outputs, Shared, Sizes
 
 IMAGES, CLASSES, FEATURES = 64, 4, 10
 
@@ -59,14 +59,6 @@ def evaluate(method, state, trained, rest, axis_name):
     value, gradients = jax.value_and_grad(share)(trained)
     following = method.next_state(observed(method, trained, rest), state, axis_name)
     return value, gradients, following
-
-
-def carries(kind):
-    """Whether a method has parameters or a state of its own.
-
-    Without them its objective is its loss, which the tests of losses hold on eight devices.
-    """
-    return kind.init_state is not Method.init_state or kind.init_params is not Method.init_params
 
 
 # The whole steps of QUICK are held on eight devices by tests/steps/test_devices.py.

@@ -1,7 +1,8 @@
 """Every method's objective against its losses, or its equation, written out by hand.
 
-ROWS has one row for each method. Values and gradients are compared in float64, on one device and on
-two. No hyper-parameter of a row has its default.
+ROWS has one row for each method. Values and gradients are compared in float64, on one device and,
+of methods without a state of their own, on two; of the others test_global_batch.py holds eight
+equal to one. No hyper-parameter of a row has its default.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from distributed import mesh
 from jax.sharding import PartitionSpec as P
+from tiny import carries
 
 from jaxclr import losses, methods
 from jaxclr.affinity.clustering import Clusters
@@ -622,5 +624,6 @@ def test_objective_is_what_is_written(name):
         )(trained)
         near = lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-9)
         jax.tree.map(near, found, want)
-        jax.tree.map(near, on_two_devices(method, trained, rest, state), want)
+        if not carries(METHODS[name]):
+            jax.tree.map(near, on_two_devices(method, trained, rest, state), want)
     assert np.isfinite(want[0]) and any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(want[1]))
