@@ -228,9 +228,10 @@ def test_tokens_are_the_representation_and_the_patches_without_those_masked():
     shapes = jax.eval_shape(functools.partial(init, method="tokens"), images)
     without = jax.eval_shape(init, images)["params"]
     assert shapes["params"].keys() - without.keys() == {"mask_token"}
-    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    draw = lambda leaf: 0.3 * rng.normal(size=leaf.shape).astype(np.float32)
+    params = jax.tree.map(draw, shapes)
     tokens = jax.jit(lambda x, mask=None: module.apply(params, x, False, mask, method="tokens"))
-    near = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     representation, patch_tokens = tokens(images)
     assert patch_tokens.shape == (2, 3, 2, 24)
     near(representation, jax.jit(lambda x: module.apply(params, x, False))(images))
