@@ -91,6 +91,8 @@ RECIPES |= {
     "clip": dataclasses.replace(RECIPES["clip"], optimizer=TOWERS),
     "moco_v3": dataclasses.replace(RECIPES["moco_v3"], augmentation=LARGE_CROPS),
     "ressl": dataclasses.replace(RECIPES["ressl"], augmentation=WEAK_KEYS),
+    # Weights of 1,000 make large gradients.
+    "sep_clr": dataclasses.replace(RECIPES["sep_clr"], optimizer=TOWERS),
     "siglip": dataclasses.replace(RECIPES["siglip"], optimizer=TOWERS),
 }
 
