@@ -8,6 +8,8 @@ usual one for small images; UniCLR's authors published none. Accuracy is that of
 all labels; figures from pixels that were re-encoded as JPEG are marked.
 """
 
+import dataclasses
+
 from recipes import Recipe, show
 
 from jaxclr import methods
@@ -56,8 +58,8 @@ RECIPES = {name: Recipe(heads(method())) for name, method in METHODS.items()} | 
     "align_uniform": Recipe(
         heads(methods.AlignUniform()), Sgd(learning_rate=0.12, weight_decay=1e-4)
     ),
-    # Temperatures are learned, as in the official code: small ones make large gradients.
-    "amcl": Recipe(methods.Amcl(), clip_norm=1.0),
+    # Temperatures are learned: small ones make large gradients.
+    "amcl": Recipe(methods.Amcl(), SLOW, clip_norm=1.0),
     # As many dimensions as the head is wide, as in the paper. One rate for all parameters, as other
     # work on CIFAR-10 has it; the paper trains on ImageNet alone.
     "barlow_twins": Recipe(
@@ -90,9 +92,15 @@ RECIPES = {name: Recipe(heads(method())) for name, method in METHODS.items()} | 
         encoder=ViT(size="small", patch=4),
         clip_norm=3.0,
     ),
+    "hydra": Recipe(
+        heads(methods.Hydra()),
+        AdamW(learning_rate=1e-3, weight_decay=5e-4),
+        Augmentation((dataclasses.replace(CIFAR.views[0], crop_scale=(0.7, 1.0)),)),
+    ),
     "lejepa": Recipe(
         heads(methods.LeJepa(), out=128), AdamW(learning_rate=5e-4, weight_decay=5e-4)
     ),
+    "loco": Recipe(narrow(methods.Loco(temperature=0.5)), SLOW),
     # The authors' optimizer for ImageNet: a sum over the batch has gradients of its size.
     "mmcr": Recipe(heads(methods.Mmcr(), out=512), Lars(learning_rate=0.8, weight_decay=1e-6)),
     "moco_v2": Recipe(narrow(methods.MocoV2(**QUEUED))),
@@ -117,6 +125,9 @@ RECIPES = {name: Recipe(heads(method())) for name, method in METHODS.items()} | 
         narrow(methods.ReSsl(queue_size=4096, target=MomentumEncoder(0.99, ramp=False))),
         augmentation=Augmentation((CIFAR.views[0], PhotoView(jitter=0.0, grayscale=0.0))),
     ),
+    # The authors' heads and rate, for digits on CIFAR-10. Class 0 is the background: sep_clr.py has
+    # a problem of two data sets.
+    "sep_clr": Recipe(methods.SepClr(), AdamW(learning_rate=1.5e-4, weight_decay=0.0)),
     "siglip": Recipe(narrow(methods.SigLip()), SCALED),
     "sim_affinity": Recipe(heads(methods.SimAffinity(**AFFINITY))),
     "sim_siam": Recipe(methods.SimSiam(), SLOW),

@@ -97,6 +97,8 @@ RECIPES |= {
     ),
     "moco_v3": dataclasses.replace(RECIPES["moco_v3"], augmentation=LARGE_CROPS),
     "ressl": dataclasses.replace(RECIPES["ressl"], augmentation=WEAK_KEYS),
+    # Weights of 1,000 make large gradients.
+    "sep_clr": dataclasses.replace(RECIPES["sep_clr"], optimizer=TOWERS),
     "siglip": dataclasses.replace(RECIPES["siglip"], optimizer=TOWERS),
 }
 

@@ -11,6 +11,7 @@ from jaxclr.methods.base import Shared as Shared
 from jaxclr.methods.base import Sizes as Sizes
 from jaxclr.methods.base import StopGradient as StopGradient
 from jaxclr.methods.base import Target as Target
+from jaxclr.methods.common_salient import SepClr as SepClr
 from jaxclr.methods.contrastive import Dcl as Dcl
 from jaxclr.methods.contrastive import Dclw as Dclw
 from jaxclr.methods.contrastive import MocoV3 as MocoV3
@@ -20,6 +21,7 @@ from jaxclr.methods.image_text import SigLip as SigLip
 from jaxclr.methods.imported import Imported as Imported
 from jaxclr.methods.kmeans_prototypes import Pauc as Pauc
 from jaxclr.methods.kmeans_prototypes import Pcl as Pcl
+from jaxclr.methods.local import Loco as Loco
 from jaxclr.methods.moco_v2 import Co2 as Co2
 from jaxclr.methods.moco_v2 import Ft as Ft
 from jaxclr.methods.moco_v2 import MocoV2 as MocoV2
@@ -82,6 +84,7 @@ METHODS: dict[str, type[Method]] = {
     "hydra": Hydra,
     "ibot": Ibot,
     "lejepa": LeJepa,
+    "loco": Loco,
     "mio": Mio,
     "mmcr": Mmcr,
     "moco_v2": MocoV2,
@@ -93,6 +96,7 @@ METHODS: dict[str, type[Method]] = {
     "pauc": Pauc,
     "pcl": Pcl,
     "ressl": ReSsl,
+    "sep_clr": SepClr,
     "siglip": SigLip,
     "sim_affinity": SimAffinity,
     "sim_siam": SimSiam,

@@ -1,7 +1,7 @@
 """The base classes of methods: heads, a target, and an objective over their outputs."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import flax.linen as nn
@@ -250,6 +250,13 @@ class Method:
                 f"{count}; set --views {self.views}, or with_views(augmentation, {self.views}) in "
                 "an experiment."
             )
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Raises UserError unless the method can learn from labels of these classes.
+
+        It is called if `needs_labels`.
+        """
+        del classes
 
     def network(self, encoder: Any, axis_name: AxisName) -> Network:
         """The trained network, its norms synchronized over axis_name.

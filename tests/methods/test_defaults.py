@@ -109,7 +109,7 @@ TABLE = {
             "most_temperature": 2.0,
             "temperature_hidden": 128,
         },
-        ours="a reconstruction: the official code does not run",
+        ours="the loss of all negatives; heads with BatchNorm",
     ),
     "barlow_twins": Row(
         "arXiv:2103.03230, facebookresearch/barlowtwins",
@@ -230,6 +230,12 @@ TABLE = {
         {"weight": 0.05, "slices": 1024, "knots": 17, "t_max": 3.0},
         ours="the mean of all views, as in the example, and not of the global ones",
     ),
+    "loco": Row(
+        "arXiv:2008.01342, with SimCLR",
+        SIMCLR_HEAD,
+        {"temperature": 0.1, "decoder_blocks": 1},
+        ours="a reconstruction: no official code was found",
+    ),
     "mio": Row(
         "arXiv:2111.12664, miossl/miossl",
         head(2, 2048, 128, last="both"),
@@ -295,6 +301,18 @@ TABLE = {
         {"temperature": 0.1, "teacher_temperature": 0.04, "queue_size": 131_072},
         target=CONSTANT,
         smallest_crop=0.2,
+    ),
+    "sep_clr": Row(
+        "arXiv:2402.11928, neurospin-projects/2024_rlouiset_sep_clr cifar_mnist",
+        head(2, 128, 32, bias=True),
+        {
+            "background": 0,
+            "salient_weight": 1000.0,
+            "background_weight": 1000.0,
+            "joint_entropy_weight": 10.0,
+        },
+        ours="heads on representations of any width, not of 32",
+        optimizer=TOWERS_ADAMW,
     ),
     "siglip": Row(
         "arXiv:2303.15343, google-research/big_vision (a ViT-B)",

@@ -18,6 +18,7 @@ from tiny import carries
 
 from jaxclr import losses, methods
 from jaxclr.affinity.clustering import Clusters
+from jaxclr.encoders import Mlp
 from jaxclr.methods import METHODS, MomentumEncoder, Outputs, Sizes, StopGradient
 
 BATCH, WIDTH, IMAGES, CLASSES, STEP, EPOCH = 8, 4, 40, 3, 3, 2
@@ -38,7 +39,7 @@ DINO = {
     "target": MomentumEncoder(momentum=0.9, update="after_update"),
 }
 # Fields that no objective reads.
-ELSEWHERE = ("projector", "predictor", "target")
+ELSEWHERE = ("projector", "predictor", "target", "decoder_blocks")
 
 unit = lambda rows: rows / jnp.linalg.norm(rows, axis=-1, keepdims=True)
 lse = jax.scipy.special.logsumexp
@@ -129,6 +130,33 @@ def hydra(o):
     negatives = jnp.sum(jnp.where(others, jnp.exp(logits), 0), axis=1, keepdims=True)
     terms = jnp.log(jnp.exp(logits) + negatives) - logits
     return jnp.sum(jnp.where(same, terms, 0)) / jnp.sum(same)
+
+
+def local(o):
+    """Two units, one after the other: cross-entropies of all pairs of rows of both views."""
+
+    def of_unit(*views):
+        z = unit(jnp.concatenate(views))
+        logits = jnp.where(np.eye(2 * BATCH, dtype=bool), -jnp.inf, z @ z.T / 0.3)
+        positives = jnp.sum(z * jnp.roll(z, BATCH, axis=0), axis=1) / 0.3
+        return jnp.mean(lse(logits, axis=1) - positives)
+
+    return sum(of_unit(*(z[:, u * WIDTH : (u + 1) * WIDTH] for z in o.z)) for u in range(2))
+
+
+def separated(o):
+    """Rows of label 1 are the background images, those of labels 0 and 2 targets."""
+    (c1, s1), (c2, s2) = (jnp.split(z, [WIDTH], axis=1) for z in o.z)
+    return losses.sep_clr(
+        c1,
+        c2,
+        s1,
+        s2,
+        np.array([1, 0, 1, 1, 0, 0, 1, 1]),
+        salient_weight=3.0,
+        background_weight=4.0,
+        joint_entropy_weight=5.0,
+    )
 
 
 def cross_entropy(q, k, queue, temperature):
@@ -344,6 +372,10 @@ ROWS = {
             o.z, jax.random.normal(o.key, (7, WIDTH)), weight=0.3, knots=9, t_max=2.0
         ),
     ),
+    "loco": (
+        methods.Loco(temperature=0.3, projector=Mlp(out=WIDTH)),
+        local,
+    ),
     "mio": (
         methods.Mio(temperature_positive=0.3, temperature_negative=0.7, mse_weight=0.4, bound=True),
         lambda o: losses.mio(
@@ -391,6 +423,12 @@ ROWS = {
     ),
     "pcl": (methods.Pcl(**CLUSTERS), clustered),
     "ressl": (methods.ReSsl(teacher_temperature=0.2, **QUEUE), related),
+    "sep_clr": (
+        methods.SepClr(
+            background=1, salient_weight=3.0, background_weight=4.0, joint_entropy_weight=5.0
+        ),
+        separated,
+    ),
     "siglip": (methods.SigLip(temperature=0.3, bias=-1.5), siglip),
     "sim_affinity": (
         methods.SimAffinity(temperature=0.3, symmetry_weight=0.2, symmetry_scale="per_sample"),
@@ -500,7 +538,8 @@ def test_every_method_has_a_row():
 def drawn(method):
     """What a step would hand an objective: what has a gradient, the other rows, and the state."""
     generator = np.random.default_rng(0)
-    width = WIDTH * getattr(method, "heads", 1)
+    side_by_side = isinstance(method, methods.Loco | methods.SepClr)
+    width = WIDTH * (2 if side_by_side else getattr(method, "heads", 1))
     common = generator.normal(size=(BATCH, width))
     rows = lambda: jnp.asarray(common + generator.normal(size=(BATCH, width)))
     views = range(3 if method.more_views else method.views)
