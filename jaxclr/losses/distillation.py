@@ -36,7 +36,7 @@ def dino(
     same mean; its center is a running mean of `dino_center`, updated after the loss.
 
     Needs: scores of prototypes, a teacher, views.
-    Cost: TVBK.
+    Cost: (T + V)BK.
     Global batch: nothing; the center is.
 
     Args:
@@ -75,11 +75,8 @@ def dino(
     centered = (teacher_scores - center[None, None]) / teacher_temperature
     assignments = jax.lax.stop_gradient(jax.nn.softmax(centered, axis=2))
     log_shares = jax.nn.log_softmax(scores / temperature, axis=2)
-    total = jnp.zeros((), scores.dtype)
-    for teacher in range(teachers):
-        others = jnp.asarray([view for view in range(views) if view != teacher])
-        total -= jnp.mean(jnp.sum(assignments[teacher][None] * log_shares[others], axis=2))
-    return total / teachers
+    others = jnp.sum(log_shares, axis=0, keepdims=True) - log_shares[:teachers]
+    return -jnp.mean(jnp.sum(assignments * others, axis=2)) / (views - 1)
 
 
 def dino_center(teacher_scores: Array | Sequence[Array], *, axis_name: AxisName = None) -> Array:
