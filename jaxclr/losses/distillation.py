@@ -75,8 +75,13 @@ def dino(
     centered = (teacher_scores - center[None, None]) / teacher_temperature
     assignments = jax.lax.stop_gradient(jax.nn.softmax(centered, axis=2))
     log_shares = jax.nn.log_softmax(scores / temperature, axis=2)
-    others = jnp.sum(log_shares, axis=0, keepdims=True) - log_shares[:teachers]
-    return -jnp.mean(jnp.sum(assignments * others, axis=2)) / (views - 1)
+    total = jnp.zeros((), scores.dtype)
+    # View by view: XLA computes shares again for each element of a sum over the axis of views.
+    for view in range(views):
+        of_others = [assignments[teacher] for teacher in range(teachers) if teacher != view]
+        if of_others:
+            total -= jnp.mean(jnp.sum(sum(of_others) * log_shares[view], axis=1))
+    return total / (teachers * (views - 1))
 
 
 def dino_center(teacher_scores: Array | Sequence[Array], *, axis_name: AxisName = None) -> Array:
