@@ -37,7 +37,7 @@ def dino(
     same mean; its center is a running mean of `dino_center`, updated after the loss.
 
     Needs: scores of prototypes, a teacher, views.
-    Cost: TVBK.
+    Cost: (T + V)BK.
     Global batch: nothing; the center is.
 
     >>> student, teacher = jax.random.normal(jax.random.key(0), (2, 2, 8, 5))
@@ -81,10 +81,12 @@ def dino(
     assignments = jax.lax.stop_gradient(jax.nn.softmax(centered, axis=2))
     log_shares = jax.nn.log_softmax(scores / temperature, axis=2)
     total = jnp.zeros((), scores.dtype)
-    for teacher in range(teachers):
-        others = jnp.asarray([view for view in range(views) if view != teacher])
-        total -= jnp.mean(jnp.sum(assignments[teacher][None] * log_shares[others], axis=2))
-    return total / teachers
+    # View by view: XLA computes shares again for each element of a sum over the axis of views.
+    for view in range(views):
+        of_others = [assignments[teacher] for teacher in range(teachers) if teacher != view]
+        if of_others:
+            total -= jnp.mean(jnp.sum(sum(of_others) * log_shares[view], axis=1))
+    return total / (teachers * (views - 1))
 
 
 def dino_center(teacher_scores: Array | Sequence[Array], *, axis_name: AxisName = None) -> Array:
