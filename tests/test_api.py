@@ -19,7 +19,7 @@ import pytest
 import rich.console
 import sklearn  # noqa: F401, it sets KMP_INIT_AT_FORK when it is imported
 from flax import nnx
-from tiny import distance, tiny_config
+from tiny import distance, tiny_config, unlabeled
 
 import jaxclr
 from jaxclr import api
@@ -30,20 +30,18 @@ from jaxclr.training.loop import train as train_session
 from jaxclr.training.session import open_session
 
 ROOT = pathlib.Path(__file__).parents[1]
-EPOCHS = 2
 QUIET = rich.console.Console(quiet=True)
 
 
-def ten_lines():
-    return jaxclr.Config(
-        method=jaxclr.methods.SimAffinity(temperature=0.2).with_heads(hidden=128, out=64),
-        encoder=jaxclr.encoders.SmallConv(),
-        data=jaxclr.Data(source="digits"),
-        augmentation=jaxclr.augment.AUGMENTATIONS["digits"],
-        epochs=EPOCHS,
-        batch_size=128,
-        warmup_epochs=1.0,
-    )
+def notebook():
+    """The code of the notebook of the first ten lines, cell by cell, at a small size."""
+    cells = json.loads((ROOT / "experiments" / "notebook.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    small = {"epochs=20": "epochs=2", "SmallConv()": "SmallConv(widths=(4, 8))"}
+    for old, new in small.items():
+        assert any(old in text for text in code)
+        code = [text.replace(old, new) for text in code]
+    return code
 
 
 def process_state():
@@ -70,35 +68,42 @@ def own_cache(tmp_path, monkeypatch):
     jax.config.update("jax_compilation_cache_dir", shared)
 
 
-@pytest.mark.xdist_group("ten_lines")
-def test_the_ten_lines(tmp_path, capfd):
+def test_the_ten_lines(tmp_path, monkeypatch, capfd):
+    """Those of the notebook, from an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    train, curve, few, matrix, shown = notebook()
     before = process_state()
-    out = tmp_path / "runs" / "first"
-    run = jaxclr.train(ten_lines(), out=out)
+    lines, out = {}, pathlib.Path("runs/first")
+    exec(train, lines)
+    run, config = lines["run"], lines["config"]
     columns = run.metrics()
     assert columns["step"].dtype == np.int64 and columns["step"][-1] == 22
     assert columns["loss"].shape == columns["step"].shape and np.isfinite(columns["loss"][-1])
-    record = run.evaluate("fewshot", per_class=(1, 5))
-    assert list(record["figures"]) == ["1 label", "5 labels"]
-    assert json.loads((out / "evaluation.json").read_text())["protocols"]["fewshot"] == json.loads(
-        json.dumps(record)
-    )
-    closing = run.evaluate()
-    assert set(closing["features"]) == {"raw pixels", "untrained", "trained"}
+    assert list(eval(few, lines)) == ["1 label", "5 labels"]
+    record = json.loads((out / "evaluation.json").read_text())
+    assert list(record["protocols"]["fewshot"]["figures"]) == ["1 label", "5 labels"]
+    assert set(record["features"]) == {"raw pixels", "untrained", "trained"}
+    assert set(run.evaluate(baselines=False)["features"]) == {"trained"}
     encoded = run.load().encode(np.zeros((3, 8, 8, 1), np.uint8))
-    assert encoded.shape == (3, 64) and encoded.dtype == jnp.float32
+    assert encoded.shape == (3, 8) and encoded.dtype == jnp.float32
     assert run.load().embed(np.zeros((3, 8, 8, 1), np.uint8)).shape == (3, 64)
-    assert run.report() == out / "report.html" and "<iframe" in run._repr_html_()
+    assert (run.folder / "report.html").is_file()
     assert process_state() == before
 
+    for cell, what in ((curve, "lines"), (matrix, "images")):
+        exec(cell, lines)
+        assert getattr(lines["plt"].gca(), what)
+        lines["plt"].close()
     capfd.readouterr()
-    again = jaxclr.train(ten_lines(), out=out)
+    again = jaxclr.train(config, out=out)
     assert "and it is finished" in capfd.readouterr().out
-    opened = jaxclr.Run(out)
-    assert opened.config == again.config and repr(opened) == f"jaxclr.Run({str(out)!r})"
+    opened = eval(shown, lines)
+    assert "<iframe" in opened._repr_html_() and repr(opened) == "jaxclr.Run('runs/first')"
+    assert opened.config == again.config
     np.testing.assert_array_equal(opened.metrics()["loss"], columns["loss"])
     with pytest.raises(jaxclr.UserError, match="another configuration: epochs: 2 is now 3"):
-        jaxclr.Run(out, config=api.dataclasses.replace(ten_lines(), epochs=3))
+        jaxclr.Run(out, config=api.dataclasses.replace(config, epochs=3))
     with pytest.raises(jaxclr.UserError, match="There is no setting of fewshot named 'per_clas'"):
         opened.evaluate("fewshot", per_clas=3)
     with pytest.raises(jaxclr.UserError, match="There is no protocol named 'fewshots'"):
@@ -108,7 +113,7 @@ def test_the_ten_lines(tmp_path, capfd):
 def test_a_thread_trains_without_signal_handlers(tmp_path, own_cache):
     found = []
     before = process_state()
-    config = tiny_config("simclr", epochs=1, batch_size=512)
+    config = tiny_config("simclr", data=unlabeled(tmp_path), epochs=1, batch_size=32)
     thread = threading.Thread(
         target=lambda: found.append(jaxclr.train(config, out=tmp_path / "run"))
     )
@@ -186,32 +191,36 @@ def own_config(**changes):
     )
 
 
-def trained_on(devices, monkeypatch, out, *, stop_after=None, **changes):
-    """The last state of a run on so many devices."""
+def session_on(devices, monkeypatch, **changes):
     monkeypatch.setattr(runtime, "devices", lambda: jax.devices()[:devices])
-    config = own_config(**changes)
-    session, folder = open_session(config), RunFolder(out, session=config)
+    return open_session(own_config(**changes))
+
+
+def trained(session, out, *, stop_after=None):
+    """The last state of a run."""
+    folder = RunFolder(out, session=session.config)
     folder.create(session.config, overwrite=False)
     return jax.device_get(train_session(session, folder, console=QUIET, stop_after=stop_after))
 
 
+@pytest.mark.usefixtures("one_program")
 def test_own_parts_together(tmp_path, monkeypatch):
     """An NNX encoder, [N, T, C] data in a dict, own views and an own optax chain."""
     with jax.enable_x64(True):
-        one = trained_on(1, monkeypatch, tmp_path / "one")
+        one = trained(session_on(1, monkeypatch, observe_every=0), tmp_path / "one")
         assert int(one.step) == 3
         leaves = jax.tree.leaves(one.params)
         assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float64)}
-        eight = trained_on(8, monkeypatch, tmp_path / "eight")
+        eight = trained(session_on(8, monkeypatch, observe_every=0), tmp_path / "eight")
         assert distance(one.params, eight.params) < 1e-9 * distance(
             one.params, jax.tree.map(np.zeros_like, one.params)
         )
         assert distance(one.batch_stats, eight.batch_stats) < 1e-9
 
-    whole = trained_on(1, monkeypatch, tmp_path / "whole", epochs=4)
-    trained_on(1, monkeypatch, tmp_path / "stopped", stop_after=5, epochs=4)
+    session = session_on(1, monkeypatch, epochs=4)
+    whole = trained(session, tmp_path / "whole")
+    trained(session, tmp_path / "stopped", stop_after=5)
     run = jaxclr.Run(tmp_path / "stopped", config=own_config(epochs=4)).resume(console=QUIET)
-    session = open_session(own_config(epochs=4))
     with Checkpoints(run.folder / "checkpoints") as checkpoints:
         resumed = jax.device_get(checkpoints.restore(session.state_shape(), say=pytest.fail))
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
@@ -243,7 +252,7 @@ class Random:
 
 def test_a_source_is_read_by_grain(tmp_path):
     config = api.dataclasses.replace(
-        own_config(), data=jaxclr.data.Source(Random(), test=Random(), workers=0)
+        own_config(observe_every=0), data=jaxclr.data.Source(Random(), test=Random(), workers=0)
     )
     run = jaxclr.train(config, out=tmp_path / "run")
     assert run.metrics()["step"][-1] == 2
@@ -264,7 +273,7 @@ FAST = """
 import sys
 import jaxclr
 names = ("flax", "orbax", "grain", "tensorflow_datasets", "sklearn", "matplotlib")
-heavy = {"jax", "optax", "rich", "tyro", *names} & {*sys.modules}
+heavy = {"jax", "numpy", "optax", "rich", "tyro", *names} & {*sys.modules}
 assert not heavy, heavy
 jaxclr.losses
 heavy = {"optax", *names} & {*sys.modules}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
-from tiny import tiny_config
+from tiny import tiny_config, unlabeled
 
 import jaxclr
 from jaxclr.cli.definitions import loss_facts
@@ -66,7 +66,8 @@ def test_a_loss(example):
 @pytest.mark.parametrize("example", ["method"], indirect=True)
 def test_a_method(example, tmp_path):
     method = example.AlignAndDecorrelate(weight=0.1).with_heads(hidden=12, out=8)
-    run = jaxclr.train(tiny_config(method, epochs=1, log_every=5), out=tmp_path / "run")
+    config = tiny_config(method, data=unlabeled(tmp_path), epochs=10, log_every=5)
+    run = jaxclr.train(config, out=tmp_path / "run")
     losses = run.metrics()["loss"]
     assert np.nanmin(losses) < losses[~np.isnan(losses)][0]
     assert type(jaxclr.Run(tmp_path / "run").config.method).__name__ == "AlignAndDecorrelate"

@@ -181,18 +181,21 @@ def test_a_step_is_taken_apart(benchmark):
 
 
 FAULTS = [
-    (1, 1),
-    pytest.param(1, 5, marks=pytest.mark.full),
-    pytest.param(2, 5, marks=pytest.mark.full),
+    (1, 1, 1),
+    pytest.param(1, 5, 12, marks=pytest.mark.full),
+    pytest.param(2, 5, 12, marks=pytest.mark.full),
 ]
 
 
-@pytest.mark.parametrize("processes, rounds", FAULTS)
-def test_a_run_that_is_killed_comes_to_the_same_bits(benchmark, monkeypatch, processes, rounds):
+@pytest.mark.parametrize("processes, rounds, epochs", FAULTS)
+def test_a_run_that_is_killed_comes_to_the_same_bits(
+    benchmark, monkeypatch, processes, rounds, epochs
+):
     one_device = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     monkeypatch.setenv("XLA_FLAGS", " ".join(one_device))
     faults = benchmark("faults")
-    record = faults.measure(faults.Options(rounds=rounds, epochs=12, processes=processes))
+    monkeypatch.setattr(faults, "POLL_SECONDS", 0.05)  # which leaves the cores to the run
+    record = faults.measure(faults.Options(rounds=rounds, epochs=epochs, processes=processes))
     assert sum(len(run["deaths"]) for run in record["runs"]) == rounds
     assert record["lost"] == 0, record["runs"]
     assert "lost, at most 0: met" in told([faults.table(record)])

@@ -1,4 +1,7 @@
-"""The notebook of the first ten lines runs from an empty folder, and shows what it promises."""
+"""The notebook of the first ten lines runs in Jupyter, and shows what it promises.
+
+tests/test_api.py runs its cells in the process of the test.
+"""
 
 import pathlib
 
@@ -9,7 +12,7 @@ import pytest
 NOTEBOOK = pathlib.Path(__file__).parents[2] / "experiments" / "notebook.ipynb"
 
 
-@pytest.mark.xdist_group("ten_lines")  # whose programs are compiled once
+@pytest.mark.full
 def test_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONWARNINGS", "default")
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")

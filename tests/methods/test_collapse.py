@@ -9,6 +9,7 @@ import pytest
 from tiny import rows_of, tiny_config
 
 from jaxclr.affinity import positives, unit_rows
+from jaxclr.augment import AUGMENTATIONS
 from jaxclr.encoders import Mlp, SmallConv
 from jaxclr.evaluation import effective_rank, total_variance
 from jaxclr.methods import Method, SimTracePlain
@@ -36,6 +37,7 @@ def variance_and_rank(method, last_norm):
         tiny_config("simclr"),
         method=method(projector=head),
         encoder=SmallConv(widths=(8, 16, 32)),
+        augmentation=AUGMENTATIONS["digits"],
         optimizer=Sgd(learning_rate=0.4, weight_decay=5e-4),
         batch_size=BATCH,
         epochs=STEPS,
@@ -56,9 +58,15 @@ def variance_and_rank(method, last_norm):
         return jax.lax.scan(one, state, jnp.arange(STEPS))[0]
 
     state = train(jax.device_put(jax.device_get(session.init_state()), jax.devices()[0]))
-    view, _ = take_views(jnp.int32(STEPS + 1), whole.examples[:512], jnp.arange(512), recipe=recipe)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    branch, _ = recipe.network.apply(variables, view, train=True, mutable=["batch_stats"])
+
+    @jax.jit
+    def embed(state):
+        rows = jnp.arange(512)
+        view, _ = take_views(jnp.int32(STEPS + 1), whole.examples[:512], rows, recipe=recipe)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        return recipe.network.apply(variables, view, train=True, mutable=["batch_stats"])
+
+    branch, _ = embed(state)
     assert state.bad_step == -1
     return float(total_variance(branch.embedding)), float(effective_rank(branch.embedding))
 

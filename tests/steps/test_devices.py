@@ -1,5 +1,7 @@
 """The whole step, with augmentation and synchronized norms, is the same on any devices."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,21 +9,22 @@ import pytest
 from distributed import PAIRWISE, REST
 from tiny import QUICK, distance, run_steps, tiny_config
 
+from jaxclr.augment import AUGMENTATIONS
 from jaxclr.methods import METHODS
 
-# A step that compiles three times takes long: of others than QUICK the short suite holds objective
+# A step takes long to compile. The short suite has the digits' whole augmentation and both mappers
+# for one method, noise alone and eight devices for the others of QUICK, and of the rest objective
 # and state alone (tests/methods/test_global_batch.py).
-every_method = pytest.mark.parametrize(
-    "method",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in METHODS],
-)
-GRID = (PAIRWISE, pytest.param(REST, marks=pytest.mark.full))
+AUGMENTED = "sim_affinity"
+SHORT = [(name, PAIRWISE if name == AUGMENTED else PAIRWISE[1:]) for name in QUICK]
+FULL = [pytest.param(name, (*PAIRWISE, *REST), marks=pytest.mark.full) for name in METHODS]
 
 
-@every_method
-@pytest.mark.parametrize("grid", GRID, ids=["pairwise", "rest"])
+@pytest.mark.parametrize("method, grid", [*SHORT, *FULL], ids=str)
 def test_three_steps_in_float64(method, grid):
     config = tiny_config(method)
+    if method == AUGMENTED:
+        config = dataclasses.replace(config, augmentation=AUGMENTATIONS["digits"])
     with jax.enable_x64(True):
         before, one, losses = run_steps(
             config, devices=1, how="shard_map", steps=3, dtype=jnp.float64
