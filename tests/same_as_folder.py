@@ -39,7 +39,7 @@ def write_folder(root, files):
         (root / label / name).write_bytes(content)
 
 
-def check_same(folder, source):
+def check_same(folder, source, workers=0):
     """Images in memory, the batches of a stream and the parameters they lead to."""
     for fields in ({"train_split": None}, {"labels": "none"}):
         mine, theirs = (load(Data(of, image_size=8, **fields)) for of in (source, folder))
@@ -48,16 +48,17 @@ def check_same(folder, source):
             np.testing.assert_array_equal(one.examples, other.examples)
             np.testing.assert_array_equal(one.labels, other.labels)
             assert len(one.names) == len(other.names)
-    got, want = streamed(source), streamed(folder)
+    got, want = streamed(source, workers), streamed(folder)
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
 @functools.cache
-def streamed(source):
+def streamed(source, workers=0):
     """Three batches across the end of an epoch, as a worker reads them, and parameters after."""
     session, first, step = opened()
     state = first()  # a new one, because the step reuses its memory
-    data = dataclasses.replace(session.config.data, source=source, streaming="always")
+    changes = {"source": source, "streaming": "always", "workers": workers}
+    data = dataclasses.replace(session.config.data, **changes)
     session = session._replace(
         config=dataclasses.replace(session.config, data=data),
         dataset=pickle.loads(pickle.dumps(load(data))),

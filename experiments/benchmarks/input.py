@@ -12,7 +12,9 @@ records, which are PNGs of 32 x 32 in a tar shard or --records SOURCE (such as t
   its workers, excludes waiting only.
 - Processor time of an image, by part and by process. "Processes without Grain" are as many that
   decode and crop at once and hand nothing on: what they take more than one core alone is the
-  machine's. Two threads make two pieces at once in one process, as in a worker.
+  machine's. Two threads make two pieces at once in one process, as in a worker. Grain's workers
+  run twice: as they are, and with pieces that are not handed on. How long their threads wait for a
+  core shows how much other programs take.
 - Memory: resident in this process and its workers at the end of each epoch of a stream of JPEGs
   that goes to the device.
 - Start: from a folder of many JPEGs to its first batch on the device, without imports and
@@ -44,7 +46,7 @@ from PIL import Image
 from jaxclr.data import Data, Stream, load
 from jaxclr.data.crops import Boxes, Crop, crop_draws, take_crops
 from jaxclr.data.images import decode
-from jaxclr.data.pieces import Piece, Pieces
+from jaxclr.data.pieces import Piece, Pieces, read_in_workers
 from jaxclr.data.pixels import Encoded
 from jaxclr.steps.batches import Batch
 from jaxclr.training.feed import streamed_batches
@@ -191,6 +193,27 @@ def processor_seconds() -> float:
     return time.process_time() + sum(of(child.pid) for child in multiprocessing.active_children())
 
 
+def waited_seconds() -> float:
+    """Time for which threads of child processes could run and had no core, on Linux."""
+    pids = (child.pid for child in multiprocessing.active_children())
+    tasks = (task for pid in pids for task in pathlib.Path(f"/proc/{pid}/task").iterdir())
+    return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks) / 1e9
+
+
+@dataclasses.dataclass(frozen=True)
+class Discarded:
+    """Pieces that are made and not handed on."""
+
+    pieces: Pieces
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def __getitem__(self, number: int) -> int:
+        self.pieces[number]
+        return number
+
+
 def measure_parts(pieces: Pieces, sizes: Sizes) -> dict[str, Spread]:
     """Microseconds of processor time per image, by part and by process."""
     stream, batch, workers = pieces.stream, pieces.batch_size, max(1, sizes.workers)
@@ -230,11 +253,26 @@ def measure_parts(pieces: Pieces, sizes: Sizes) -> dict[str, Spread]:
         sent = take("to shared memory", lambda: shared_memory_array.copy_to_shm(made))
         take("copy out of it", lambda: copied(sent))
 
+    def grain(items: Iterator[Any], how: str) -> None:
+        rest()
+        for _ in range(AHEAD * workers):  # what they have made ahead does not count
+            next(items)
+        counted = [processor_seconds(), time.process_time(), waited_seconds()]
+        for _ in range(COUNTED * workers):
+            next(items)
+        now = [processor_seconds(), time.process_time(), waited_seconds()]
+        all_, mine, waited = (after - before for after, before in zip(now, counted, strict=True))
+        images = COUNTED * workers * batch // pieces.per_step
+        add(f"Grain's workers{how}", all_ - mine, images)
+        add(f"the process that takes their pieces{how}", mine, images)
+        add(f"Grain's workers wait for a core{how}", waited, images)
+
     threads = concurrent.futures.ThreadPoolExecutor(2)
     spawn = multiprocessing.get_context("spawn")
     pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn)
-    with contextlib.closing(pieces.steps(0, sizes.workers)) as steps, threads, pool:
-        next(steps)
+    open_ = lambda source: contextlib.closing(read_in_workers(source, 0, sizes.workers))
+    with open_(pieces) as handed_on, open_(Discarded(pieces)) as discarded, threads, pool:
+        next(handed_on), next(discarded)
         each = ([pieces] * sizes.workers, range(sizes.workers))
         list(pool.map(processor_time, *each))
         for _ in range(sizes.rounds):
@@ -244,14 +282,8 @@ def measure_parts(pieces: Pieces, sizes: Sizes) -> dict[str, Spread]:
             take("one process, two threads", both, 2 * batch)
             for seconds in pool.map(processor_time, *each):
                 add("processes without Grain", seconds)
-            drain(steps, pieces, workers)
-            count = at_least(1, COUNTED * workers, pieces)
-            all_, mine = processor_seconds(), time.process_time()
-            for _ in range(count):
-                next(steps)
-            mine = time.process_time() - mine
-            add("Grain's workers", processor_seconds() - all_ - mine, count * batch)
-            add("the process that takes their pieces", mine, count * batch)
+            grain(discarded, ", nothing handed on")
+            grain(handed_on, "")
     return {part: spread(values) for part, values in found.items()}
 
 

@@ -18,6 +18,7 @@ from jaxclr.affinity.tiles import TILE, Side, Statistics, finite, matmul, same_l
 Array = jax.Array
 Ids = tuple[Array, Array]
 Implementation = Literal["auto", "dense", "streamed", "ring"]
+"""How logits are formed; all give the same values. See `row_logsumexp`."""
 
 IMPLEMENTATIONS = ("auto", "dense", "streamed", "ring")
 # Up to so many logits on a device one dense tile is fastest. Beyond so many bytes of gathered
@@ -40,6 +41,9 @@ def row_logsumexp(
     r"""Log-sum-exp of every row of the affinity matrix, over the columns of all devices.
 
     .. math:: r_i = \log \sum_{j \,:\, u_i \ne v_j} \exp(\langle x_i, y_j \rangle + c_j)
+
+    >>> jaxclr.affinity.row_logsumexp(jnp.zeros((2, 4)), jnp.zeros((2, 4))).round(3)  # log 2
+    Array([0.693, 0.693], dtype=float32)
 
     Args:
       rows: [b, D], already divided by the temperature.

@@ -8,7 +8,8 @@ import numpy as np
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
-CROP_DRAWS = 22  # draws per box: ten areas, ten aspect ratios, and the position
+CROP_DRAWS = 22
+"""Random draws of a box: ten areas, ten aspect ratios, and the position."""
 
 
 def crop_box(

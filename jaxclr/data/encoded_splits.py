@@ -13,7 +13,7 @@ from jaxclr.data.dataset import (
     split_rows,
     why_streamed,
 )
-from jaxclr.data.images import decode_all, first_shape, notes_on
+from jaxclr.data.images import decode_all, first_shape, notes_on, unreadable
 from jaxclr.data.pixels import Unreadable
 from jaxclr.data.source_options import Data
 from jaxclr.data.stream import Stored, Stream
@@ -48,6 +48,7 @@ def load_parts(
     data: Data,
     *,
     notes: tuple[str, ...] = (),
+    left_out: tuple[Unreadable, ...] = (),
     version: str = "",
 ) -> Dataset:
     """The data set of two splits; a missing test split is drawn from training.
@@ -58,11 +59,15 @@ def load_parts(
       classes: names of the classes.
       data: how images are read.
       notes: sentences for the user.
+      left_out: what was found to be unreadable before.
       version: see `Dataset`.
 
     Raises:
-      UserError: images are damaged, do not fit into memory or differ in size or channels.
+      UserError: images are left out or damaged, do not fit into memory, or differ in size or
+        channels.
     """
+    if left_out and not data.skip_corrupt:
+        raise unreadable(left_out)
     train, test = parts
     if test is None:
         rows, test_rows = split_rows(len(train.rows), train.labels, data.test_fraction)
@@ -70,7 +75,6 @@ def load_parts(
     parts_ = [train] if test is None else [train, test]
     files = (part.stored.read([row])[0][0] for part in parts_ for row in part.rows.tolist())
     like = first_shape(files, data)
-    left_out: tuple[Unreadable, ...] = ()
     composed = 0
     splits: list[Split | Stream] = []
     why = why_streamed(sum(len(part.rows) for part in parts_), like[1], data)

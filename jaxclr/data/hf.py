@@ -211,8 +211,12 @@ def _selected(argument: str, splits: Mapping[str, Any], split: str) -> Any:
         parts = datasets.ReadInstruction.from_spec(split).to_absolute(sizes)
     except Exception as error:  # several kinds, for names, slices and syntax
         raise _no_split(argument, splits, split) from error
-    parts = [splits[one.splitname].select(range(one.from_, one.to)) for one in parts]
-    if not sum(map(len, parts)):
+    parts = [
+        splits[one.splitname].select(range(one.from_, one.to))
+        for one in parts
+        if one.from_ < one.to
+    ]
+    if not parts:
         raise _no_split(argument, splits, split)
     return datasets.concatenate_datasets(parts)
 

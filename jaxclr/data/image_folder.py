@@ -8,27 +8,18 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxclr.data import buckets
-from jaxclr.data.dataset import (
-    TEST_NAMES,
-    TRAIN_NAMES,
-    Dataset,
-    Split,
-    abbreviate,
-    split_rows,
-    why_streamed,
-)
+from jaxclr.data.dataset import TEST_NAMES, TRAIN_NAMES, Dataset, abbreviate
+from jaxclr.data.encoded_splits import Part, load_parts
 from jaxclr.data.identity import fingerprints
-from jaxclr.data.images import THREADED_PIXELS, decode_all, first_shape, notes_on, unreadable
 from jaxclr.data.listing import Entries, InBucket, Lister, entries
 from jaxclr.data.paths import check_is
 from jaxclr.data.pixels import Encoded, Unreadable, open_image
 from jaxclr.data.source_options import Data
-from jaxclr.data.stream import Stream
 from jaxclr.errors import UserError
 from jaxclr.paths import expanded, in_bucket
 from jaxclr.text import displayable
 
-FEW, MANY = 8, 512  # large and small files of a bucket that are read together
+TOGETHER = 128  # files of a bucket that are read at a time
 
 
 class Files(NamedTuple):
@@ -63,36 +54,24 @@ def load(argument: str, data: Data) -> Dataset:
     if test_folder is not None:
         test, test_classes = _list(test_folder, data, lister)
         test = _relabel((train_folder, test_folder), test, test_classes, classes)
-    elif data.test_fraction:
-        rows = split_rows(len(train.paths), train.labels, data.test_fraction)
-        train, test = _take(train, rows)
     left_out = train.left_out + (test.left_out if test else ())
     if runs := sorted({*_listed(path, lister).runs, *train.runs, *(test.runs if test else ())}):
         notes += (f"Folders of runs are left out of '{displayable(path)}': {_shown(runs)}.",)
-    if left_out and not data.skip_corrupt:
-        raise unreadable(left_out)
+    part = lambda files: Part(_Paths(path, files), np.arange(len(files.paths)), files.labels)
+    dataset = load_parts(
+        displayable(os.path.basename(os.path.realpath(path))),
+        (part(train), test and part(test)),
+        tuple(map(displayable, classes)),
+        data,
+        notes=notes,
+        left_out=left_out,
+    )
+    if in_cloud is None:
+        return dataset
+    known, root = in_cloud.marks(), os.path.join(path, "")
     every = train.paths + (test.paths if test else [])
-    like = first_shape(map(_encoded, every), data)
-    name = displayable(os.path.basename(os.path.realpath(path)))
-    classes = tuple(map(displayable, classes))
-    if (why := why_streamed(len(every), like[1], data)) is not None:
-        stream = lambda files: _stream(files, path, like[1][2], data, why)
-        splits = stream(train), test and stream(test)
-        composed = 0
-    else:
-        train_split, more, composed = _decode(train, data, like)
-        left_out += more
-        test_split = None
-        if test is not None:
-            test_split, more, composed_test = _decode(test, data, like)
-            left_out, composed = left_out + more, composed + composed_test
-        splits = train_split, test_split
-    notes += notes_on(left_out, composed, data)
-    skipped, marks = tuple(error.name for error in left_out), None
-    if in_cloud is not None:
-        known, root = in_cloud.marks(), os.path.join(path, "")
-        marks = fingerprints({file.removeprefix(root): known[file] for file in every})
-    return Dataset(name, *splits, classes, skipped, notes, files=marks)
+    marks = fingerprints({file.removeprefix(root): known[file] for file in every})
+    return dataset._replace(files=marks)
 
 
 class _Paths:
@@ -106,13 +85,8 @@ class _Paths:
 
     def read(self, rows: Sequence[int]) -> list[tuple[Encoded, int]]:
         labels = [-1] * len(rows) if self._labels is None else self._labels[list(rows)].tolist()
-        paths = (os.path.join(self._folder, os.fsdecode(self._names[row])) for row in rows)
-        return list(zip(_together(list(paths)), labels, strict=True))
-
-
-def _stream(files: Files, folder: str, channels: int, data: Data, why: str) -> Stream:
-    rows = np.arange(len(files.paths))
-    return Stream(_Paths(folder, files), rows, files.labels is not None, channels, data, why)
+        paths = [os.path.join(self._folder, os.fsdecode(self._names[row])) for row in rows]
+        return list(zip(_together(paths), labels, strict=True))
 
 
 def _split_folders(
@@ -235,27 +209,22 @@ def _relabel(
     return test._replace(labels=None if test.labels is None else numbers[test.labels])
 
 
-def _decode(
-    files: Files, data: Data, like: tuple[str, tuple, int]
-) -> tuple[Split, tuple[Unreadable, ...], int]:
-    together = FEW if like[2] >= THREADED_PIXELS else MANY
-    starts = range(0, len(files.paths), together)
-    chunks = (_together(files.paths[start : start + together]) for start in starts)
-    images, rows, left_out, composed = decode_all(chunks, len(files.paths), data, like)
-    labels = None if files.labels is None else files.labels[rows]
-    return Split(images, labels, [files.paths[row] for row in rows]), left_out, composed
-
-
 def _encoded(path: str) -> Encoded:
     return _together([path])[0]
 
 
 def _together(paths: Sequence[str]) -> list[Encoded]:
-    """Files to be opened; of a bucket they are read together when the first one is."""
+    """Files to be opened; of a bucket, some are read together when the first of them is."""
     if not paths or not in_bucket(paths[0]):
         return [Encoded(path, functools.partial(open, path, "rb")) for path in paths]
-    batch = buckets.Batch(paths)
-    return [Encoded(path, functools.partial(batch.open, row)) for row, path in enumerate(paths)]
+    files: list[Encoded] = []
+    for start in range(0, len(paths), TOGETHER):
+        some = paths[start : start + TOGETHER]
+        batch = buckets.Batch(some)
+        files += [
+            Encoded(path, functools.partial(batch.open, row)) for row, path in enumerate(some)
+        ]
+    return files
 
 
 def _is_image(path: str) -> bool:
@@ -264,17 +233,6 @@ def _is_image(path: str) -> bool:
             return True
     except Unreadable:
         return False
-
-
-def _take(files: Files, splits: tuple[np.ndarray, np.ndarray | None]) -> tuple[Files, Files | None]:
-    """The files of the train and of the test rows; what is left out stays with train."""
-
-    def of_rows(rows: np.ndarray, left_out: tuple[Unreadable, ...]) -> Files:
-        labels = None if files.labels is None else files.labels[rows]
-        return Files([files.paths[row] for row in rows], labels, left_out, files.runs)
-
-    train, test = splits
-    return of_rows(train, files.left_out), None if test is None else of_rows(test, ())
 
 
 def _files(

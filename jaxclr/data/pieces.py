@@ -10,6 +10,7 @@ import functools
 import math
 import multiprocessing
 import os
+import threading
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
@@ -152,7 +153,8 @@ def read_in_workers(source: Any, start: int, workers: int | None) -> Generator[A
     items = grain.MapDataset.source(source)[start:].to_iter_dataset(read)
     if workers:
         items = items.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
+            worker_init_fn=_end_with_parent,
         )
     iterator: Any = iter(items)
     try:
@@ -173,6 +175,18 @@ def read_in_workers(source: Any, start: int, workers: int | None) -> Generator[A
         ) from error
     finally:
         iterator.close()
+
+
+def _end_with_parent(*_: int) -> None:
+    """Ends this worker when its parent ends, also if that was killed and could not stop it."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @functools.lru_cache(maxsize=2)

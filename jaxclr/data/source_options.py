@@ -49,6 +49,7 @@ SOURCES: dict[str, NamedSource] = {
     "tfds": NamedSource("tfds", "NAME", files=True),
     "wds": NamedSource("wds", "PATTERN", files=True),
 }
+"""The sources by the names that `--data.source` takes."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,6 @@ import numpy as np
 
 from jaxclr.data.dataset import TEST_NAMES, TRAIN_NAMES, Dataset, abbreviate
 from jaxclr.data.encoded_splits import Part, label_indices, load_parts
-from jaxclr.data.images import notes_on, unreadable
 from jaxclr.data.index_cache import indexes
 from jaxclr.data.pixels import Encoded, Unreadable
 from jaxclr.data.source_options import Data, fixed_part
@@ -35,9 +34,7 @@ def load(argument: str, data: Data) -> Dataset:
     labeled = any(each.any_label for each in samples)
     test = next((each for each in samples[1:] if each.any_label or not labeled), None)
     used = samples[:1] if test is None else [samples[0], test]
-    missing = [error for each in used for error in each.without_image]
-    if missing and not data.skip_corrupt:
-        raise unreadable(missing)
+    missing = tuple(error for each in used for error in each.without_image)
     *indices, classes = label_indices(
         f"'wds:{displayable(argument)}'", used[0].labels, None if test is None else test.labels
     )
@@ -50,13 +47,9 @@ def load(argument: str, data: Data) -> Dataset:
         notes += (_without_labels(used, argument, data),)
     parts = [Part(each, each.rows, _at(each.indices, each.rows)) for each in used]
     name = displayable(os.path.basename(str(base)))
-    dataset = load_parts(
-        name, (parts[0], (*parts, None)[1]), classes, data, notes=notes, version=_version(used)
-    )
-    skipped = tuple(error.name for error in missing)
-    return dataset._replace(
-        skipped=skipped + dataset.skipped, notes=dataset.notes + notes_on(missing, 0, data)
-    )
+    splits = parts[0], (*parts, None)[1]
+    version = _version(used)
+    return load_parts(name, splits, classes, data, notes=notes, left_out=missing, version=version)
 
 
 class _Samples:

@@ -1,6 +1,7 @@
 """Encoders and heads: frozen specs whose `build(axis_name)` returns a Flax Linen module."""
 
 from jaxclr.encoders.conv import SmallConv as SmallConv
+from jaxclr.encoders.custom import Copies as Copies
 from jaxclr.encoders.custom import Nnx as Nnx
 from jaxclr.encoders.custom import build_encoder as build_encoder
 from jaxclr.encoders.custom import check_encoder as check_encoder
@@ -12,8 +13,8 @@ from jaxclr.encoders.layers import Remat as Remat
 from jaxclr.encoders.resnet import ResNet as ResNet
 from jaxclr.encoders.vit import ViT as ViT
 
-# The encoders of this library; `check_encoder` documents which other objects are accepted.
 Encoder = ResNet | ViT | SmallConv
+"""The encoders of this library; `check_encoder` documents which other objects are accepted."""
 
 ENCODERS: dict[str, Encoder] = {
     "resnet18": ResNet(depth=18),
@@ -30,3 +31,4 @@ ENCODERS: dict[str, Encoder] = {
     "dinov2_giant": ViT("giant", patch=14, positions="learned", layer_scale=1e-5),
     "small_conv": SmallConv(),
 }
+"""The encoders by the names that `--encoder` takes."""

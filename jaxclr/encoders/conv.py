@@ -21,7 +21,7 @@ from jaxclr.fields import check_fields
 
 @dataclasses.dataclass(frozen=True)
 class SmallConv:
-    """3x3 convolutions for images of about 8 pixels: [b, h, w, c] to [b, widths[-1]].
+    """3x3 convolutions for small images: [b, h, w, c] to [b, widths[-1]].
 
     A stage is convolution, BatchNorm and ReLU. Between stages, 2x2 average pooling halves the
     sides. The representation is the spatial mean of the last stage. The default has 23,408
@@ -30,13 +30,17 @@ class SmallConv:
     Args:
       widths: Features of each stage; every further stage needs images twice as large.
       dtype: Precision of the computation; parameters and batch statistics are always float32.
+      patch: Side of the squares of pixels that become one pixel of all their channels before the
+        first stage; it must divide the sides of the images. 1 suits images of about 8 pixels.
 
     Raises:
-      UserError: a field is invalid, or (when called) the images are too small.
+      UserError: a field is invalid, or (when called) the images are too small or the patch does not
+        divide them.
     """
 
     widths: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (16, 32, 64)
     dtype: Precision = "float32"
+    patch: Annotated[int, Ge(1)] = 1
 
     def __post_init__(self) -> None:
         check_fields(self, "SmallConv")
@@ -52,31 +56,58 @@ class SmallConvModule(nn.Module):
     spec: SmallConv
     axis_name: AxisName
 
-    @nn.compact
+    @property
+    def stages(self) -> int:
+        """Number of stages."""
+        return len(self.spec.widths)
+
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        x = images
+        for index in range(self.stages):
+            x = self.stage(index, x, train)
+        return jnp.mean(x, axis=(1, 2))
+
+    @nn.compact
+    def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        """A stage's feature map [b, h, w, c] from that of the stage before, or from images."""
+        if index == 0:
+            self._check(x)
+            x = patches(x, self.spec.patch)
+        else:
+            x = halve(x)
+        # A matrix product, because XLA's convolution takes 1.5 times as long on a CPU.
+        x = nn.Dense(
+            self.spec.widths[index],
+            use_bias=False,
+            kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
+            dtype=compute_dtype(self.spec.dtype),
+            name=f"conv_{index}",
+        )(neighborhoods(x))
+        return nn.relu(batch_norm(self.spec.dtype, self.axis_name, train, name=f"norm_{index}")(x))
+
+    def _check(self, images: jax.Array) -> None:
         check_images(images)
-        smallest = 2 ** (len(self.spec.widths) - 1)
+        patch = self.spec.patch
+        if images.shape[1] % patch or images.shape[2] % patch:
+            raise UserError(
+                f"Images of {images.shape[1]} x {images.shape[2]} pixels cannot be cut into "
+                f"patches of {patch}; the patch must divide both sides."
+            )
+        smallest = patch * 2 ** (self.stages - 1)
         if min(images.shape[1:3]) < smallest:
             raise UserError(
                 f"Images of {images.shape[1]} x {images.shape[2]} pixels are too small for "
-                f"SmallConv with {len(self.spec.widths)} widths, which halves the sides "
+                f"SmallConv with {self.stages} widths, which halves the sides "
                 f"between them; use images of at least {smallest} pixels a side, or fewer widths."
             )
-        x = images
-        for index, width in enumerate(self.spec.widths):
-            if index > 0:
-                x = halve(x)
-            # A matrix product, because XLA's convolution takes 1.5 times as long on a CPU.
-            x = nn.Dense(
-                width,
-                use_bias=False,
-                kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
-                dtype=compute_dtype(self.spec.dtype),
-                name=f"conv_{index}",
-            )(neighborhoods(x))
-            x = batch_norm(self.spec.dtype, self.axis_name, train, name=f"norm_{index}")(x)
-            x = nn.relu(x)
-        return jnp.mean(x, axis=(1, 2))
+
+
+def patches(x: jax.Array, side: int) -> jax.Array:
+    """Squares of pixels as one pixel each: [b, h, w, c] to [b, h / side, w / side, side² c]."""
+    batch, height, width, channels = x.shape
+    height, width = height // side, width // side
+    x = x.reshape(batch, height, side, width, side, channels).swapaxes(2, 3)
+    return x.reshape(batch, height, width, side * side * channels)
 
 
 def neighborhoods(x: jax.Array) -> jax.Array:

@@ -10,8 +10,13 @@ import jax.numpy as jnp
 from jaxclr.errors import UserError
 
 AxisName = str | tuple[str, ...] | None
+"""A mapped axis, or several, over which BatchNorm takes its statistics; None on one device."""
+
 Precision = Literal["float32", "bfloat16"]
+"""The type in which a network computes; its parameters stay in float32."""
+
 Remat = Literal["none", "blocks", "dots"]
+"""What is recomputed for the gradient: nothing, whole blocks, or all but matrix products."""
 
 
 def compute_dtype(precision: Precision) -> Any:

@@ -15,6 +15,7 @@ from jaxclr.evaluation.linear import feature_scale
 Array = jax.Array
 
 ALPHAS = (1e4, 1e3, 1e2, 1e1, 1.0, 1e-1, 1e-2)
+"""The values of alpha that `few_label_probe` tries, strongest first."""
 VALIDATION_ROWS = 2000
 
 

@@ -20,8 +20,9 @@ from jaxclr.processes import runtime
 
 Array = jax.Array
 
-# Strongest first: each fit starts from the one before.
 L2_GRID = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+"""The values of l2 that `linear_probe` tries; each fit starts from the one before."""
+
 HELD_OUT = 0.2
 
 CHOOSING, FINAL = 1e-4, 1e-5  # tolerances: enough to rank the values of l2, and for the test rows

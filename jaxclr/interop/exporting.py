@@ -36,9 +36,9 @@ def export(
     "safetensors" has the arrays of a ResNet by torchvision's names, of a ViT by timm's, in their
     layouts, to load with strict=True (there is no classifier); a note says how images are
     normalized. "stablehlo" is a function of uint8 images [b, H, W, C], any b, that contains
-    preprocessing and weights:
+    preprocessing and weights::
 
-    >>> encode = jax.export.deserialize(bytearray(pathlib.Path(out).read_bytes())).call
+        encode = jax.export.deserialize(bytearray(pathlib.Path(out).read_bytes())).call
 
     Args:
       loaded: the encoder.

@@ -54,6 +54,10 @@ def pauc(
     Cost: K²D + KD².
     Global batch: means by prototype.
 
+    >>> q1, q2, prototypes = jax.random.normal(jax.random.key(0), (3, 8, 4))
+    >>> round(float(losses.pauc(q1, q2, prototypes, jnp.arange(8))), 2)
+    2.57
+
     Args:
       q1: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       q2: embeddings of the other view, [b, D].

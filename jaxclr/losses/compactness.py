@@ -57,6 +57,14 @@ def node_compactness(
     Cost: BFH + BHD + EH.
     Global batch: all nodes.
 
+    >>> z, features = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> weights = (jnp.eye(4), jnp.zeros(4), jnp.eye(4), jnp.zeros(4))
+    >>> ring = jnp.stack([jnp.arange(8), (jnp.arange(8) + 1) % 8])
+    >>> edges = jnp.concatenate([ring, ring[::-1]], axis=1)
+    >>> kept = jnp.ones(16, bool)
+    >>> round(float(losses.node_compactness(z, features, *weights, edges, kept, drop=0.2)), 2)
+    0.64
+
     Args:
       z: node embeddings of the other view, [n, D], any float dtype; rows are normalized here.
       features: X, [n, F].

@@ -5,7 +5,7 @@ entries of the matrix. A readout turns the affinity into a scalar; a regularizer
 is added with a weight. Each is a plain function: bind its settings with `functools.partial`, or
 write another of the same signature. A readout gets
 temperature and axis_name, and implementation if that is not "auto"; it ignores what it does not use
-by `**_`.
+by `**_`::
 
     loss = functools.partial(
         losses.affinity_loss, transform=compose.whitened, regularizer=compose.asymmetry
@@ -101,6 +101,11 @@ def affinity_loss(
     Needs: a transform, a readout, a regularizer.
     Cost: of its parts.
     Global batch: of its parts.
+
+    >>> q, k = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> whitened, trace = losses.compose.whitened, losses.compose.trace
+    >>> round(float(losses.affinity_loss(q, k, transform=whitened, readout=trace)), 2)
+    -0.82
 
     Args:
       q: embeddings of one view, [b, D], any float dtype.

@@ -49,6 +49,10 @@ def co2(
     Cost: B²D, or BKD with a queue.
     Global batch: row sums and means over all columns.
 
+    >>> q, k, queue = jax.random.normal(jax.random.key(0), (3, 8, 4))
+    >>> round(float(losses.co2(q, k, queue, temperature=0.2)), 2)
+    1.97
+
     Args:
       q: queries, [b, D], any float dtype; rows are normalized here.
       k: their keys, [b, D].
@@ -112,6 +116,10 @@ def ressl(
     Cost: BKD.
     Global batch: nothing.
 
+    >>> q, k, queue = jax.random.normal(jax.random.key(0), (3, 8, 4))
+    >>> round(float(losses.ressl(q, k, queue)), 2)
+    6.12
+
     Args:
       q: queries, of a strongly augmented view, [b, D], any float dtype; rows are normalized here.
       k: keys, of a weakly augmented view, [b, D]; they receive no gradient.
@@ -171,6 +179,10 @@ def hierarchical_consistency(
     Needs: a queue, views.
     Cost: VBKD.
     Global batch: nothing.
+
+    >>> weak, strong, key, queue = jax.random.normal(jax.random.key(0), (4, 8, 4))
+    >>> round(float(losses.hierarchical_consistency((weak, strong), key, queue)), 2)
+    20.08
 
     Args:
       queries: [V, b, D], or a sequence of V >= 2 arrays [b, D], from the weakest augmentation to

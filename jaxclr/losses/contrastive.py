@@ -48,6 +48,10 @@ def nt_xent(
     Cost: B²D.
     Global batch: row sums over all columns.
 
+    >>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> round(float(losses.nt_xent(z1, z2, temperature=0.5)), 2)
+    2.55
+
     Args:
       z1: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       z2: embeddings of the other view, [b, D].
@@ -96,6 +100,10 @@ def info_nce(
     Needs: negatives.
     Cost: B²D.
     Global batch: row sums over all columns.
+
+    >>> q, k = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> round(float(losses.info_nce(q, k, temperature=0.2)), 2)
+    2.8
 
     Args:
       q: queries, [b, D], any float dtype; rows are normalized here.
@@ -146,6 +154,10 @@ def queue_info_nce(
     Needs: a queue.
     Cost: BKD.
     Global batch: nothing.
+
+    >>> q, k, queue = jax.random.normal(jax.random.key(0), (3, 8, 4))
+    >>> round(float(losses.queue_info_nce(q, k, queue, temperature=0.2)), 2)
+    3.55
 
     Args:
       q: queries, [b, D], any float dtype; rows are normalized here.
@@ -201,6 +213,10 @@ def queue_cross_entropy(
     Cost: BKD.
     Global batch: nothing.
 
+    >>> q, k, queue = jax.random.normal(jax.random.key(0), (3, 8, 4))
+    >>> round(float(losses.queue_cross_entropy(q, k, queue, temperature=2.0)), 2)
+    2.5
+
     Args:
       q: queries, [b, D], any float dtype.
       k: keys, [b, D].
@@ -255,6 +271,10 @@ def dcl(
     Needs: negatives.
     Cost: B²D.
     Global batch: row sums over all columns.
+
+    >>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> round(float(losses.dcl(z1, z2, temperature=0.2)), 2)
+    3.19
 
     Args:
       z1: embeddings of one view, [b, D], any float dtype; rows are normalized here.
@@ -312,12 +332,16 @@ def local_contrast(
 
     .. math:: \sum_u \text{nt\_xent}(z_{1u}, z_{2u})
 
-    A reconstruction: no official code was found. Gradients are stopped between units by the
-    encoder, not here.
+    A reconstruction: no official code was found. Gradients are stopped between units where the
+    encoder is applied (`methods.Loco`), not here.
 
     Needs: negatives, embeddings of stages.
     Cost: UB²D.
     Global batch: row sums over all columns.
+
+    >>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> round(float(losses.local_contrast([(z1, z2), (z1[:, :2], z2[:, :2])], temperature=0.5)), 2)
+    4.81
 
     Args:
       pairs: (z1, z2) of each unit's decoder, [b, D_u] both, any float dtype; rows are normalized

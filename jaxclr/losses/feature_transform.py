@@ -40,6 +40,11 @@ def extrapolate_positives(q: Array, k: Array, lam: float | Array) -> tuple[Array
     Cost: BD.
     Global batch: nothing.
 
+    >>> q, k = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> further_q, further_k = losses.extrapolate_positives(q, k, 1.5)
+    >>> further_q.shape
+    (8, 4)
+
     Args:
       q: queries, [b, D], any float dtype; rows are normalized here, and the results are not.
       k: keys, [b, D]; they receive no gradient.
@@ -70,6 +75,10 @@ def interpolate_negatives(queue: Array, lam: float | Array, permutation: Array) 
     Needs: a transform, no loss.
     Cost: KD.
     Global batch: nothing.
+
+    >>> queue = jax.random.normal(jax.random.key(0), (8, 4))
+    >>> losses.interpolate_negatives(queue, 0.5, jnp.arange(8)[::-1]).shape
+    (8, 4)
 
     Args:
       queue: [K, D], any float dtype; rows are normalized here, and the result is not. It receives

@@ -48,6 +48,11 @@ def gated_contrast(
     Cost: B²D.
     Global batch: row sums over all columns.
 
+    >>> z = jax.random.normal(jax.random.key(0), (8, 4))
+    >>> labels = jnp.arange(8) % 4
+    >>> round(float(losses.gated_contrast(z, jnp.ones((8, 4)), labels, (labels + 1) % 4)), 2)
+    7.86
+
     Args:
       z: embeddings, [b, D], any float dtype; of any length.
       gate: g, [b, D], the features that each row's pair of classes attends to; zero or more.

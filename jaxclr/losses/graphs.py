@@ -43,6 +43,11 @@ def community_density(
     Cost: (B + E)K.
     Global batch: densities.
 
+    >>> assignments = jax.nn.softmax(jax.random.normal(jax.random.key(0), (8, 4)))
+    >>> edges = jnp.stack([jnp.arange(8), (jnp.arange(8) + 1) % 8])
+    >>> round(float(losses.community_density(assignments, edges)), 2)
+    0.09
+
     Args:
       assignments: R, the communities' probabilities of each node, [n, K], any float dtype. The
         official code has R = softmax(cos(sg h, centers) / tau), so that this loss moves the centers
@@ -95,6 +100,11 @@ def sparsest_cut(
     Cost: BD + ED.
     Global batch: distances of pairs.
 
+    >>> z = jax.random.normal(jax.random.key(0), (8, 4))
+    >>> negatives = jnp.stack([jnp.arange(8), (jnp.arange(8) + 3) % 8])
+    >>> round(float(losses.sparsest_cut(z, negatives)), 2)
+    1025.44
+
     Args:
       z: node embeddings, [n, D], any float dtype; taken as they are.
       negatives: [2, E] integers, the nodes of each pair, as indices among the nodes of all devices;
@@ -144,6 +154,10 @@ def community_contrast(
     Needs: assignments to communities.
     Cost: BKD.
     Global batch: means by community.
+
+    >>> h1, h2, r1, r2 = jax.random.uniform(jax.random.key(0), (4, 8, 4))
+    >>> round(float(losses.community_contrast(h1, h2, r1, r2)), 2)
+    1.12
 
     Args:
       h1: node embeddings of one view, [n, D], any float dtype; rows are normalized here.
@@ -216,6 +230,11 @@ def weighted_info_nce(
     Needs: negatives, weights of pairs.
     Cost: B²(D + its own).
     Global batch: row sums over all columns.
+
+    >>> z_a, z = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> weights = 1.0 - 0.5 * jnp.eye(8)
+    >>> round(float(losses.weighted_info_nce(z_a, z, weights)), 2)
+    1.85
 
     Args:
       z_a: coarse embeddings, [b, D], any float dtype; rows are normalized here.

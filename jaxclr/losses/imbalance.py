@@ -50,6 +50,12 @@ def balanced_contrast(
     Cost: B²D.
     Global batch: means by class.
 
+    >>> features, centers = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> targets, sure = jnp.arange(8), jnp.ones(8, bool)
+    >>> images = (targets, ~jnp.eye(8, dtype=bool), sure, jnp.full(8, 10.0))
+    >>> round(float(losses.balanced_contrast(features, centers, *images, progress=0.5)), 2)
+    6.83
+
     Args:
       features: f, projections of labeled and of weakly augmented unlabeled images, [b, D], any
         float dtype; rows are normalized here. Gradients reach them as anchors and as negatives.

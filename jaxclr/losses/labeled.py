@@ -50,6 +50,11 @@ def sup_con(
     Cost: V²B²D.
     Global batch: row sums over all columns.
 
+    >>> views = jax.random.normal(jax.random.key(0), (3, 8, 4))
+    >>> labels = jnp.arange(8) % 4
+    >>> round(float(losses.sup_con(views, labels, temperature=0.2)), 2)
+    16.09
+
     Args:
       views: embeddings, [V, b, D] or V arrays [b, D], any float dtype; rows are normalized here.
       labels: any integers, [b].
@@ -113,6 +118,10 @@ def sep_clr(
     Needs: labels, two embeddings.
     Cost: B²D.
     Global batch: log-mean-exps over pairs.
+
+    >>> common1, common2, salient1, salient2 = jax.random.normal(jax.random.key(0), (4, 8, 4))
+    >>> round(float(losses.sep_clr(common1, common2, salient1, salient2, jnp.arange(8) % 2)), 2)
+    4639.76
 
     Args:
       common1: common embeddings of one view, [b, D], any float dtype; rows are normalized here.

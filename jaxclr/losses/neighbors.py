@@ -31,6 +31,10 @@ def nearest_neighbors(z: Array, queue: Array) -> Array:
     Cost: BKD.
     Global batch: nothing.
 
+    >>> z, queue = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> losses.nearest_neighbors(z, queue).shape
+    (8, 4)
+
     Args:
       z: embeddings, [b, D], any float dtype; they receive no gradient.
       queue: n, rows of earlier batches, [K, D], whole on every device; they receive no gradient.
@@ -73,6 +77,10 @@ def nnclr(
     Needs: a queue, predictions.
     Cost: B(B + K)D.
     Global batch: row sums over all columns.
+
+    >>> z, p, queue = jax.random.normal(jax.random.key(0), (3, 8, 4))
+    >>> round(float(losses.nnclr(z, p, queue, temperature=0.2)), 2)
+    3.28
 
     Args:
       z: embeddings of one view, [b, D], any float dtype; they receive no gradient.
@@ -118,6 +126,10 @@ def koleo(z: Array, *, eps: float | Array = 1e-8, axis_name: AxisName = None) ->
     Needs: one view.
     Cost: B²D.
     Global batch: nearest neighbors.
+
+    >>> z = jax.random.normal(jax.random.key(0), (8, 4))
+    >>> round(float(losses.koleo(z)), 2)
+    0.27
 
     Args:
       z: embeddings, [b, D], any float dtype; rows are normalized here.

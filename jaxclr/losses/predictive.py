@@ -27,6 +27,10 @@ def negative_cosine(p: Array, z: Array, *, axis_name: AxisName = None) -> Array:
     Cost: BD.
     Global batch: nothing.
 
+    >>> p, z = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> round(float(losses.negative_cosine(p, z)), 2)
+    -0.23
+
     Args:
       p: predictions, [b, D], any float dtype; rows are normalized here.
       z: targets, [b, D]; they receive no gradient.
@@ -58,6 +62,10 @@ def sim_siam(p1: Array, p2: Array, z1: Array, z2: Array, *, axis_name: AxisName 
     Needs: predictions, targets.
     Cost: BD.
     Global batch: nothing.
+
+    >>> p1, p2, z1, z2 = jax.random.normal(jax.random.key(0), (4, 8, 4))
+    >>> round(float(losses.sim_siam(p1, p2, z1, z2)), 2)
+    0.15
 
     Args:
       p1: predictions of the first view, [b, D], any float dtype; rows are normalized here.
@@ -93,6 +101,10 @@ def byol(p1: Array, p2: Array, t1: Array, t2: Array, *, axis_name: AxisName = No
     Needs: predictions, targets.
     Cost: BD.
     Global batch: nothing.
+
+    >>> p1, p2, t1, t2 = jax.random.normal(jax.random.key(0), (4, 8, 4))
+    >>> round(float(losses.byol(p1, p2, t1, t2)), 2)
+    4.61
 
     Args:
       p1: predictions of the first view, [b, D], any float dtype; rows are normalized here.
@@ -142,6 +154,11 @@ def direct_pred(
     Needs: targets, a running correlation.
     Cost: BD² + D³.
     Global batch: nothing.
+
+    >>> z1, z2, t1, t2 = jax.random.normal(jax.random.key(0), (4, 8, 4))
+    >>> correlation = z1.T @ z1 / 8
+    >>> round(float(losses.direct_pred(z1, z2, t1, t2, correlation)), 2)
+    4.67
 
     Args:
       z1: embeddings of the first view, [b, D], any float dtype.
@@ -199,6 +216,11 @@ def direct_copy(
     Needs: targets, a running correlation.
     Cost: BD².
     Global batch: nothing.
+
+    >>> z1, z2, t1, t2 = jax.random.normal(jax.random.key(0), (4, 8, 4))
+    >>> correlation = z1.T @ z1 / 8
+    >>> round(float(losses.direct_copy(z1, z2, t1, t2, correlation)), 2)
+    4.68
 
     Args:
       z1: embeddings of the first view, [b, D], any float dtype.
@@ -273,6 +295,10 @@ def guided_stop_gradient(
     Needs: predictions, targets, pairs of images.
     Cost: BD.
     Global batch: nothing.
+
+    >>> crops = jax.random.normal(jax.random.key(0), (8, 8, 4))  # p11 ... p22, z11 ... z22
+    >>> round(float(losses.guided_stop_gradient(*crops)), 2)
+    0.09
 
     Args:
       p11: predictions of the first image's first crop, [b, D], any float dtype; rows are normalized

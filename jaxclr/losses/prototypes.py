@@ -45,6 +45,10 @@ def sinkhorn(
     Cost: BK.
     Global batch: sums by prototype.
 
+    >>> scores = jax.random.uniform(jax.random.key(0), (8, 5))
+    >>> losses.sinkhorn(scores).shape
+    (8, 5)
+
     Args:
       scores: S [b, K], any float dtype.
       earlier: further rows of S [m, K], of embeddings of earlier batches, whole on every device:
@@ -107,6 +111,10 @@ def swav(
     Needs: scores of prototypes, views.
     Cost: VBK.
     Global batch: sums by prototype.
+
+    >>> scores = jax.random.uniform(jax.random.key(0), (2, 8, 5))
+    >>> round(float(losses.swav(scores)), 2)
+    3.19
 
     Args:
       scores: S of the V crops, [V, b, K] or a sequence of [b, K], any float dtype; at least two.
@@ -189,6 +197,11 @@ def proto_nce(
     Needs: prototypes, assignments.
     Cost: B(B + r)D.
     Global batch: which prototypes are present.
+
+    >>> q, prototypes = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> concentrations, negatives = jnp.full(8, 0.2), jnp.array([1, 5])
+    >>> round(float(losses.proto_nce(q, prototypes, jnp.arange(8), concentrations, negatives)), 2)
+    2.8
 
     Args:
       q: queries, [b, D], any float dtype; rows are normalized here.

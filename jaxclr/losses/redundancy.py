@@ -57,6 +57,10 @@ def vicreg(
     Cost: BD².
     Global batch: means and covariances.
 
+    >>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> round(float(losses.vicreg(z1, z2)), 2)
+    41.42
+
     Args:
       z1: embeddings of one view, [b, D], any float dtype.
       z2: embeddings of the other view, [b, D].
@@ -119,6 +123,10 @@ def vibcreg(
     Cost: BD².
     Global batch: means and covariances.
 
+    >>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> round(float(losses.vibcreg(z1, z2)), 2)
+    55.88
+
     Args:
       z1: embeddings of one view, [b, D], any float dtype.
       z2: embeddings of the other view, [b, D].
@@ -167,6 +175,10 @@ def barlow_twins(
     Cost: BD².
     Global batch: moments and cross-correlation.
 
+    >>> z1, z2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> round(float(losses.barlow_twins(z1, z2)), 2)
+    2.92
+
     Args:
       z1: embeddings of one view, [b, D], any float dtype.
       z2: embeddings of the other view, [b, D].
@@ -212,6 +224,11 @@ def w_mse(
     Needs: views, permutations.
     Cost: TVBD².
     Global batch: covariances of sub-batches.
+
+    >>> views = jax.random.normal(jax.random.key(0), (3, 8, 4))
+    >>> permutations = jnp.arange(8)[None]
+    >>> round(float(losses.w_mse(views, permutations, whitening_size=8)), 2)
+    2.17
 
     Args:
       views: V views of the same images, [V, b, D] or a sequence of [b, D], any float dtype; at
@@ -291,6 +308,11 @@ def uni_grad(
     Cost: BD².
     Global batch: nothing.
 
+    >>> z1, z2, m1, m2 = jax.random.normal(jax.random.key(0), (4, 8, 4))
+    >>> correlation = losses.uni_grad_correlation(m1, m2)
+    >>> round(float(losses.uni_grad(z1, z2, m1, m2, correlation)), 2)
+    12.86
+
     Args:
       z1: embeddings of the first view, [b, D], any float dtype; rows are normalized here.
       z2: embeddings of the second view, [b, D].
@@ -337,6 +359,10 @@ def uni_grad_correlation(m1: Array, m2: Array, *, axis_name: AxisName = None) ->
     Needs: targets; gives the correlation.
     Cost: BD².
     Global batch: the correlation.
+
+    >>> m1, m2 = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> losses.uni_grad_correlation(m1, m2).shape
+    (4, 4)
 
     Args:
       m1: momentum embeddings of the first view, [b, D], any float dtype; rows are normalized here.

@@ -50,6 +50,10 @@ def tico(
     Cost: BD².
     Global batch: the second moment.
 
+    >>> q, k = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> round(float(losses.tico(q, k, jnp.zeros((4, 4)))), 2)
+    1.0
+
     Args:
       q: queries, embeddings of one view, [b, D], any float dtype; rows are normalized here.
       k: keys, embeddings of the other view, [b, D]; gradients reach them unless the caller stops
@@ -88,6 +92,10 @@ def tico_covariance(
     Needs: a running covariance; gives the next.
     Cost: BD².
     Global batch: the second moment.
+
+    >>> q = jax.random.normal(jax.random.key(0), (8, 4))
+    >>> losses.tico_covariance(q, jnp.zeros((4, 4))).shape
+    (4, 4)
 
     Args:
       q: queries of the step, [b, D], any float dtype; rows are normalized here.
@@ -130,6 +138,10 @@ def mmcr(views: Array | Sequence[Array], *, axis_name: AxisName = None) -> Array
     Needs: views.
     Cost: VBD + BD².
     Global batch: singular values.
+
+    >>> views = jax.random.normal(jax.random.key(0), (3, 8, 4))
+    >>> round(float(losses.mmcr(views)), 2)
+    -2.91
 
     Args:
       views: V views of the same images, [V, b, D] or a sequence of [b, D], any float dtype; at
@@ -174,6 +186,10 @@ def frossl(
     Needs: views.
     Cost: VBD min(B, D).
     Global batch: norms of dimensions, correlations.
+
+    >>> views = jax.random.normal(jax.random.key(0), (3, 8, 4))
+    >>> round(float(losses.frossl(views)), 2)
+    -2.42
 
     Args:
       views: V views of the same images, [V, b, D] or a sequence of [b, D], any float dtype; at

@@ -52,6 +52,10 @@ def sim_affinity(
     Cost: B²D.
     Global batch: row sums, asymmetry.
 
+    >>> q, k = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> round(float(losses.sim_affinity(q, k, temperature=0.2)), 2)
+    3.03
+
     Args:
       q: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       k: embeddings of the other view, [b, D].
@@ -106,6 +110,10 @@ def sim_whitening(
     Needs: negatives.
     Cost: B²D + D³.
     Global batch: row sums, asymmetry, mean and covariance.
+
+    >>> q, k = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> round(float(losses.sim_whitening(q, k, temperature=0.2)), 2)
+    2.11
 
     Args:
       q: embeddings of one view, [b, D], any float dtype; rows are normalized here.
@@ -170,6 +178,10 @@ def sim_trace(
     Cost: BD² + D³.
     Global batch: mean and covariance.
 
+    >>> q, k = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> round(float(losses.sim_trace(q, k)), 2)
+    -0.82
+
     Args:
       q: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       k: embeddings of the other view, [b, D].
@@ -206,6 +218,10 @@ def symmetric_loss(
     Needs: two views.
     Cost: BD².
     Global batch: three Grams.
+
+    >>> q, k = jax.random.normal(jax.random.key(0), (2, 8, 4))
+    >>> round(float(losses.symmetric_loss(q, k, temperature=0.2)), 2)
+    22.77
 
     Args:
       q: embeddings of one view, [b, D], any float dtype; rows are normalized here.

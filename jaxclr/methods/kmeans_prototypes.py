@@ -55,6 +55,7 @@ class Pcl(Method):
 
     @property
     def refresh_from(self) -> int:
+        """The epoch of the first clustering."""
         return self.warmup_epochs
 
     def init_state(self, key: Array, sizes: Sizes) -> Tree:

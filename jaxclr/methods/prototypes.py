@@ -54,6 +54,7 @@ class SwAv(Method):
 
     @property
     def frozen_first(self) -> dict[str, int]:
+        """The prototypes, for the first epochs."""
         return {"readout/prototypes": self.freeze_prototypes}
 
     def init_params(self, key: Array, sizes: Sizes) -> Tree:

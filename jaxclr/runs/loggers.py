@@ -57,6 +57,7 @@ class Wandb:
     """The user or team; None: WANDB_ENTITY."""
 
     def start(self, folder: Path, config: Mapping[str, Any]) -> None:
+        """Starts the run there, or continues it."""
         wandb = optional("wandb")
         known = folder / "wandb" / "id"
         with writing(folder):
@@ -78,10 +79,12 @@ class Wandb:
         self._run.define_metric("*", step_metric="step")
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Sends the numbers of a step."""
         numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
         self._run.log({**numbers, "step": step})
 
     def close(self) -> None:
+        """Ends the run there, and uploads its files if the folder is in a bucket."""
         self._run.finish()
         if in_bucket(self._folder):
             buckets.upload(buckets.local(self._folder) / "wandb", self._folder / "wandb")

@@ -117,6 +117,7 @@ Optimizer = Sgd | Lars | AdamW
 DEFAULT_RATE = 1e-3
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "lars": Lars, "sgd": Sgd}
+"""The optimizers by name."""
 
 
 def matrices(params: Any) -> Any:

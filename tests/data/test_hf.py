@@ -20,6 +20,7 @@ HASH = "0123456789abcdef0123456789abcdef01234567"
 def cache(tmp_path, monkeypatch):
     """An empty cache of Hugging Face."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     bars = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
@@ -51,8 +52,11 @@ def values(split):
     return split.examples[:, 0, 0, 0].tolist()
 
 
-@pytest.mark.parametrize("form", ["arrow", "parquet"])
-def test_the_same_as_a_folder(tmp_path, form):
+WORKER = pytest.param("parquet", 1, marks=pytest.mark.full)
+
+
+@pytest.mark.parametrize("form, workers", [("arrow", 0), ("parquet", 0), WORKER])
+def test_the_same_as_a_folder(tmp_path, form, workers):
     """Saved by save_to_disk with paths, split by this library; and Parquet of two splits."""
     parts = {"train": images(), "test": images(18)} if form == "parquet" else {"": images()}
     out = tmp_path / form
@@ -74,7 +78,7 @@ def test_the_same_as_a_folder(tmp_path, form):
                 some.to_parquet(out / f"{name}-{shard:05}-of-00002.parquet")
         else:
             made.save_to_disk(str(out), num_shards=2)
-    check_same(f"folder:{tmp_path}/folder", f"hf:{out}")
+    check_same(f"folder:{tmp_path}/folder", f"hf:{out}", workers)
 
 
 LABELS = {
@@ -119,11 +123,16 @@ def test_splits(tmp_path):
     assert values(dataset.train) == [1, 2, 20] and values(dataset.test) == [10]
     assert dataset.train.labels.tolist() == [0, 0, -1]
     assert values(read_(train_split="test", labels="none").test) == [10, 11]
-    for split in ("train+nowhere", "train[", "nowhere"):
+    for split in ("train+nowhere", "train[", "train[3:]", "nowhere"):
         with pytest.raises(UserError, match="has no split '.*'; it has train, validation, test"):
             read_(train_split=split)
     with pytest.raises(UserError, match="no column 'image' of one label .*; it has label"):
         read_(labels="image")
+    table(3, 0).save_to_disk(str(tmp_path / "y"))
+    before = read(tmp_path / "y").version
+    shutil.rmtree(tmp_path / "y")
+    table(3, 0, n=(datasets.Value("int32"), [0, 1, 2])).save_to_disk(str(tmp_path / "y"))
+    assert read(tmp_path / "y").version != before  # files of other sizes
 
 
 def test_a_data_set_in_the_cache_by_name(tmp_path, cache):
@@ -141,11 +150,10 @@ def test_a_data_set_in_the_cache_by_name(tmp_path, cache):
     (hub / "refs").mkdir()
     (hub / "refs" / "main").write_text(HASH)
     assert read("user/other").name == "other"
-    before = datasets.config.HF_HUB_OFFLINE
     for name, of in (("user/nothing", r"'user/nothing'"), ("mnist:small", "'mnist', 'small'")):
         with pytest.raises(UserError, match=rf"nothing is downloaded.*load_dataset\({of}\)"):
             read(name)
-    assert datasets.config.HF_HUB_OFFLINE is before
+    assert datasets.config.HF_HUB_OFFLINE is False
 
 
 def test_damaged_images(tmp_path):
@@ -183,6 +191,13 @@ def test_bytes_without_the_type_of_images(tmp_path):
     raw = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
     table(image=lambda: raw).to_parquet(tmp_path / "a.parquet")
     assert values(read(tmp_path).train) == [0, 1, 2]
+    files = datasets.Dataset.from_dict(
+        {"image": [{"bytes": None, "path": "7.bin"}]}, features=datasets.Features({"image": raw})
+    )
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "7.bin").write_bytes(png(7))  # beside the table
+    files.to_parquet(tmp_path / "files" / "a.parquet")
+    assert values(read(tmp_path / "files").train) == [7]
     made = datasets.Dataset.from_dict({"jpg": [png(4)], "n": [1]})
     made = made.cast_column("jpg", datasets.Value("binary"))
     assert hf._image_key("x", made.features) == "jpg"

@@ -2,6 +2,9 @@
 
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -183,6 +186,21 @@ def test_a_script_whose_workers_would_train_is_told_of_its_guard(monkeypatch):
     assert ended == [UNGUARDED]
     with pytest.raises(UserError, match='under `if __name__ == "__main__":`, or set workers to 0'):
         next(read_in_workers(Unguarded(), 0, 0))
+
+
+def test_workers_end_when_their_process_is_killed(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import os, signal\n"
+        "from jaxclr.data.pieces import read_in_workers\n"
+        'if __name__ == "__main__":\n'
+        "    items = read_in_workers(list(range(9)), 0, 1)\n"
+        "    print(next(items), next(items), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    # The worker holds the pipe of the output open as long as it lives.
+    killed = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, timeout=300)
+    assert killed.returncode == -signal.SIGKILL and killed.stdout == b"0 1\n"
 
 
 def test_a_damaged_image_is_named_or_its_neighbor_takes_its_place(tmp_path):

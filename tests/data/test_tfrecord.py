@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from prepared import prepare
 
-from jaxclr.data import Data, load, tfrecord
+from jaxclr.data import Data, load, spans, tfrecord
 from jaxclr.errors import UserError
 
 
@@ -99,12 +99,32 @@ def test_the_index_of_a_folder_that_cannot_be_written_is_in_the_cache(tmp_path, 
     assert len(list((tmp_path / "cache" / "tfrecord").iterdir())) == 1
 
 
+def test_spans_that_are_close_together_are_read_at_once(tmp_path, monkeypatch):
+    """In any order, one in another, and past the end of the file."""
+    content = bytes(range(200))
+    for name in "ab":
+        (tmp_path / name).write_bytes(content)
+    given = [("a", 20, 80), ("b", 120, 125), ("a", 0, 10), ("a", 25, 30), ("a", 85, 120)]
+    some = [spans.Span(str(tmp_path / name), *ends) for name, *ends in [*given, ("a", 190, 300)]]
+    asked, read = [], spans._read
+    monkeypatch.setattr(spans, "_read", lambda some: asked.append(some) or read(some))
+    monkeypatch.setattr(spans, "GAP", 10)
+    monkeypatch.setattr(spans, "MOST", 100)
+    batch = spans.Batch(some)
+    for _ in range(2):
+        found = [batch.open(index).read() for index in range(len(some))]
+        assert found == [content[start:end] for _, start, end in some]
+    assert [span[1:] for span in asked[0]] == [(0, 80), (85, 120), (190, 300), (120, 125)]
+    assert len(asked) == 1 + len(some)
+
+
 @pytest.mark.parametrize("streaming", ["never", "always"])
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
         ("data", "has a wrong checksum in record 1, at byte {1}"),
         ("length", "has a wrong checksum in record 1, at byte {1}"),
+        ("length, not indexed", "has a wrong checksum in record 1, at byte {1}"),
         ("cut", "is truncated in record 2, at byte {2}"),
         ("cut header", "is truncated in record 2, at byte {2}"),
         ("record lost", "has 2 records, and dataset_info.json lists 3"),
@@ -112,12 +132,14 @@ def test_the_index_of_a_folder_that_cannot_be_written_is_in_the_cache(tmp_path, 
     ],
 )
 def test_damage_is_named(tmp_path, damage, said, streaming):
-    """The index was made before the damage, and times stay."""
+    """The index was made before the damage, except in one case, and times stay."""
     prepare(tmp_path, file_format="tfrecord", shards=4)
     path = _folder(tmp_path) / "tiny_shapes-train.tfrecord-00002-of-00004"
     offsets = tfrecord.index([str(path)])[str(path)].tolist()
     content, cuts = bytearray(path.read_bytes()), {"cut": 40, "cut header": 5, "record lost": 0}
-    content[offsets[1] + {"length": 3}.get(damage, 30)] ^= 4
+    content[offsets[1] + (3 if "length" in damage else 30)] ^= 4
+    if "not indexed" in damage:
+        (_folder(tmp_path) / ".tfrecord-index.npz").unlink()
     if damage in cuts:
         content = path.read_bytes()[: offsets[2] + cuts[damage]]
     if damage == "missing":

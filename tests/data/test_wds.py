@@ -43,8 +43,11 @@ def values(split):
     return split.examples[:, 0, 0, 0].tolist()
 
 
-@pytest.mark.parametrize("split", [True, False])
-def test_the_same_as_a_folder(tmp_path, split):
+WORKER = pytest.param(True, 1, marks=pytest.mark.full)
+
+
+@pytest.mark.parametrize("split, workers", [(True, 0), (False, 0), WORKER])
+def test_the_same_as_a_folder(tmp_path, split, workers):
     """In shards of five, with the class as the text of cls."""
     parts = {"train": images(), "val": images(18)} if split else {"": images()}
     for name, files in parts.items():
@@ -56,7 +59,7 @@ def test_the_same_as_a_folder(tmp_path, split):
         for start in range(0, len(samples), 5):
             shard = f"{name or 'all'}-{start // 5:06}.tar"
             write(tmp_path / "shards" / shard, samples[start : start + 5])
-    check_same(f"folder:{tmp_path}/folder", f"wds:{tmp_path}/shards")
+    check_same(f"folder:{tmp_path}/folder", f"wds:{tmp_path}/shards", workers)
 
 
 def test_the_index_is_made_once_and_again_for_a_shard_that_changed(tmp_path, monkeypatch):
@@ -76,6 +79,8 @@ def test_the_index_is_made_once_and_again_for_a_shard_that_changed(tmp_path, mon
     assert seen[3:] == ["1.tar"] and values(dataset.train) == [0, 1, 50, 51, 52, 4, 5]
     now = identity.identity(dataset, Data(f"wds:{tmp_path}"))
     assert "changed: version" in identity.changes(before, now)
+    write(tmp_path / "1.tar", [{"png": png(50, size=40), "cls": b"0"} for _ in range(3)])
+    assert read(tmp_path, streaming="always").version != dataset.version  # of other sizes
 
 
 LABELS = {
@@ -163,6 +168,8 @@ def test_damaged_images(tmp_path):
     write(tmp_path / "x.tar", samples)
     with pytest.raises(UserError, match="x.tar 002.png' is damaged"):
         read(tmp_path)
+    write(tmp_path / "x.tar", [{"cls": b"0"}, *({"png": png(), "cls": b"%d" % n} for n in (1, 0))])
+    assert read(tmp_path, skip_corrupt=True).train.labels.tolist() == [1, 0]
 
 
 def test_damaged_shards(tmp_path):
@@ -177,6 +184,7 @@ def test_damaged_shards(tmp_path):
         ({"png": png(), "jpg": png()}, r"Sample '000' of .*x.tar' has several images \(jpg, png\)"),
         ({"png": png(), "cls": b"\xff"}, "'000.cls' of .*x.tar' cannot be read as a label"),
         ({"png": png(), "json": b"{"}, "'000.json' of .*x.tar' cannot be read as a label"),
+        ({"png": png(), "cls": b"x" * 201}, "'000.cls' .* cannot be read as a label .* 200 bytes"),
     ):
         write(path, [sample])
         with pytest.raises(UserError, match=message):
@@ -198,14 +206,15 @@ def test_other_members_are_ignored(tmp_path):
             ("README", b"text"),
             ("a.b/000.png", png(1)),
             ("a.b/000.seg.png", png(8)),
+            ("a.b/000.png", png(3)),  # another sample of the same name
             (f"a.b/{long}.PNG", png(2)),
         ):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     dataset = read(tmp_path / "x.tar")
-    assert values(dataset.train) == [1, 2]
-    assert dataset.train.names[1] == f"{tmp_path}/x.tar a.b/{long}.PNG"
+    assert values(dataset.train) == [1, 3, 2]
+    assert dataset.train.names[2] == f"{tmp_path}/x.tar a.b/{long}.PNG"
     found = tar_index.tar_index(str(tmp_path / "x.tar"), "auto")
     assert found["extensions"].tolist() == [b"png", b"seg.png"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxclr.encoders import SmallConv
-from jaxclr.encoders.conv import halve, neighborhoods
+from jaxclr.encoders.conv import halve, neighborhoods, patches
 from jaxclr.errors import UserError
 
 
@@ -32,6 +32,15 @@ def test_neighborhoods_make_a_convolution():
 def test_halve_drops_an_odd_row():
     x = jnp.arange(15.0).reshape(1, 5, 3, 1)
     np.testing.assert_array_equal(halve(x)[0, :, :, 0], [[2.0], [8.0]])
+
+
+def test_patches_are_squares_of_pixels():
+    x = jnp.arange(2 * 4 * 6 * 3.0).reshape(2, 4, 6, 3)
+    np.testing.assert_array_equal(patches(x, 2)[1, 1, 2], x[1, 2:4, 4:6].reshape(12))
+    images = jax.ShapeDtypeStruct((2, 8, 9, 1), jnp.float32)
+    with pytest.raises(UserError, match="8 x 9 pixels cannot be cut into patches of 2"):
+        module = SmallConv(patch=2).build(None)
+        jax.eval_shape(lambda x: module.init(jax.random.key(0), x, True), images)
 
 
 def test_images_too_small():

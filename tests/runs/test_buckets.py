@@ -22,12 +22,12 @@ from jaxclr import training
 from jaxclr.data import Data
 from jaxclr.errors import UserError
 from jaxclr.paths import expanded
-from jaxclr.runs import buckets, files, leases, readers
+from jaxclr.runs import buckets, files, leases, readers, seals, transfer
 from jaxclr.runs.checkpoints import Checkpoints, read_digests
 from jaxclr.runs.digests import digests
 from jaxclr.runs.folder import RunFolder
 
-pytestmark = pytest.mark.xdist_group("buckets")  # one server of each kind
+pytestmark = pytest.mark.usefixtures("one_program")
 QUIET = rich.console.Console(file=io.StringIO())
 STEPS = 4
 SILENT = lambda text: None
@@ -133,7 +133,7 @@ def test_an_end_between_any_two_writes(bucket, points, faults, capfd):
     capfd.readouterr()  # Orbax's threads print
 
 
-def test_a_damaged_checkpoint_is_set_aside(bucket):
+def test_a_damaged_checkpoint_is_set_aside(bucket, faults):
     folder = expanded(bucket)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         for step in (1, 2):
@@ -145,13 +145,40 @@ def test_a_damaged_checkpoint_is_set_aside(bucket):
     content = readers.read_bytes(path)
     files.write_atomically(path, content[:-1] + bytes([content[-1] ^ 1]))
     said = []
+    faults.seen.clear()
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = checkpoints.restore(STATES[1], say=said.append)
         assert digests(state) == digests(STATES[1])
+        copied = [path for path in faults.seen if "damaged-2/" in path]
+        assert copied[-1].endswith(buckets.COMMITTED)
         checkpoints.save(STATES[2], 2)
     assert len(said) == 1 and f"{folder}/checkpoints/damaged-2" in said[0]
     assert readers.is_there(folder / "checkpoints" / "damaged-2" / buckets.COMMITTED)
     assert files.complete_steps(folder / "checkpoints") == [1, 2]
+
+
+def test_only_the_newest_checkpoint_is_copied(s3, tmp_path, monkeypatch):
+    """And nothing stays of an earlier copy, here or there; what makes one complete goes first."""
+    folder = expanded(servers.folder(s3))
+    for step in "12":
+        (tmp_path / step / "item").mkdir(parents=True)
+        (tmp_path / step / "item" / step).touch()
+        seals.seal(tmp_path / step)
+        buckets.write(folder / step / "unfinished", b"")
+        transfer.publish(tmp_path / step, folder)
+        assert set(buckets.files(folder / step)) == {f"item/{step}", seals.NAME, buckets.COMMITTED}
+    for _ in range(2):
+        here = transfer.fetched(folder, "read")
+        assert files.names(here) == ["2"] and seals.damage(here / "2") is None
+        (here / "3").mkdir()
+    removed = []
+    with monkeypatch.context() as patch:
+        patch.setattr(clients.client(folder), "rm", lambda path, recursive: removed.append(path))
+        buckets.remove(folder / "1")
+    assert removed == [f"{folder}/1/{buckets.COMMITTED}", f"{folder}/1"]
+    buckets.write(folder / "large", b"1")
+    with pytest.raises(UserError, match="has 1 bytes; at most 0 are read"):
+        buckets.read(folder / "large", most=0)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +200,7 @@ def write_lock(folder, **changes):
     clients.client(folder).pipe_file(f"{folder}/.lock", content)
 
 
-def test_locks(bucket, monkeypatch):
+def test_locks(bucket, monkeypatch, capfd):
     folder = expanded(bucket)
     monkeypatch.setattr(leases, "STALE_SECONDS", 0.2)
     monkeypatch.setattr(leases, "POLL_SECONDS", 0.05)
@@ -183,8 +210,9 @@ def test_locks(bucket, monkeypatch):
     monkeypatch.setattr(leases, "STALE_SECONDS", 60)
     ended = {"machine": leases._machine(), "pid": 2**30}
     write_lock(folder, **ended)
+    capfd.readouterr()
     with files.locked(folder / ".lock"):  # that process of this machine has ended
-        pass
+        assert "is locked by" not in capfd.readouterr().err
     beats = iter(range(100))
     monkeypatch.setattr(leases.time, "sleep", lambda _: write_lock(folder, beat=next(beats)))
     write_lock(folder)
@@ -195,15 +223,27 @@ def test_locks(bucket, monkeypatch):
         pass
 
 
-def test_a_lost_lock_ends_the_run(bucket, monkeypatch):
+@pytest.mark.parametrize("noticed", ["when renewed", "before writing"])
+def test_a_lost_lock_ends_the_run(bucket, noticed, monkeypatch, tmp_path):
     folder = expanded(bucket)
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
+    if noticed == "when renewed":
+        monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
     with files.locked(folder / ".lock"):
         files.write_atomically(folder / "a.json", "1")
         write_lock(folder)
-        leases._held[str(folder)]._thread.join()
-        with pytest.raises(UserError, match="taken over by process 7 on elsewhere"):
-            files.write_atomically(folder / "a.json", "2")
+        lease = leases._held[str(folder)]
+        if noticed == "when renewed":
+            lease._thread.join()
+        else:
+            lease._renewed -= leases.STALE_SECONDS
+        (tmp_path / "a.json").write_text("2")
+        for change in (
+            lambda: files.write_atomically(folder / "a.json", "2"),
+            lambda: buckets.upload(tmp_path, folder),
+            lambda: buckets.remove(folder / "a.json"),
+        ):
+            with pytest.raises(UserError, match="taken over by process 7 on elsewhere"):
+                change()
     assert readers.read_bytes(folder / "a.json") == b"1"
     assert readers.read_object(folder / ".lock")["pid"] == 7
 

@@ -41,7 +41,8 @@ class Encoder(nn.Module):
         return nn.relu(nn.Dense(64)(x))
 
 
-ROWS = np.random.default_rng(0).normal(size=(STEPS * BATCH, 16)).astype(np.float32)
+# Twelve: the first dimension of a kernel is not a multiple of the devices.
+ROWS = np.random.default_rng(0).normal(size=(STEPS * BATCH, 12)).astype(np.float32)
 CONFIG = training.Config(
     method=MocoV3().with_heads(hidden=64, out=16),
     encoder=Encoder(),
@@ -62,7 +63,7 @@ def session(optimizer="sgd", sharding="replicated", devices=8):
 
 
 def trained(session, *, scanned=False):
-    """State and losses after twenty steps in float64, and the memory of the arguments."""
+    """State after twenty steps in float64, their metrics, and the memory of the arguments."""
     with jax.enable_x64(True):
         state = jax.jit(lambda state: cast(state, jnp.float64))(session.init_state())
         if scanned:
@@ -70,15 +71,16 @@ def trained(session, *, scanned=False):
             rows = np.arange(STEPS * BATCH, dtype=np.int32).reshape(STEPS, BATCH)
             rows = jax.device_put(rows, NamedSharding(session.mesh, P(None, "batch")))
             state, metrics = step(state, resident(session.dataset.train, session.mesh), rows)
-            return state, metrics["loss"], None
+            return state, jax.device_get(metrics), None
         place = NamedSharding(session.mesh, P("batch"))
         take = lambda i: jax.device_put(rows_of_step(session, i), place)
         step = compile_step(session).lower(state, take(0)).compile()
-        losses = []
+        found = []
         for index in range(STEPS):
             state, metrics = jax.block_until_ready(step(state, take(index)))
-            losses.append(metrics["loss"].item())
-        return state, losses, step.memory_analysis().argument_size_in_bytes
+            found.append(jax.device_get(metrics))
+        metrics = jax.tree.map(lambda *each: np.stack(each), *found)
+        return state, metrics, step.memory_analysis().argument_size_in_bytes
 
 
 def rows_of_step(session, index):
@@ -113,10 +115,11 @@ def replicated(optimizer):
     ],
 )
 def test_the_numbers_are_those_of_a_replicated_state(optimizer, sharding, scanned):
-    state, losses, memory = trained(session(optimizer, sharding), scanned=scanned)
-    wanted, wanted_losses, whole = replicated(optimizer)
+    state, metrics, memory = trained(session(optimizer, sharding), scanned=scanned)
+    wanted, wanted_metrics, whole = replicated(optimizer)
     assert distance(wanted.params, session(optimizer).init_state().params) > 1e-2
-    np.testing.assert_allclose(losses, wanted_losses, rtol=1e-9)
+    for name in ("loss", "grad_norm"):  # the norm before it is clipped
+        np.testing.assert_allclose(metrics[name], wanted_metrics[name], rtol=1e-9)
     for part in ("params", "batch_stats", "target_params", "target_batch_stats", "opt_state"):
         one, other = (jax.device_get(getattr(of, part)) for of in (state, wanted))
         assert distance(one, other) < 1e-9, part

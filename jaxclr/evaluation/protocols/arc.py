@@ -31,6 +31,8 @@ class Arc(Protocol):
 
     ACR is the share of views whose nearest neighbor, among the views of all images, is of another
     image; ARC is (1 - ACR) / (1 - ACR of the untrained network). Embeddings are projector outputs.
+    Every host holds those of all views by both networks, 8 x images x views x D bytes, and every
+    process computes on one device.
     """
 
     needs_labels: ClassVar[bool] = False

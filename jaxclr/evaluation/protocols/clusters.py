@@ -24,7 +24,11 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class ClusterAgreement(Protocol):
-    """k-means of unit representations, and how the clusters of test images agree with classes."""
+    """k-means of unit representations, and how the clusters of test images agree with classes.
+
+    Every host and every device holds the representations of all training images, 4 N F bytes.
+    Devices share the restarts.
+    """
 
     clusters: Annotated[int, Ge(1)] | None = None
     """How many; None: as many as there are classes."""

@@ -47,6 +47,10 @@ def region_contrast(
     Cost: P²D.
     Global batch: row sums over all columns.
 
+    >>> features = jax.random.normal(jax.random.key(0), (8, 4))
+    >>> round(float(losses.region_contrast(features, jnp.arange(8) % 4, jnp.ones(8, bool))), 2)
+    0.0
+
     Args:
       features: Z, of the points of both views of a scene, [P, D], any float dtype; rows are
         normalized here.

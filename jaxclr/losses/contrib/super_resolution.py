@@ -25,6 +25,10 @@ def feature_map_contrast(
     Cost: (P + N)BHWC.
     Global batch: nothing.
 
+    >>> maps = jax.random.normal(jax.random.key(0), (3, 2, 4, 4, 3))
+    >>> round(float(losses.feature_map_contrast(maps[0], maps[1:2], maps[2:])), 2)
+    0.7
+
     Args:
       anchor: a, maps of the restored images, [b, H, W, C], any float dtype; channels are normalized
         here at every pixel.

@@ -48,6 +48,10 @@ def deep_boosting(
     Cost: B².
     Global batch: maxima of columns.
 
+    >>> similarity, earlier = jax.random.normal(jax.random.key(0), (2, 8, 8))
+    >>> round(float(losses.deep_boosting(similarity, earlier)), 2)
+    45.85
+
     Args:
       similarity: S, of this device's images with the texts of all devices, [b, B], any float dtype.
       anchor_similarity: S', of the earlier branch, [b, B]; it receives no gradient.
