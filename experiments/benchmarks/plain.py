@@ -5,6 +5,7 @@ their shape, and is the same for the implementation that is compared.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,6 @@ QUEUE = 4096  # rows
 NEIGHBORS = 5  # edges of a node in each direction, and negatives of a node
 HIDDEN = 64  # of the graph encoder
 DROP, SLOPE = 0.4, 0.25
-ONE_TENTH = {"temperature": TEMPERATURE}
 
 
 def info_nce(q: Array, k: Array) -> Array:
@@ -238,6 +238,13 @@ def node_compactness(z: Array, x: Array) -> Array:
     return jnp.mean(jax.nn.softplus(-scores))
 
 
+def with_queue(loss: Callable[..., Array], implementation: str) -> Callable[..., Array]:
+    """A loss of this library with the queue."""
+    return lambda z1, z2: loss(
+        z1, z2, queue(z1.shape[1]), temperature=TEMPERATURE, implementation=implementation
+    )
+
+
 # The losses of this library on the same arrays, beside the definitions above: name, ours, plain.
 PAIRS = {
     "mmcr": {"QR": lambda z1, z2: losses.mmcr((z1, z2)), "dense": mmcr},
@@ -261,31 +268,23 @@ PAIRS = {
     },
     "dino": {"ours": dino_of_two, "plain jnp": dino},
     "nnclr": {
-        **{
-            name: lambda z, p, name=name: losses.nnclr(
-                z, p, queue(z.shape[1]), implementation=name, **ONE_TENTH
-            )
-            for name in ("streamed", "dense")
-        },
+        "streamed": with_queue(losses.nnclr, "streamed"),
+        "dense": with_queue(losses.nnclr, "dense"),
         "plain jnp": nnclr,
     },
     "ressl": {
-        **{
-            name: lambda q, k, name=name: losses.ressl(
-                q, k, queue(q.shape[1]), implementation=name, **ONE_TENTH
-            )
-            for name in ("streamed", "dense")
-        },
+        "streamed": with_queue(losses.ressl, "streamed"),
+        "dense": with_queue(losses.ressl, "dense"),
         "plain jnp": ressl,
     },
     "koleo": {"streamed": lambda z, _: losses.koleo(z), "plain jnp": koleo},
     "sparsest_cut": {
-        "pairs": lambda z, _: losses.sparsest_cut(z, negatives(len(z))),
+        "pairs": lambda z, _: losses.sparsest_cut(z, jnp.asarray(negatives(len(z)))),
         "Laplacian": sparsest_cut,
     },
     "node_compactness": {
         "edges": lambda z, x: losses.node_compactness(
-            z, x, *encoder(z.shape[1]), *graph(len(z)), drop=DROP, slope=SLOPE
+            z, x, *encoder(z.shape[1]), *map(jnp.asarray, graph(len(z))), drop=DROP, slope=SLOPE
         ),
         "adjacency": node_compactness,
     },
