@@ -71,15 +71,17 @@ def picture(entry: battery.Entry) -> Picture | None:
         if jnp.issubdtype(array.dtype, jnp.floating) and i not in entry.stopped
     )
 
+    spread = [jnp.issubdtype(a.dtype, jnp.floating) and a.ndim for a in arrays]
+    is_view = [(n, axis) in ((2, 0), (3, 1)) for n, axis in zip(spread, axes, strict=True)]
+    if "scaling" not in entry.exempt:  # only directions count: rows of one length move alike
+        arrays = [unit_rows(a) if view else a for a, view in zip(arrays, is_view, strict=True)]
+
     def views(*arrays):
         """All [B, D] of the batch, in the order of the arguments."""
         found = []
-        for array, axis in zip(arrays, axes, strict=True):
-            if jnp.issubdtype(array.dtype, jnp.floating):
-                if array.ndim == 2 and axis == 0:
-                    found.append(array)
-                elif array.ndim == 3 and axis == 1:
-                    found.extend(array)
+        for array, view in zip(arrays, is_view, strict=True):
+            if view:
+                found.extend([array] if array.ndim == 2 else array)
         return found
 
     if not views(*arrays):

@@ -48,3 +48,8 @@ def test_encoders_and_sources_are_those_that_are_imported():
 def test_the_table_of_families_shows_every_method():
     families = (pathlib.Path(__file__).parents[1] / "docs" / "families.md").read_text()
     assert set(re.findall(r"`(\w+)`", families)) == METHODS.keys()
+
+
+def test_the_readme_counts_losses_and_methods():
+    readme = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+    assert f"{len(definitions.public_losses())} losses, {len(METHODS)} methods" in readme

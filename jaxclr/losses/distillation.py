@@ -147,6 +147,11 @@ def ibot_patch(
     Cost: BNK, for N patches.
     Global batch: nothing; the center is.
 
+    >>> scores, teacher = jax.random.normal(jax.random.key(0), (2, 8, 4, 5))
+    >>> mask = jnp.ones((8, 4), bool)
+    >>> round(float(losses.ibot_patch(scores, teacher, mask, jnp.zeros(5))), 2)
+    10.3
+
     Args:
       scores: s, of the student for the patches of one view, [b, N, K], any float dtype.
       teacher_scores: s', of the teacher for the same patches, likewise; no gradient.
