@@ -28,10 +28,10 @@ format: setup
 	$(VENV)/bin/ruff format .
 
 test: setup
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not full and not interop"
+	$(VENV)/bin/python -m pytest -n 2 -m "not full and not interop"
 
 test-full: setup
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not interop"
+	$(VENV)/bin/python -m pytest -n 2 -m "not interop"
 
 # PyTorch is in an environment of its own.
 test-interop: $(VENV)-interop/ready

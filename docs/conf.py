@@ -21,7 +21,7 @@ extensions = [
     "sphinx_copybutton",
     "generate",
 ]
-exclude_patterns = ["build", "generated/runs", "generated/tables"]
+exclude_patterns = ["build", "families.md", "generated/runs", "generated/tables"]
 templates_path: list[str] = []
 
 # A broken reference to a name of this library fails; names of other libraries are not linked.

@@ -37,16 +37,16 @@ ROOMS = (
     *(name for name in jaxclr.__all__ if inspect.ismodule(getattr(jaxclr, name))),
     "losses.compose",
 )
-FAMILIES = (  # title, and what the module and the needs of a loss have
+FAMILIES = (  # title, and what the module and the needs of a loss have: the first that fits
     ("UniCLR", r"losses\.uniclr"),
     ("Parts of losses", r"gives|no loss|a transform"),
     ("Graphs, point clouds, text and other data", r"contrib|losses\.(graphs|compactness)"),
     ("With labels", r"labels"),
     ("With a queue", r": (negatives or )?a queue"),
-    ("Contrast in the batch", r"negatives"),
     ("With prototypes", r"prototypes|a teacher"),
     ("Predicting targets, without negatives", r"targets"),
-    ("Views alone, without negatives", r""),
+    ("Views alone, without negatives", r"^((?!negatives).)*$"),
+    ("Contrast in the batch", r""),
 )
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 PAPER = r"`arXiv:\1 <https://arxiv.org/abs/\1>`__"
@@ -313,7 +313,7 @@ def write_pictures() -> set[str]:
     sources = [HERE / "gradients.py"]
     for folder in ("jaxclr/losses", "jaxclr/affinity", "tests/losses"):
         sources += sorted((ROOT / folder).rglob("*.py"))
-    stamp = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    stamp = hashlib.sha256("".join(map(code, sources)).encode()).hexdigest()
     folder = OUT / "static" / "losses"
     if not (folder / "stamp").exists() or (folder / "stamp").read_text() != stamp:
         shutil.rmtree(folder, ignore_errors=True)
@@ -324,6 +324,16 @@ def write_pictures() -> set[str]:
         (OUT / "static" / "descent.js").write_text(gradients.descents())
         (folder / "stamp").write_text(stamp)
     return {path.stem for path in folder.glob("*.png")}
+
+
+def code(path: pathlib.Path) -> str:
+    """A module without comments, docstrings and other strings that are statements."""
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            said = lambda each: isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant)
+            node.body = [each for each in body if not said(each)]
+    return ast.dump(tree)
 
 
 def paper_link(number: str) -> str:
@@ -338,7 +348,8 @@ def first_line(text: str) -> str:
 @functools.cache
 def families() -> dict[str, list[str]]:
     """The names of losses by what they need."""
-    found: dict[str, list[str]] = {title: [] for title, _ in FAMILIES}
+    first, *others = (title for title, _ in FAMILIES)
+    found: dict[str, list[str]] = {title: [] for title in (first, *reversed(others))}
     for name in public_losses():
         needs = definitions.loss_facts(public_losses()[name]).needs
         facts = f"{getattr(losses, name).__module__}: {needs}"
@@ -356,7 +367,7 @@ def losses_index(pictures: set[str]) -> str:
         "The pictures show what one gradient step does to the affinity matrix of a fixed batch:",
         "the cosines of 16 images in four groups, first view down, second view across.",
         "Red cosines rise, blue cosines fall, white ones stay. The diagonal has the positives.",
-        "Each picture is scaled by its largest change.",
+        "Each picture is scaled by its largest changes.",
         "",
         "Examples begin with these lines, and the tests run them:",
         "",
@@ -371,9 +382,7 @@ def losses_index(pictures: set[str]) -> str:
         "- [Combine a loss of your own](../../own/loss.md)",
         "",
     ]
-    order = [*(title for title, _ in FAMILIES if title != "Parts of losses"), "Parts of losses"]
-    for title in order:
-        of_family = families()[title]
+    for title, of_family in families().items():
         lines += [f"## {title}", "", "::::{container} gallery", ""]
         for name in of_family:
             facts = definitions.loss_facts(public_losses()[name])
@@ -473,6 +482,13 @@ def methods_index() -> str:
         "Methods that predict targets (`methods.Predictive`) have the fields `predictor` and",
         "`target`. `make methods` trains each method for 30 steps on digits and prints its loss",
         "and statistics of its embeddings.",
+        "",
+        "## By family",
+        "",
+        "```{include} ../../families.md",
+        "```",
+        "",
+        "## By name",
         "",
         "| method | what it is | needs |",
         "|---|---|---|",

@@ -8,12 +8,14 @@ usual one for small images; UniCLR's authors published none. Accuracy is that of
 all labels; figures from pixels that were re-encoded as JPEG are marked.
 """
 
+import dataclasses
+
 from recipes import Recipe, show
 
 from jaxclr import methods
 from jaxclr.augment import AUGMENTATIONS, Augmentation, PhotoView, with_views
 from jaxclr.data import Data
-from jaxclr.encoders import Mlp, ResNet
+from jaxclr.encoders import Mlp, ResNet, ViT
 from jaxclr.methods import METHODS, Method, MomentumEncoder
 from jaxclr.training import AdamW, Config, Lars, Sgd
 
@@ -56,8 +58,8 @@ RECIPES = {name: Recipe(heads(method())) for name, method in METHODS.items()} | 
     "align_uniform": Recipe(
         heads(methods.AlignUniform()), Sgd(learning_rate=0.12, weight_decay=1e-4)
     ),
-    # Temperatures are learned, as in the official code: small ones make large gradients.
-    "amcl": Recipe(methods.Amcl(), clip_norm=1.0),
+    # Temperatures are learned: small ones make large gradients.
+    "amcl": Recipe(methods.Amcl(), SLOW, clip_norm=1.0),
     # As many dimensions as the head is wide, as in the paper. One rate for all parameters, as other
     # work on CIFAR-10 has it; the paper trains on ImageNet alone.
     "barlow_twins": Recipe(
@@ -82,9 +84,23 @@ RECIPES = {name: Recipe(heads(method())) for name, method in METHODS.items()} | 
     # solo-learn's on ImageNet-100, here and for VIbCReg.
     "frossl": Recipe(heads(methods.FroSsl(), out=1024), Lars(learning_rate=0.3, weight_decay=1e-4)),
     "ft": Recipe(narrow(methods.Ft(**QUEUED))),
+    # It needs patch tokens: a ViT-S with patches of 4 x 4 pixels.
+    "ibot": Recipe(
+        methods.Ibot(prototypes=4096, freeze_prototypes=97),
+        AdamW(learning_rate=5e-4, weight_decay=0.04),
+        augmentation=AUGMENTATIONS["cifar_multi_crop"],
+        encoder=ViT(size="small", patch=4),
+        clip_norm=3.0,
+    ),
+    "hydra": Recipe(
+        heads(methods.Hydra()),
+        AdamW(learning_rate=1e-3, weight_decay=5e-4),
+        Augmentation((dataclasses.replace(CIFAR.views[0], crop_scale=(0.7, 1.0)),)),
+    ),
     "lejepa": Recipe(
         heads(methods.LeJepa(), out=128), AdamW(learning_rate=5e-4, weight_decay=5e-4)
     ),
+    "loco": Recipe(narrow(methods.Loco(temperature=0.5)), SLOW),
     # The authors' optimizer for ImageNet: a sum over the batch has gradients of its size.
     "mmcr": Recipe(heads(methods.Mmcr(), out=512), Lars(learning_rate=0.8, weight_decay=1e-6)),
     "moco_v2": Recipe(narrow(methods.MocoV2(**QUEUED))),
@@ -109,6 +125,9 @@ RECIPES = {name: Recipe(heads(method())) for name, method in METHODS.items()} | 
         narrow(methods.ReSsl(queue_size=4096, target=MomentumEncoder(0.99, ramp=False))),
         augmentation=Augmentation((CIFAR.views[0], PhotoView(jitter=0.0, grayscale=0.0))),
     ),
+    # The authors' heads and rate, for digits on CIFAR-10. Class 0 is the background: sep_clr.py has
+    # a problem of two data sets.
+    "sep_clr": Recipe(methods.SepClr(), AdamW(learning_rate=1.5e-4, weight_decay=0.0)),
     "siglip": Recipe(narrow(methods.SigLip()), SCALED),
     "sim_affinity": Recipe(heads(methods.SimAffinity(**AFFINITY))),
     "sim_siam": Recipe(methods.SimSiam(), SLOW),
@@ -140,7 +159,7 @@ def config(method: str = "sim_affinity") -> Config:
     recipe = RECIPES[method]
     return Config(
         method=recipe.method,
-        encoder=ResNet(depth=18, stem="cifar"),
+        encoder=recipe.encoder or ResNet(depth=18, stem="cifar"),
         data=Data(source="tfds:cifar10"),
         augmentation=recipe.augmentation or with_views(CIFAR, recipe.method.views),
         optimizer=recipe.optimizer or Sgd(learning_rate=0.06, weight_decay=5e-4),

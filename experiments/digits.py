@@ -16,9 +16,9 @@ from recipes import Recipe, show
 from jaxclr import methods
 from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, with_views
 from jaxclr.data import Data
-from jaxclr.encoders import ENCODERS
+from jaxclr.encoders import ENCODERS, ViT
 from jaxclr.methods import METHODS, MomentumEncoder
-from jaxclr.training import Config, Sgd
+from jaxclr.training import AdamW, Config, Sgd
 
 HIDDEN, WIDTH = 128, 64  # of all heads
 
@@ -49,6 +49,9 @@ NARROW = {"off_diagonal": 0.1}
 # The key's view without erased rectangles and noise.
 WEAK_KEYS = Augmentation((DigitView(), DigitView(erase=0.0, noise=0.0)))
 
+# 16 patches of 2 x 2 pixels.
+VIT = ViT(width=64, depth=2, heads=4, patch=2)
+
 HALF_A_MINUTE = "0.5 minutes"
 NOT_TIMED = "not timed"
 
@@ -78,7 +81,14 @@ RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
     "frossl": Recipe(methods.FroSsl(), time=NOT_TIMED, accuracy="92.5, 95.1 (seed 0)"),
     "ft": Recipe(methods.Ft(**QUEUED)),
     "hydra": Recipe(methods.Hydra(**WARM)),
+    "ibot": Recipe(
+        methods.Ibot(prototypes=256, freeze_prototypes=0, target=FASTER),
+        AdamW(learning_rate=2e-3, weight_decay=0.04),
+        encoder=VIT,
+        clip_norm=3.0,
+    ),
     "lejepa": Recipe(methods.LeJepa(), time=NOT_TIMED, accuracy="90.0, 93.8 (seed 0)"),
+    "loco": Recipe(methods.Loco(**WARM), time=NOT_TIMED, accuracy="93.8, 95.8 (seed 0)"),
     # The nuclear norm is a sum over the batch, and so is its gradient.
     "mmcr": Recipe(methods.Mmcr(), clip_norm=1.0, time=NOT_TIMED, accuracy="91.0, 94.5 (seed 0)"),
     "moco_v2": Recipe(methods.MocoV2(**QUEUED)),
@@ -97,6 +107,8 @@ RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
         time=NOT_TIMED,
         accuracy="95.2, 97.0 (seed 0)",
     ),
+    # Zeros are the background images, other digits the targets. sep_clr.py has two data sets.
+    "sep_clr": Recipe(methods.SepClr(), clip_norm=1.0),
     "siglip": Recipe(
         methods.SigLip(), clip_norm=1.0, time=NOT_TIMED, accuracy="92.8, 96.0 (seed 0)"
     ),
@@ -129,11 +141,11 @@ def config(method: str = "sim_affinity") -> Config:
     projector = dataclasses.replace(sized.projector, norm=True, bias=False)
     return Config(
         method=sized.replace(projector=projector),
-        encoder=ENCODERS["small_conv"],
+        encoder=recipe.encoder or ENCODERS["small_conv"],
         data=Data(source="digits"),
         augmentation=recipe.augmentation
         or with_views(AUGMENTATIONS["digits"], recipe.method.views),
-        optimizer=Sgd(learning_rate=0.1),
+        optimizer=recipe.optimizer or Sgd(learning_rate=0.1),
         epochs=120,
         batch_size=128,
         warmup_epochs=5.0,

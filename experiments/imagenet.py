@@ -26,7 +26,7 @@ from recipes import Recipe, show
 from jaxclr import methods
 from jaxclr.augment import AUGMENTATIONS, Augmentation, PhotoView, with_views
 from jaxclr.data import Data
-from jaxclr.encoders import ResNet
+from jaxclr.encoders import ResNet, ViT
 from jaxclr.methods import METHODS, Method, MomentumEncoder
 from jaxclr.training import AdamW, Config, Lars
 
@@ -89,8 +89,16 @@ RECIPES |= {
     "cacr_moco_v3": dataclasses.replace(RECIPES["cacr_moco_v3"], augmentation=LARGE_CROPS),
     # The rate of LARS is far too large for a trained temperature.
     "clip": dataclasses.replace(RECIPES["clip"], optimizer=TOWERS),
+    # It needs patch tokens.
+    "ibot": dataclasses.replace(
+        RECIPES["ibot"],
+        optimizer=TOWERS,
+        encoder=ViT(size="small", frozen_patch_embedding=True, dtype="bfloat16"),
+    ),
     "moco_v3": dataclasses.replace(RECIPES["moco_v3"], augmentation=LARGE_CROPS),
     "ressl": dataclasses.replace(RECIPES["ressl"], augmentation=WEAK_KEYS),
+    # Weights of 1,000 make large gradients.
+    "sep_clr": dataclasses.replace(RECIPES["sep_clr"], optimizer=TOWERS),
     "siglip": dataclasses.replace(RECIPES["siglip"], optimizer=TOWERS),
 }
 
@@ -100,7 +108,7 @@ def config(method: str = "sim_affinity") -> Config:
     views = recipe.augmentation or AUGMENTATIONS["byol"]
     return Config(
         method=recipe.method,
-        encoder=ResNet(depth=50, stem="imagenet", dtype="bfloat16"),
+        encoder=recipe.encoder or ResNet(depth=50, stem="imagenet", dtype="bfloat16"),
         data=IMAGES,
         augmentation=with_views(views, recipe.method.views),
         optimizer=recipe.optimizer or Lars(learning_rate=0.6, weight_decay=1e-6),

@@ -3,10 +3,12 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
+import flax.linen as nn
 import rich.console
 import rich.table
 
 from jaxclr.augment import Augmentation
+from jaxclr.encoders import Encoder
 from jaxclr.methods import Method
 from jaxclr.steps.optimizers import Optimizer
 from jaxclr.training import Config
@@ -24,6 +26,9 @@ class Recipe:
 
     augmentation: Augmentation | None = None
     """None: the file's, with as many views as the method needs."""
+
+    encoder: Encoder | nn.Module | None = None
+    """None: the file's."""
 
     clip_norm: float | None = None
     """Largest global norm of the gradient; None for no limit."""

@@ -20,13 +20,36 @@ MODULES = sorted(
 )
 
 
-@pytest.mark.parametrize("name", MODULES)
+# Their examples compile for more than a second each.
+SLOW = {
+    f"jaxclr.losses.{name}"
+    for name in (
+        "adaptive",
+        "attraction",
+        "batch_prototypes",
+        "compactness",
+        "consistency",
+        "contrib.eeg",
+        "contrib.super_resolution",
+        "distillation",
+        "gaussian",
+        "labeled",
+        "multiview",
+        "prototypes",
+        "redundancy",
+    )
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.full) if name in SLOW else name for name in MODULES],
+)
 def test_examples_run(name):
     module = importlib.import_module(name)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
-    with jax.disable_jit():  # operations of one shape are compiled once for all examples
-        for test in doctest.DocTestFinder().find(module, extraglobs=NAMES):
-            runner.run(test)
+    for test in doctest.DocTestFinder().find(module, extraglobs=NAMES):
+        runner.run(test)
     assert runner.summarize(verbose=False).failed == 0
 
 

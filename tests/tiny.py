@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxclr.augment import AUGMENTATIONS, with_views
-from jaxclr.data import Data
-from jaxclr.encoders import SmallConv
-from jaxclr.methods import METHODS
+from jaxclr.augment import Augmentation, DigitView, with_views
+from jaxclr.data import Data, load
+from jaxclr.encoders import SmallConv, ViT
+from jaxclr.methods import METHODS, Ibot, Method
 from jaxclr.runs.config import Config
 from jaxclr.steps.batches import Batch
 from jaxclr.steps.optimizers import Sgd
@@ -20,6 +20,9 @@ from jaxclr.training.session import open_session
 
 BATCH = 16
 QUICK = ("byol", "sim_affinity", "sim_whitening")
+VIT = ViT(width=8, depth=1, heads=2, patch=2)
+# Noise alone: the draws of a warp and of a rectangle take as long to compile as all the rest.
+LIGHT = DigitView(rotation=0.0, scale=(1.0, 1.0), shift=0.0, erase=0.0, noise=0.3)
 
 # What methods size for ImageNet, by the name of the field.
 TINY = {
@@ -35,14 +38,22 @@ TINY = {
 }
 
 
+def carries(kind):
+    """Whether a method has parameters or a state of its own.
+
+    Without them its objective is its loss, which the tests of losses hold on eight devices.
+    """
+    return kind.init_state is not Method.init_state or kind.init_params is not Method.init_params
+
+
 def tiny_config(method="sim_affinity", **changes):
     chosen = METHODS[method]() if isinstance(method, str) else method
     chosen = chosen.replace(**{name: size for name, size in TINY.items() if hasattr(chosen, name)})
     config = Config(
         method=chosen.with_heads(hidden=12, out=8),
-        encoder=SmallConv(widths=(4, 8)),
+        encoder=VIT if isinstance(chosen, Ibot) else SmallConv(widths=(4, 8)),
         data=Data("digits", mean=(0.3,), std=(0.4,)),
-        augmentation=with_views(AUGMENTATIONS["digits"], chosen.views),
+        augmentation=with_views(Augmentation((LIGHT, LIGHT)), chosen.views),
         optimizer=Sgd(learning_rate=0.5),
         epochs=2,
         batch_size=BATCH,
@@ -50,6 +61,13 @@ def tiny_config(method="sim_affinity", **changes):
         observe_every=0,
     )
     return dataclasses.replace(config, **changes)
+
+
+def unlabeled(folder):
+    """64 digits in a file without labels: runs on them end without an evaluation."""
+    images = load(Data("digits")).train.examples[:64]
+    np.savez(folder / "digits.npz", images=images)
+    return Data(f"npz:{folder}/digits.npz", mean=(0.3,), std=(0.4,), test_fraction=0.0)
 
 
 def cast(tree, dtype):

@@ -121,16 +121,16 @@ def direct_copy(z1: Array, z2: Array) -> Array:
     return predicted(running(z1.shape[1]) + 0.3 * jnp.eye(z1.shape[1]), z1, z2)
 
 
-def dino(scores: Array, teacher_scores: Array) -> Array:
-    """Of two views alike, the second the teacher's."""
-    center = jnp.mean(teacher_scores, axis=0, keepdims=True)
-    teacher = jax.lax.stop_gradient(jax.nn.softmax((teacher_scores - center) / 0.04))
-    return -jnp.mean(jnp.sum(teacher * jax.nn.log_softmax(scores / 0.1), axis=1))
+def dino(z1: Array, z2: Array) -> Array:
+    """Two views of the student, and the same scores as those of the teacher."""
+    center = jnp.mean(jnp.concatenate([z1, z2]), axis=0, keepdims=True)
+    share = lambda scores: jax.lax.stop_gradient(jax.nn.softmax((scores - center) / 0.04))
+    one_way = lambda s, t: -jnp.mean(jnp.sum(share(t) * jax.nn.log_softmax(s / 0.1), axis=1))
+    return (one_way(z1, z2) + one_way(z2, z1)) / 2
 
 
-def dino_of_two(scores: Array, teacher_scores: Array) -> Array:
-    center = losses.dino_center([teacher_scores])
-    return losses.dino([teacher_scores, scores], [teacher_scores], center)
+def dino_of_two(z1: Array, z2: Array) -> Array:
+    return losses.dino([z1, z2], [z1, z2], losses.dino_center([z1, z2]))
 
 
 def queue(width: int) -> Array:

@@ -67,6 +67,9 @@ OUTPUT_SPECS = Outputs(
     step=P(),
     epoch=P(),
     progress=P(),
+    patches=P(AXIS),
+    target_patches=P(AXIS),
+    masks=P(AXIS),
 )
 
 

@@ -21,7 +21,7 @@ from .statistics import mean_and_spread
 HEAD = """# Evidence
 
 What methods reach, measured by runs that anyone can repeat. This page and its figures are made from
-the results in [evidence/](evidence) by `python experiments/evidence.py tables`.
+the results in `docs/evidence/` by `python experiments/evidence.py tables`.
 
 ```
 python experiments/evidence.py run --budget 8       what is not run yet, most informative first

@@ -42,6 +42,9 @@ def row_logsumexp(
 
     .. math:: r_i = \log \sum_{j \,:\, u_i \ne v_j} \exp(\langle x_i, y_j \rangle + c_j)
 
+    >>> jaxclr.affinity.row_logsumexp(jnp.zeros((2, 4)), jnp.zeros((2, 4))).round(3)  # log 2
+    Array([0.693, 0.693], dtype=float32)
+
     Args:
       rows: [b, D], already divided by the temperature.
       columns: [b', D], this device's columns; b' need not equal b.

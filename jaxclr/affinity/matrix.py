@@ -25,6 +25,9 @@ def matrix(
     .. math:: A = \hat Q \hat K^\top / \tau \quad\text{or}\quad
        A = (\hat Q - \mu)(\Sigma + \epsilon I)^{-1}(\hat K - \mu)^\top / \tau
 
+    >>> jaxclr.affinity.matrix(jnp.eye(2), jnp.eye(2)).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+
     Args:
       q: embeddings of one view, [b, D], any float dtype; rows are normalized here.
       k: embeddings of the other view, [b, D].

@@ -17,6 +17,9 @@ def unit_rows(rows: Array) -> Array:
     vanish when squared. Rows all of whose entries are below 1e-12 are divided by 1e-12 and receive
     no gradient.
 
+    >>> jaxclr.affinity.unit_rows(jnp.array([[3.0, 4.0]]))
+    Array([[0.6, 0.8]], dtype=float32)
+
     Args:
       rows: [..., D], float32 or float64.
 
@@ -32,7 +35,11 @@ def unit_rows(rows: Array) -> Array:
 
 
 def positives(rows: Array, columns: Array) -> Array:
-    """The diagonal of the affinity matrix, inner products of row i and column i: [b]."""
+    """The diagonal of the affinity matrix, inner products of row i and column i: [b].
+
+    >>> jaxclr.affinity.positives(jnp.eye(3), jnp.eye(3))
+    Array([1., 1., 1.], dtype=float32)
+    """
     return jnp.sum(rows * columns, axis=-1)
 
 

@@ -14,6 +14,10 @@ def moments(*views: Array, axis_name: AxisName = None) -> tuple[Array, Array]:
     .. math:: \mu = \frac1n \sum_i z_i, \qquad \Sigma = \frac{1}{n - 1} \sum_i
        (z_i - \mu)(z_i - \mu)^\top
 
+    >>> mean, covariance = jaxclr.affinity.moments(jnp.eye(4), jnp.eye(4))
+    >>> mean.shape, covariance.shape
+    ((1, 4), (4, 4))
+
     Args:
       *views: [b, D] each; n counts the rows of all of them on all devices.
       axis_name: mapped axis over which the batch is spread; None if these are all of it.

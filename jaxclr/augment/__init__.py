@@ -19,6 +19,7 @@ from jaxclr.augment.geometry import resize as resize
 from jaxclr.augment.geometry import warp as warp
 from jaxclr.augment.image_views import DigitView as DigitView
 from jaxclr.augment.image_views import PhotoView as PhotoView
+from jaxclr.augment.masks import block_masks as block_masks
 from jaxclr.augment.recipes import AUGMENTATIONS as AUGMENTATIONS
 from jaxclr.augment.recipes import Augmentation as Augmentation
 from jaxclr.augment.recipes import with_size as with_size

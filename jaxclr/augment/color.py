@@ -16,7 +16,12 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
 def adjust_brightness(images: Array, factor: Array) -> Array:
-    """clip(f x). Args: images [b, H, W, C]; factor [b], at least 0."""
+    """clip(f x). Args: images [b, H, W, C]; factor [b], at least 0.
+
+    >>> images = jnp.full((1, 1, 1, 3), 0.5)
+    >>> jaxclr.augment.adjust_brightness(images, jnp.array([0.5]))[0, 0, 0].tolist()
+    [0.25, 0.25, 0.25]
+    """
     return _stack(_blend(_planes(images), 0, factor[:, None, None]))
 
 
@@ -114,6 +119,9 @@ def grayscale(images: Array, apply: Array) -> Array:
 
 def solarize(images: Array, apply: Array, threshold: float = 0.5) -> Array:
     """Inverts values at or above the threshold.
+
+    >>> float(jaxclr.augment.solarize(jnp.full((1, 1, 1, 1), 0.75), jnp.array([True]))[0, 0, 0, 0])
+    0.25
 
     Args:
       images: [b, H, W, C].

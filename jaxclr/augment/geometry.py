@@ -45,6 +45,9 @@ def resize(images: Array, size: int) -> Array:
 
     The filter is that of :func:`crop_resize`. Images of this size are not resampled.
 
+    >>> jaxclr.augment.resize(jnp.zeros((2, 32, 32, 3), jnp.uint8), 16).shape
+    (2, 16, 16, 3)
+
     Args:
       images: [b, H, W, C], uint8.
       size: side of the result in pixels.
@@ -67,6 +70,10 @@ def resize(images: Array, size: int) -> Array:
 
 def flip(images: Array, apply: Array) -> Array:
     """Flips images left to right.
+
+    >>> images = jnp.arange(4.0).reshape(1, 2, 2, 1)
+    >>> jaxclr.augment.flip(images, jnp.array([True]))[0, :, :, 0].tolist()
+    [[1.0, 0.0], [3.0, 2.0]]
 
     Args:
       images: [b, H, W, C].

@@ -80,6 +80,10 @@ def with_size(augmentation: Augmentation, size: int) -> Augmentation:
     """A copy whose largest photo views have another size, in pixels.
 
     Smaller photo views are scaled in proportion. Other views do not change.
+
+    >>> cifar = jaxclr.augment.AUGMENTATIONS["cifar"]
+    >>> jaxclr.augment.with_size(cifar, 64).views[0].size
+    64
     """
     largest = max(
         (view.size for view in augmentation.views if isinstance(view, PhotoView)), default=1
@@ -90,7 +94,12 @@ def with_size(augmentation: Augmentation, size: int) -> Augmentation:
 
 
 def with_views(augmentation: Augmentation, count: int) -> Augmentation:
-    """A copy with the first `count` views, repeating them if there are fewer."""
+    """A copy with the first `count` views, repeating them if there are fewer.
+
+    >>> digits = jaxclr.augment.AUGMENTATIONS["digits"]
+    >>> len(jaxclr.augment.with_views(digits, 4).views)
+    4
+    """
     views = itertools.islice(itertools.cycle(augmentation.views), count)
     return dataclasses.replace(augmentation, views=tuple(views))
 

@@ -36,6 +36,9 @@ def register(name: str, load: Load) -> None:
 def load(data: Data | Arrays | Source) -> Dataset:
     """Loads a data set into memory, or prepares it for streaming.
 
+    >>> jaxclr.data.load(jaxclr.Data(source="digits")).train.examples.shape
+    (1437, 8, 8, 1)
+
     Args:
       data: a named source with its options, or a program's own data.
 

@@ -1,6 +1,7 @@
 """Encoders and heads: frozen specs whose `build(axis_name)` returns a Flax Linen module."""
 
 from jaxclr.encoders.conv import SmallConv as SmallConv
+from jaxclr.encoders.custom import Copies as Copies
 from jaxclr.encoders.custom import Nnx as Nnx
 from jaxclr.encoders.custom import build_encoder as build_encoder
 from jaxclr.encoders.custom import check_encoder as check_encoder

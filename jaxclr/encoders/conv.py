@@ -56,8 +56,36 @@ class SmallConvModule(nn.Module):
     spec: SmallConv
     axis_name: AxisName
 
-    @nn.compact
+    @property
+    def stages(self) -> int:
+        """Number of stages."""
+        return len(self.spec.widths)
+
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        x = images
+        for index in range(self.stages):
+            x = self.stage(index, x, train)
+        return jnp.mean(x, axis=(1, 2))
+
+    @nn.compact
+    def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        """A stage's feature map [b, h, w, c] from that of the stage before, or from images."""
+        if index == 0:
+            self._check(x)
+            x = patches(x, self.spec.patch)
+        else:
+            x = halve(x)
+        # A matrix product, because XLA's convolution takes 1.5 times as long on a CPU.
+        x = nn.Dense(
+            self.spec.widths[index],
+            use_bias=False,
+            kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
+            dtype=compute_dtype(self.spec.dtype),
+            name=f"conv_{index}",
+        )(neighborhoods(x))
+        return nn.relu(batch_norm(self.spec.dtype, self.axis_name, train, name=f"norm_{index}")(x))
+
+    def _check(self, images: jax.Array) -> None:
         check_images(images)
         patch = self.spec.patch
         if images.shape[1] % patch or images.shape[2] % patch:
@@ -65,28 +93,13 @@ class SmallConvModule(nn.Module):
                 f"Images of {images.shape[1]} x {images.shape[2]} pixels cannot be cut into "
                 f"patches of {patch}; the patch must divide both sides."
             )
-        smallest = patch * 2 ** (len(self.spec.widths) - 1)
+        smallest = patch * 2 ** (self.stages - 1)
         if min(images.shape[1:3]) < smallest:
             raise UserError(
                 f"Images of {images.shape[1]} x {images.shape[2]} pixels are too small for "
-                f"SmallConv with {len(self.spec.widths)} widths, which halves the sides "
+                f"SmallConv with {self.stages} widths, which halves the sides "
                 f"between them; use images of at least {smallest} pixels a side, or fewer widths."
             )
-        x = patches(images, patch)
-        for index, width in enumerate(self.spec.widths):
-            if index > 0:
-                x = halve(x)
-            # A matrix product, because XLA's convolution takes 1.5 times as long on a CPU.
-            x = nn.Dense(
-                width,
-                use_bias=False,
-                kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
-                dtype=compute_dtype(self.spec.dtype),
-                name=f"conv_{index}",
-            )(neighborhoods(x))
-            x = batch_norm(self.spec.dtype, self.axis_name, train, name=f"norm_{index}")(x)
-            x = nn.relu(x)
-        return jnp.mean(x, axis=(1, 2))
 
 
 def patches(x: jax.Array, side: int) -> jax.Array:

@@ -1,16 +1,19 @@
-"""Custom encoders: Linen and NNX modules, and separate encoders for each view."""
+"""Custom encoders: Linen and NNX modules, copies, and separate encoders for each view."""
 
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
+from annotated_types import Ge
 from flax import nnx
 
+from jaxclr.encoders.heads import SideBySide
 from jaxclr.encoders.layers import AxisName, Precision
 from jaxclr.errors import UserError
+from jaxclr.fields import check_fields
 
 ACCEPTED = (
     "an encoder of jaxclr.encoders, an object with build(axis_name) -> flax.linen.Module, a Linen "
@@ -50,6 +53,43 @@ class Nnx:
     def build(self, axis_name: AxisName) -> nn.Module:
         """The Linen module, called as module(x, train); its BatchNorms span axis_name."""
         return NnxModule(self.factory, axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Copies:
+    """Copies of an encoder, each with its own weights, whose representations are side by side.
+
+    >>> Copies(SmallConv()).count
+    2
+
+    Args:
+      encoder: an encoder with build(axis_name), as those of this library.
+      count: number of copies; of [b, F] each the representation is [b, count * F].
+
+    Raises:
+      UserError: a field is invalid.
+    """
+
+    encoder: Any
+    count: Annotated[int, Ge(1)] = 2
+
+    def __post_init__(self) -> None:
+        check_fields(self, "Copies")
+        check_encoder((self.encoder,))
+        if isinstance(self.encoder, nn.Module):
+            raise UserError(
+                "Copies.encoder must have build(axis_name), which makes the module of each copy; "
+                f"got the module {type(self.encoder).__name__}."
+            )
+
+    @property
+    def dtype(self) -> Precision:
+        """That of the encoder."""
+        return precision_of(self.encoder)
+
+    def build(self, axis_name: AxisName) -> nn.Module:
+        """The Linen module, called as module(x, train)."""
+        return SideBySide(tuple(build_encoder(self.encoder, axis_name) for _ in range(self.count)))
 
 
 class NnxModule(nn.Module):

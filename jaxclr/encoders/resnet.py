@@ -69,33 +69,45 @@ class ResNetModule(nn.Module):
     spec: ResNet
     axis_name: AxisName
 
-    @nn.compact
+    @property
+    def stages(self) -> int:
+        """Number of stages, of which the first has the stem."""
+        return len(_STAGES[self.spec.depth])
+
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        check_images(images)
+        x = images
+        for index in range(self.stages):
+            x = self.stage(index, x, train)
+        return jnp.mean(x, axis=(1, 2))
+
+    @nn.compact
+    def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        """A stage's feature map [b, h, w, c] from that of the stage before, or from images."""
         dtype = self.spec.dtype
-        imagenet = self.spec.stem == "imagenet"
-        x = convolution(64, 7 if imagenet else 3, 2 if imagenet else 1, dtype, name="conv1")(images)
-        x = nn.relu(batch_norm(dtype, self.axis_name, train, name="bn1")(x))
-        if imagenet:
-            x = nn.max_pool(
-                x,
-                (3, 3),
-                strides=(2, 2),
-                padding=((1, 1), (1, 1)),  # pyright: ignore[reportArgumentType]
-            )
+        if index == 0:
+            x = self._stem(x, train)
         block = Bottleneck if self.spec.depth == 50 else BasicBlock
         # Argument 2 is `train`, counted from self.
         block = rematerialized(block, self.spec.remat, static_argnums=2)
-        for stage, count in enumerate(_STAGES[self.spec.depth]):
-            for index in range(count):
-                x = block(
-                    width=64 * 2**stage,
-                    stride=2 if stage > 0 and index == 0 else 1,
-                    dtype=dtype,
-                    axis_name=self.axis_name,
-                    name=f"layer{stage + 1}_{index}",
-                )(x, train)
-        return jnp.mean(x, axis=(1, 2))
+        for number in range(_STAGES[self.spec.depth][index]):
+            x = block(
+                width=64 * 2**index,
+                stride=2 if index > 0 and number == 0 else 1,
+                dtype=dtype,
+                axis_name=self.axis_name,
+                name=f"layer{index + 1}_{number}",
+            )(x, train)
+        return x
+
+    def _stem(self, images: jax.Array, train: bool) -> jax.Array:
+        check_images(images)
+        dtype, imagenet = self.spec.dtype, self.spec.stem == "imagenet"
+        x = convolution(64, 7 if imagenet else 3, 2 if imagenet else 1, dtype, name="conv1")(images)
+        x = nn.relu(batch_norm(dtype, self.axis_name, train, name="bn1")(x))
+        if not imagenet:
+            return x
+        padding = ((1, 1), (1, 1))
+        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)  # pyright: ignore[reportArgumentType]
 
 
 class BasicBlock(nn.Module):

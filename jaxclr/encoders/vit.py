@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt, Interval, MultipleOf
 
 from jaxclr.encoders.layers import (
     AxisName,
@@ -58,8 +58,8 @@ class ViT:
     | giant | 1536  | 40    | 24    | 14    | swiglu | 1.1 B      | DINOv2  |
 
     Args:
-      size: Width and depth, and in Python the defaults of patch, heads and mlp. On the command line
-        --encoder vit_large selects all of them.
+      size: The default width and depth, and in Python the defaults of patch, heads and mlp. On the
+        command line --encoder vit_large selects all of them.
       patch: Side of a patch in pixels; it must divide the sides of the images.
       heads: Attention heads, a divisor of the width; the ViT-S of DeiT, timm and DINOv2 has 6.
       positions: Position embeddings. Fixed ones (sincos) fit images of every size; learned ones are
@@ -78,6 +78,8 @@ class ViT:
         out in training. It increases linearly from 0 at the first block, as in timm. Each image
         has its own draws. Momentum encoders, evaluation and fine-tuning use all branches.
       registers: Additional trained tokens without positions, between class token and patches.
+      width: Numbers in a token, a multiple of 4; None: those of the size.
+      depth: Number of blocks; None: that of the size.
 
     Raises:
       UserError: a field is invalid, or (when called) the patch does not divide the images, or the
@@ -103,28 +105,31 @@ class ViT:
     layer_scale: Annotated[float, Gt(0)] | None = None
     drop_path: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     registers: Annotated[int, Ge(0)] = 0
+    width: Annotated[int, Ge(4), MultipleOf(4)] | None = None
+    depth: Annotated[int, Ge(1)] | None = None
 
     def __post_init__(self) -> None:
         for name in ("patch", "heads", "mlp"):
             if getattr(self, name) is None and self.size in SIZES:
                 object.__setattr__(self, name, getattr(SIZES[self.size], name))
         check_fields(self, "ViT")
-        if self.width % self.heads:
+        if self.features % self.heads:
             raise UserError(
-                f"ViT.heads must be a divisor of the width, {self.width}, got {self.heads}."
+                f"ViT.heads must be a divisor of the width, {self.features}, got {self.heads}."
             )
 
     @property
-    def width(self) -> int:
-        """Numbers in a token."""
-        return SIZES[self.size].width
+    def features(self) -> int:
+        """Numbers in a token, and in a representation."""
+        return self.width or SIZES[self.size].width
 
     def build(self, axis_name: AxisName) -> nn.Module:
         """The Linen module, called as module(images, train); it has no batch statistics."""
         del axis_name
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["size"]
-        return ViTModule(width=self.width, depth=SIZES[self.size].depth, **fields)
+        fields |= {"width": self.features, "depth": self.depth or SIZES[self.size].depth}
+        return ViTModule(**fields)
 
 
 class ViTModule(nn.Module):
@@ -146,8 +151,34 @@ class ViTModule(nn.Module):
     drop_path: float = 0.0
     registers: int = 0
 
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        return self._encode(images, train)
+
+    def tokens(
+        self, images: jax.Array, train: bool, mask: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Representations [b, width], and the normed patch tokens [b, rows, columns, width].
+
+        Initializing with this method adds the parameter `mask_token`.
+
+        Args:
+          images: [b, h, w, c].
+          train: whether branches are left out.
+          mask: bool [b, rows, columns], of patches whose embedding is replaced by the mask token.
+        """
+        x = self._encode(images, train, mask, patch_tokens=True)
+        grid = (side // self.patch for side in images.shape[1:3])
+        return x[:, 0], x[:, 1 + self.registers :].reshape(len(x), *grid, self.width)
+
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool, keys: jax.Array | None = None) -> jax.Array:
+    def _encode(
+        self,
+        images: jax.Array,
+        train: bool,
+        mask: jax.Array | None = None,
+        patch_tokens: bool = False,
+    ) -> jax.Array:
+        """The class token [b, width] after the last norm, or all tokens [b, n, width]."""
         check_images(images)
         height, width = images.shape[1:3]
         if height % self.patch or width % self.patch:
@@ -161,6 +192,9 @@ class ViTModule(nn.Module):
         x = _linear(self.width, self.dtype, "patch_embedding")(patches(images, self.patch))
         if self.frozen_patch_embedding:
             x = jax.lax.stop_gradient(x)
+        if patch_tokens:
+            token = self._tokens("mask_token", 1, 0.0, x)
+            x = x if mask is None else jnp.where(mask.reshape(len(x), -1, 1), token, x)
         if self.positions == "sincos":
             x = x + jnp.asarray(sincos_positions(rows, columns, self.width), x.dtype)[None]
         x = jnp.concatenate([self._tokens("cls", 1, 1e-6, x), x], axis=1)
@@ -178,7 +212,7 @@ class ViTModule(nn.Module):
             kept = drop_paths(draws, self.drop_path).astype(x.dtype)
         for index in range(self.depth):
             x = block(name=f"block_{index}")(x, kept[index])
-        return LayerNorm(compute_dtype(self.dtype), name="norm")(x[:, 0])
+        return LayerNorm(compute_dtype(self.dtype), name="norm")(x if patch_tokens else x[:, 0])
 
     def _tokens(self, name: str, count: int, deviation: float, like: jax.Array) -> jax.Array:
         """Trained tokens for every image of a batch [b, n, width]: [b, count, width]."""

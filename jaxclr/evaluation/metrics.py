@@ -43,6 +43,9 @@ def effective_rank(z: Array) -> Array:
     From 1 (features on a line) to min(D, n - 1). Rounding noise around a single point has a high
     rank too: read it beside `total_variance`. It is not `rank_me`, which does not center.
 
+    >>> round(float(jaxclr.evaluation.effective_rank(jnp.eye(4))), 2)
+    3.0
+
     Args:
       z: features, [n, D].
 
@@ -62,6 +65,9 @@ def total_variance(z: Array) -> Array:
     r"""Trace of the covariance of unit rows: 0 for a single point, at most 1.
 
     .. math:: \frac{1}{n} \sum_i |u_i - \bar u|^2, \quad u_i = z_i / |z_i|
+
+    >>> round(float(jaxclr.evaluation.total_variance(jnp.ones((8, 4)))), 3)  # collapse
+    0.0
 
     Args:
       z: features, [n, D].
@@ -105,6 +111,9 @@ def rank_me(z: Array, *, eps: float = 1e-7) -> Array:
               p_k = \sigma_k(Z) \Big/ \sum_j \sigma_j(Z) + \epsilon
 
     Neither centered nor normalized.
+
+    >>> round(float(jaxclr.evaluation.rank_me(jnp.eye(4))), 2)
+    4.0
 
     Args:
       z: features, [n, D]; the paper takes 25,600 rows of projector output.

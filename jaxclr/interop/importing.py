@@ -205,8 +205,8 @@ def _without_positions(found: Found, spec: ViT) -> tuple[Found, int]:
         )
     if spec.positions == "learned":
         return found, grid * spec.patch
-    if positions.shape != (1, tokens, spec.width) or not np.allclose(
-        positions.read().astype(np.float32), fixed_positions(grid, spec.width), atol=1e-3
+    if positions.shape != (1, tokens, spec.features) or not np.allclose(
+        positions.read().astype(np.float32), fixed_positions(grid, spec.features), atol=1e-3
     ):
         raise UserError(
             f"has {POSITIONS} that are not MoCo v3's fixed ones; set --encoder.positions learned"

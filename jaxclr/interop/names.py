@@ -39,6 +39,7 @@ def to_torch(
     """An encoder's arrays under PyTorch's names and in its layouts.
 
     timm's ViTs with registers have positions of patches alone; the class token's is added to it.
+    A mask token, which only training uses, is left out.
 
     Args:
       spec: the encoder.
@@ -56,6 +57,7 @@ def to_torch(
     arrays = {
         torch_name(spec, path): np.ascontiguousarray(_to_torch(spec, path, np.asarray(leaf)))
         for path, leaf in _flat(variables).items()
+        if path[-1] != "mask_token"
     }
     if isinstance(spec, ViT) and spec.positions == "sincos" and side is not None:
         width = arrays["cls_token"].shape[-1]

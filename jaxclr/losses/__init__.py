@@ -28,6 +28,7 @@ from jaxclr.losses.contrib.super_resolution import feature_map_contrast as featu
 from jaxclr.losses.contrib.text_to_image import deep_boosting as deep_boosting
 from jaxclr.losses.distillation import dino as dino
 from jaxclr.losses.distillation import dino_center as dino_center
+from jaxclr.losses.distillation import ibot_patch as ibot_patch
 from jaxclr.losses.feature_transform import extrapolate_positives as extrapolate_positives
 from jaxclr.losses.feature_transform import interpolate_negatives as interpolate_negatives
 from jaxclr.losses.gated import gated_contrast as gated_contrast

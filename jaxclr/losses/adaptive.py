@@ -41,9 +41,11 @@ def adaptive_multi_head(
        + \frac{1}{\tau_{ij}} \Big],
        \qquad s_{ij} = \hat z_i \cdot \hat z_j / \tau_{ij},\; \tau_{ij} = t(\hat z_i, \hat z_j)
 
-    over the 2B rows :math:`Z = [Z_1; Z_2]` of each head. A reconstruction: the official code does
-    not run and has no negatives. The regularizer and its constants follow the code, the rest the
-    paper.
+    over the 2B rows :math:`Z = [Z_1; Z_2]` of each head. A reconstruction from the paper's idea:
+    the official code (LeiWangR/cl) has, in place of the log-sum-exp, the mean of :math:`s_{ij}`
+    over the 100 negatives of largest cosine, adds the penalty of positives, and subtracts
+    :math:`\log \tau + 1/\tau` of these negatives. Here all pairs count, and
+    all penalties are added.
 
     temperature_fn, t, takes unit features x and y of one head, [..., D] each, whose leading axes
     broadcast, and gives positive temperatures of their broadcast shape [...]. It is called with

@@ -332,8 +332,8 @@ def local_contrast(
 
     .. math:: \sum_u \text{nt\_xent}(z_{1u}, z_{2u})
 
-    A reconstruction: no official code was found. Gradients are stopped between units by the
-    encoder, not here.
+    A reconstruction: no official code was found. Gradients are stopped between units where the
+    encoder is applied (`methods.Loco`), not here.
 
     Needs: negatives, embeddings of stages.
     Cost: UB²D.

@@ -9,6 +9,7 @@ from jaxclr.affinity import (
     AxisName,
     batch_size,
     check_floats,
+    check_mask,
     check_positive,
     check_views,
     sum_over,
@@ -36,7 +37,7 @@ def dino(
     same mean; its center is a running mean of `dino_center`, updated after the loss.
 
     Needs: scores of prototypes, a teacher, views.
-    Cost: TVBK.
+    Cost: (T + V)BK.
     Global batch: nothing; the center is.
 
     >>> student, teacher = jax.random.normal(jax.random.key(0), (2, 2, 8, 5))
@@ -80,10 +81,12 @@ def dino(
     assignments = jax.lax.stop_gradient(jax.nn.softmax(centered, axis=2))
     log_shares = jax.nn.log_softmax(scores / temperature, axis=2)
     total = jnp.zeros((), scores.dtype)
-    for teacher in range(teachers):
-        others = jnp.asarray([view for view in range(views) if view != teacher])
-        total -= jnp.mean(jnp.sum(assignments[teacher][None] * log_shares[others], axis=2))
-    return total / teachers
+    # View by view: XLA computes shares again for each element of a sum over the axis of views.
+    for view in range(views):
+        of_others = [assignments[teacher] for teacher in range(teachers) if teacher != view]
+        if of_others:
+            total -= jnp.mean(jnp.sum(sum(of_others) * log_shares[view], axis=1))
+    return total / (teachers * (views - 1))
 
 
 def dino_center(teacher_scores: Array | Sequence[Array], *, axis_name: AxisName = None) -> Array:
@@ -117,3 +120,64 @@ def dino_center(teacher_scores: Array | Sequence[Array], *, axis_name: AxisName 
     scores = check_views(teacher_scores, least=1, name="teacher_scores")
     total = sum_over(jnp.sum(jax.lax.stop_gradient(scores), axis=(0, 1)), axis_name)
     return total / (len(scores) * batch_size(scores[0], axis_name))
+
+
+def ibot_patch(
+    scores: Array,
+    teacher_scores: Array,
+    mask: Array,
+    center: Array,
+    *,
+    temperature: float | Array = 0.1,
+    teacher_temperature: float | Array = 0.04,
+    axis_name: AxisName = None,
+) -> Array:
+    r"""Cross-entropy of a student with a teacher at patches masked for the student (iBOT).
+
+    .. math:: -\frac1B \sum_i \frac{1}{\max(1, |M_i|)} \sum_{n \in M_i} \sum_k
+       \operatorname{softmax}_k \Big( \frac{s'_{in} - c}{\tau'} \Big)
+       \log \operatorname{softmax}_k \Big( \frac{s_{in}}{\tau} \Big)
+
+    for one view of B images with masked patches M: the mean over the masked patches of each image,
+    then over all images; an image without masked patches counts as 0. The official code computes
+    the same mean of each view, and then that of both. Its center is a running mean of
+    `dino_center`, over all patches of both views, masked or not; DINOv2's is over masked patches.
+
+    Needs: scores of patches, a teacher, masks.
+    Cost: BNK, for N patches.
+    Global batch: nothing; the center is.
+
+    Args:
+      scores: s, of the student for the patches of one view, [b, N, K], any float dtype.
+      teacher_scores: s', of the teacher for the same patches, likewise; no gradient.
+      mask: bool [b, N], True for patches that were masked for the student.
+      center: c [K], the same on every device; no gradient.
+      temperature: tau; positive.
+      teacher_temperature: tau'; positive, and smaller to sharpen.
+      axis_name: mapped axis over which the batch is spread; the share is of this device's rows
+        either way.
+
+    Returns:
+      This device's share of the loss.
+
+    Raises:
+      TypeError: scores are not arrays of floats, the mask is not one of booleans, or a temperature
+        is not a number.
+      ValueError: a shape is wrong, or a temperature is not positive.
+
+    References:
+      Zhou et al., iBOT: Image BERT Pre-Training with Online Tokenizer, 2021 (arXiv:2111.07832),
+      eq. 3.
+    """
+    del axis_name  # rows are independent, and the center is whole
+    scores, teacher_scores, center = check_floats(
+        scores=(scores, "b N K"), teacher_scores=(teacher_scores, "b N K"), center=(center, "K")
+    )
+    mask = check_mask("mask", mask, *scores.shape[:2])
+    check_positive("temperature", temperature)
+    check_positive("teacher_temperature", teacher_temperature)
+    centered = (teacher_scores - center[None, None]) / teacher_temperature
+    assignments = jax.lax.stop_gradient(jax.nn.softmax(centered, axis=2))
+    crossed = -jnp.sum(assignments * jax.nn.log_softmax(scores / temperature, axis=2), axis=2)
+    masked = jnp.sum(jnp.where(mask, crossed, 0), axis=1)
+    return jnp.mean(masked / jnp.maximum(jnp.sum(mask, axis=1), 1).astype(scores.dtype))

@@ -11,6 +11,7 @@ from jaxclr.methods.base import Shared as Shared
 from jaxclr.methods.base import Sizes as Sizes
 from jaxclr.methods.base import StopGradient as StopGradient
 from jaxclr.methods.base import Target as Target
+from jaxclr.methods.common_salient import SepClr as SepClr
 from jaxclr.methods.contrastive import Dcl as Dcl
 from jaxclr.methods.contrastive import Dclw as Dclw
 from jaxclr.methods.contrastive import MocoV3 as MocoV3
@@ -20,6 +21,7 @@ from jaxclr.methods.image_text import SigLip as SigLip
 from jaxclr.methods.imported import Imported as Imported
 from jaxclr.methods.kmeans_prototypes import Pauc as Pauc
 from jaxclr.methods.kmeans_prototypes import Pcl as Pcl
+from jaxclr.methods.local import Loco as Loco
 from jaxclr.methods.moco_v2 import Co2 as Co2
 from jaxclr.methods.moco_v2 import Ft as Ft
 from jaxclr.methods.moco_v2 import MocoV2 as MocoV2
@@ -33,6 +35,7 @@ from jaxclr.methods.neighbors import NnClr as NnClr
 from jaxclr.methods.pairwise import Mio as Mio
 from jaxclr.methods.pairwise import Trip as Trip
 from jaxclr.methods.pairwise import TripRoma as TripRoma
+from jaxclr.methods.patches import PatchNetwork as PatchNetwork
 from jaxclr.methods.prototypes import SwAv as SwAv
 from jaxclr.methods.redundancy import BarlowTwins as BarlowTwins
 from jaxclr.methods.redundancy import FroSsl as FroSsl
@@ -48,6 +51,7 @@ from jaxclr.methods.self_distillation import ByolGsg as ByolGsg
 from jaxclr.methods.self_distillation import Dino as Dino
 from jaxclr.methods.self_distillation import DirectCopy as DirectCopy
 from jaxclr.methods.self_distillation import DirectPred as DirectPred
+from jaxclr.methods.self_distillation import Ibot as Ibot
 from jaxclr.methods.self_distillation import SimSiam as SimSiam
 from jaxclr.methods.self_distillation import SimSiamGsg as SimSiamGsg
 from jaxclr.methods.supervised import Hydra as Hydra
@@ -78,7 +82,9 @@ METHODS: dict[str, type[Method]] = {
     "frossl": FroSsl,
     "ft": Ft,
     "hydra": Hydra,
+    "ibot": Ibot,
     "lejepa": LeJepa,
+    "loco": Loco,
     "mio": Mio,
     "mmcr": Mmcr,
     "moco_v2": MocoV2,
@@ -90,6 +96,7 @@ METHODS: dict[str, type[Method]] = {
     "pauc": Pauc,
     "pcl": Pcl,
     "ressl": ReSsl,
+    "sep_clr": SepClr,
     "siglip": SigLip,
     "sim_affinity": SimAffinity,
     "sim_siam": SimSiam,

@@ -25,8 +25,9 @@ class Amcl(Method):
        + (\tau_1 - \tau_0) \operatorname{sigmoid} (-\langle \phi(\hat z_i), \phi(\hat z_j) \rangle)
 
     where phi is a multi-layer perceptron shared by all heads. Small temperatures give large
-    gradients: clip their norm, as the official code does at 1. That code trains no negatives and
-    does not run; widths are its own, and the heads have BatchNorm, as SimCLR's.
+    gradients: clip their norm, as the official code does at 1. Temperatures and widths are that
+    code's; its loss takes only the nearest negatives, without log-sum-exp, as
+    `losses.adaptive_multi_head` says. Heads have BatchNorm, as SimCLR's; its own have none.
     """
 
     heads: Annotated[int, Ge(1)] = 3

@@ -1,7 +1,7 @@
 """The base classes of methods: heads, a target, and an objective over their outputs."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import flax.linen as nn
@@ -76,6 +76,10 @@ class Outputs(NamedTuple):
       step: number of completed steps, int32 [].
       epoch: number of completed epochs, int32 [].
       progress: completed share of the steps of the run, float [].
+      patches: projector outputs of N patch tokens, [b, N, D] for each view that has them; only
+        methods such as `Ibot`, whose network is a `PatchNetwork`, have these and the following.
+      target_patches: likewise, of the momentum encoder, which sees all patches.
+      masks: bool [b, N] for each view of `patches`: the patches that the encoder does not see.
     """
 
     embeddings: tuple[Array, ...]
@@ -89,6 +93,9 @@ class Outputs(NamedTuple):
     step: Array
     epoch: Array
     progress: Array
+    patches: tuple[Array, ...] = ()
+    target_patches: tuple[Array, ...] = ()
+    masks: tuple[Array, ...] = ()
 
 
 class Sizes(NamedTuple):
@@ -110,11 +117,16 @@ class Sizes(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """Outputs for one view: representation [b, F], embedding [b, D], prediction [b, D]."""
+    """Outputs for one view: representation [b, F], embedding [b, D], prediction [b, D].
+
+    A `PatchNetwork` also gives embeddings of patches [b, N, D], and the mask [b, N] if it drew one.
+    """
 
     representation: Array
     embedding: Array
     prediction: Array
+    patches: Array | None = None
+    mask: Array | None = None
 
 
 class Network(nn.Module):
@@ -238,6 +250,13 @@ class Method:
                 f"{count}; set --views {self.views}, or with_views(augmentation, {self.views}) in "
                 "an experiment."
             )
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Raises UserError unless the method can learn from labels of these classes.
+
+        It is called if `needs_labels`.
+        """
+        del classes
 
     def network(self, encoder: Any, axis_name: AxisName) -> Network:
         """The trained network, its norms synchronized over axis_name.

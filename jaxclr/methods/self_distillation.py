@@ -18,9 +18,11 @@ from jaxclr.affinity import (
 )
 from jaxclr.affinity.tiles import matmul
 from jaxclr.encoders import Mlp
+from jaxclr.errors import UserError
 from jaxclr.methods.base import (
     Method,
     MomentumEncoder,
+    Network,
     Outputs,
     Predictive,
     Sizes,
@@ -28,6 +30,7 @@ from jaxclr.methods.base import (
     Target,
     Tree,
 )
+from jaxclr.methods.patches import PatchNetwork, check_gives_patches
 
 Array = jax.Array
 
@@ -170,7 +173,6 @@ class Dino(Method):
     paper; by default the official code stays at 0.04.
     """
 
-    one_row: ClassVar[bool] = True
     more_views: ClassVar[bool] = True
     target_views: ClassVar[slice] = slice(0, 2)
 
@@ -195,11 +197,18 @@ class Dino(Method):
     freeze_prototypes: Annotated[int, Ge(0)] = 1251
     """Number of first steps in which prototypes are not trained: an epoch of ImageNet at 1,024."""
 
+    koleo_weight: Annotated[float, Ge(0)] = 0.0
+    """Weight of KoLeo on the student's representations of the teacher's views; DINOv2's is 0.1."""
+
     projector: Mlp = Mlp(layers=3, hidden=2048, out=256, norm=False, bias=True)
     """Head from representations to embeddings."""
 
     target: MomentumEncoder = MomentumEncoder(momentum=0.996, update="after_update")
     """The teacher."""
+
+    @property
+    def one_row(self) -> bool:
+        return not self.koleo_weight
 
     @property
     def frozen_first(self) -> dict[str, int]:
@@ -216,16 +225,18 @@ class Dino(Method):
         }
 
     def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
-        first, last = self.first_teacher_temperature, self.teacher_temperature
-        risen = jnp.clip(out.epoch / max(self.warmup_epochs - 1, 1), 0, 1)
-        return losses.dino(
+        loss = losses.dino(
             [_scores(rows, out.params["prototypes"]) for rows in out.embeddings],
             self.teacher_scores(out, state),
             state["center"],
             temperature=self.temperature,
-            teacher_temperature=first + (last - first) * risen if self.warmup_epochs else last,
+            teacher_temperature=self.teacher_temperature_at(out.epoch),
             axis_name=axis_name,
         )
+        if self.koleo_weight:
+            for rows in out.representations[self.target_views]:
+                loss += self.koleo_weight * losses.koleo(rows, axis_name=axis_name)
+        return loss
 
     def next_state(self, out: Outputs, state: Tree, axis_name: AxisName) -> Tree:
         center = losses.dino_center(self.teacher_scores(out, state), axis_name=axis_name)
@@ -234,6 +245,12 @@ class Dino(Method):
             "center": kept * state["center"] + (1 - kept) * center,
             "prototypes": self.teacher_prototypes(out, state),
         }
+
+    def teacher_temperature_at(self, epoch: Array) -> Array | float:
+        """The temperature of the teacher after so many epochs."""
+        first, last = self.first_teacher_temperature, self.teacher_temperature
+        risen = jnp.clip(epoch / max(self.warmup_epochs - 1, 1), 0, 1)
+        return first + (last - first) * risen if self.warmup_epochs else last
 
     def teacher_scores(self, out: Outputs, state: Tree) -> list[Array]:
         """Scores of the teacher, [b, K] for each of its views."""
@@ -247,6 +264,88 @@ class Dino(Method):
         return jax.lax.stop_gradient(mixed)
 
 
+@dataclasses.dataclass(frozen=True)
+class Ibot(Dino):
+    """DINO, and a masked student that predicts the teacher's patches (iBOT, arXiv:2111.07832).
+
+    It needs an encoder with patch tokens, such as a ViT. Patches of the first two views are masked
+    in blocks; the student's class token sees the masked image, too. Further views are not masked.
+
+    Class token and patches share the head and the temperatures, as in the commands of the paper's
+    models; the code can set them apart. There the vectors of prototypes may have any length with a
+    ViT-S. Here they have length 1, and heads have ReLUs, as with DINO.
+    """
+
+    prototypes: Annotated[int, Ge(1)] = 8192
+    """Number of prototypes."""
+
+    patch_weight: Annotated[float, Ge(0)] = 1.0
+    """Weight of the patch loss."""
+
+    mask_probability: Annotated[float, Interval(ge=0, le=1)] = 0.5
+    """Share of the images, in each view, that are masked."""
+
+    mask_ratio: tuple[
+        Annotated[float, Interval(ge=0, le=1)], Annotated[float, Interval(ge=0, le=1)]
+    ] = (0.1, 0.5)
+    """Least and largest share of the patches that are masked in such an image."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mask_ratio[0] > self.mask_ratio[1]:
+            raise UserError(
+                f"method.mask_ratio must be the least share and the largest, got {self.mask_ratio}."
+            )
+
+    def network(self, encoder: Any, axis_name: AxisName) -> Network:
+        plain = super().network(encoder, axis_name)
+        check_gives_patches(type(self).__name__, encoder, plain)
+        return PatchNetwork(
+            plain.encoder,
+            plain.projector,
+            views=self.target_views.stop,
+            probability=self.mask_probability,
+            ratio=self.mask_ratio,
+        )
+
+    def init_state(self, key: Array, sizes: Sizes) -> Tree:
+        return {**super().init_state(key, sizes), "patch_center": jnp.zeros(self.prototypes)}
+
+    def objective(self, out: Outputs, state: Tree, axis_name: AxisName) -> Array:
+        patch_losses = [
+            losses.ibot_patch(
+                _scores(patches, out.params["prototypes"]),
+                teacher_scores,
+                mask,
+                state["patch_center"],
+                temperature=self.temperature,
+                teacher_temperature=self.teacher_temperature_at(out.epoch),
+                axis_name=axis_name,
+            )
+            for patches, teacher_scores, mask in zip(
+                out.patches, self.teacher_patch_scores(out, state), out.masks, strict=True
+            )
+        ]
+        patch_loss = sum(patch_losses) / len(patch_losses)
+        return super().objective(out, state, axis_name) + self.patch_weight * patch_loss
+
+    def next_state(self, out: Outputs, state: Tree, axis_name: AxisName) -> Tree:
+        scores = [of.reshape(-1, of.shape[-1]) for of in self.teacher_patch_scores(out, state)]
+        center = losses.dino_center(scores, axis_name=axis_name)
+        kept = self.center_momentum
+        return {
+            **super().next_state(out, state, axis_name),
+            "patch_center": kept * state["patch_center"] + (1 - kept) * center,
+        }
+
+    def teacher_patch_scores(self, out: Outputs, state: Tree) -> list[Array]:
+        """Scores of the teacher for patches, [b, N, K] for each of its views."""
+        prototypes = self.teacher_prototypes(out, state)
+        return [_scores(patches, prototypes) for patches in out.target_patches]
+
+
 def _scores(rows: Array, prototypes: Array) -> Array:
-    """Cosines [b, K] of rows [b, D] and prototypes [K, D]."""
-    return matmul(unit_rows(rows.astype(prototypes.dtype)), unit_rows(prototypes).T)
+    """Cosines [..., K] of rows [..., D] and prototypes [K, D]."""
+    flat = rows.reshape(-1, rows.shape[-1]).astype(prototypes.dtype)
+    cosines = matmul(unit_rows(flat), unit_rows(prototypes).T)
+    return cosines.reshape(*rows.shape[:-1], -1)

@@ -17,7 +17,7 @@ from cattrs.strategies import configure_tagged_union
 
 from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView, PhotoView
 from jaxclr.data import Arrays, Data, Source, absolute
-from jaxclr.encoders import ENCODERS, Mlp, Nnx, Remat, check_encoder
+from jaxclr.encoders import ENCODERS, Copies, Mlp, Nnx, Remat, check_encoder
 from jaxclr.errors import UserError, cut, shown
 from jaxclr.fields import check_fields
 from jaxclr.methods import METHODS, Imported, Method, MomentumEncoder, Target
@@ -281,6 +281,7 @@ def class_names() -> dict[str, type]:
         *encoders,
         *OPTIMIZERS.values(),
         Imported,
+        Copies,
         Nnx,
         Mlp,
         PhotoView,

@@ -251,7 +251,7 @@ def _outputs(
             params,
             stats.online,
             numbered[method.online_views],
-            rngs={"dropout": key, "drop_path": key},
+            rngs={"dropout": key, "drop_path": key, "mask": key},
         )
         if not isinstance(method.target, MomentumEncoder):
             return _Stats(online, {}), (branches, ())
@@ -260,11 +260,11 @@ def _outputs(
             target_params,
             stats.target,
             numbered[method.target_views],
-            rngs={"dropout": key},  # it keeps its depth, as in DINO
+            rngs={"dropout": key},  # it keeps its depth and all patches, as in DINO and iBOT
         )
-        return _Stats(online, target), (branches, tuple(branch.embedding for branch in seen))
+        return _Stats(online, target), (branches, tuple((b.embedding, b.patches) for b in seen))
 
-    stats, (branches, targets) = in_micro_batches(
+    stats, (branches, seen) = in_micro_batches(
         embed,
         _Stats(state.batch_stats, state.target_batch_stats),
         (batch.examples, row_ids(batch.indices, axis_name)),
@@ -273,11 +273,12 @@ def _outputs(
     embeddings = tuple(branch.embedding for branch in branches)
     match method.target:
         case MomentumEncoder():
-            pass
+            targets = tuple(embedding for embedding, _ in seen)
         case StopGradient():
             targets = jax.lax.stop_gradient(embeddings)
         case _:
             targets = embeddings
+    given = lambda arrays: tuple(array for array in arrays if array is not None)
     out = Outputs(
         embeddings=embeddings,
         predictions=tuple(branch.prediction for branch in branches),
@@ -290,6 +291,9 @@ def _outputs(
         step=state.step,
         epoch=state.step // recipe.steps_per_epoch,
         progress=state.step / recipe.steps_at(state.step),
+        patches=given(branch.patches for branch in branches),
+        target_patches=given(patches for _, patches in seen),
+        masks=given(branch.mask for branch in branches),
     )
     return out, stats
 

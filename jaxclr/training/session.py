@@ -194,6 +194,8 @@ def _open(config: Config) -> Session:
             f"{train.size} training {kind} of '{source}' have none (-1); leave them out, or choose "
             "another --method."
         )
+    if config.method.needs_labels:
+        config.method.check_classes(dataset.classes)
     if train.channels is not None and config.data.mean is None:
         if isinstance(train, Split):
             images = trees.images_of(train.examples)

@@ -16,7 +16,6 @@ from jaxclr.data.identity import changes, identity
 from jaxclr.data.pieces import Pieces
 from jaxclr.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("buckets")
 RNG = np.random.default_rng(0)
 
 

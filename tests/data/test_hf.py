@@ -20,6 +20,7 @@ HASH = "0123456789abcdef0123456789abcdef01234567"
 def cache(tmp_path, monkeypatch):
     """An empty cache of Hugging Face."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     bars = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
@@ -149,11 +150,10 @@ def test_a_data_set_in_the_cache_by_name(tmp_path, cache):
     (hub / "refs").mkdir()
     (hub / "refs" / "main").write_text(HASH)
     assert read("user/other").name == "other"
-    before = datasets.config.HF_HUB_OFFLINE
     for name, of in (("user/nothing", r"'user/nothing'"), ("mnist:small", "'mnist', 'small'")):
         with pytest.raises(UserError, match=rf"nothing is downloaded.*load_dataset\({of}\)"):
             read(name)
-    assert datasets.config.HF_HUB_OFFLINE is before
+    assert datasets.config.HF_HUB_OFFLINE is False
 
 
 def test_damaged_images(tmp_path):

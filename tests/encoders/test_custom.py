@@ -10,10 +10,12 @@ import pytest
 from flax import nnx
 from tiny import distance, run_steps, tiny_config
 
-from jaxclr.encoders import Mlp, Nnx, SmallConv, build_encoder
+from jaxclr.encoders import Copies, Mlp, Nnx, SmallConv, build_encoder
 from jaxclr.encoders.custom import precision_of
 from jaxclr.encoders.vit import ViTModule
+from jaxclr.errors import UserError
 from jaxclr.methods import SimClr
+from jaxclr.runs.config import from_json, to_json
 
 X = np.random.default_rng(0).normal(size=(6, 8, 8, 1)).astype(np.float32)
 
@@ -147,3 +149,28 @@ def test_each_view_has_its_own_tower_and_heads():
 def test_heads_share_the_precision_of_our_specs_alone():
     assert precision_of(SmallConv(dtype="bfloat16")) == "bfloat16"
     assert precision_of(Plain()) == precision_of(Nnx(NnxPlain)) == "float32"
+
+
+def test_copies_have_weights_of_their_own():
+    out, variables = build_encoder(Copies(Spec(), count=3), None).init_with_output(
+        jax.random.key(0), X, False
+    )
+    alone = build_encoder(Spec(), None)
+    each = [
+        alone.apply({kind: tree[f"heads_{copy}"] for kind, tree in variables.items()}, X, False)
+        for copy in range(3)
+    ]
+    np.testing.assert_allclose(out, jnp.concatenate(each, axis=1), rtol=1e-6)
+    assert not np.allclose(each[0], each[1])
+
+
+def test_copies_survive_json():
+    config = tiny_config("simclr", encoder=Copies(SmallConv(widths=(4, 8), dtype="bfloat16")))
+    assert from_json(to_json(config)) == config
+    assert precision_of(config.encoder) == "bfloat16"
+    with pytest.raises(UserError, match="Copies.count must be at least 1, got 0"):
+        Copies(SmallConv(), count=0)
+    with pytest.raises(UserError, match="got the class SmallConv"):
+        Copies(SmallConv)
+    with pytest.raises(UserError, match="must have build.axis_name., .* got the module Plain"):
+        Copies(Plain())

@@ -216,3 +216,31 @@ def test_images_must_be_cut_by_the_patch():
 def test_bad_fields(fields, message):
     with pytest.raises(UserError, match=message):
         ViT(**fields)
+
+
+def test_tokens_are_the_representation_and_the_patches_without_those_masked():
+    """A masked patch has no influence, its token depends on its place; registers are left out."""
+    rng = np.random.default_rng(0)
+    module, mask = _tiny(depth=1, registers=2), np.zeros((2, 3, 2), bool)
+    mask[0, 1, 0] = True
+    images = rng.normal(size=(2, 12, 8, 3)).astype(np.float32)
+    init = lambda x, **how: module.init(jax.random.key(0), x, True, **how)
+    shapes = jax.eval_shape(functools.partial(init, method="tokens"), images)
+    without = jax.eval_shape(init, images)["params"]
+    assert shapes["params"].keys() - without.keys() == {"mask_token"}
+    draw = lambda leaf: 0.3 * rng.normal(size=leaf.shape).astype(np.float32)
+    params = jax.tree.map(draw, shapes)
+    tokens = jax.jit(lambda x, mask=None: module.apply(params, x, False, mask, method="tokens"))
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    representation, patch_tokens = tokens(images)
+    assert patch_tokens.shape == (2, 3, 2, 24)
+    near(representation, jax.jit(lambda x: module.apply(params, x, False))(images))
+    other = images.copy()
+    other[0, 4:8, :4] = 7
+    masked, again = tokens(images, mask), tokens(other, mask)
+    jax.tree.map(near, masked, again)
+    near(masked[1][1], patch_tokens[1])
+    assert np.abs(masked[1][0] - patch_tokens[0]).max() > 0.1
+    mask[0, 0, 0] = True
+    both = tokens(images, mask)[1][0]
+    assert np.abs(both[0, 0] - both[1, 0]).max() > 0.01

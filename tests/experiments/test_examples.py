@@ -80,6 +80,21 @@ def test_zero_shot_takes_the_nearest_names(example):
     np.testing.assert_array_equal(found, [3, 1, 4])
 
 
+def test_target_images_are_photographs_under_digits(example):
+    """Half of each pixel is a photograph's, and test patches are of other parts of it."""
+    example = example("sep_clr")
+    problem = (images, places, digits), (test, _, test_digits) = example.problem()
+    background = digits < 0
+    assert background.sum() == example.TRAIN and (test_digits >= 0).sum() == example.TEST
+    assert images[background].max() <= 128 < images[~background].max()
+    assert set(places) == set(range(16)) and set(digits[~background]) == set(range(10))
+    bright = lambda split: np.unique(split.reshape(len(split), -1), axis=0)
+    train = {row.tobytes() for row in bright(images[background])}
+    assert not any(row.tobytes() in train for row in bright(test[test_digits < 0]))
+    split = open_session(example.config(images=problem)).dataset.train
+    np.testing.assert_array_equal(split.labels, digits >= 0)
+
+
 def test_surroundings_are_enough_for_two_graph_convolutions(example):
     """The network on each node's surroundings is the one on the whole graph."""
     graph = example("graph")

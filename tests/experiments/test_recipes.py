@@ -2,10 +2,8 @@
 
 import ast
 import dataclasses
-import os
 import pathlib
-import subprocess
-import sys
+import runpy
 
 import pytest
 
@@ -36,14 +34,11 @@ def test_a_docstring_states_the_command(path):
 
 
 @pytest.mark.parametrize("path", SHARED, ids=lambda path: path.stem)
-def test_a_file_shows_its_recipes(path):
-    shown = subprocess.run(
-        [sys.executable, path],
-        env={**os.environ, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+def test_a_file_shows_its_recipes(path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.syspath_prepend(path.parent)  # as Python does for a script
+    runpy.run_path(str(path), run_name="__main__")
+    shown = capsys.readouterr().out
     rows = {
         cells[0]: cells[1:]
         for line in shown.splitlines()

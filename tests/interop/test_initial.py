@@ -87,11 +87,13 @@ def by_hand(params, stats, session, steps):
         z2, stats = embed(params, stats, views[1])
         return losses.nt_xent(z1, z2, temperature=METHOD.temperature), stats
 
+    look = jax.jit(functools.partial(take_views, recipe=session.recipe))
+    differentiate = jax.jit(jax.grad(loss, has_aux=True))
     memory = jax.tree.map(jnp.zeros_like, params)
     for step in range(steps):
         rows = batch_rows(len(images), batch_size=16, seed=0, step=step)
-        views = take_views(jnp.int32(step), images[rows], jnp.arange(16), recipe=session.recipe)
-        gradient, stats = jax.grad(loss, has_aux=True)(params, stats, views)
+        views = look(jnp.int32(step), images[rows], jnp.arange(16))
+        gradient, stats = differentiate(params, stats, views)
         decayed = jax.tree.map(lambda g, p: g + 0.01 * p * (p.ndim > 1), gradient, params)
         memory = jax.tree.map(lambda m, g: 0.9 * m + g, memory, decayed)
         rate = 0.5 * 16 / 256 * (1 + np.cos(np.pi * step / session.steps)) / 2

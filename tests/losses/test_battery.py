@@ -15,9 +15,9 @@ ENTRIES = entries()
 
 
 def in_one_process(entry, *more, marks=()):
-    """Tests of an entry run in one process, which compiles it once."""
-    name = "-".join([entry.name, *(getattr(one, "name", one) for one in more)])
-    return pytest.param(entry, *more, id=name, marks=(pytest.mark.xdist_group(entry.name), *marks))
+    """Tests of an entry run in one process, which compiles it once: see tests/conftest.py."""
+    name = " ".join([entry.name, *(str(getattr(one, "name", one)) for one in more)])
+    return pytest.param(entry, *more, id=name, marks=marks)
 
 
 every_loss = pytest.mark.parametrize("entry", tuple(map(in_one_process, ENTRIES)))
@@ -37,6 +37,12 @@ def value_at(entry, arrays):
     return compiled(entry)(*arrays)[0]
 
 
+@functools.lru_cache(maxsize=2)
+def compiled_value(entry):
+    """The compiled loss alone, which takes half the time to compile."""
+    return jax.jit(entry)
+
+
 def cast(arrays, dtype):
     """Jax arrays, the floats among them in this type."""
     floating = lambda a: np.issubdtype(a.dtype, np.floating)
@@ -48,7 +54,9 @@ def test_value_is_the_definition(entry):
     with jax.enable_x64(True):
         for rows in entry.rows:
             arrays = entry.arrays(rows=rows)
-            value = value_at(entry, cast(arrays, jnp.float64))
+            values = cast(arrays, jnp.float64)
+            # Gradients of so many rows are compiled for other tests.
+            value = value_at(entry, values) if rows == ROWS else compiled_value(entry)(*values)
             np.testing.assert_allclose(value, entry.oracle(*arrays), rtol=1e-9, atol=1e-9)
 
 
@@ -96,23 +104,31 @@ def assert_same_on_devices(entry, loss, devices, how, names=("batch",)):
             np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-12)
 
 
-# One axis under pmap, two under shard_map; the rest in the full grid. On one device so few rows are
-# dense.
-GRID = (
-    (2, "pmap", ("batch",), "streamed"),
-    (8, "shard_map", ("slice", "chip"), "ring"),
-    *(
-        pytest.param(devices, how, ("batch",), implementation, marks=pytest.mark.full)
-        for devices in (1, 2, 8)
-        for how in ("pmap", "shard_map")
-        for implementation in ("dense", "streamed", "ring")
-    ),
+# Rings over two axes under shard_map for every loss, and tiles under pmap for one loss of each
+# primitive of jaxclr.affinity, which tests/affinity/test_implementations.py compares; the rest in
+# the full grid. On one device so few rows are dense.
+RING = (8, "shard_map", ("slice", "chip"), "ring")
+STREAMED = (2, "pmap", ("batch",), "streamed")
+OF_PRIMITIVES = {"cacr", "clip", "co2", "info_nce", "nt_xent", "siglip", "sup_con"}
+REST = tuple(
+    (devices, how, ("batch",), implementation)
+    for devices in (1, 2, 8)
+    for how in ("pmap", "shard_map")
+    for implementation in ("dense", "streamed", "ring")
 )
 
 
-@pytest.mark.parametrize("devices, how, names, implementation", GRID, ids=str)
-@every_loss
-def test_devices_and_implementations_share_one_loss(entry, devices, how, names, implementation):
+def cases(entry):
+    """Those of a loss; without an implementation to choose all three are one."""
+    for case in (RING, *REST):
+        if entry.takes_implementation or case == RING or case[-1] == "dense":
+            short = case == RING or (case == STREAMED and entry.name in OF_PRIMITIVES)
+            yield in_one_process(entry, case, marks=() if short else (pytest.mark.full,))
+
+
+@pytest.mark.parametrize("entry, case", [case for entry in ENTRIES for case in cases(entry)])
+def test_devices_and_implementations_share_one_loss(entry, case):
+    devices, how, names, implementation = case
     settings = {
         **entry.settings,
         **({"implementation": implementation} if entry.takes_implementation else {}),
@@ -131,10 +147,13 @@ def test_stopped_inputs_get_exactly_nothing(entry):
 @every_loss
 def test_bfloat16_is_welcome(entry):
     arrays = entry.arrays()
-    value = value_at(entry, cast(arrays, jnp.bfloat16))
+    halves = cast(arrays, jnp.bfloat16)
+    value = compiled_value(entry)(*halves)
     assert value.dtype == jnp.float32
     exact = entry.oracle(*arrays)
     assert abs(value - exact) <= entry.bfloat16_tolerance * max(1.0, abs(exact))
+    gradients = jax.eval_shape(jax.grad(entry, entry.floats), *halves)
+    assert {gradient.dtype for gradient in gradients} == {jnp.dtype(jnp.bfloat16)}
 
 
 def degenerate(entry):

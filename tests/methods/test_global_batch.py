@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from distributed import mesh
 from jax.sharding import PartitionSpec as P
-from tiny import BATCH, QUICK, cast, tiny_config
+from tiny import BATCH, QUICK, carries, cast, tiny_config
 
-from jaxclr.methods import METHODS, Method, MomentumEncoder, Outputs, Shared, Sizes
+from jaxclr.methods import METHODS, Ibot, MomentumEncoder, Outputs, Shared, Sizes
 
 IMAGES, CLASSES, FEATURES = 64, 4, 10
 
@@ -23,6 +23,9 @@ def outputs(method, width):
     trained = {"embeddings": embeddings}
     if method.predictor is not None:
         trained["predictions"] = tuple(rows(width) for _ in range(online))
+    patches = lambda: tuple(jnp.stack([rows(width)] * 3, 1) + rows(1)[..., None] for _ in range(2))
+    if isinstance(method, Ibot):
+        trained["patches"] = patches()
     momentum = isinstance(method.target, MomentumEncoder)
     rest = {
         "targets": tuple(rows(width) for _ in range(seen)) if momentum else (),
@@ -30,6 +33,9 @@ def outputs(method, width):
         "labels": jnp.asarray(generator.integers(0, CLASSES, BATCH), jnp.int32),
         "indices": jnp.asarray(generator.permutation(IMAGES)[:BATCH], jnp.int32),
     }
+    if isinstance(method, Ibot):
+        masks = tuple(jnp.asarray(generator.random((BATCH, 3)) < 0.4) for _ in range(2))
+        rest |= {"target_patches": patches(), "masks": masks}
     return trained, rest
 
 
@@ -53,14 +59,6 @@ def evaluate(method, state, trained, rest, axis_name):
     value, gradients = jax.value_and_grad(share)(trained)
     following = method.next_state(observed(method, trained, rest), state, axis_name)
     return value, gradients, following
-
-
-def carries(kind):
-    """Whether a method has parameters or a state of its own.
-
-    Without them its objective is its loss, which the tests of losses hold on eight devices.
-    """
-    return kind.init_state is not Method.init_state or kind.init_params is not Method.init_params
 
 
 # The whole steps of QUICK are held on eight devices by tests/steps/test_devices.py.

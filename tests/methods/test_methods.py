@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 import rich.console
+from tiny import tiny_config
 
 from jaxclr import training
-from jaxclr.encoders import SmallConv
 from jaxclr.methods import METHODS
 from jaxclr.runs.folder import RunFolder
 from jaxclr.training import loop
@@ -52,7 +52,9 @@ def test_thirty_steps(methods, name, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "compile_step", compile_once)
     config = methods.configuration(name, STEPS)
     config = dataclasses.replace(
-        config, method=config.method.with_heads(hidden=32, out=16), encoder=SmallConv(widths=(4, 8))
+        config,
+        method=config.method.with_heads(hidden=32, out=16),
+        encoder=tiny_config(name).encoder,
     )
     session = training.open_session(config)
     state, found = methods.measure(session, tmp_path / "whole", STEPS)

@@ -1,7 +1,8 @@
 """Every method's objective against its losses, or its equation, written out by hand.
 
-ROWS has one row for each method. Values and gradients are compared in float64, on one device and on
-two. No hyper-parameter of a row has its default.
+ROWS has one row for each method. Values and gradients are compared in float64, on one device and,
+of methods without a state of their own, on two; of the others test_global_batch.py holds eight
+equal to one. No hyper-parameter of a row has its default.
 """
 
 import dataclasses
@@ -13,17 +14,32 @@ import numpy as np
 import pytest
 from distributed import mesh
 from jax.sharding import PartitionSpec as P
+from tiny import carries
 
 from jaxclr import losses, methods
 from jaxclr.affinity.clustering import Clusters
+from jaxclr.encoders import Mlp
 from jaxclr.methods import METHODS, MomentumEncoder, Outputs, Sizes, StopGradient
 
 BATCH, WIDTH, IMAGES, CLASSES, STEP, EPOCH = 8, 4, 40, 3, 3, 2
 LABELS = np.array([0, 1, 2, 0, 1, 1, 0, 2])
+# Of three patches in two views of each image; the first image has no masked patch.
+MASKS = np.random.default_rng(1).random((BATCH, 6)) < np.linspace(0, 0.9, BATCH)[:, None]
 QUEUE = {"queue_size": 2 * BATCH, "temperature": 0.3}
 CLUSTERS = {"clusters": (3, 5), "negatives": 2, "warmup_epochs": EPOCH, "iterations": 7, **QUEUE}
+DINO = {
+    "prototypes": 5,
+    "temperature": 0.5,
+    "teacher_temperature": 0.4,
+    "first_teacher_temperature": 0.2,
+    "warmup_epochs": 5,
+    "center_momentum": 0.7,
+    "freeze_prototypes": STEP,
+    "koleo_weight": 0.2,
+    "target": MomentumEncoder(momentum=0.9, update="after_update"),
+}
 # Fields that no objective reads.
-ELSEWHERE = ("projector", "predictor", "target")
+ELSEWHERE = ("projector", "predictor", "target", "decoder_blocks")
 
 unit = lambda rows: rows / jnp.linalg.norm(rows, axis=-1, keepdims=True)
 lse = jax.scipy.special.logsumexp
@@ -116,6 +132,33 @@ def hydra(o):
     return jnp.sum(jnp.where(same, terms, 0)) / jnp.sum(same)
 
 
+def local(o):
+    """Two units, one after the other: cross-entropies of all pairs of rows of both views."""
+
+    def of_unit(*views):
+        z = unit(jnp.concatenate(views))
+        logits = jnp.where(np.eye(2 * BATCH, dtype=bool), -jnp.inf, z @ z.T / 0.3)
+        positives = jnp.sum(z * jnp.roll(z, BATCH, axis=0), axis=1) / 0.3
+        return jnp.mean(lse(logits, axis=1) - positives)
+
+    return sum(of_unit(*(z[:, u * WIDTH : (u + 1) * WIDTH] for z in o.z)) for u in range(2))
+
+
+def separated(o):
+    """Rows of label 1 are the background images, those of labels 0 and 2 targets."""
+    (c1, s1), (c2, s2) = (jnp.split(z, [WIDTH], axis=1) for z in o.z)
+    return losses.sep_clr(
+        c1,
+        c2,
+        s1,
+        s2,
+        np.array([1, 0, 1, 1, 0, 0, 1, 1]),
+        salient_weight=3.0,
+        background_weight=4.0,
+        joint_entropy_weight=5.0,
+    )
+
+
 def cross_entropy(q, k, queue, temperature):
     logits = jnp.concatenate([jnp.sum(q * k, 1, keepdims=True), q @ queue.T], axis=1) / temperature
     return jnp.mean(lse(logits, axis=1) - logits[:, 0])
@@ -158,7 +201,23 @@ def dino(o):
         for v, student in enumerate(students)
         if v != t
     ]
-    return sum(terms) / len(terms)
+    return sum(terms) / len(terms) + 0.2 * (losses.koleo(o.z[0]) + losses.koleo(o.z[1]))
+
+
+def ibot(o):
+    """And the assignments of masked patches of both first views, by the same prototypes."""
+    kept = 1 - (1 - 0.9) * (1 + np.cos(np.pi * 0.5)) / 2
+    mixed = jax.lax.stop_gradient(
+        kept * o.state["prototypes"] + (1 - kept) * o.params["prototypes"]
+    )
+    total = 0
+    for patches, seen, mask in zip(o.patches, o.target_patches, o.masks, strict=True):
+        teacher = jax.nn.softmax((unit(seen) @ unit(mixed).T - o.state["patch_center"]) / 0.3)
+        student = jax.nn.log_softmax(unit(patches) @ unit(o.params["prototypes"]).T / 0.5)
+        terms = -jnp.sum(teacher * student, axis=2)
+        of_image = [terms[i][mask[i]].mean() if mask[i].any() else 0 for i in range(BATCH)]
+        total += sum(of_image) / BATCH
+    return dino(o) + 0.7 * total / 2
 
 
 def nearest(rows, queue):
@@ -288,19 +347,7 @@ ROWS = {
             for views in (o.z, o.z[::-1])
         ),
     ),
-    "dino": (
-        methods.Dino(
-            prototypes=5,
-            temperature=0.5,
-            teacher_temperature=0.4,
-            first_teacher_temperature=0.2,
-            warmup_epochs=5,
-            center_momentum=0.7,
-            freeze_prototypes=STEP,
-            target=MomentumEncoder(momentum=0.9, update="after_update"),
-        ),
-        dino,
-    ),
+    "dino": (methods.Dino(**DINO), dino),
     "direct_copy": (
         methods.DirectCopy(eps=0.2, correlation_momentum=0.7),
         lambda o: directly(o, lambda f: f + 0.2 * jnp.eye(WIDTH)),
@@ -315,11 +362,19 @@ ROWS = {
     ),
     "ft": (methods.Ft(extrapolation=3.0, interpolation=1.2, **QUEUE), ft),
     "hydra": (methods.Hydra(temperature=0.3, gate_embedding=5, gate_hidden=7), hydra),
+    "ibot": (
+        methods.Ibot(**DINO, patch_weight=0.7, mask_probability=0.4, mask_ratio=(0.2, 0.6)),
+        ibot,
+    ),
     "lejepa": (
         methods.LeJepa(weight=0.3, slices=7, knots=9, t_max=2.0),
         lambda o: losses.lejepa(
             o.z, jax.random.normal(o.key, (7, WIDTH)), weight=0.3, knots=9, t_max=2.0
         ),
+    ),
+    "loco": (
+        methods.Loco(temperature=0.3, projector=Mlp(out=WIDTH)),
+        local,
     ),
     "mio": (
         methods.Mio(temperature_positive=0.3, temperature_negative=0.7, mse_weight=0.4, bound=True),
@@ -368,6 +423,12 @@ ROWS = {
     ),
     "pcl": (methods.Pcl(**CLUSTERS), clustered),
     "ressl": (methods.ReSsl(teacher_temperature=0.2, **QUEUE), related),
+    "sep_clr": (
+        methods.SepClr(
+            background=1, salient_weight=3.0, background_weight=4.0, joint_entropy_weight=5.0
+        ),
+        separated,
+    ),
     "siglip": (methods.SigLip(temperature=0.3, bias=-1.5), siglip),
     "sim_affinity": (
         methods.SimAffinity(temperature=0.3, symmetry_weight=0.2, symmetry_scale="per_sample"),
@@ -477,7 +538,8 @@ def test_every_method_has_a_row():
 def drawn(method):
     """What a step would hand an objective: what has a gradient, the other rows, and the state."""
     generator = np.random.default_rng(0)
-    width = WIDTH * getattr(method, "heads", 1)
+    side_by_side = isinstance(method, methods.Loco | methods.SepClr)
+    width = WIDTH * (2 if side_by_side else getattr(method, "heads", 1))
     common = generator.normal(size=(BATCH, width))
     rows = lambda: jnp.asarray(common + generator.normal(size=(BATCH, width)))
     views = range(3 if method.more_views else method.views)
@@ -493,8 +555,16 @@ def drawn(method):
         "params": float64(method.init_params(jax.random.key(1), sizes)),
     }
     targets = tuple(rows() for _ in seen) if isinstance(method.target, MomentumEncoder) else ()
+    patches = lambda: tuple(jnp.stack([rows() for _ in range(3)], 1) for _ in seen)
+    trained["patches"] = patches() if isinstance(method, methods.Ibot) else ()
     indices = jnp.asarray(generator.permutation(IMAGES)[:BATCH], jnp.int32)
     rest = {"targets": targets, "labels": jnp.asarray(LABELS, jnp.int32), "indices": indices}
+    rest |= {
+        "target_patches": patches() if trained["patches"] else (),
+        "masks": tuple(
+            MASKS[:, 3 * view : 3 * view + 3] for view, _ in enumerate(trained["patches"])
+        ),
+    }
     return trained, rest, float64(somewhere(method.init_state(jax.random.key(2), sizes), generator))
 
 
@@ -533,6 +603,9 @@ def observed(method, trained, rest):
         step=jnp.int32(STEP),
         epoch=jnp.int32(EPOCH),
         progress=jnp.asarray(0.5),
+        patches=trained["patches"],
+        target_patches=jax.lax.stop_gradient(rest["target_patches"]),
+        masks=rest["masks"],
     )
 
 
@@ -548,7 +621,7 @@ def on_two_devices(method, trained, rest, state):
         }
         return jax.lax.pmean(value, "batch"), gradients
 
-    spread = {"embeddings": P("batch"), "predictions": P("batch"), "params": P()}
+    spread = dict.fromkeys(("embeddings", "predictions", "patches"), P("batch")) | {"params": P()}
     mapped = jax.shard_map(
         on_each,
         mesh=mesh(2),
@@ -577,6 +650,11 @@ def test_objective_is_what_is_written(name):
                 "params": out.params,
             }
             seen |= {"state": state, "key": out.key, "indices": out.indices}
+            seen |= {
+                "patches": out.patches,
+                "target_patches": out.target_patches,
+                "masks": (MASKS[:, :3], MASKS[:, 3:]),
+            }
             with jax.numpy_rank_promotion("allow"):
                 return expected(types.SimpleNamespace(**seen))
 
@@ -585,5 +663,6 @@ def test_objective_is_what_is_written(name):
         )(trained)
         near = lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-9)
         jax.tree.map(near, found, want)
-        jax.tree.map(near, on_two_devices(method, trained, rest, state), want)
+        if not carries(METHODS[name]):
+            jax.tree.map(near, on_two_devices(method, trained, rest, state), want)
     assert np.isfinite(want[0]) and any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(want[1]))

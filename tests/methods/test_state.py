@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from distributed import GRID, mesh
+from distributed import REST, mesh
 from jax.sharding import PartitionSpec as P
 from tiny import cast, distance, opened, rows_of, run_steps, tiny_config
 
@@ -97,7 +97,13 @@ def test_the_queue_holds_the_momentum_encoders_embeddings():
     np.testing.assert_allclose(keys[8:16], seen.targets[0][8:16], atol=1e-9)
 
 
-@pytest.mark.parametrize("devices, how", GRID)
+@pytest.mark.parametrize(
+    "devices, how",
+    [
+        (8, "shard_map"),
+        *(pytest.param(*case, marks=pytest.mark.full) for case in ((2, "pmap"), *REST)),
+    ],
+)
 def test_state_and_own_parameters_are_the_same_on_any_devices(devices, how):
     before, one, losses_ = three_steps(1, "shard_map")
     _, other, other_losses = three_steps(devices, how)

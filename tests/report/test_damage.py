@@ -24,8 +24,6 @@ from jaxclr.runs import config as configs
 from jaxclr.training.session import open_session
 from jaxclr.training.snapshots import CHANNELS, THUMBNAIL, _thumbnails
 
-pytestmark = pytest.mark.xdist_group("report")
-
 GALLERY, QUERIES, PAIRED = 9, 6, 4
 NAMES = [
     *("$5^_{x}$", "<b>&'\"</b>", "a\nb", "\x1b[31mred", os.fsdecode(b"caf\xe9"), "кот", "猫🐈"),

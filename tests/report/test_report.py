@@ -24,8 +24,6 @@ from jaxclr.steps.optimizers import Sgd
 from jaxclr.steps.recipe import AXIS
 from jaxclr.training.watch import BINS, measure
 
-pytestmark = pytest.mark.xdist_group("report")  # one trained run for all
-
 CURVES = (
     *(
         "loss",

@@ -27,7 +27,7 @@ from jaxclr.runs.checkpoints import Checkpoints, read_digests
 from jaxclr.runs.digests import digests
 from jaxclr.runs.folder import RunFolder
 
-pytestmark = pytest.mark.xdist_group("buckets")  # one server of each kind
+pytestmark = pytest.mark.usefixtures("one_program")
 QUIET = rich.console.Console(file=io.StringIO())
 STEPS = 4
 SILENT = lambda text: None

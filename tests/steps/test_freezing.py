@@ -24,7 +24,7 @@ def named(tree):
     return {name_of(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.full), 8])
 def test_frozen_parts_are_bit_equal(devices):
     optimizer = Sgd(0.5, weight_decay=0.1)
     config = tiny_config("moco_v3", optimizer=optimizer, freeze=FROZEN, clip_norm=1.0)

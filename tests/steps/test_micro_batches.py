@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import distance, run_steps, tiny_config
+from tiny import LIGHT, distance, run_steps, tiny_config
 
-from jaxclr.augment import AUGMENTATIONS, Augmentation, DigitView
+from jaxclr.augment import AUGMENTATIONS, Augmentation
 from jaxclr.data import Data
 from jaxclr.encoders import Mlp, ResNet, SmallConv
 from jaxclr.encoders.layers import batch_norm
@@ -21,9 +21,6 @@ from jaxclr.steps.micro_batches import in_micro_batches
 from jaxclr.steps.state import image_examples, init_state
 from jaxclr.steps.step import train_step
 from jaxclr.training.session import make_recipe, open_session
-
-# Noise alone: other draws take long to compile.
-NOISE = DigitView(rotation=0, scale=(1, 1), shift=0, erase=0, noise=0.3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Everything(MocoV3):
 
 
 def without_batch_norm(method, **changes):
-    views = Augmentation((NOISE,) * method.views)
+    views = Augmentation((LIGHT,) * method.views)
     config = tiny_config(method, encoder=Plain(), augmentation=views, **changes)
     heads = ("projector",) if config.method.predictor is None else ("projector", "predictor")
     linear = dict.fromkeys(heads, Mlp(layers=1, out=8))
@@ -132,7 +129,7 @@ def temporaries(encoder, view, rows, micro_batches):
 
 PHOTO = AUGMENTATIONS["cifar"].views[0]
 ENCODERS = (
-    (SmallConv(widths=(8, 16)), NOISE, 32),
+    (SmallConv(widths=(8, 16)), LIGHT, 32),
     pytest.param(SmallConv(widths=(16, 32)), PHOTO, 32, marks=pytest.mark.full),
     pytest.param(ResNet(), PHOTO, 16, marks=pytest.mark.full),
 )

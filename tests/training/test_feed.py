@@ -78,6 +78,7 @@ def test_a_stream_visits_the_images_that_memory_would(session, resident):
         assert [crop.shape for crop in streamed.examples] == [(16, 8, 8, 3)] * 2
 
 
+@pytest.mark.usefixtures("one_program")
 def test_a_stopped_run_resumes_to_the_same_bits(session, tmp_path):
     """Right before a refresh, which comes between the epochs, and in the middle of the second."""
     states = []

@@ -15,7 +15,6 @@ from tiny import cast, distance, tiny_config
 
 import jaxclr
 from jaxclr import cli, training
-from jaxclr.augment import Augmentation, DigitView
 from jaxclr.encoders import SmallConv
 from jaxclr.errors import UserError
 from jaxclr.pretraining import go_on
@@ -28,8 +27,6 @@ from jaxclr.steps.recipe import AXIS, Recipe
 from jaxclr.steps.step import map_step, train_step
 from jaxclr.training.clock import Alarm
 from jaxclr.training.session import make_recipe
-
-pytestmark = pytest.mark.xdist_group("going_on")  # one trained run for all
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
 STEPS = 2  # in an epoch
@@ -50,15 +47,11 @@ def source(tmp_path_factory):
     return f"npz:{path}"
 
 
-LIGHT = DigitView(rotation=0.0, scale=(1.0, 1.0), shift=0.0, erase=0.0)  # compiles quickly
-
-
 def config_of(source, **changes):
     config = tiny_config(
         "sim_affinity",
         **{"epochs": 1, "warmup_epochs": 0.5, "checkpoint_every": 1e6, **changes},
         encoder=SmallConv(widths=(4,)),
-        augmentation=Augmentation(views=(LIGHT, LIGHT)),
     )
     return dataclasses.replace(config, data=dataclasses.replace(config.data, source=source))
 

@@ -31,9 +31,6 @@ def draw(folder, *, per_class=12):
             Image.fromarray(pixels).save(folder / name / f"{index:02}.png")
 
 
-pytestmark = pytest.mark.xdist_group("judging")  # one run for all
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A working folder with pictures/, and runs/first of them, given by a relative path."""

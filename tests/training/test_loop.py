@@ -22,7 +22,7 @@ from jaxclr.steps.batches import resident, resident_batches
 from jaxclr.steps.optimizers import make_optimizer
 from jaxclr.training import loop
 
-pytestmark = pytest.mark.xdist_group("loop")  # one trained run for all
+pytestmark = pytest.mark.usefixtures("one_program")
 QUIET = rich.console.Console(file=io.StringIO())
 # 22 steps in two epochs of digits, on 8 devices
 CONFIG = dataclasses.replace(
@@ -129,7 +129,8 @@ def test_the_step_is_compiled_once(session, tmp_path, monkeypatch):
     )
     run = RunFolder(tmp_path / "run")
     run.create(session.config, overwrite=False)
-    training.train(session, run, console=QUIET)
+    again = session._replace(recipe=session.recipe._replace())  # not yet compiled
+    training.train(again, run, console=QUIET)
     assert len(traces) == 1
 
 

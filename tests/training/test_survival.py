@@ -30,6 +30,7 @@ def train(session, run, **options):
     return training.train(session, run, console=console, **options), console.file.getvalue()
 
 
+@pytest.mark.usefixtures("one_program")
 def test_a_signal_a_full_disk_and_a_damaged_checkpoint_change_no_bit(tmp_path, monkeypatch):
     session = training.open_session(CONFIG)
     whole, run = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")

@@ -1,7 +1,7 @@
 """Losses of a student's scores and a teacher's."""
 
 import numpy as np
-from battery import Entry, softmax
+from battery import ROWS, Entry, softmax
 
 from jaxclr import losses
 
@@ -29,6 +29,24 @@ def centered(student, teacher, axis_name=None, **settings):
     return losses.dino(student, teacher, center, **settings, axis_name=axis_name)
 
 
+def patch_scores(generator, rows, width):
+    """Scores of five patches by student and teacher, a mask without the first image, a center."""
+    common = generator.normal(size=(rows, 5, width))
+    draw = lambda: common + 0.5 * generator.normal(size=common.shape)
+    mask = generator.random((rows, 5)) < 0.5
+    mask[0] = False
+    return draw(), draw(), mask, generator.normal(size=width)
+
+
+def ibot_patch(student, teacher, mask, center, temperature, teacher_temperature):
+    of_images = []
+    for s, t, masked in zip(student, teacher, mask, strict=True):
+        shares = softmax((t - center) / teacher_temperature)
+        terms = -np.sum(shares * np.log(softmax(s / temperature)), axis=1)
+        of_images.append(terms[masked].mean() if masked.any() else 0)
+    return np.mean(of_images)
+
+
 SETTINGS = {"temperature": 0.7, "teacher_temperature": 0.3}
 AS_THEY_ARE = {"scaling": "scores are taken as they are"}
 ENTRIES = (
@@ -53,5 +71,17 @@ ENTRIES = (
         stopped=(1,),
         exempt=AS_THEY_ARE,
         positive=tuple(SETTINGS),
+    ),
+    Entry(
+        "ibot_patch",
+        losses.ibot_patch,
+        lambda *arrays: ibot_patch(*arrays, **SETTINGS),
+        SETTINGS,
+        make=patch_scores,
+        spread=(0, 0, 0, None),
+        stopped=(1, 3),
+        exempt=AS_THEY_ARE,
+        positive=tuple(SETTINGS),
+        rows=(ROWS, 7, 2),
     ),
 )
