@@ -34,11 +34,19 @@ def reason(error: BaseException) -> str:
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
-    """The error for an unknown name; it suggests the closest valid name."""
+    """The error for an unknown name; it suggests the closest valid names, and lists them if few."""
     valid = sorted(valid)
-    near = difflib.get_close_matches(cut(name), valid, n=1, cutoff=0.5)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    return UserError(f"There is no {kind} named '{cut(name)}'.{hint} Valid: {', '.join(valid)}.")
+    few = len(valid) <= 20
+    near = difflib.get_close_matches(cut(name), valid, n=3, cutoff=0.5 if few else 0.0)
+    hint = f" Did you mean {either(map(repr, near))}?" if near else ""
+    listed = f"Valid: {', '.join(valid)}." if few else "`jaxclr list` lists all."
+    return UserError(f"There is no {kind} named '{cut(name)}'.{hint} {listed}")
+
+
+def either(choices: Iterable[str]) -> str:
+    """Choices in a sentence: "a", "a or b", "a, b or c"."""
+    *first, last = choices
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def shown(value: object) -> str:

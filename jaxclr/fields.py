@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import annotated_types as at
 
-from jaxclr.errors import UserError, shown
+from jaxclr.errors import UserError, either, shown
 
 LARGEST = 2**63  # whole numbers are smaller
 
@@ -89,12 +89,12 @@ def _mismatch(value: Any, hint: Any, path: str) -> _Mismatch | None:
         inside = [one for one in found if one is not None and one.path != path]
         if None in found or inside:
             return None if None in found else inside[0]
-        return _Mismatch(path, _either([one.wanted for one in found if one]), value)
+        return _Mismatch(path, either([one.wanted for one in found if one]), value)
     if origin is Literal:
         same = lambda choice: type(value) is type(choice) and value == choice
         if any(map(same, arguments)):
             return None
-        return _Mismatch(path, _either(map(repr, arguments)), value)
+        return _Mismatch(path, either(map(repr, arguments)), value)
     kind = origin or hint
     if kind is Any or not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
         return None
@@ -144,8 +144,3 @@ def _out_of_bounds(value: Any, extras: Iterable[Any], path: str) -> _Mismatch | 
     if all(holds(value, bound) for bound, _, holds in bounds):
         return None
     return _Mismatch(path, " and ".join(words(bound) for bound, words, _ in bounds), value)
-
-
-def _either(choices: Iterable[str]) -> str:
-    *first, last = choices
-    return f"{', '.join(first)} or {last}" if first else last

@@ -35,7 +35,7 @@ from jaxclr.runs.experiments import Experiment
 from jaxclr.runs.folder import RunFolder
 from jaxclr.runs.loggers import Logger, Send, sending
 from jaxclr.runs.parts import checksums
-from jaxclr.text import print_text
+from jaxclr.text import print_table, print_text
 from jaxclr.training.loop import train as train_session
 from jaxclr.training.session import Session, total_steps
 
@@ -127,7 +127,7 @@ def _train_and_evaluate(
             figures = record["features"]["trained"].items()
             send(record["step"], {f"closing/{name}": figure["mean"] for name, figure in figures})
             if console is not None:
-                console.print(closing_table(record))
+                print_table(console, closing_table(record))
         runtime.run_on_first(lambda: _report(folder, say))
 
 

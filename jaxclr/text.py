@@ -2,6 +2,7 @@
 
 import os
 import re
+import textwrap
 from typing import Any
 
 # Control characters, line and paragraph separators, marks that reverse the direction of what
@@ -30,13 +31,46 @@ def displayable_lines(text: str) -> str:
     return "\n".join(map(displayable, text.split("\n")))
 
 
-def print_text(console: Any, text: str) -> None:
-    """Prints plain text to a rich.console.Console, without wrapping: paths can be copied.
+def print_text(console: Any, text: str, *, wrap: bool = True) -> None:
+    """Prints plain text to a rich.console.Console.
 
     Names in it may hold control characters, bytes that are not UTF-8, markup and :emoji: codes.
+    Terminals get lines that end between words, and words longer than a line whole, so that paths
+    can be copied; files and pipes get the lines of the text.
+
+    Args:
+      console: a rich.console.Console.
+      text: the text.
+      wrap: False for text that programs read.
     """
     shown = displayable_lines(text)
+    if wrap and console.is_terminal:
+        lines = shown.split("\n")
+        shown = "\n".join("\n".join(wrapped(line, console.width)) for line in lines)
     console.print(shown, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """The lines of a text of one line, broken between words only; [""] for the empty text."""
+    fit = textwrap.TextWrapper(
+        width,
+        expand_tabs=False,
+        replace_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return fit.wrap(text) or [""]
+
+
+def print_table(console: Any, table: Any) -> None:
+    """Prints a rich.table.Table; in files and pipes it is as wide as its contents."""
+    before = console.width
+    if not console.is_terminal:
+        wide = console.options.update(max_width=10_000)
+        console.width = max(before, console.measure(table, options=wide).maximum)
+    console.print(table)
+    if console.width != before:
+        console.width = before
 
 
 def _escape(found: re.Match[str]) -> str:

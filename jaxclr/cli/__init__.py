@@ -16,7 +16,8 @@ from typing import NamedTuple
 import rich.console
 
 from jaxclr import errors
-from jaxclr.cli.console import print_error, print_text
+from jaxclr.cli.console import print_error
+from jaxclr.cli.layout import columns, margin, print_lines
 from jaxclr.errors import UserError, reason
 from jaxclr.processes import launch
 from jaxclr.processes.signals import Stopped
@@ -52,7 +53,7 @@ COMMANDS = {
         "evaluating",
         "evaluate_run",
         "Evaluate a run's newest checkpoint: "
-        "jaxclr evaluate RUN [--protocol NAME] [--seeds N] [--field value ...]",
+        "jaxclr evaluate RUN [--protocol NAME] [--field value ...]",
     ),
     "report": Command(
         "reporting",
@@ -76,7 +77,9 @@ COMMANDS = {
         "Create a run from pretrained weights: jaxclr import FILE --encoder NAME --out RUN",
     ),
     "list": Command(
-        "listing", "list_names", "List methods, losses, encoders, ... by name: jaxclr list [KIND]"
+        "listing",
+        "list_names",
+        "List methods, losses, encoders, ..., or show one: jaxclr list [KIND [NAME]] [--json]",
     ),
 }
 
@@ -128,11 +131,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _help(console: rich.console.Console) -> None:
-    console.print("jaxclr: self-supervised learning on the global affinity matrix\n")
-    for command in COMMANDS.values():
-        print_text(console, f"  {command.summary}")
-    print_text(console, f"  {launch.HELP.splitlines()[0]}")
-    console.print("\n`jaxclr COMMAND --help` shows every option and its default.")
+    summaries = {name: command.summary for name, command in COMMANDS.items()}
+    summaries["launch"] = launch.HELP.splitlines()[0]
+    rows = []
+    for name, summary in summaries.items():
+        text, _, usage = summary.partition(": ")
+        rows += [(name, f"{text}."), ("", usage)]
+    lines = (
+        "jaxclr: self-supervised learning on the global affinity matrix",
+        "",
+        *columns(rows, margin(console)),
+        "",
+        "`jaxclr COMMAND --help` shows the options of a command.",
+    )
+    print_lines(console, lines)
 
 
 def _join_processes(arguments: Sequence[str], console: rich.console.Console) -> None:

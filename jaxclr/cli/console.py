@@ -1,6 +1,8 @@
 """Parsing of arguments and printing of messages, for all commands."""
 
+import contextlib
 import inspect
+import io
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -10,9 +12,12 @@ import rich.console
 import tyro
 
 from jaxclr import errors
+from jaxclr.cli.help import asked_help as asked_help
+from jaxclr.cli.help import options_of, print_help, rejected
 from jaxclr.errors import UserError
 from jaxclr.paths import Path, expanded
 from jaxclr.processes.signals import Stopped
+from jaxclr.text import print_table as print_table
 from jaxclr.text import print_text as print_text
 
 STATUSES = (
@@ -28,22 +33,72 @@ def print_error(text: str) -> None:
 
 
 def parse(
-    kind: type, arguments: Sequence[str], command: str, *, description: str, default: Any = None
+    kind: type,
+    arguments: Sequence[str],
+    command: str,
+    *,
+    description: str,
+    default: Any = None,
+    before: Mapping[str, str] | None = None,
+    first: Sequence[str] = (),
 ) -> Any:
-    """Parses the arguments of a command into a dataclass; prints the help and exits if asked to."""
-    extra = {} if default is None else {"default": default}
-    try:
-        return tyro.cli(
-            kind,
-            prog=f"jaxclr {command}",
-            args=list(arguments),
+    """Parses the arguments of a command into a dataclass; prints the help and exits if asked to.
+
+    Args:
+      kind: the dataclass.
+      arguments: the words after those of `command` and without the options of `before`.
+      command: name of the command and its arguments, as the help shows them.
+      description, before, first: for the help; see `print_help`.
+      default: an instance with the defaults of fields.
+
+    Raises:
+      UserError: the arguments do not fit.
+    """
+    settings: dict[str, Any] = {"prog": f"jaxclr {command}", "description": description}
+    settings |= {} if default is None else {"default": default}
+    part = asked_help(arguments)
+    if part is not None:
+        print_help(
+            rich.console.Console(),
+            options_of(kind, settings | _SETTINGS),
+            command=command,
+            part=part,
             description=description,
-            config=(tyro.conf.AvoidSubcommands,),
-            registry=_PATHS,
-            **extra,
+            before=before or {},
+            first=first,
         )
+        raise SystemExit(0)
+    return parse_with(kind, arguments, command, settings)
+
+
+def parse_with(
+    kind: type, arguments: Sequence[str], command: str, settings: Mapping[str, Any]
+) -> Any:
+    """What `tyro.cli` returns, with a UserError in place of its boxes of types."""
+    settings = {**_SETTINGS, **settings}
+    try:
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            return tyro.cli(kind, args=list(arguments), **settings)
     except _BadPath as error:
         raise UserError(str(error)) from error
+    except SystemExit as exit_:
+        if not exit_.code:
+            raise
+        cause: BaseException | None = exit_
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__context__
+        if cause is None:
+            shared = {key: value for key, value in settings.items() if key in _OF_OPTIONS}
+            options = options_of(kind, shared)
+            text = rejected(
+                said.getvalue(),
+                arguments,
+                options,
+                command=command,
+                partial=settings.get("return_unknown_args", False),
+            )
+            cause = UserError(text)
+        raise cause from None
 
 
 class _BadPath(Exception):
@@ -67,6 +122,10 @@ def _path(
         is_instance=lambda value: isinstance(value, os.PathLike),
         str_from_instance=lambda value: [str(value)],
     )
+
+
+_SETTINGS: dict[str, Any] = {"config": (tyro.conf.AvoidSubcommands,), "registry": _PATHS}
+_OF_OPTIONS = {"prog", "description", "default", *_SETTINGS}
 
 
 def _expanded(text: str) -> Path:

@@ -4,6 +4,7 @@ import ast
 import functools
 import pathlib
 import re
+import textwrap
 from typing import Any, NamedTuple
 
 Definition = ast.ClassDef | ast.FunctionDef
@@ -60,6 +61,133 @@ def attribute(folder: str, kind: ast.ClassDef, name: str) -> Any:
     return None
 
 
+class Argument(NamedTuple):
+    """A parameter of a function, or a field of a dataclass.
+
+    Attributes:
+      type: its annotation, as written.
+      default: its default, as written; None if there is none.
+      meaning: what its documentation says.
+    """
+
+    type: str
+    default: str | None
+    meaning: str
+
+
+def parameters(function: ast.FunctionDef) -> dict[str, Argument]:
+    """The parameters of a function, with what the section "Args" of its docstring says."""
+    given = function.args
+    plain = [*given.posonlyargs, *given.args]
+    missing = [None] * (len(plain) - len(given.defaults))
+    known = documented(ast.get_docstring(function) or "").arguments
+    pairs = zip(
+        [*plain, *given.kwonlyargs],
+        [*missing, *given.defaults, *given.kw_defaults],
+        strict=True,
+    )
+    return {
+        one.arg: Argument(_written(one.annotation) or "", _written(default), known.get(one.arg, ""))
+        for one, default in pairs
+    }
+
+
+def fields(folder: str, kind: ast.ClassDef) -> dict[str, Argument]:
+    """The fields of a dataclass and of its bases in a folder."""
+    found: dict[str, Argument] = {}
+    for base in reversed(kind.bases):
+        parent = definitions(folder).get(ast.unparse(base).rpartition(".")[2])
+        if isinstance(parent, ast.ClassDef):
+            found |= fields(folder, parent)
+    known = documented(ast.get_docstring(kind) or "").arguments
+    for node, after in zip(kind.body, [*kind.body[1:], None], strict=True):
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        name, annotation = node.target.id, ast.unparse(node.annotation)
+        if annotation.startswith("ClassVar"):
+            continue
+        text = known.get(name, found[name].meaning if name in found else "")
+        if (
+            isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+            and isinstance(after.value.value, str)
+        ):
+            text = " ".join(after.value.value.split())
+        found[name] = Argument(annotation, _written(node.value), text)
+    return found
+
+
+@functools.cache
+def attributes_of(module: str, folder: str, kind: ast.ClassDef) -> tuple[str, ...]:
+    """The names after `module.` in a class and its bases in a folder, each once."""
+    names = [
+        node.attr
+        for node in ast.walk(kind)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == module
+    ]
+    for base in kind.bases:
+        parent = definitions(folder).get(ast.unparse(base).rpartition(".")[2])
+        if isinstance(parent, ast.ClassDef):
+            names += attributes_of(module, folder, parent)
+    return tuple(dict.fromkeys(names))
+
+
+class Documentation(NamedTuple):
+    """A docstring in parts.
+
+    Attributes:
+      summary: its first line.
+      text: its other paragraphs, without equations and without the lines of `LossFacts`.
+      equations: the LaTeX of its equations.
+      example: its lines of a Python session.
+      arguments: what its section "Args" says of each.
+      references: its section "References".
+    """
+
+    summary: str
+    text: list[str]
+    equations: list[str]
+    example: list[str]
+    arguments: dict[str, str]
+    references: str
+
+
+def documented(docstring: str) -> Documentation:
+    """The parts of a docstring."""
+    head, *rest = re.split(r"^([A-Z][a-z]+):\n(?=  )", docstring, flags=re.MULTILINE)
+    sections = dict(zip(rest[::2], rest[1::2], strict=True))
+    summary, *paragraphs = [part for part in re.split(r"\n\s*\n", head) if part.strip()] or [""]
+    text, equations, example = [], [], []
+    for one in paragraphs:
+        joined = " ".join(one.split())
+        if one.startswith(".. math::"):
+            equations.append(joined.removeprefix(".. math::").strip())
+        elif one.startswith(" ") and equations and not text:
+            equations.append(joined)
+        elif one.startswith(">>> "):
+            example += one.splitlines()
+        elif not re.match("(Needs|Cost|Global batch): ", one):
+            text.append(one if one.startswith("|") else joined)
+    entries = re.split(
+        r"^(\w+(?:, \w+)*): ", textwrap.dedent(sections.get("Args", "")), flags=re.MULTILINE
+    )
+    meanings = {
+        name: " ".join(meaning.split())
+        for names, meaning in zip(entries[1::2], entries[2::2], strict=True)
+        for name in names.split(", ")
+    }
+    return Documentation(
+        " ".join(summary.split()),
+        text,
+        equations,
+        example,
+        meanings,
+        " ".join(sections.get("References", "").split()),
+    )
+
+
 class LossFacts(NamedTuple):
     """What the docstring of a loss says, "" where it says nothing.
 
@@ -89,16 +217,26 @@ def loss_facts(docstring: str) -> LossFacts:
 
 def public_losses() -> dict[str, str]:
     """The docstrings of the functions of `jaxclr.losses`, by name."""
-    functions = definitions("losses")
-    imports = (
-        n for n in _parsed(_PACKAGE / "losses/__init__.py").body if isinstance(n, ast.ImportFrom)
-    )
-    names = [alias.name for node in imports for alias in node.names if alias.asname]
-    return {
-        name: ast.get_docstring(functions[name]) or ""
-        for name in names
-        if isinstance(functions.get(name), ast.FunctionDef)
-    }
+    found = loss_definitions()
+    return {name: ast.get_docstring(function) or "" for name, function in found.items()}
+
+
+def loss_definitions() -> dict[str, ast.FunctionDef]:
+    """The functions of `jaxclr.losses`, by name."""
+    found = {name: definitions("losses").get(name) for name in loss_names()}
+    return {name: node for name, node in found.items() if isinstance(node, ast.FunctionDef)}
+
+
+def loss_names() -> list[str]:
+    """The names that `jaxclr.losses` imports from its modules."""
+    body = _parsed(_PACKAGE / "losses/__init__.py").body
+    imports = (node for node in body if isinstance(node, ast.ImportFrom))
+    modules = (node for node in imports if node.module != "jaxclr.losses")
+    return [alias.name for node in modules for alias in node.names if alias.asname]
+
+
+def _written(node: ast.expr | None) -> str | None:
+    return None if node is None else ast.unparse(node)
 
 
 @functools.cache

@@ -3,16 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 
-import tyro
-
+from jaxclr.cli.console import parse_with
 from jaxclr.processes.runtime import Distributed
 
 
 def parse_distributed(arguments: Sequence[str]) -> Distributed:
     """Parses the --distributed options among the arguments of a command."""
-    options, _ = tyro.cli(
-        _Options, args=list(arguments[1:]), add_help=False, return_unknown_args=True
-    )
+    settings = {"add_help": False, "return_unknown_args": True}
+    options, _ = parse_with(_Options, arguments[1:], arguments[0], settings)
     return options.distributed
 
 

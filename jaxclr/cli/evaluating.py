@@ -10,7 +10,15 @@ import rich.console
 import rich.table
 import tyro
 
-from jaxclr.cli.console import first_line, named, parse, pop_option, print_text
+from jaxclr.cli.console import (
+    asked_help,
+    first_line,
+    named,
+    parse,
+    pop_option,
+    print_table,
+    print_text,
+)
 from jaxclr.cli.opening import open_run
 from jaxclr.data import Data
 from jaxclr.errors import UserError
@@ -67,20 +75,21 @@ class ProtocolOptions:
 
 
 def evaluate_run(arguments: Sequence[str], console: rich.console.Console) -> None:
-    """Evaluate a run's newest checkpoint: jaxclr evaluate RUN [--protocol NAME] [--seeds N]"""
+    """Evaluate a run's newest checkpoint: jaxclr evaluate RUN [--protocol NAME]"""
     arguments = list(arguments)
     name = pop_option(arguments, "protocol")
     if name is not None:
         _by_protocol(named("protocol", name, PROTOCOLS)(), name, arguments, console)
         return
     protocols = "\n".join(f"- {name}: {first_line(kind)}" for name, kind in PROTOCOLS.items())
+    before = {"--protocol NAME": f"Another protocol: {', '.join(PROTOCOLS)}."}
     description = (
         "Evaluate a run's newest checkpoint by kNN and linear probes, and write evaluation.json. "
-        "--data.source evaluates on other data, without those of the run. --protocol NAME uses "
-        "another protocol, whose options are shown by `jaxclr evaluate RUN --protocol NAME --help`."
+        "--data.source evaluates on other data, without those of the run. The options of a "
+        "protocol: `jaxclr evaluate --protocol NAME --help`."
         f"\n\nProtocols:\n{protocols}"
     )
-    options = parse(EvaluateOptions, arguments, "evaluate", description=description)
+    options = parse(EvaluateOptions, arguments, "evaluate", description=description, before=before)
     notes = _beside(console, as_json=options.json)
     run = open_run(options.run, notes, trust=options.trust)
     # Again, with the run's own data as defaults.
@@ -99,7 +108,7 @@ def _by_protocol(
     protocol: Protocol, name: str, arguments: list[str], console: rich.console.Console
 ) -> None:
     folders = [a for a in arguments[:1] if not a.startswith("-")]
-    if not folders and not {"-h", "--help"} & set(arguments):
+    if not folders and asked_help(arguments) is None:
         raise UserError(f"Give the folder of a run first: jaxclr evaluate RUN --protocol {name}.")
     notes = _beside(console, as_json="--json" in arguments)
     run = open_run(expanded(folders[0]), notes, trust="--trust" in arguments) if folders else None
@@ -110,6 +119,7 @@ def _by_protocol(
         f"evaluate RUN --protocol {name}",
         default=ProtocolOptions(protocol, own),
         description=f"{first_line(type(protocol))} The results are added to evaluation.json.",
+        before={"RUN": "Folder of the run."},
     )
     assert run is not None  # with --help, parse exits
     record = run.evaluate(options.protocol, data=options.data, seeds=options.seeds, console=notes)
@@ -129,6 +139,6 @@ def _show(
     as_json: bool,
 ) -> None:
     if as_json:
-        print_text(console, json.dumps(record, indent=2))
+        print_text(console, json.dumps(record, indent=2), wrap=False)
     else:
-        console.print(table(record))
+        print_table(console, table(record))

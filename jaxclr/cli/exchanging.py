@@ -9,7 +9,7 @@ import rich.console
 import rich.progress
 import tyro
 
-from jaxclr.cli.console import named, parse, pop_option, print_text
+from jaxclr.cli.console import asked_help, named, parse, pop_option, print_text
 from jaxclr.cli.opening import open_run
 from jaxclr.data import Data
 from jaxclr.encoders import ENCODERS, Encoder, ResNet, ViT
@@ -60,11 +60,16 @@ def embed(arguments: Sequence[str], console: rich.console.Console) -> None:
         EmbedOptions,
         rest,
         "embed RUN [DATA]",
-        description="Write the representations of the run's data in its splits, or of all of DATA "
-        "(folder:PATH, wds:PATTERN, hf:NAME_OR_PATH, tfds:NAME, npz:PATH or digits) in the order "
-        "of paths or rows, with file names, splits and labels. Running the same command again "
-        "continues an interrupted embedding. With --data.streaming always, images are read on "
-        "demand and memory holds a few batches.",
+        description="Write the representations of the run's data, or of DATA, with file names, "
+        "splits and labels. The same command continues an interrupted embedding."
+        "\n\nThe run's data keep their splits; DATA are embedded as a whole, in the order of paths "
+        "or rows. With --data.streaming always, images are read on demand and memory holds a few "
+        "batches.",
+        before={
+            "RUN": "Folder of the run.",
+            "DATA": "Other data: folder:PATH, wds:PATTERN, hf:NAME_OR_PATH, tfds:NAME, npz:PATH or "
+            "digits.",
+        },
         default=EmbedOptions(out=tyro.MISSING, data=data),
     )
     assert run is not None  # with --help, parse exits
@@ -160,7 +165,7 @@ def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
     """Create a run from pretrained weights: jaxclr import FILE --encoder NAME --out RUN"""
     words, rest = _leading(arguments, 1)
     name = pop_option(rest, "encoder")
-    help_ = bool({"-h", "--help"} & set(rest))
+    help_ = asked_help(rest) is not None
     if not help_ and not words:
         raise UserError("Give a file of weights: jaxclr import FILE --encoder NAME --out RUN.")
     if not help_ and name is None:
@@ -172,10 +177,12 @@ def import_(arguments: Sequence[str], console: rich.console.Console) -> None:
         rest,
         "import FILE --encoder NAME",
         description="Create a run from the weights of an encoder, for `jaxclr evaluate`, `embed` "
-        "and `export`. FILE is .safetensors or, with PyTorch installed, a PyTorch checkpoint in "
-        "the layout of torchvision, timm, DINOv2, MoCo, UniCLR, SimSiam, BYOL, VICReg, Barlow "
-        "Twins, SwAV or solo-learn. --encoder NAME selects the encoder; the --encoder options "
-        "below are those of the selected encoder.",
+        "and `export`.\n\nFILE may have the layout of torchvision, timm, DINOv2, MoCo, UniCLR, "
+        "SimSiam, BYOL, VICReg, Barlow Twins, SwAV or solo-learn.",
+        before={
+            "FILE": "Weights: .safetensors or, with PyTorch installed, a PyTorch checkpoint.",
+            "--encoder NAME": f"Architecture of the weights: {', '.join(_importable())}.",
+        },
         default=ImportOptions(
             out=tyro.MISSING, encoder=named("encoder", name or "resnet50", ENCODERS)
         ),
@@ -240,6 +247,6 @@ def _run_of(words: list[str], rest: list[str], usage: str) -> Path | None:
     """The folder of a run; None for --help without one."""
     if words:
         return expanded(words[0])
-    if {"-h", "--help"} & set(rest):
+    if asked_help(rest) is not None:
         return None
     raise UserError(f"Give the folder of a run: jaxclr {usage}.")

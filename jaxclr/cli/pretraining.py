@@ -10,7 +10,15 @@ import tyro
 
 from jaxclr import api
 from jaxclr.augment import AUGMENTATIONS, with_views
-from jaxclr.cli.console import STATUSES, count, named, parse, pop_option, print_text
+from jaxclr.cli.console import (
+    STATUSES,
+    asked_help,
+    count,
+    named,
+    parse,
+    pop_option,
+    print_text,
+)
 from jaxclr.cli.opening import open_run
 from jaxclr.data import Data
 from jaxclr.encoders import ENCODERS
@@ -37,6 +45,30 @@ EXTENDED = (
     "From the newest checkpoint on, the learning rate and all other schedules are those of the "
     "longer run: the cosine is stretched, so the rate rises at that step. config.json records the "
     "step under extensions."
+)
+
+# Options of `jaxclr train` that select parts, before the options of these parts are known.
+PARTS = {
+    "EXPERIMENT.py": "A Python file whose config() returns a jaxclr.Config.",
+    "--method NAME": "Objective, such as sim_trace; see `jaxclr list methods`.",
+    "--encoder NAME": "Network, such as resnet18; see `jaxclr list encoders`.",
+    "--augmentation NAME": "Views of each image; see `jaxclr list augmentations`.",
+    "--optimizer NAME": "See `jaxclr list optimizers`.",
+    "--views N": "The first N views of the augmentation, repeated if there are fewer.",
+}
+# Those that --help shows first.
+FIRST = (
+    "--method",
+    "--encoder",
+    "--data.source",
+    "--data.dir",
+    "--epochs",
+    "--batch-size",
+    "--optimizer.learning-rate",
+    "--seed",
+    "--out",
+    "--overwrite",
+    "--init",
 )
 
 
@@ -120,7 +152,7 @@ def _parse_train(arguments: Sequence[str]) -> TrainRequest:
     files = [a for a in arguments[:1] if not a.startswith("-")]
     arguments = list(arguments[len(files) :])
     names = {part: pop_option(arguments, part) for part in ("method", "views", *CHOICES)}
-    if not files and not {"-h", "--help"} & set(arguments):
+    if not files and asked_help(arguments) is None:
         raise UserError(
             "Give an experiment: jaxclr train EXPERIMENT.py, for instance experiments/digits.py."
         )
@@ -144,12 +176,13 @@ def _parse_train(arguments: Sequence[str]) -> TrainRequest:
         arguments,
         "train EXPERIMENT.py",
         default=TrainOptions(config),
-        description="Train an encoder. --method, --encoder, --augmentation and --optimizer NAME "
-        "select a part by name (see `jaxclr list`); the options below are those of the selected "
-        "parts. --views N uses the first N views of the augmentation, repeating them if there are "
-        "fewer. Running the same command again continues an interrupted run from its newest "
-        "checkpoint. Then frequencies (log, observe, evaluate, checkpoint), memory limits and "
-        f"workers may be others, and more epochs or steps extend the run. {EXTENDED}\n\n{STATUSES}",
+        description="Train an encoder, or continue an interrupted run: the same command goes on "
+        "from its newest checkpoint. Defaults below are those of "
+        f"{files[0] if files else 'jaxclr.Config; with EXPERIMENT.py, those of the experiment'}."
+        "\n\nWhen a run goes on, frequencies (log, observe, evaluate, checkpoint), memory limits "
+        f"and workers may be others, and more epochs or steps extend it. {EXTENDED}\n\n{STATUSES}",
+        before=PARTS,
+        first=FIRST,
     )
     if options.config.steps is not None and any(
         one == "--epochs" or one.startswith("--epochs=") for one in arguments

@@ -57,10 +57,10 @@ class Data:
     """A named data set and how to read it: in memory, or streamed from its files.
 
     Args:
-      source: digits, tfds:NAME (or tfds:NAME/CONFIG:VERSION), folder:PATH, npz:PATH, wds:PATTERN
-        (tar shards of webdataset: train-{000..012}.tar, *.tar or a folder) or hf:NAME_OR_PATH (a
-        data set of Hugging Face on disk: a folder, or NAME[:CONFIG] in its cache). PATH may be the
-        URL of a file or folder in a bucket: gs://BUCKET/... or s3://BUCKET/...
+      source: digits, folder:PATH, npz:PATH, tfds:NAME, wds:PATTERN or hf:NAME_OR_PATH. Also
+        tfds:NAME/CONFIG:VERSION; tar shards of webdataset: wds:train-{000..012}.tar, wds:*.tar or
+        wds:FOLDER; a data set of Hugging Face on disk: hf:FOLDER, or hf:NAME[:CONFIG] in its cache.
+        PATH may be the URL of a file or folder in a bucket: gs://BUCKET/... or s3://BUCKET/...
       dir: Folder or URL of the prepared TFDS data sets; None: TFDS's default,
         ~/tensorflow_datasets.
       train_split: Split to train on: a sub-folder, a pattern of tar shards, or a split of a data

@@ -63,7 +63,11 @@ def protocol_table(record: dict[str, Any]) -> rich.table.Table:
     where = f"{record['data']['source']}, {sizes}{', in %' * record['percent']}"
     title = f"{record['protocol']} on {where}"
     result = rich.table.Table(
-        title=rich.text.Text(displayable(title)), title_justify="left", box=rich.box.SIMPLE_HEAD
+        title=rich.text.Text(displayable(title)),
+        title_justify="left",
+        box=rich.box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
     )
     columns: dict[str, rich.console.JustifyMethod] = {
         "": "left",
@@ -72,7 +76,8 @@ def protocol_table(record: dict[str, Any]) -> rich.table.Table:
         "chosen on training data": "left",
     }
     for column, side in columns.items():
-        result.add_column(column, no_wrap=True, justify=side)
+        wraps = column.startswith("chosen")
+        result.add_column(column, no_wrap=not wraps, overflow="fold", justify=side)
     for name, figure in record["figures"].items():
         scale, digits = (100, 1) if record["percent"] else (1, 4)
         number = f"{scale * figure['mean']:.{digits}f}"

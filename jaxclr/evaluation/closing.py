@@ -81,7 +81,13 @@ def closing_table(record: dict[str, Any]) -> rich.table.Table:
     title = (
         f"Accuracy in % on {record['test_images']} test images; linear probes by labels per class"
     )
-    result = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
+    result = rich.table.Table(
+        title=title,
+        title_justify="left",
+        box=rich.box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
     result.add_column("", no_wrap=True)
     for column in first:
         result.add_column(column, no_wrap=True, justify="right")

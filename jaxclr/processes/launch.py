@@ -34,14 +34,16 @@ _WATCHED = "JAXCLR_WATCHED"
 
 HELP = """Start several processes: jaxclr launch -n N [--port PORT] COMMAND [ARGUMENT ...]
 
-COMMAND is train, resume, evaluate or embed with its arguments. The processes work on one model, as
-they would on several machines. On GPUs, process I uses GPU I; on CPUs, JAX_NUM_CPU_DEVICES or
-XLA_FLAGS set the devices of each process. The output of process 0 is shown; of the others, their
-last lines if they fail. SIGTERM, SIGINT and SIGHUP are sent to all. If one process dies, the others
-are ended.
+COMMAND is train, resume, evaluate or embed with its arguments. The processes
+work on one model, as they would on several machines. On GPUs, process I uses
+GPU I; on CPUs, JAX_NUM_CPU_DEVICES or XLA_FLAGS set the devices of each
+process. The output of process 0 is shown; of the others, their last lines if
+they fail. SIGTERM, SIGINT and SIGHUP are sent to all. If one process dies,
+the others are ended.
 
-Exit status: 0 when done; 2 for user errors; 75 when a signal stopped the run, with a checkpoint;
-otherwise that of the process that died, 128 + the signal if a signal killed it."""
+Exit status: 0 when done; 2 for user errors; 75 when a signal stopped the run,
+with a checkpoint; otherwise that of the process that died, 128 + the signal
+if a signal killed it."""
 
 
 def main(arguments: Sequence[str]) -> int:

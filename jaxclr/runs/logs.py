@@ -10,6 +10,7 @@ from typing import Any
 
 import rich.console
 import rich.progress
+import rich.table
 
 # Protocol Buffers creates these classes when the modules are imported.
 from tensorboardX.proto.event_pb2 import (
@@ -102,13 +103,14 @@ class Logs:
             # TensorBoard drops this step and later ones from earlier files.
             self._event(start + 1, session_log=SessionLog(status=SessionLog.START))
         columns = (
-            rich.progress.BarColumn(),
+            # The bar takes the room that the numbers leave.
+            rich.progress.BarColumn(None, table_column=rich.table.Column(ratio=1, max_width=40)),
             rich.progress.MofNCompleteColumn(),
             rich.progress.TextColumn("{task.fields[text]}"),
             rich.progress.TimeRemainingColumn(),
         )
         self._bar = rich.progress.Progress(
-            *columns, console=console, disable=not console.is_terminal
+            *columns, console=console, disable=not console.is_terminal, expand=True
         )
         self._task = self._bar.add_task("", total=steps, completed=start, text="compiling")
 
@@ -147,7 +149,7 @@ class Logs:
             self._bar.update(self._task, completed=step, text=text)
         elif step * 10 // self._steps > self._last_tenth:
             self._last_tenth = step * 10 // self._steps
-            self._console.print(f"step {step} of {self._steps}  {text}")
+            print_text(self._console, f"step {step} of {self._steps}  {text}")
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
