@@ -59,7 +59,7 @@ class Nnx:
 class Copies:
     """Copies of an encoder, each with its own weights, whose representations are side by side.
 
-    >>> Copies(SmallConv()).count
+    >>> Copies(jaxclr.encoders.SmallConv()).count
     2
 
     Args:
