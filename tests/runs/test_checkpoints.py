@@ -15,7 +15,7 @@ import tensorstore as ts
 
 from jaxclr.errors import UserError
 from jaxclr.runs import checkpoints as modules
-from jaxclr.runs import seals, stores
+from jaxclr.runs import proofs, seals, stores
 from jaxclr.runs.checkpoints import Checkpoints, read_digests, read_variables, unfinished
 from jaxclr.runs.digests import digests
 from jaxclr.runs.folder import RunFolder
@@ -402,6 +402,18 @@ def test_the_files_of_several_processes_are_merged(tmp_path):
     stores.merge(tmp_path)
     found = {name: array.tolist() for name, array in stores.read(tmp_path)}
     assert found == {"array0": [0, 1, 2], "array1": [1, 2, 3]}
+
+
+def test_a_proof_names_what_was_saved():
+    """Its list cannot be altered, and keys keep their type."""
+    state = {"key": jax.random.key(1, impl="rbg"), "step": jnp.int32(1)}
+    proof = proofs.proof(state)
+    assert set(proofs.checked_leaves(proof)) == {"['key']", "['step']"}
+    proof["leaves"]["['step']"]["dtype"] = "int64"
+    with pytest.raises(ValueError, match="its list of leaves was altered"):
+        proofs.checked_leaves(proof)
+    key = proofs.typed(proofs.raw(state["key"]), state["key"])
+    assert key.dtype == state["key"].dtype and digests({"": key}) == digests({"": state["key"]})
 
 
 def test_two_modules_know_orbax():
