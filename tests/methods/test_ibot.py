@@ -56,6 +56,8 @@ def test_the_student_sees_masks_and_the_teacher_does_not():
         assert (apart[masked] > 1e-4).all()
 
 
+# The short suite holds masks (test_masks.py), and objective and state (test_global_batch.py).
+@pytest.mark.full
 def test_two_steps_are_those_of_two_devices_and_of_micro_batches():
     """With KoLeo; heads have no BatchNorm, whose rows are those of a micro-batch."""
     config = tiny_config(Ibot(koleo_weight=0.1, projector=LINEAR), augmentation=NOISE)
