@@ -57,8 +57,6 @@ def _shared(
     def backward(pullback: Any, gradients: tuple[Array, Array]) -> tuple[Any, Array]:
         end, start = gradients
         of_variables, _ = pullback(end + start)
-        # Upper units come first, so that what they stored is freed before lower ones need memory.
-        end, of_variables = jax.lax.optimization_barrier((end, of_variables))
         _, of_x = pullback(end)
         return of_variables, of_x
 
