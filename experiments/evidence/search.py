@@ -24,6 +24,7 @@ OWN = (
     "covariance_weight",
     "correlation_weight",
     "penalty",
+    "salient_weight",
     "uniformity",
     "t_negative",
     "weight",
