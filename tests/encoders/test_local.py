@@ -10,7 +10,7 @@ from jaxclr.errors import UserError
 from jaxclr.methods import Loco, Outputs
 
 UNITS, WIDTH, ROWS = 3, 3, 4
-METHOD = Loco(temperature=0.3, decoder_blocks=0, projector=Mlp(hidden=4, out=WIDTH))
+METHOD = Loco(temperature=0.3, projector=Mlp(hidden=4, out=WIDTH))
 ENCODER = SmallConv(widths=(3, 4, 4, 4))  # four stages
 
 
@@ -69,6 +69,7 @@ def found():
         init = lambda: network.init(jax.random.key(0), (views[0],), method=network.init_views)
         shapes = jax.eval_shape(init)["params"]
         noise = iter(jnp.split(moves, np.cumsum([leaf.size for leaf in jax.tree.leaves(shapes)])))
+        # Also scales that are initially zero.
         moved = lambda leaf: leaf + 0.3 * next(noise).reshape(leaf.shape)
         variables = init()
         params, stats = jax.tree.map(moved, variables["params"]), variables["batch_stats"]
