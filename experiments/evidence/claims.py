@@ -54,7 +54,7 @@ def figure_of(record: Mapping[str, Any], name: str) -> float:
     """A figure of a record, or one computed from its curves; NaN without it.
 
     "mean kNN" is the mean of kNN 20 over the epochs; "epochs to 95" is the first epoch that was
-    measured with kNN 20 of at least 95 %, and the last one if there was none.
+    measured with kNN 20 of at least 95 %, and otherwise the last one.
     """
     curves = record["curves"]
     if name == "mean kNN":
@@ -84,7 +84,7 @@ def symmetry(measured: Measured) -> Verdict:
 def collapse(measured: Measured) -> Verdict:
     plain = [r for r in measured.records if r["method"] == "sim_trace_plain"]
     if not plain:
-        return Verdict(NOT_RUN, "There are no rows yet.")
+        return Verdict(NOT_RUN, "Its rows are missing.")
     bad = [r for r in plain if "failed" in r or _collapsed(r["figures"])]
     sentence = (
         f"{len(bad)} of {len(plain)} runs of the plain SimTrace collapsed or diverged"
@@ -114,7 +114,7 @@ def on_par(figure: str) -> Callable[[Measured], Verdict]:
         ours = [kind for kind in without_labels if kind[0] in UNICLR]
         others = [kind for kind in without_labels if kind[0] not in UNICLR]
         if not ours or not others:
-            return Verdict(NOT_RUN, "There are no rows of both sides yet.")
+            return Verdict(NOT_RUN, "The rows of one side or both are missing.")
         one, other = max(ours, key=mean), max(others, key=mean)
         found = measured.difference(one, other, figure)
         sentence = f"{figure}: {one[0]} {100 * mean(one):.1f}, {other[0]} {100 * mean(other):.1f}"
@@ -152,7 +152,7 @@ def _compared(
         if (difference := measured.difference(one, other, figure)) is not None
     }
     if not found:
-        return Verdict(NOT_RUN, "There are no rows of both sides yet.")
+        return Verdict(NOT_RUN, "The rows of one side or both are missing.")
     signs = [difference.sign for difference in found.values()]
     word = FAILS if min(signs) < 0 else HOLDS if min(signs) > 0 else UNDECIDED
     parts = [

@@ -115,9 +115,8 @@ def vibcreg(
     with the unbiased covariance of each view of the global batch. The penalty does not depend on
     the scale or, being a mean, on the number of dimensions. Both terms are summed over the views;
     `vicreg` halves the variance. As in the official code a dimension is divided by a norm over the
-    batch of at least 1e-12, and the batch is that of all devices (its `DataParallel` returns all
-    rows to one); solo-learn gathers it. The paper's projector ends with iterative whitening, which
-    is not part of the loss.
+    batch of at least 1e-12, and the batch is that of all devices, which solo-learn gathers. The
+    paper's projector ends with iterative whitening, which is not part of the loss.
 
     Needs: two views.
     Cost: BD².
