@@ -53,7 +53,7 @@ MISTAKES = {
     "--data.exif must be apply or ignore, got 'x'": ["train", DIGITS, "--data.exif=x"],
     "--batch-size needs a value: --batch-size INT": ["train", DIGITS, "--batch-size"],
     "train does not know what to do with 'oops'": ["train", DIGITS, "oops"],
-    "no help on 'dat'; give --help, --help-run,": ["train", DIGITS, "--help-dat"],
+    "Options have no part 'dat'; give --help, --help-run,": ["train", DIGITS, "--help-dat"],
     "--distributed.process-id must be a whole number": [
         *("train", DIGITS, "--distributed.process-id", "x"),
     ],

@@ -120,7 +120,7 @@ def _replaced(part: Any, path: str, value: Any) -> Any:
 
 
 def value_at(part: Any, path: str) -> Any:
-    """What a dotted name stands for; None if there is no such field."""
+    """What a dotted name stands for; None for an unknown field."""
     for name in path.split("."):
         part = getattr(part, name, None)
     return part

@@ -44,7 +44,7 @@ def summary(definition: Definition) -> str:
 
 
 def attribute(folder: str, kind: ast.ClassDef, name: str) -> Any:
-    """The literal that a class or its nearest base assigns to a name; None if there is none."""
+    """The literal that a class or its nearest base assigns to a name; None without one."""
     for node in kind.body:
         if (
             isinstance(node, ast.AnnAssign)
@@ -66,7 +66,7 @@ class Argument(NamedTuple):
 
     Attributes:
       type: its annotation, as written.
-      default: its default, as written; None if there is none.
+      default: as written; None if a value must be given.
       meaning: what its documentation says.
     """
 

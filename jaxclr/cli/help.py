@@ -101,7 +101,7 @@ def print_help(
       first: names of the options that are used most; empty for those without a dot and `COMMON`.
 
     Raises:
-      UserError: there is no such part.
+      UserError: the part does not exist.
     """
     width = margin(console)
     usage = " ".join([command, *(option.metavar for option in options if not option.names)])
@@ -110,7 +110,7 @@ def print_help(
     options = sorted([*earlier, *options], key=lambda option: bool(option.names))
     if part not in ("", "all", *parts):
         raise UserError(
-            f"There is no help on {shown(part)}; give "
+            f"Options have no part {shown(part)}; give "
             f"{either(['--help', *(f'--help-{one}' for one in (*parts, 'all'))])}."
         )
     texts = description.split("\n\n")
