@@ -64,7 +64,11 @@ RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
         methods.BarlowTwins(**NARROW), time=NOT_TIMED, accuracy="94.6, 96.9 (seed 0)"
     ),
     "byol": Recipe(methods.Byol(target=FASTER), time=NOT_TIMED, accuracy="90.7, 93.9 (seed 0)"),
-    "cacr_moco_v3": Recipe(methods.CacrMocoV3(**WARM)),
+    "byol_gsg": Recipe(methods.ByolGsg(), time=NOT_TIMED, accuracy="90.1, 92.9 (seed 0)"),
+    "cacr": Recipe(methods.Cacr(), time=NOT_TIMED, accuracy="94.6, 96.7 (seed 0)"),
+    "cacr_moco_v3": Recipe(
+        methods.CacrMocoV3(**WARM), time=NOT_TIMED, accuracy="90.1, 94.2 (seed 0)"
+    ),
     "clip": Recipe(methods.Clip(), clip_norm=1.0, time=NOT_TIMED, accuracy="93.3, 96.9 (seed 0)"),
     "co2": Recipe(methods.Co2(**QUEUED), time=NOT_TIMED, accuracy="93.2, 96.2 (seed 0)"),
     "dcl": Recipe(methods.Dcl(**WARM), time=NOT_TIMED, accuracy="95.1, 96.9 (seed 0)"),
@@ -83,7 +87,7 @@ RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
     ),
     "frossl": Recipe(methods.FroSsl(), time=NOT_TIMED, accuracy="92.5, 95.1 (seed 0)"),
     "ft": Recipe(methods.Ft(**QUEUED), time=NOT_TIMED, accuracy="93.1, 95.9 (seed 0)"),
-    "hydra": Recipe(methods.Hydra(**WARM)),
+    "hydra": Recipe(methods.Hydra(**WARM), time=NOT_TIMED, accuracy="99.5, 99.6 (seed 0)"),
     # Below raw pixels: 1,437 images are few for a ViT, which has 61.1 and 73.3 untrained.
     "ibot": Recipe(
         methods.Ibot(prototypes=256, freeze_prototypes=0, target=FASTER),
@@ -100,14 +104,18 @@ RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
     "mmcr": Recipe(methods.Mmcr(), clip_norm=1.0, time=NOT_TIMED, accuracy="91.0, 94.5 (seed 0)"),
     "moco_v2": Recipe(methods.MocoV2(**QUEUED), time=NOT_TIMED, accuracy="92.4, 95.4 (seed 0)"),
     "moco_v3": Recipe(methods.MocoV3(**WARM), time=NOT_TIMED, accuracy="92.3, 95.4 (seed 0)"),
+    "mv_dhel": Recipe(methods.MvDhel(), time=NOT_TIMED, accuracy="94.3, 96.5 (seed 0)"),
+    "mv_info_nce": Recipe(methods.MvInfoNce(), time=NOT_TIMED, accuracy="94.6, 96.7 (seed 0)"),
     "nnbyol": Recipe(
         methods.NnByol(target=FASTER, queue_size=512),
         time=NOT_TIMED,
         accuracy="90.5, 93.2 (seed 0)",
     ),
     "nnclr": Recipe(methods.NnClr(queue_size=512), time=NOT_TIMED, accuracy="94.1, 96.8 (seed 0)"),
-    "pauc": Recipe(methods.Pauc(**CLUSTERED, **NARROW)),
-    "pcl": Recipe(methods.Pcl(**CLUSTERED)),
+    "pauc": Recipe(
+        methods.Pauc(**CLUSTERED, **NARROW), time=NOT_TIMED, accuracy="94.0, 96.5 (seed 0)"
+    ),
+    "pcl": Recipe(methods.Pcl(**CLUSTERED), time=NOT_TIMED, accuracy="94.9, 97.0 (seed 0)"),
     "ressl": Recipe(
         methods.ReSsl(**{**QUEUED, "temperature": 0.1}),
         augmentation=WEAK_KEYS,
@@ -115,7 +123,9 @@ RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
         accuracy="95.2, 97.0 (seed 0)",
     ),
     # Zeros are the background images, other digits the targets. sep_clr.py has two data sets.
-    "sep_clr": Recipe(methods.SepClr(), clip_norm=1.0),
+    "sep_clr": Recipe(
+        methods.SepClr(), clip_norm=1.0, time=NOT_TIMED, accuracy="90.9, 94.6 (seed 0)"
+    ),
     "siglip": Recipe(
         methods.SigLip(), clip_norm=1.0, time=NOT_TIMED, accuracy="92.8, 96.0 (seed 0)"
     ),
@@ -125,6 +135,7 @@ RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
         accuracy="93.6, 95.8 (3 seeds)",
     ),
     "sim_siam": Recipe(methods.SimSiam(), time=NOT_TIMED, accuracy="89.7, 93.4 (seed 0)"),
+    "sim_siam_gsg": Recipe(methods.SimSiamGsg(), time=NOT_TIMED, accuracy="89.6, 93.2 (seed 0)"),
     "sim_trace": Recipe(methods.SimTrace(), time=NOT_TIMED, accuracy="94.3, 95.9 (seed 0)"),
     "sim_trace_plain": Recipe(
         methods.SimTracePlain(), time=HALF_A_MINUTE, accuracy="94.8, 96.5 (seed 0)"
@@ -134,10 +145,15 @@ RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
     ),
     "sim_whitening_running": Recipe(methods.SimWhiteningRunning(**WHITENED)),
     "simclr": Recipe(methods.SimClr(**WARM), time=NOT_TIMED, accuracy="94.1, 97.0 (seed 0)"),
-    "sup_con": Recipe(methods.SupCon(**WARM)),
+    "sup_con": Recipe(methods.SupCon(**WARM), time=NOT_TIMED, accuracy="99.0, 99.2 (seed 0)"),
     # Six prototypes a class, and a queue of two batches.
-    "swav": Recipe(methods.SwAv(**WARM, prototypes=60, freeze_prototypes=0, queue_size=256)),
+    "swav": Recipe(
+        methods.SwAv(**WARM, prototypes=60, freeze_prototypes=0, queue_size=256),
+        time=NOT_TIMED,
+        accuracy="90.2, 95.1 (seed 0)",
+    ),
     "tico": Recipe(methods.TiCo(), time=NOT_TIMED, accuracy="91.0, 94.4 (seed 0)"),
+    "trip": Recipe(methods.Trip(), time=NOT_TIMED, accuracy="94.1, 96.0 (seed 0)"),
     # 100 is for 2,048 dimensions: the least energy is 1 / D.
     "uni_grad": Recipe(
         methods.UniGrad(correlation_weight=3.0, target=MomentumEncoder(momentum=0.99)),
@@ -146,7 +162,10 @@ RECIPES = {name: Recipe(method()) for name, method in METHODS.items()} | {
     ),
     "vibcreg": Recipe(methods.VibcReg(), time=NOT_TIMED, accuracy="95.6, 97.7 (seed 0)"),
     "vicreg": Recipe(methods.VicReg(), time=NOT_TIMED, accuracy="95.7, 97.1 (seed 0)"),
-    "w_mse": Recipe(methods.WMse(whitening_size=128)),  # a batch, twice as many rows as dimensions
+    # A batch, twice as many rows as dimensions.
+    "w_mse": Recipe(
+        methods.WMse(whitening_size=128), time=NOT_TIMED, accuracy="94.3, 95.8 (seed 0)"
+    ),
 }
 
 
